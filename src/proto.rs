@@ -1,0 +1,28 @@
+//! Generated protobuf modules, nothing else.
+
+/// Every message's descriptor, for reflection and the naming test.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+pub mod queue {
+    pub mod v1 {
+        tonic::include_proto!("zoneq.queue.v1");
+    }
+}
+
+pub mod admin {
+    pub mod v1 {
+        tonic::include_proto!("zoneq.admin.v1");
+    }
+}
+
+pub mod peer {
+    pub mod v1 {
+        tonic::include_proto!("zoneq.peer.v1");
+    }
+}
+
+pub mod log {
+    pub mod v1 {
+        tonic::include_proto!("zoneq.log.v1");
+    }
+}

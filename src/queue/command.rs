@@ -1,0 +1,127 @@
+//! What goes into the log: entries, the commands they carry, and the settings in them.
+
+use bytes::Bytes;
+
+use super::ids::{Epoch, LogTime, MessageId, Position, Receipt, Span};
+
+/// One log entry of commands: many commands of many clients under one stamp.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub position: Position,
+    /// The leader's proposal for T; `apply` makes it strictly later than the last.
+    pub stamp: LogTime,
+    pub epoch: Epoch,
+    pub commands: Vec<Envelope>,
+}
+
+/// A command with its sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    pub session: Option<SessionTag>,
+    pub account: String,
+    pub command: Command,
+}
+
+/// Makes a retry safe: the same client and sequence is never run twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionTag {
+    pub client: u128,
+    pub sequence: u64,
+    /// Outcomes below this sequence may be forgotten.
+    pub lowest_unanswered: u64,
+}
+
+/// Name to value, in the order of the names.
+pub type StringMap = std::collections::BTreeMap<String, String>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    CreateQueue { name: String, metadata: StringMap, settings: Settings },
+    DeleteQueue { name: String },
+    SetMetadata { name: String, metadata: StringMap },
+    SetSettings { name: String, settings: Settings },
+    Send { queue: String, messages: Vec<NewMessage> },
+    Receive(Receive),
+    Update(Update),
+    Delete { queue: String, items: Vec<(MessageId, Receipt)> },
+    Clear { queue: String },
+    /// The leader's proposal to do what time made due: bounded expiry and session ends.
+    Pulse,
+    /// Raises the replicated rules version that `apply` branches on.
+    RaiseRules { version: u32 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receive {
+    pub queue: String,
+    pub max_messages: u32,
+    /// Stops before the sum of contents passes this, but gives at least one.
+    pub max_bytes: u32,
+    /// `None` = the queue's default.
+    pub visibility: Option<Span>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    pub queue: String,
+    pub id: MessageId,
+    pub receipt: Receipt,
+    /// `None` keeps the lease as it is.
+    pub visibility: Option<Span>,
+    /// `None` keeps body and headers.
+    pub content: Option<ContentChange>,
+}
+
+/// A replaced body, replaced headers, or both. The proposer joins the kept half from the body
+/// store before it proposes, so `content` is always whole.
+pub type ContentChange = Content;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMessage {
+    pub content: Content,
+    pub delay: Span,
+    pub ttl: TimeToLive,
+}
+
+/// Body and headers: they are stored together, outside the state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    pub body: Bytes,
+    pub headers: StringMap,
+}
+
+impl Content {
+    /// Bytes that count against limits and in `counts.bytes`.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.body.len() + self.headers.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeToLive {
+    /// The queue's default.
+    #[default]
+    Default,
+    Never,
+    For(Span),
+}
+
+/// A queue's settings. Priorities, groups, dead-lettering and deduplication add fields here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `None` = messages live for ever unless they say otherwise.
+    pub default_ttl: Option<Span>,
+    pub default_visibility: Span,
+    pub max_message_bytes: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            default_ttl: Some(super::limits::DEFAULT_TTL),
+            default_visibility: super::limits::DEFAULT_VISIBILITY,
+            max_message_bytes: super::limits::DEFAULT_MESSAGE_BYTES,
+        }
+    }
+}

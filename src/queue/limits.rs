@@ -1,0 +1,34 @@
+//! Every limit of the queue in one file. Those that `apply` reads are part of the rules
+//! version: changing one needs a new version. The others bind at the wall only.
+
+use super::ids::Span;
+
+/// Messages in one send, receive or delete.
+pub const BATCH: usize = 1_000;
+/// Bytes in one request and in one answer of a receive.
+pub const REQUEST_BYTES: usize = 4 << 20;
+/// A queue's largest settable message size.
+pub const MAX_MESSAGE_BYTES: u32 = 1 << 20;
+pub const DEFAULT_MESSAGE_BYTES: u32 = 64 << 10;
+/// Names and values of a message's headers together.
+pub const HEADER_BYTES: usize = 8 << 10;
+/// Names and values of a queue's metadata together.
+pub const METADATA_BYTES: usize = 8 << 10;
+pub const QUEUE_NAME: std::ops::RangeInclusive<usize> = 3..=63;
+pub const ACCOUNT_NAME: std::ops::RangeInclusive<usize> = 3..=24;
+/// Queues in one account.
+pub const QUEUES: usize = 100_000;
+pub const DEFAULT_TTL: Span = Span::from_secs(7 * 24 * 3600);
+pub const DEFAULT_VISIBILITY: Span = Span::from_secs(30);
+pub const MAX_VISIBILITY: Span = Span::from_secs(7 * 24 * 3600);
+pub const MAX_DELAY: Span = Span::from_secs(7 * 24 * 3600);
+/// A receive or stream open may wait this long for its first message.
+pub const MAX_WAIT: Span = Span::from_secs(60);
+/// Messages that one entry moves, expires or frees because of time.
+pub const WORK_PER_ENTRY: usize = 1_000;
+/// Outcomes that one session keeps for retries.
+pub const SESSION_OUTCOMES: usize = 1_024;
+/// A session ends after this long without a write.
+pub const SESSION_IDLE: Span = Span::from_secs(600);
+/// Queues on one page of a listing.
+pub const PAGE: usize = 1_000;

@@ -1,0 +1,110 @@
+//! What `apply` answers: one outcome for each command, and the changes it made.
+
+use super::command::Content;
+use super::error::Rejection;
+use super::ids::{ContentId, LogTime, MessageId, QueueId, Receipt};
+
+/// The result of applying one entry.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// One for each command, in order.
+    pub outcomes: Vec<Outcome>,
+    pub changes: Changes,
+    /// T after this entry.
+    pub log_time: LogTime,
+}
+
+/// What the table writer must know. Rows are named, not carried: it asks the state for them
+/// when it commits, so that a row changed many times is written once.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    pub rows: Vec<super::rows::RowKey>,
+    pub contents: Vec<ContentEvent>,
+}
+
+#[derive(Clone, Debug)]
+pub enum ContentEvent {
+    Put(ContentId, Content),
+    Drop(ContentId),
+}
+
+pub type Outcome = Result<Reply, Rejection>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// `created` is false when an equal queue was there already.
+    QueueCreated { created: bool },
+    QueueDeleted,
+    MetadataSet,
+    SettingsSet,
+    Sent(Vec<Sent>),
+    Received { messages: Vec<Granted>, more: bool },
+    Updated { receipt: Receipt, visible_at: LogTime },
+    Deleted(Vec<DeleteOutcome>),
+    Cleared { removed: u64 },
+    /// A pulse; `more` says that work is left for another.
+    Pulsed { more: bool },
+    RulesRaised,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub id: MessageId,
+    pub receipt: Receipt,
+    pub inserted_at: LogTime,
+    pub expires_at: Option<LogTime>,
+    pub visible_at: LogTime,
+}
+
+/// A message under a new lease. The content is read from the body store by its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    pub id: MessageId,
+    pub receipt: Receipt,
+    pub content: ContentId,
+    pub inserted_at: LogTime,
+    pub expires_at: Option<LogTime>,
+    pub visible_at: LogTime,
+    pub dequeue_count: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteOutcome {
+    Deleted,
+    MessageNotFound,
+    ReceiptMismatch,
+}
+
+/// How a message stands at the T of the state that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Visible,
+    Leased,
+    Delayed,
+    /// Past its expiry, not yet removed; never delivered.
+    Due,
+}
+
+/// A message as peek and get show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub id: MessageId,
+    pub queue: QueueId,
+    pub content: ContentId,
+    pub inserted_at: LogTime,
+    pub expires_at: Option<LogTime>,
+    pub visible_at: LogTime,
+    pub dequeue_count: u32,
+    pub standing: Standing,
+}
+
+/// Exact counts for the state after the last entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub visible: u64,
+    pub leased: u64,
+    pub delayed: u64,
+    pub due: u64,
+    pub total: u64,
+    pub bytes: u64,
+}

@@ -1,0 +1,3 @@
+//! The first floor: bytes and fsync. No network, no Raft protocol.
+
+pub mod disk;
