@@ -36,19 +36,41 @@ pub type StringMap = std::collections::BTreeMap<String, String>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    CreateQueue { name: String, metadata: StringMap, settings: Settings },
-    DeleteQueue { name: String },
-    SetMetadata { name: String, metadata: StringMap },
-    SetSettings { name: String, settings: Settings },
-    Send { queue: String, messages: Vec<NewMessage> },
+    CreateQueue {
+        name: String,
+        metadata: StringMap,
+        settings: Settings,
+    },
+    DeleteQueue {
+        name: String,
+    },
+    SetMetadata {
+        name: String,
+        metadata: StringMap,
+    },
+    SetSettings {
+        name: String,
+        settings: Settings,
+    },
+    Send {
+        queue: String,
+        messages: Vec<NewMessage>,
+    },
     Receive(Receive),
     Update(Update),
-    Delete { queue: String, items: Vec<(MessageId, Receipt)> },
-    Clear { queue: String },
+    Delete {
+        queue: String,
+        items: Vec<(MessageId, Receipt)>,
+    },
+    Clear {
+        queue: String,
+    },
     /// The leader's proposal to do what time made due: bounded expiry and session ends.
     Pulse,
     /// Raises the replicated rules version that `apply` branches on.
-    RaiseRules { version: u32 },
+    RaiseRules {
+        version: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,11 +11,15 @@ pub enum Rejection {
     QueueExists(String),
     #[error("message {id} is not in queue {queue:?}")]
     MessageNotFound { queue: String, id: String },
-    #[error("the pop receipt of message {id} is no longer valid: it was received, updated or deleted since")]
+    #[error(
+        "the pop receipt of message {id} is no longer valid: it was received, updated or deleted since"
+    )]
     ReceiptMismatch { id: String },
     #[error("{what} has reached its limit of {limit}")]
     LimitReached { what: String, limit: u64 },
-    #[error("the session of this client has ended, so it is not known whether the write was applied")]
+    #[error(
+        "the session of this client has ended, so it is not known whether the write was applied"
+    )]
     SessionEnded,
     #[error("the write is of epoch {seen}, and this cluster is at epoch {current}")]
     WrongEpoch { seen: u32, current: u32 },

@@ -126,10 +126,8 @@ impl MessageId {
         }
         let low = (bits as u64) & ((1 << 60) - 1);
         let high = ((bits >> 64) as u64) & 0xf;
-        let id = MessageId {
-            epoch: Epoch((bits >> 96) as u32),
-            number: Number((high << 60) | low),
-        };
+        let id =
+            MessageId { epoch: Epoch((bits >> 96) as u32), number: Number((high << 60) | low) };
         (id.to_string() == text).then_some(id)
     }
 }

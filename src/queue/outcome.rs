@@ -33,17 +33,29 @@ pub type Outcome = Result<Reply, Rejection>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// `created` is false when an equal queue was there already.
-    QueueCreated { created: bool },
+    QueueCreated {
+        created: bool,
+    },
     QueueDeleted,
     MetadataSet,
     SettingsSet,
     Sent(Vec<Sent>),
-    Received { messages: Vec<Granted>, more: bool },
-    Updated { receipt: Receipt, visible_at: LogTime },
+    Received {
+        messages: Vec<Granted>,
+        more: bool,
+    },
+    Updated {
+        receipt: Receipt,
+        visible_at: LogTime,
+    },
     Deleted(Vec<DeleteOutcome>),
-    Cleared { removed: u64 },
+    Cleared {
+        removed: u64,
+    },
     /// A pulse; `more` says that work is left for another.
-    Pulsed { more: bool },
+    Pulsed {
+        more: bool,
+    },
     RulesRaised,
 }
 

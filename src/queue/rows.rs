@@ -13,9 +13,16 @@ pub enum RowKey {
     Queue(QueueId),
     /// A run of untouched messages; `first` is the number it began with and never changes,
     /// though that message may be gone.
-    Chunk { queue: QueueId, priority: u8, first: Number },
+    Chunk {
+        queue: QueueId,
+        priority: u8,
+        first: Number,
+    },
     /// A message that was delayed, leased, returned or updated.
-    Message { queue: QueueId, number: Number },
+    Message {
+        queue: QueueId,
+        number: Number,
+    },
     /// The kept outcomes of one client.
     Session(u128),
 }

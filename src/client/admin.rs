@@ -1,0 +1,114 @@
+//! The operator's verbs: `zoneq.admin.v1.ClusterService`.
+//!
+//! Laws: status may be asked of any node and is retried; a change is retried only when it was
+//! certainly not applied, because the service has no sessions. Verbs on one node need a client with
+//! that one endpoint.
+
+use std::time::Duration;
+
+use tonic::transport::Channel;
+
+use super::builder::Client;
+use super::call::{Safety, run};
+use super::error::ClientError;
+use crate::proto::admin::v1 as pb;
+use pb::cluster_service_client::ClusterServiceClient;
+
+/// A client's view of the cluster itself.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    client: Client,
+}
+
+fn service(channel: Channel) -> ClusterServiceClient<Channel> {
+    ClusterServiceClient::new(channel)
+}
+
+/// One call: `admin!(self, safety, at most this long in one attempt, method, request)`.
+macro_rules! admin {
+    ($admin:expr, $safety:expr, $attempt:expr, $method:ident, $request:expr) => {{
+        let mut plan = $admin.client.plan($safety);
+        plan.attempt = $attempt;
+        let request = $request;
+        run(&$admin.client.shared.pool, &plan, |attempt| {
+            let message = attempt.request(request.clone());
+            async move { service(attempt.channel).$method(message).await }
+        })
+        .await
+    }};
+}
+
+impl Client {
+    /// The operator's verbs over the same connections.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin { client: self.clone() }
+    }
+}
+
+impl Admin {
+    /// A change may take as long as the deadline: catching up and joint changes are slow.
+    fn whole(&self) -> Duration {
+        self.client.shared.deadline
+    }
+
+    /// Who is in the group, who leads, how far each node is; from any node.
+    pub async fn status(&self) -> Result<pb::GetStatusResponse, ClientError> {
+        let attempt = self.client.shared.attempt;
+        admin!(self, Safety::Always, attempt, get_status, pb::GetStatusRequest {})
+    }
+
+    /// Adds a node that copies the log and does not vote; waits until it has caught up.
+    pub async fn add_learner(&self, request: pb::AddLearnerRequest) -> Result<(), ClientError> {
+        admin!(self, Safety::OnlyIfNotApplied, self.whole(), add_learner, request).map(|_| ())
+    }
+
+    /// Makes these nodes the voters, in one joint change.
+    pub async fn change_voters(&self, voters: Vec<u64>, degraded: bool) -> Result<(), ClientError> {
+        let request = pb::ChangeVotersRequest { voters, degraded };
+        admin!(self, Safety::OnlyIfNotApplied, self.whole(), change_voters, request).map(|_| ())
+    }
+
+    /// Puts a caught-up learner in the place of a voter.
+    pub async fn replace_node(&self, old_id: u64, new_id: u64) -> Result<(), ClientError> {
+        let request = pb::ReplaceNodeRequest { old_id, new_id };
+        admin!(self, Safety::OnlyIfNotApplied, self.whole(), replace_node, request).map(|_| ())
+    }
+
+    /// Removes a node.
+    pub async fn remove_node(&self, id: u64, degraded: bool) -> Result<(), ClientError> {
+        let request = pb::RemoveNodeRequest { id, degraded };
+        admin!(self, Safety::OnlyIfNotApplied, self.whole(), remove_node, request).map(|_| ())
+    }
+
+    /// Hands leadership over; 0 = the most caught-up voter in another zone. Answers who leads.
+    pub async fn transfer_leader(&self, to: u64) -> Result<u64, ClientError> {
+        let request = pb::TransferLeaderRequest { to };
+        admin!(self, Safety::OnlyIfNotApplied, self.whole(), transfer_leader, request)
+            .map(|answer| answer.leader_id)
+    }
+
+    /// Makes the tables durable now and lets the log below them go. Answers the durable index.
+    pub async fn take_snapshot(&self) -> Result<u64, ClientError> {
+        let request = pb::TakeSnapshotRequest {};
+        admin!(self, Safety::Always, self.whole(), take_snapshot, request)
+            .map(|answer| answer.durable_index)
+    }
+
+    /// Starts or ends the drain of the node that is asked. Give the client one endpoint.
+    pub async fn drain(&self, on: bool) -> Result<(), ClientError> {
+        admin!(self, Safety::Always, self.whole(), drain, pb::DrainRequest { on }).map(|_| ())
+    }
+
+    /// Compares the data digest of all nodes at one position.
+    pub async fn verify_digests(&self) -> Result<pb::VerifyDigestsResponse, ClientError> {
+        let request = pb::VerifyDigestsRequest {};
+        admin!(self, Safety::Always, self.whole(), verify_digests, request)
+    }
+
+    /// Cuts the asked node off from these peers; refused unless it runs with `--enable-faults`.
+    pub async fn set_faults(&self, cut_peers: Vec<u64>) -> Result<(), ClientError> {
+        let request = pb::SetFaultsRequest { cut_peers };
+        admin!(self, Safety::Always, self.client.shared.attempt, set_faults, request).map(|_| ())
+    }
+}

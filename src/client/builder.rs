@@ -1,0 +1,206 @@
+//! How a client is made, and what its clones share.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::call::{Plan, Safety};
+use super::endpoints::{MOST_CONNECTIONS, Pool};
+use super::error::ClientError;
+use super::session::SharedSession;
+
+/// Receives that keep their session for the next one; more at once make new sessions.
+const KEPT_SESSIONS: usize = 256;
+
+/// A client of one account. Cheap to clone; clones share connections and sessions.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) pool: Arc<Pool>,
+    pub(super) account: String,
+    pub(super) deadline: Duration,
+    pub(super) attempt: Duration,
+    pub(super) sessions: bool,
+    writes: SharedSession,
+    receives: Mutex<Vec<SharedSession>>,
+}
+
+/// Options of a client.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    endpoints: Vec<String>,
+    account: String,
+    deadline: Duration,
+    attempt: Duration,
+    connect: Duration,
+    connections: usize,
+    sessions: bool,
+    tls_ca: Option<Vec<u8>>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            endpoints: Vec::new(),
+            account: "default".to_owned(),
+            deadline: Duration::from_secs(10),
+            attempt: Duration::from_secs(2),
+            connect: Duration::from_millis(300),
+            connections: 1,
+            sessions: true,
+            tls_ca: None,
+        }
+    }
+}
+
+impl Builder {
+    /// The nodes, as `http://HOST:PORT`; the first is asked first.
+    #[must_use]
+    pub fn endpoints<I>(mut self, endpoints: I) -> Builder
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.endpoints = endpoints.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The account; `default` when not given.
+    #[must_use]
+    pub fn account(mut self, account: impl Into<String>) -> Builder {
+        self.account = account.into();
+        self
+    }
+
+    /// The longest that a call may take, retries included; a receive may also wait. 10 s.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Builder {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How long one node may be silent before the next is asked. 2 s.
+    #[must_use]
+    pub fn attempt_timeout(mut self, attempt: Duration) -> Builder {
+        self.attempt = attempt;
+        self
+    }
+
+    /// How long a connection may take to be made. 300 ms.
+    #[must_use]
+    pub fn connect_timeout(mut self, connect: Duration) -> Builder {
+        self.connect = connect;
+        self
+    }
+
+    /// Connections to the node in use, shared by all calls; 1 to 64.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Builder {
+        self.connections = connections;
+        self
+    }
+
+    /// Without sessions a write whose fate is not known is not tried again. On by default.
+    #[must_use]
+    pub fn sessions(mut self, on: bool) -> Builder {
+        self.sessions = on;
+        self
+    }
+
+    /// The certificate authority that signed the nodes' certificates, as PEM; turns TLS on.
+    #[must_use]
+    pub fn tls_ca(mut self, pem: impl Into<Vec<u8>>) -> Builder {
+        self.tls_ca = Some(pem.into());
+        self
+    }
+
+    /// Checks the options. Nothing is connected before the first call, which must be made
+    /// inside a tokio runtime.
+    pub fn build(self) -> Result<Client, ClientError> {
+        if self.account.is_empty() {
+            return Err(ClientError::Invalid("account is empty".to_owned()));
+        }
+        if self.connections == 0 || self.connections > MOST_CONNECTIONS {
+            return Err(ClientError::Invalid(format!(
+                "connections is {}; allowed: 1 to {MOST_CONNECTIONS}",
+                self.connections
+            )));
+        }
+        let spans =
+            [("deadline", self.deadline), ("attempt", self.attempt), ("connect", self.connect)];
+        for (name, span) in spans {
+            if span.is_zero() || span > Duration::from_secs(86_400) {
+                return Err(ClientError::Invalid(format!(
+                    "the {name} time-out is {span:?}; allowed: more than 0, at most 1 day"
+                )));
+            }
+        }
+        let ca = self.tls_ca.as_deref();
+        let pool = Pool::new(&self.endpoints, ca, self.connect, self.connections)?;
+        let shared = Shared {
+            pool: Arc::new(pool),
+            account: self.account,
+            deadline: self.deadline,
+            attempt: self.attempt,
+            sessions: self.sessions,
+            writes: SharedSession::new(),
+            receives: Mutex::new(Vec::new()),
+        };
+        Ok(Client { shared: Arc::new(shared) })
+    }
+}
+
+impl Client {
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The account of every call.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        &self.shared.account
+    }
+
+    pub(super) fn plan(&self, safety: Safety) -> Plan {
+        Plan {
+            deadline: Instant::now() + self.shared.deadline,
+            attempt: self.shared.attempt,
+            safety,
+            backoff: Backoff::default(),
+        }
+    }
+
+    pub(super) fn read_plan(&self) -> Plan {
+        self.plan(Safety::Always)
+    }
+
+    pub(super) fn write_plan(&self) -> Plan {
+        self.plan(if self.shared.sessions {
+            Safety::Session(self.shared.writes.clone())
+        } else {
+            Safety::OnlyIfNotApplied
+        })
+    }
+}
+
+impl Shared {
+    /// A session for one receive alone: a long poll would hold up the window of other writes.
+    pub(super) fn take_receive_session(&self) -> SharedSession {
+        let mut kept = self.receives.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.pop().unwrap_or_else(SharedSession::new)
+    }
+
+    pub(super) fn keep_receive_session(&self, session: SharedSession) {
+        let mut kept = self.receives.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEPT_SESSIONS {
+            kept.push(session);
+        }
+    }
+}

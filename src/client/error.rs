@@ -1,0 +1,237 @@
+//! Why a call failed, in classes that say what may be done about it.
+//!
+//! Laws: a failed call is never reported as better known than it is. `NotNow` is only said when
+//! the write certainly did not happen; where that cannot be shown the error is `Unknown`. The
+//! classes are read from `google.rpc.ErrorInfo`, never from the text of a message.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::proto::queue::v1 as pb;
+
+/// What a refusal names; the same names as on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    InvalidArgument,
+    QueueNotFound,
+    QueueExists,
+    MessageNotFound,
+    ReceiptMismatch,
+    LimitReached,
+    /// A reason that this version of the library does not know.
+    Other(String),
+}
+
+impl Reason {
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Reason::InvalidArgument => "INVALID_ARGUMENT",
+            Reason::QueueNotFound => "QUEUE_NOT_FOUND",
+            Reason::QueueExists => "QUEUE_EXISTS",
+            Reason::MessageNotFound => "MESSAGE_NOT_FOUND",
+            Reason::ReceiptMismatch => "RECEIPT_MISMATCH",
+            Reason::LimitReached => "LIMIT_REACHED",
+            Reason::Other(name) => name,
+        }
+    }
+
+    fn from_wire(name: &str) -> Reason {
+        match name {
+            "INVALID_ARGUMENT" => Reason::InvalidArgument,
+            "QUEUE_NOT_FOUND" => Reason::QueueNotFound,
+            "QUEUE_EXISTS" => Reason::QueueExists,
+            "MESSAGE_NOT_FOUND" => Reason::MessageNotFound,
+            "RECEIPT_MISMATCH" => Reason::ReceiptMismatch,
+            "LIMIT_REACHED" => Reason::LimitReached,
+            other => Reason::Other(other.to_owned()),
+        }
+    }
+}
+
+/// A call that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// Refused before anything was sent: an option or address makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The cluster looked at the call and refused it; nothing was changed.
+    #[error("{message}")]
+    Rejected { reason: Reason, message: String },
+    /// No node could take the call in time. Certainly not applied: try again later.
+    #[error("not now: {message}")]
+    NotNow { message: String, retry_after: Option<Duration> },
+    /// The write may or may not have been applied.
+    #[error("it is not known whether the write was applied: {message}")]
+    Unknown { message: String },
+    /// The server failed, or speaks another protocol.
+    #[error("the server failed: {message}")]
+    Fatal { message: String },
+}
+
+impl ClientError {
+    /// The reason of a refusal.
+    #[must_use]
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            ClientError::Rejected { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// True when the call certainly changed nothing.
+    #[must_use]
+    pub fn is_not_applied(&self) -> bool {
+        !matches!(self, ClientError::Unknown { .. } | ClientError::Fatal { .. })
+    }
+
+    pub(super) fn not_now(message: impl Into<String>) -> ClientError {
+        ClientError::NotNow { message: message.into(), retry_after: None }
+    }
+
+    pub(super) fn unknown(message: impl Into<String>) -> ClientError {
+        ClientError::Unknown { message: message.into() }
+    }
+}
+
+/// What one attempt says about the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Final: the same answer would come again.
+    Final(ClientError),
+    /// Certainly not applied; another attempt is safe.
+    NotApplied { message: String, retry_after: Option<Duration> },
+    /// May have been applied.
+    Unknown { message: String },
+    /// The server has no row of this session any more, and did not run the write.
+    SessionEnded { message: String },
+}
+
+/// One attempt's failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) verdict: Verdict,
+    /// The node answered by itself: the failure is no evidence against the connection.
+    pub(super) alive: bool,
+}
+
+impl Failure {
+    /// Nothing came back in the time of one attempt.
+    pub(super) fn silent(after: Duration) -> Failure {
+        let message = format!("no answer within {} ms", after.as_millis());
+        Failure { verdict: Verdict::Unknown { message }, alive: false }
+    }
+
+    pub(super) fn of_status(status: &Status) -> Failure {
+        let details = status.get_error_details();
+        let retry_after = details.retry_info().and_then(|info| info.retry_delay);
+        match details.error_info() {
+            Some(info) if info.domain == "zoneq" => {
+                let outcome = info.metadata.get("outcome").map(String::as_str);
+                let text = status.message();
+                let verdict = judge(status.code(), &info.reason, outcome, text, retry_after);
+                Failure { verdict, alive: true }
+            }
+            _ => of_bare_status(status, retry_after),
+        }
+    }
+
+    pub(super) fn of_item(error: &pb::ItemError) -> Failure {
+        let retry_after = error.retry_after.and_then(|delay| Duration::try_from(delay).ok());
+        let code = Code::from_i32(error.code);
+        let verdict = judge(code, &error.reason, None, &error.message, retry_after);
+        Failure { verdict, alive: true }
+    }
+}
+
+/// Reads the reason, and lets an explicit `outcome` overrule what the reason implies.
+fn judge(
+    code: Code,
+    reason: &str,
+    outcome: Option<&str>,
+    text: &str,
+    retry_after: Option<Duration>,
+) -> Verdict {
+    let message = text.to_owned();
+    let refusal = Reason::from_wire(reason);
+    match (reason, outcome) {
+        _ if !matches!(refusal, Reason::Other(_)) => {
+            Verdict::Final(ClientError::Rejected { reason: refusal, message })
+        }
+        ("SESSION_ENDED", _) => Verdict::SessionEnded { message },
+        (_, Some("not_applied")) => Verdict::NotApplied { message, retry_after },
+        (_, Some("unknown")) | ("FATAL" | "OUTCOME_UNKNOWN" | "DEADLINE_EXCEEDED", _) => {
+            Verdict::Unknown { message }
+        }
+        ("NOT_NOW" | "OVERLOADED", _) => Verdict::NotApplied { message, retry_after },
+        ("", _) => judge_code(code, message, retry_after),
+        _ => Verdict::Final(ClientError::Rejected { reason: refusal, message }),
+    }
+}
+
+/// A status without our details: from the transport, from a proxy, or from tonic itself.
+fn of_bare_status(status: &Status, retry_after: Option<Duration>) -> Failure {
+    let message = chain(status);
+    if is_connect_error(status) {
+        return Failure { verdict: Verdict::NotApplied { message, retry_after }, alive: false };
+    }
+    let alive = !matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
+    );
+    Failure { verdict: judge_code(status.code(), message, retry_after), alive }
+}
+
+fn judge_code(code: Code, message: String, retry_after: Option<Duration>) -> Verdict {
+    let rejected =
+        |reason| Verdict::Final(ClientError::Rejected { reason, message: message.clone() });
+    match code {
+        Code::InvalidArgument => rejected(Reason::InvalidArgument),
+        Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::PermissionDenied
+        | Code::Unauthenticated => rejected(Reason::Other(format!("{code:?}"))),
+        Code::ResourceExhausted => Verdict::NotApplied { message, retry_after },
+        Code::Unimplemented | Code::OutOfRange | Code::DataLoss => {
+            Verdict::Final(ClientError::Fatal { message })
+        }
+        _ => Verdict::Unknown { message },
+    }
+}
+
+/// The connection was never made, so nothing was sent.
+fn is_connect_error(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// The message and its causes in one line.
+fn chain(status: &Status) -> String {
+    let mut text = if status.message().is_empty() {
+        status.code().description().to_owned()
+    } else {
+        status.message().to_owned()
+    };
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,41 @@
+//! The Rust client library: every verb of `zoneq.queue.v1` and `zoneq.admin.v1` as a typed async
+//! method, with deadlines, retries that never run a write twice, endpoints and circuit breakers.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), zoneq::client::ClientError> {
+//! use zoneq::client::{Client, ReceiveOptions};
+//!
+//! let client = Client::builder().endpoints(["http://127.0.0.1:7401"]).build()?;
+//! client.send("orders", "one order").await?;
+//! for message in client.receive("orders", ReceiveOptions::default()).await?.messages {
+//!     client.delete("orders", &message.id, &message.pop_receipt).await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Laws: it knows the protocol only and no other room. A write whose fate is not known is
+//! reported as [`ClientError::Unknown`], never as failed. Everything is bounded: calls by their
+//! deadline, writes in flight by the session's window.
+
+mod admin;
+mod backoff;
+mod breaker;
+mod builder;
+mod call;
+mod endpoints;
+mod error;
+mod session;
+mod types;
+mod verbs;
+
+pub use admin::Admin;
+pub use builder::{Builder, Client};
+pub use error::{ClientError, Reason};
+pub use types::{
+    Cleared, CreatedQueue, DeleteItem, DeleteOutcome, Deleted, Durability, DurabilityNow,
+    ListQueues, Message, MessageState, NewMessage, PeekOptions, PeekPage, Position, Queue,
+    QueueCounts, QueuePage, QueueSettings, ReceiveOptions, Received, Sent, SentBatch, SentMessage,
+    ShownMessage, Ttl, Update, Updated,
+};
+pub use verbs::StringMap;
