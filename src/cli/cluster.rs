@@ -1,0 +1,289 @@
+//! `zoneq cluster`: status, members, leadership, snapshots, digests.
+
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::Context;
+use super::exit::{Exit, Usage};
+use crate::client::Admin;
+use crate::proto::admin::v1::{AddLearnerRequest, GetStatusResponse, NodeRole};
+
+/// Catching up a new node takes its time.
+const USUAL: Duration = Duration::from_secs(600);
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterVerb {
+    /// Show who is in the group, who leads, how far each node is
+    #[command(after_help = "Example:\n  zoneq cluster status --json")]
+    Status,
+    /// Add a node that copies the log and does not vote; waits until it has caught up
+    #[command(after_help = "Example:\n  zoneq cluster add 4 --zone z2 --peer 10.0.0.4:7501 \
+                            --grpc 10.0.0.4:7401")]
+    Add(Add),
+    /// Make these nodes the voters, in one step
+    #[command(after_help = "Example:\n  zoneq cluster voters 1 2 4")]
+    Voters(Voters),
+    /// Put a caught-up node in the place of a voter
+    #[command(after_help = "Example:\n  zoneq cluster replace 3 4")]
+    Replace(Replace),
+    /// Remove a node
+    #[command(after_help = "Example:\n  zoneq cluster remove 3")]
+    Remove(Remove),
+    /// Hand leadership over
+    #[command(after_help = "Example:\n  zoneq cluster transfer --to 2")]
+    Transfer(Transfer),
+    /// Make the tables durable now and let the log below them go
+    #[command(after_help = "Example:\n  zoneq cluster snapshot")]
+    Snapshot,
+    /// Hand leadership over and refuse new work, on the one node that --endpoint names
+    #[command(after_help = "Example:\n  zoneq cluster drain -e http://10.0.0.1:7401")]
+    Drain(Drain),
+    /// Compare the data digest of all nodes at one position; exits 1 when they differ
+    #[command(after_help = "Example:\n  zoneq cluster verify")]
+    Verify,
+}
+
+#[derive(Debug, Args)]
+pub struct Add {
+    id: u64,
+    /// The zone of the node
+    #[arg(long, env = "ZONEQ_CLUSTER_ADD_ZONE")]
+    zone: String,
+    /// HOST:PORT where the other nodes reach it
+    #[arg(long, env = "ZONEQ_CLUSTER_ADD_PEER")]
+    peer: String,
+    /// HOST:PORT where clients reach it
+    #[arg(long, env = "ZONEQ_CLUSTER_ADD_GRPC")]
+    grpc: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Voters {
+    #[arg(required = true)]
+    ids: Vec<u64>,
+    /// Allow a layout that does not survive the loss of a zone
+    #[arg(long, env = "ZONEQ_CLUSTER_VOTERS_DEGRADED", value_parser = FalseyValueParser::new())]
+    degraded: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Replace {
+    old: u64,
+    new: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Remove {
+    id: u64,
+    /// Allow a layout that does not survive the loss of a zone
+    #[arg(long, env = "ZONEQ_CLUSTER_REMOVE_DEGRADED", value_parser = FalseyValueParser::new())]
+    degraded: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Transfer {
+    /// The node to lead [default: the most caught-up voter of another zone]
+    #[arg(long, env = "ZONEQ_CLUSTER_TRANSFER_TO", default_value_t = 0, hide_default_value = true)]
+    to: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// End the drain
+    #[arg(long, env = "ZONEQ_CLUSTER_DRAIN_OFF", value_parser = FalseyValueParser::new())]
+    off: bool,
+}
+
+impl ClusterVerb {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        if matches!(self, ClusterVerb::Status) {
+            let status = context.client()?.admin().status().await?;
+            return show(context, &status);
+        }
+        let admin = context.client_within(USUAL)?.admin();
+        let spinner = context.out.progress(None, "waiting for the cluster");
+        let ended = self.change(context, &admin).await;
+        spinner.finish_and_clear();
+        let (value, text, exit) = ended?;
+        context.out.result(&value, &text)?;
+        Ok(exit)
+    }
+
+    /// Makes the change; answers the result for machines and for people.
+    async fn change(
+        self,
+        context: &Context,
+        admin: &Admin,
+    ) -> anyhow::Result<(Value, String, Exit)> {
+        let done = |value, text| Ok((value, text, Exit::Done));
+        match self {
+            ClusterVerb::Status | ClusterVerb::Verify => verify(context, admin).await,
+            ClusterVerb::Add(add) => {
+                let request = AddLearnerRequest {
+                    id: add.id,
+                    zone: add.zone,
+                    peer_address: add.peer,
+                    grpc_address: add.grpc,
+                };
+                admin.add_learner(request).await?;
+                let text = format!("node {} has caught up; it does not vote yet", add.id);
+                done(json!({ "ok": true, "added": add.id }), text)
+            }
+            ClusterVerb::Voters(Voters { ids, degraded }) => {
+                admin.change_voters(ids.clone(), degraded).await?;
+                let text = format!("the voters are {ids:?}");
+                done(json!({ "ok": true, "voters": ids }), text)
+            }
+            ClusterVerb::Replace(Replace { old, new }) => {
+                admin.replace_node(old, new).await?;
+                let text = format!("node {new} votes in the place of node {old}");
+                done(json!({ "ok": true, "old": old, "new": new }), text)
+            }
+            ClusterVerb::Remove(Remove { id, degraded }) => {
+                admin.remove_node(id, degraded).await?;
+                done(json!({ "ok": true, "removed": id }), format!("node {id} removed"))
+            }
+            ClusterVerb::Transfer(Transfer { to }) => {
+                let leader = admin.transfer_leader(to).await?;
+                done(json!({ "ok": true, "leader": leader }), format!("node {leader} leads"))
+            }
+            ClusterVerb::Snapshot => {
+                let index = admin.take_snapshot().await?;
+                let text = format!("the tables are durable up to log index {index}");
+                done(json!({ "ok": true, "durable_index": index }), text)
+            }
+            ClusterVerb::Drain(Drain { off }) => drain(context, admin, !off).await,
+        }
+    }
+}
+
+async fn drain(
+    context: &Context,
+    admin: &Admin,
+    on: bool,
+) -> anyhow::Result<(Value, String, Exit)> {
+    let [address] = context.global.endpoint.as_slice() else {
+        let text = "drain is for one node: give exactly one --endpoint";
+        return Err(Usage(text.to_owned()).into());
+    };
+    admin.drain(on).await?;
+    let text = if on { "takes no new work" } else { "takes work again" };
+    let value = json!({ "ok": true, "endpoint": address, "draining": on });
+    Ok((value, format!("{address} {text}"), Exit::Done))
+}
+
+async fn verify(context: &Context, admin: &Admin) -> anyhow::Result<(Value, String, Exit)> {
+    let answer = admin.verify_digests().await?;
+    let mut rows = Vec::new();
+    for node in &answer.nodes {
+        context.out.item(&json!({
+            "node": node.node_id,
+            "index": node.index,
+            "digest": node.digest,
+            "error": (!node.error.is_empty()).then_some(&node.error),
+        }))?;
+        let digest = if node.error.is_empty() { &node.digest } else { &node.error };
+        rows.push(vec![node.node_id.to_string(), node.index.to_string(), digest.clone()]);
+    }
+    context.out.table(&["node", "log index", "digest"], rows)?;
+    let value = json!({ "ok": answer.equal, "equal": answer.equal, "index": answer.index,
+        "nodes": answer.nodes.len() });
+    let text = if answer.equal {
+        format!("{} nodes hold the same data at log index {}", answer.nodes.len(), answer.index)
+    } else {
+        format!("the nodes do not all hold the same data at log index {}", answer.index)
+    };
+    Ok((value, text, if answer.equal { Exit::Done } else { Exit::Failed }))
+}
+
+/// The word for a role.
+#[must_use]
+pub fn role_name(role: i32) -> &'static str {
+    match NodeRole::try_from(role).unwrap_or_default() {
+        NodeRole::Leader => "leader",
+        NodeRole::Follower => "follower",
+        NodeRole::Learner => "learner",
+        NodeRole::Candidate => "candidate",
+        NodeRole::Unspecified => "unknown",
+    }
+}
+
+/// A status as the JSON that scripts read.
+#[must_use]
+pub fn status_json(status: &GetStatusResponse) -> Value {
+    let nodes: Vec<Value> = status
+        .nodes
+        .iter()
+        .map(|node| {
+            json!({
+                "id": node.id,
+                "zone": node.zone,
+                "region": node.region,
+                "role": role_name(node.role),
+                "voter": node.voter,
+                "grpc": node.grpc_address,
+                "peer": node.peer_address,
+                "matched_index": node.matched_index,
+            })
+        })
+        .collect();
+    json!({
+        "ok": status.leader_id != 0,
+        "cluster_id": status.cluster_id,
+        "answered_by": status.node_id,
+        "leader": (status.leader_id != 0).then_some(status.leader_id),
+        "term": status.term,
+        "last_log_index": status.last_log_index,
+        "committed_index": status.committed_index,
+        "applied_index": status.applied_index,
+        "durable_index": status.durable_index,
+        "purged_index": status.purged_index,
+        "log_time": status.log_time.map(|time| time.to_string()),
+        "redundancy": status.redundancy,
+        "queues": status.queues,
+        "messages": status.messages,
+        "bytes": status.bytes,
+        "draining": status.draining,
+        "version": status.version,
+        "nodes": nodes,
+    })
+}
+
+fn show(context: &Context, status: &GetStatusResponse) -> anyhow::Result<Exit> {
+    let rows = status
+        .nodes
+        .iter()
+        .map(|node| {
+            vec![
+                node.id.to_string(),
+                node.zone.clone(),
+                node.region.clone(),
+                role_name(node.role).to_owned(),
+                if node.voter { "yes" } else { "no" }.to_owned(),
+                node.grpc_address.clone(),
+                node.matched_index.to_string(),
+            ]
+        })
+        .collect();
+    let head = ["node", "zone", "region", "role", "votes", "grpc", "matched"];
+    context.out.table(&head, rows)?;
+    let leader = match status.leader_id {
+        0 => "nobody leads".to_owned(),
+        id => format!("node {id} leads term {}", status.term),
+    };
+    let text = format!(
+        "{} ({}): {leader}; applied {}, durable {}; {} queues, {} messages, {} bytes",
+        status.cluster_id,
+        status.redundancy,
+        status.applied_index,
+        status.durable_index,
+        status.queues,
+        status.messages,
+        status.bytes
+    );
+    context.out.result(&status_json(status), &text)?;
+    Ok(if status.leader_id == 0 { Exit::NotNow } else { Exit::Done })
+}

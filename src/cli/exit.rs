@@ -1,0 +1,113 @@
+//! Exit codes: what a script may conclude from a finished command.
+//!
+//! Law: a code never claims more than is known: 75 is for a write that may have happened.
+
+use std::fmt;
+
+use crate::client::ClientError;
+
+/// The codes, as `--help` lists them.
+pub const TABLE: &str = "\
+Exit codes:
+  0   done
+  1   failed, or a check found something wrong
+  2   refused by the server; nothing was changed
+  3   not now: no node could serve in time; nothing was changed
+  64  the command line or the configuration is wrong
+  70  the server failed, or gave an answer that makes no sense
+  75  it is not known whether the write was applied";
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    /// Failed, or a check found something wrong.
+    Failed = 1,
+    Refused = 2,
+    NotNow = 3,
+    Usage = 64,
+    Internal = 70,
+    Unknown = 75,
+}
+
+impl Exit {
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The word for this class in `--json` errors.
+    #[must_use]
+    pub fn class(self) -> &'static str {
+        match self {
+            Exit::Done => "done",
+            Exit::Failed => "failed",
+            Exit::Refused => "refused",
+            Exit::NotNow => "not_now",
+            Exit::Usage => "usage",
+            Exit::Internal => "internal",
+            Exit::Unknown => "unknown",
+        }
+    }
+
+    /// The exit code of an error, by the first cause that has a class.
+    #[must_use]
+    pub fn of(error: &anyhow::Error) -> Exit {
+        for cause in error.chain() {
+            if cause.is::<Usage>() {
+                return Exit::Usage;
+            }
+            if let Some(error) = cause.downcast_ref::<ClientError>() {
+                return match error {
+                    ClientError::Invalid(_) => Exit::Usage,
+                    ClientError::Rejected { .. } => Exit::Refused,
+                    ClientError::NotNow { .. } => Exit::NotNow,
+                    ClientError::Unknown { .. } => Exit::Unknown,
+                    ClientError::Fatal { .. } => Exit::Internal,
+                };
+            }
+        }
+        Exit::Failed
+    }
+}
+
+/// The user's mistake on the command line or in the configuration: exit code 64.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+    use crate::client::Reason;
+
+    #[test]
+    fn every_class_of_error_has_its_code_even_under_context() {
+        let message = || "m".to_owned();
+        let refused = ClientError::Rejected { reason: Reason::QueueNotFound, message: message() };
+        let cases: Vec<(anyhow::Error, u8)> = vec![
+            (refused.into(), 2),
+            (ClientError::NotNow { message: message(), retry_after: None }.into(), 3),
+            (ClientError::Unknown { message: message() }.into(), 75),
+            (ClientError::Fatal { message: message() }.into(), 70),
+            (ClientError::Invalid(message()).into(), 64),
+            (Usage(message()).into(), 64),
+            (anyhow::anyhow!("other"), 1),
+        ];
+        for (error, code) in cases {
+            let text = format!("{error:?}");
+            let wrapped = Err::<(), _>(error).context("while sending").expect_err("an error");
+            assert_eq!(Exit::of(&wrapped).code(), code, "{text}");
+            assert!(code == 1 || TABLE.contains(&format!("\n  {code} ")), "{code} is documented");
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The gate: one file per noun. Every verb talks gRPC, or reads a data directory, never both.
+//!
+//! Laws: every flag has an environment variable `ZONEQ_*`; `--json` prints one object a line and
+//! the last is the result; exit codes are those of [`exit::TABLE`], also for a bad flag.
+
+pub mod cluster;
+pub mod exit;
+pub mod message;
+pub mod output;
+pub mod queue;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::builder::FalseyValueParser;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use self::exit::{Exit, Usage};
+use self::output::Output;
+use crate::client::{Client, Ttl};
+
+const EXAMPLES: &str = "\
+Examples:
+  zoneq lab up --detach                       three zones on this machine
+  zoneq queue create orders
+  zoneq send orders 'one order' --header kind=book
+  zoneq receive orders --wait 10s --delete    take one and delete it
+  zoneq cluster status
+  seq 1000 | zoneq send orders --lines        one message a line
+
+Every flag has an environment variable, for example ZONEQ_ENDPOINT=http://a:7401,http://b:7401.
+";
+
+/// Work queues that survive the loss of a zone.
+#[derive(Debug, Parser)]
+#[command(name = "zoneq", version, after_help = format!("{EXAMPLES}\n{}", exit::TABLE))]
+#[command(propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags of every verb.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// Print JSON, one object a line; the last one is the result
+    #[arg(long, global = true, env = "ZONEQ_JSON", value_parser = FalseyValueParser::new())]
+    pub json: bool,
+    /// Nodes to talk to, separated by commas; the first is asked first
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "ZONEQ_ENDPOINT",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7401"
+    )]
+    pub endpoint: Vec<String>,
+    /// The account whose queues are meant
+    #[arg(long, global = true, env = "ZONEQ_ACCOUNT", default_value = "default")]
+    pub account: String,
+    /// The longest that a call may take, retries included [default: 10s; cluster changes: 10m]
+    #[arg(long, global = true, env = "ZONEQ_DEADLINE", value_parser = parse_span)]
+    pub deadline: Option<Duration>,
+    /// PEM file of the authority that signed the nodes' certificates; turns TLS on
+    #[arg(long, global = true, env = "ZONEQ_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+}
+
+/// What may be asked. A new verb gets a file of its own, a variant here, and an arm in `run`.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Create, delete, show and change queues
+    #[command(subcommand)]
+    Queue(queue::QueueVerb),
+    /// Send messages
+    Send(message::Send),
+    /// Receive messages under a lease
+    Receive(message::Receive),
+    /// Show messages without leasing them
+    Peek(message::Peek),
+    /// Show one message by its id
+    Get(message::Get),
+    /// Change a message's lease, body or headers
+    Update(message::Update),
+    /// Delete a received message
+    Delete(message::Delete),
+    /// Remove every message of a queue
+    Clear(message::Clear),
+    /// Look after the cluster
+    #[command(subcommand)]
+    Cluster(cluster::ClusterVerb),
+    /// Print a completion script for a shell
+    Completion(Completion),
+}
+
+/// `zoneq completion bash > /etc/bash_completion.d/zoneq`
+#[derive(Debug, Args)]
+pub struct Completion {
+    shell: clap_complete::Shell,
+}
+
+/// What every verb works with.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub global: Global,
+    pub out: Output,
+}
+
+impl Context {
+    #[must_use]
+    pub fn new(global: Global) -> Context {
+        let out = Output::new(global.json);
+        Context { global, out }
+    }
+
+    /// A client as the global flags say.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        self.client_within(Duration::from_secs(10))
+    }
+
+    /// A client whose calls may take this long unless `--deadline` says otherwise.
+    pub fn client_within(&self, usual: Duration) -> anyhow::Result<Client> {
+        let mut builder = Client::builder()
+            .endpoints(self.global.endpoint.iter().filter(|address| !address.is_empty()).cloned())
+            .account(self.global.account.clone())
+            .deadline(self.global.deadline.unwrap_or(usual));
+        if let Some(path) = &self.global.tls_ca {
+            let pem = std::fs::read(path)
+                .map_err(|error| Usage(format!("--tls-ca {}: {error}", path.display())))?;
+            builder = builder.tls_ca(pem);
+        }
+        Ok(builder.build()?)
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(refuse(&error).code()),
+    };
+    let context = Context::new(cli.global);
+    let exit = match run_to_end(cli.verb, &context) {
+        Ok(exit) => exit,
+        Err(error) => {
+            let exit = Exit::of(&error);
+            context.out.error(&error, exit);
+            exit
+        }
+    };
+    ExitCode::from(exit.code())
+}
+
+/// Prints what clap has to say: help and version are no error, a bad flag is usage.
+fn refuse(error: &clap::Error) -> Exit {
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}
+
+fn run_to_end(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime could not be started")?;
+    let ended = runtime.block_on(run(verb, context));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn run(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
+    match verb {
+        Verb::Queue(verb) => verb.run(context).await,
+        Verb::Send(verb) => verb.run(context).await,
+        Verb::Receive(verb) => verb.run(context).await,
+        Verb::Peek(verb) => verb.run(context).await,
+        Verb::Get(verb) => verb.run(context).await,
+        Verb::Update(verb) => verb.run(context).await,
+        Verb::Delete(verb) => verb.run(context).await,
+        Verb::Clear(verb) => verb.run(context).await,
+        Verb::Cluster(verb) => verb.run(context).await,
+        Verb::Completion(verb) => verb.run(),
+    }
+}
+
+impl Completion {
+    fn run(self) -> anyhow::Result<Exit> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "zoneq", &mut script);
+        output::raw(&script)?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Reads `30s`, `5m`, `1h30m`, `7d` or `250ms`.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("{text:?} is no duration; write for example 250ms, 30s, 5m, 1h30m or 7d");
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, tail) = rest.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(wrong()),
+        };
+        let span = number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)?;
+        total = total.checked_add(span).ok_or_else(wrong)?;
+        rest = tail;
+    }
+    Ok(total)
+}
+
+/// Reads a duration or `never`.
+pub fn parse_ttl(text: &str) -> Result<Ttl, String> {
+    if text == "never" {
+        return Ok(Ttl::Never);
+    }
+    match parse_span(text) {
+        Ok(Duration::ZERO) => Err("a time to live of zero; write `never` for no end".to_owned()),
+        Ok(span) => Ok(Ttl::After(span)),
+        Err(error) => Err(format!("{error}, or `never`")),
+    }
+}
+
+/// Reads `name=value`.
+pub fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is no pair; write NAME=VALUE")),
+    }
+}
+
+/// Pairs as a map; a name given twice is the user's mistake.
+pub fn pairs(given: Vec<(String, String)>) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut map = BTreeMap::new();
+    for (name, value) in given {
+        if map.insert(name.clone(), value).is_some() {
+            return Err(Usage(format!("{name:?} is given twice")).into());
+        }
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    fn each_flag(command: &clap::Command, path: &str, see: &mut dyn FnMut(&str, &clap::Arg)) {
+        let path = format!("{path} {}", command.get_name());
+        for flag in command.get_arguments().filter(|arg| !arg.is_positional()) {
+            see(&path, flag);
+        }
+        for sub in command.get_subcommands() {
+            each_flag(sub, &path, see);
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable_of_its_own() {
+        let mut seen = BTreeMap::new();
+        each_flag(&Cli::command(), "", &mut |path, flag| {
+            let name = flag.get_id().as_str().to_owned();
+            if matches!(name.as_str(), "help" | "version") {
+                return;
+            }
+            let env = flag.get_env().and_then(|env| env.to_str()).unwrap_or_default().to_owned();
+            assert!(env.starts_with("ZONEQ_"), "{path} --{name} has no ZONEQ_ variable: {env:?}");
+            let place = format!("{path} --{name}");
+            if let Some(other) = seen.insert(env.clone(), place.clone()) {
+                panic!("{env} is used by {other} and {place}");
+            }
+        });
+        assert!(seen.len() > 20, "the walk went through the verbs");
+    }
+
+    #[test]
+    fn a_bad_flag_exits_with_64_and_help_with_0() {
+        for line in ["zoneq --nonsense", "zoneq", "zoneq send", "zoneq peek q --max many"] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(refuse(&error).code(), 64, "{line}");
+        }
+        for line in ["zoneq --help", "zoneq --version", "zoneq queue create --help"] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(refuse(&error).code(), 0, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_teaches_with_examples_and_exit_codes() {
+        let help = Cli::command().render_help().to_string();
+        for part in ["Examples:", "Exit codes:", "75", "ZONEQ_ENDPOINT"] {
+            assert!(help.contains(part), "{part}");
+        }
+        for verb in ["send", "receive", "queue", "cluster"] {
+            let mut command = Cli::command();
+            command.build();
+            let verb = command.find_subcommand_mut(verb).expect(verb);
+            assert!(verb.render_help().to_string().contains("zoneq "), "{verb} has an example");
+        }
+    }
+
+    #[test]
+    fn global_flags_stand_anywhere() {
+        let cli = parse("zoneq queue list --json -e http://a:1,http://b:2 --deadline 3s")
+            .expect("good flags");
+        assert!(cli.global.json);
+        assert_eq!(cli.global.endpoint, ["http://a:1", "http://b:2"]);
+        assert_eq!(cli.global.deadline, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn durations_and_pairs_are_read_strictly() {
+        assert_eq!(parse_span("1h30m"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(parse_span("0s"), Ok(Duration::ZERO));
+        for bad in ["", "30", "s", "-1s", "1.5s", "1w", "99999999999999999999s", "5é"] {
+            assert!(parse_span(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_ttl("never"), Ok(Ttl::Never));
+        assert!(parse_ttl("0s").is_err());
+        assert!(parse_pair("=v").is_err());
+        assert_eq!(parse_pair("k=a=b"), Ok(("k".to_owned(), "a=b".to_owned())));
+        assert!(pairs(vec![("a".into(), "1".into()), ("a".into(), "2".into())]).is_err());
+    }
+
+    #[test]
+    fn completion_knows_every_shell_that_is_promised() {
+        for shell in ["bash", "zsh", "fish"] {
+            assert!(parse(&format!("zoneq completion {shell}")).is_ok(), "{shell}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! What a command prints: JSON objects one a line, the last one the result, or tables and
+//! sentences for people.
+//!
+//! Laws: standard output carries results only; progress and errors for people go to standard
+//! error. A closed pipe is an error to return, not a panic.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, SystemTime};
+
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::exit::Exit;
+use crate::client::{Durability, Message, Queue, Ttl};
+
+/// Where results go.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    #[must_use]
+    pub fn new(json: bool) -> Output {
+        Output { json }
+    }
+
+    /// True under `--json`.
+    #[must_use]
+    pub fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// One object that comes before the result; people see nothing of it.
+    pub fn item(self, value: &Value) -> io::Result<()> {
+        if self.json { raw(value.to_string().as_bytes()) } else { Ok(()) }
+    }
+
+    /// The result: the last line. `text` is what people read.
+    pub fn result(self, value: &Value, text: &str) -> io::Result<()> {
+        if self.json { raw(value.to_string().as_bytes()) } else { raw(text.as_bytes()) }
+    }
+
+    /// A sentence for people only.
+    pub fn say(self, text: &str) -> io::Result<()> {
+        if self.json { Ok(()) } else { raw(text.as_bytes()) }
+    }
+
+    /// A table for people only; nothing when it has no rows.
+    pub fn table(self, head: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
+        if self.json || rows.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::new();
+        table.load_preset(UTF8_FULL_CONDENSED).set_header(head.to_vec());
+        for row in rows {
+            table.add_row(row);
+        }
+        raw(table.to_string().as_bytes())
+    }
+
+    /// The error: an object as the last line of output, or a sentence on standard error.
+    pub fn error(self, error: &anyhow::Error, exit: Exit) {
+        let text = format!("{error:#}");
+        if self.json {
+            let reason = error.chain().find_map(|cause| {
+                let error = cause.downcast_ref::<crate::client::ClientError>()?;
+                error.reason().map(|reason| reason.as_str().to_owned())
+            });
+            let value = json!({
+                "ok": false,
+                "error": { "class": exit.class(), "reason": reason, "message": text },
+                "exit": exit.code(),
+            });
+            let _ = raw(value.to_string().as_bytes());
+        } else {
+            let _ = writeln!(io::stderr(), "error: {text}");
+        }
+    }
+
+    /// A progress bar on standard error, when a person looks at it. Without a total it spins.
+    #[must_use]
+    pub fn progress(self, total: Option<u64>, what: &str) -> ProgressBar {
+        if self.json || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let (bar, template) = match total {
+            Some(total) => {
+                (ProgressBar::new(total), "{msg} {wide_bar} {percent:>3}% {elapsed} (eta {eta})")
+            }
+            None => (ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}"),
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(120));
+        bar
+    }
+}
+
+/// One line on standard output, at once.
+pub fn raw(line: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(line)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// A time as RFC 3339; `-` when there is none.
+#[must_use]
+pub fn time(at: Option<SystemTime>) -> String {
+    at.map_or_else(|| "-".to_owned(), |at| prost_types::Timestamp::from(at).to_string())
+}
+
+fn time_json(at: Option<SystemTime>) -> Value {
+    at.map_or(Value::Null, |at| Value::from(prost_types::Timestamp::from(at).to_string()))
+}
+
+#[must_use]
+pub fn durability_json(durability: &Durability) -> Value {
+    json!({
+        "term": durability.position.term,
+        "node": durability.position.node,
+        "index": durability.position.index,
+        "epoch": durability.epoch,
+        "log_time": time_json(durability.log_time),
+        "zones_at_least": durability.zones_at_least,
+        "zones": durability.zones,
+    })
+}
+
+/// `durable in at least 2 zones (z1, z3 seen)`.
+#[must_use]
+pub fn durability_text(durability: &Durability) -> String {
+    let plural = if durability.zones_at_least == 1 { "zone" } else { "zones" };
+    let mut text = format!("durable in at least {} {plural}", durability.zones_at_least);
+    if !durability.zones.is_empty() {
+        text.push_str(&format!(" ({})", durability.zones.join(", ")));
+    }
+    text
+}
+
+#[must_use]
+pub fn sent_json(message: &crate::client::SentMessage) -> Value {
+    json!({
+        "id": message.id,
+        "pop_receipt": message.pop_receipt,
+        "inserted_at": time_json(message.inserted_at),
+        "expires_at": time_json(message.expires_at),
+        "visible_at": time_json(message.visible_at),
+    })
+}
+
+/// A message; a body that is not UTF-8 is given as `body_base64`.
+#[must_use]
+pub fn message_json(message: &Message) -> Value {
+    let mut value = json!({
+        "id": message.id,
+        "headers": message.headers,
+        "inserted_at": time_json(message.inserted_at),
+        "expires_at": time_json(message.expires_at),
+        "visible_at": time_json(message.visible_at),
+        "dequeue_count": message.dequeue_count,
+    });
+    if let Value::Object(fields) = &mut value {
+        if !message.pop_receipt.is_empty() {
+            fields.insert("pop_receipt".to_owned(), message.pop_receipt.clone().into());
+        }
+        match std::str::from_utf8(&message.body) {
+            Ok(text) => fields.insert("body".to_owned(), text.into()),
+            Err(_) => fields.insert("body_base64".to_owned(), base64(&message.body).into()),
+        };
+    }
+    value
+}
+
+pub const MESSAGE_HEAD: [&str; 5] = ["id", "count", "visible at", "pop receipt", "body"];
+
+#[must_use]
+pub fn message_row(message: &Message) -> Vec<String> {
+    vec![
+        message.id.clone(),
+        message.dequeue_count.to_string(),
+        time(message.visible_at),
+        message.pop_receipt.clone(),
+        preview(&message.body),
+    ]
+}
+
+/// The beginning of a body, fit for a table.
+fn preview(body: &[u8]) -> String {
+    const MOST: usize = 60;
+    match std::str::from_utf8(body) {
+        Ok(text) => {
+            let mut short: String =
+                text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+            if text.chars().nth(MOST).is_some() {
+                short.push('…');
+            }
+            short
+        }
+        Err(_) => format!("({} bytes, not text)", body.len()),
+    }
+}
+
+#[must_use]
+pub fn span_text(span: Duration) -> String {
+    match (span.as_secs(), span.subsec_millis()) {
+        (secs, 0) if secs > 0 && secs % 86_400 == 0 => format!("{}d", secs / 86_400),
+        (secs, 0) if secs > 0 && secs % 3_600 == 0 => format!("{}h", secs / 3_600),
+        (secs, 0) if secs > 0 && secs % 60 == 0 => format!("{}m", secs / 60),
+        (secs, 0) => format!("{secs}s"),
+        _ => format!("{}ms", span.as_millis()),
+    }
+}
+
+fn ttl_text(ttl: Ttl) -> String {
+    match ttl {
+        Ttl::Default => "default".to_owned(),
+        Ttl::Never => "never".to_owned(),
+        Ttl::After(span) => span_text(span),
+    }
+}
+
+#[must_use]
+pub fn queue_json(queue: &Queue) -> Value {
+    let counts = queue.counts;
+    json!({
+        "name": queue.name,
+        "metadata": queue.metadata,
+        "settings": {
+            "default_ttl": ttl_text(queue.settings.default_ttl),
+            "default_visibility_timeout":
+                queue.settings.default_visibility_timeout.map(span_text),
+            "max_message_bytes": queue.settings.max_message_bytes,
+        },
+        "counts": {
+            "visible": counts.visible,
+            "leased": counts.leased,
+            "delayed": counts.delayed,
+            "due": counts.due,
+            "total": counts.total,
+            "bytes": counts.bytes,
+        },
+        "created_at": time_json(queue.created_at),
+    })
+}
+
+pub const QUEUE_HEAD: [&str; 7] =
+    ["queue", "visible", "leased", "delayed", "due", "total", "bytes"];
+
+#[must_use]
+pub fn queue_row(queue: &Queue) -> Vec<String> {
+    let counts = queue.counts;
+    let mut row = vec![queue.name.clone()];
+    let numbers =
+        [counts.visible, counts.leased, counts.delayed, counts.due, counts.total, counts.bytes];
+    row.extend(numbers.iter().map(u64::to_string));
+    row
+}
+
+/// Settings and metadata, one a line.
+#[must_use]
+pub fn queue_details(queue: &Queue) -> Vec<Vec<String>> {
+    let settings = &queue.settings;
+    let or_default = |text: Option<String>| text.unwrap_or_else(|| "default".to_owned());
+    let mut rows = vec![
+        vec!["default time to live".to_owned(), ttl_text(settings.default_ttl)],
+        vec![
+            "default visibility timeout".to_owned(),
+            or_default(settings.default_visibility_timeout.map(span_text)),
+        ],
+        vec![
+            "largest message".to_owned(),
+            or_default(settings.max_message_bytes.map(|bytes| format!("{bytes} bytes"))),
+        ],
+        vec!["created at".to_owned(), time(queue.created_at)],
+    ];
+    for (name, value) in &queue.metadata {
+        rows.push(vec![format!("metadata {name}"), value.clone()]);
+    }
+    rows
+}
+
+/// RFC 4648 base64 with padding.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let joined = group.iter().fold(0u32, |sum, byte| (sum << 8) | u32::from(*byte));
+        let joined = joined << (8 * (3 - group.len()));
+        for place in 0..4 {
+            if place > group.len() {
+                text.push('=');
+                continue;
+            }
+            let six = (joined >> (18 - 6 * place)) & 63;
+            text.push(LETTERS.get(six as usize).map_or('=', |letter| char::from(*letter)));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_no_text_is_given_in_base64() {
+        for (bytes, text) in [
+            (&b""[..], ""),
+            (b"f", "Zg=="),
+            (b"fo", "Zm8="),
+            (b"foo", "Zm9v"),
+            (b"\xff\xfe\xfd\xfc", "//79/A=="),
+        ] {
+            assert_eq!(base64(bytes), text);
+        }
+        let message = Message { body: vec![0xff].into(), ..Message::default() };
+        let value = message_json(&message);
+        assert_eq!(value["body_base64"], "/w==");
+        assert!(value.get("body").is_none());
+    }
+
+    #[test]
+    fn a_preview_is_one_short_line() {
+        assert_eq!(preview(b"a\nb"), "a b");
+        assert_eq!(preview("é".repeat(100).as_bytes()).chars().count(), 61);
+        assert_eq!(preview(&[0xff, 0xff]), "(2 bytes, not text)");
+    }
+
+    #[test]
+    fn spans_read_as_they_are_written() {
+        for text in ["30s", "5m", "2h", "7d", "1500ms", "90s"] {
+            let span = super::super::parse_span(text).expect(text);
+            assert_eq!(span_text(span), text);
+        }
+    }
+}

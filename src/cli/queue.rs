@@ -1,0 +1,216 @@
+//! `zoneq queue`: create, delete, show, list and change queues.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::exit::{Exit, Usage};
+use super::output::{self, durability_json, durability_text, queue_json};
+use super::{Context, pairs, parse_pair, parse_span, parse_ttl};
+use crate::client::{Durability, ListQueues, QueueSettings, Ttl};
+
+#[derive(Debug, Subcommand)]
+pub enum QueueVerb {
+    /// Create a queue; an equal one that exists already is no error
+    #[command(after_help = "Example:\n  zoneq queue create orders --ttl never --visibility 2m \
+                            --metadata team=shop")]
+    Create(Create),
+    /// Delete a queue and all its messages
+    #[command(after_help = "Example:\n  zoneq queue delete orders")]
+    Delete(Name),
+    /// Show a queue's settings, metadata and exact counts
+    #[command(after_help = "Example:\n  zoneq queue show orders --json")]
+    Show(Show),
+    /// List queues by name
+    #[command(after_help = "Example:\n  zoneq queue list --prefix ord")]
+    List(List),
+    /// Replace a queue's metadata
+    #[command(after_help = "Example:\n  zoneq queue set-metadata orders team=shop owner=ann")]
+    SetMetadata(SetMetadata),
+    /// Change a queue's settings; those not given stay as they are
+    #[command(after_help = "Example:\n  zoneq queue set-settings orders --visibility 5m")]
+    SetSettings(SetSettings),
+}
+
+#[derive(Debug, Args)]
+pub struct Name {
+    /// 3 to 63 of a-z, 0-9 and single hyphens
+    queue: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    queue: String,
+    /// Metadata as NAME=VALUE; may be given more than once
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_METADATA", value_name = "NAME=VALUE",
+          value_parser = parse_pair, value_delimiter = ',')]
+    metadata: Vec<(String, String)>,
+    /// Lifetime of messages that name none, or `never` [default: 7d]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_TTL", value_parser = parse_ttl)]
+    ttl: Option<Ttl>,
+    /// Lease of receives that name none [default: 30s]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_VISIBILITY", value_parser = parse_span)]
+    visibility: Option<Duration>,
+    /// Largest body, 1 to 1048576 bytes [default: 65536]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_MAX_MESSAGE_BYTES")]
+    max_message_bytes: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct Show {
+    queue: String,
+    /// Let any node answer, from a state at most this old
+    #[arg(long, env = "ZONEQ_QUEUE_SHOW_MAX_STALENESS", value_parser = parse_span)]
+    max_staleness: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    /// Only queues whose name begins so
+    #[arg(long, env = "ZONEQ_QUEUE_LIST_PREFIX", default_value = "")]
+    prefix: String,
+    /// Let any node answer, from a state at most this old
+    #[arg(long, env = "ZONEQ_QUEUE_LIST_MAX_STALENESS", value_parser = parse_span)]
+    max_staleness: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct SetMetadata {
+    queue: String,
+    /// The whole new metadata; none clears it
+    #[arg(value_name = "NAME=VALUE", value_parser = parse_pair)]
+    metadata: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub struct SetSettings {
+    queue: String,
+    /// Lifetime of messages that name none, or `never`
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_TTL", value_parser = parse_ttl)]
+    ttl: Option<Ttl>,
+    /// Lease of receives that name none
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_VISIBILITY", value_parser = parse_span)]
+    visibility: Option<Duration>,
+    /// Largest body, 1 to 1048576 bytes
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_MAX_MESSAGE_BYTES")]
+    max_message_bytes: Option<u32>,
+}
+
+impl QueueVerb {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        match self {
+            QueueVerb::Create(verb) => verb.run(context).await,
+            QueueVerb::Delete(Name { queue }) => {
+                let durability = context.client()?.delete_queue(&queue).await?;
+                done(context, &queue, "deleted", &durability)
+            }
+            QueueVerb::Show(verb) => verb.run(context).await,
+            QueueVerb::List(verb) => verb.run(context).await,
+            QueueVerb::SetMetadata(SetMetadata { queue, metadata }) => {
+                let client = context.client()?;
+                let durability = client.set_metadata(&queue, pairs(metadata)?).await?;
+                done(context, &queue, "given new metadata", &durability)
+            }
+            QueueVerb::SetSettings(verb) => verb.run(context).await,
+        }
+    }
+}
+
+fn done(
+    context: &Context,
+    queue: &str,
+    what: &str,
+    durability: &Durability,
+) -> anyhow::Result<Exit> {
+    let value = json!({ "ok": true, "queue": queue, "durability": durability_json(durability) });
+    let text = format!("queue {queue} {what}; {}", durability_text(durability));
+    context.out.result(&value, &text)?;
+    Ok(Exit::Done)
+}
+
+impl Create {
+    async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let settings = QueueSettings {
+            default_ttl: self.ttl.unwrap_or_default(),
+            default_visibility_timeout: self.visibility,
+            max_message_bytes: self.max_message_bytes,
+        };
+        let client = context.client()?;
+        let made = client.create_queue(&self.queue, pairs(self.metadata)?, settings).await?;
+        let value = json!({
+            "ok": true,
+            "created": made.created,
+            "queue": queue_json(&made.queue),
+            "durability": durability_json(&made.durability),
+        });
+        let text = if made.created {
+            format!("queue {} created; {}", self.queue, durability_text(&made.durability))
+        } else {
+            format!("queue {} was there already, with equal settings", self.queue)
+        };
+        context.out.result(&value, &text)?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Show {
+    async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let queue = context.client()?.queue_within(&self.queue, self.max_staleness).await?;
+        context.out.table(&output::QUEUE_HEAD, vec![output::queue_row(&queue)])?;
+        context.out.table(&["setting", "value"], output::queue_details(&queue))?;
+        let value = json!({ "ok": true, "queue": queue_json(&queue) });
+        let text = format!("queue {} holds {} messages", queue.name, queue.counts.total);
+        context.out.result(&value, &text)?;
+        Ok(Exit::Done)
+    }
+}
+
+impl List {
+    async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let client = context.client()?;
+        let mut token = None;
+        let mut count = 0usize;
+        loop {
+            let page = client
+                .list_queues(ListQueues {
+                    prefix: self.prefix.clone(),
+                    page_size: 1_000,
+                    page_token: token,
+                    max_staleness: self.max_staleness,
+                })
+                .await?;
+            count += page.queues.len();
+            for queue in &page.queues {
+                context.out.item(&queue_json(queue))?;
+            }
+            let rows = page.queues.iter().map(output::queue_row).collect();
+            context.out.table(&output::QUEUE_HEAD, rows)?;
+            token = page.next_page_token;
+            if token.is_none() {
+                break;
+            }
+        }
+        context.out.result(&json!({ "ok": true, "queues": count }), &format!("{count} queues"))?;
+        Ok(Exit::Done)
+    }
+}
+
+impl SetSettings {
+    async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        if self.ttl.is_none() && self.visibility.is_none() && self.max_message_bytes.is_none() {
+            let text = "give at least one of --ttl, --visibility and --max-message-bytes";
+            return Err(Usage(text.to_owned()).into());
+        }
+        let client = context.client()?;
+        let mut settings = client.queue(&self.queue).await?.settings;
+        if let Some(ttl) = self.ttl {
+            settings.default_ttl = ttl;
+        }
+        settings.default_visibility_timeout =
+            self.visibility.or(settings.default_visibility_timeout);
+        settings.max_message_bytes = self.max_message_bytes.or(settings.max_message_bytes);
+        let durability = client.set_settings(&self.queue, settings).await?;
+        done(context, &self.queue, "given new settings", &durability)
+    }
+}
