@@ -1,0 +1,104 @@
+//! Between the queue's types and the bytes in the log, the tables and snapshots.
+//!
+//! Entries are `zoneq.log.v1.Entry`. Encoding is on the path of every write, so a `Send` goes
+//! straight into the buffer, without a copy of its strings and maps in between; the result is
+//! what prost would write, byte for byte. Decoding keeps bodies as slices of the entry's bytes.
+//!
+//! Refused: bytes that are no message, a message that lacks what a command needs, a command of
+//! a newer version. Nothing here checks limits: that is `apply`'s.
+
+mod entry;
+mod rows;
+
+pub use entry::{decode_entry, encode_entry};
+pub use rows::{decode_mark, decode_row, encode_mark, encode_row};
+
+use bytes::Bytes;
+
+use crate::proto::log::v1 as pb;
+use crate::queue::command::{Content, Settings};
+use crate::queue::ids::{Epoch, MessageId, Number, Position, Receipt, Span};
+
+/// Why bytes could not be read back.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    #[error("{what} is not readable as protobuf")]
+    Proto { what: &'static str, source: prost::DecodeError },
+    #[error("{what} lacks its {field}")]
+    Missing { what: &'static str, field: &'static str },
+    #[error("{what} has a wrong {field}")]
+    Wrong { what: &'static str, field: &'static str },
+    #[error(
+        "{what} has format {found}, and this version knows {known}: it was written by a newer one"
+    )]
+    Version { what: &'static str, found: u8, known: u8 },
+}
+
+/// What the table writer must keep besides the rows: which entries they hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    pub applied: Option<Position>,
+    /// The newest membership, opaque here, and the entry it came from.
+    pub membership: Option<(Position, Bytes)>,
+}
+
+fn need<T>(value: Option<T>, what: &'static str, field: &'static str) -> Result<T, CodecError> {
+    value.ok_or(CodecError::Missing { what, field })
+}
+
+fn big(bytes: &[u8], what: &'static str, field: &'static str) -> Result<u128, CodecError> {
+    let bytes = bytes.try_into().map_err(|_| CodecError::Wrong { what, field })?;
+    Ok(u128::from_be_bytes(bytes))
+}
+
+fn big_bytes(value: u128) -> Bytes {
+    Bytes::copy_from_slice(&value.to_be_bytes())
+}
+
+fn id_to(id: MessageId) -> pb::MessageId {
+    pb::MessageId { epoch: id.epoch.0, number: id.number.0 }
+}
+
+fn id_from(id: pb::MessageId) -> MessageId {
+    MessageId { epoch: Epoch(id.epoch), number: Number(id.number) }
+}
+
+fn receipt_to(receipt: Receipt) -> pb::Receipt {
+    pb::Receipt { epoch: receipt.epoch.0, counter: receipt.counter }
+}
+
+fn receipt_from(receipt: pb::Receipt) -> Receipt {
+    Receipt { epoch: Epoch(receipt.epoch), counter: receipt.counter }
+}
+
+fn settings_to(settings: &Settings) -> pb::Settings {
+    pb::Settings {
+        default_ttl_us: settings.default_ttl.map(|span| span.0),
+        default_visibility_us: settings.default_visibility.0,
+        max_message_bytes: settings.max_message_bytes,
+    }
+}
+
+fn settings_from(settings: pb::Settings) -> Settings {
+    Settings {
+        default_ttl: settings.default_ttl_us.map(Span),
+        default_visibility: Span(settings.default_visibility_us),
+        max_message_bytes: settings.max_message_bytes,
+    }
+}
+
+pub(super) fn content_to(content: &Content) -> pb::Content {
+    pb::Content { body: content.body.clone(), headers: content.headers.clone() }
+}
+
+pub(super) fn content_from(content: pb::Content) -> Content {
+    Content { body: content.body, headers: content.headers }
+}
+
+pub(super) fn position_to(position: Position) -> pb::Position {
+    pb::Position { term: position.term, node: position.node, index: position.index }
+}
+
+pub(super) fn position_from(position: pb::Position) -> Position {
+    Position { term: position.term, node: position.node, index: position.index }
+}

@@ -1,0 +1,308 @@
+//! Arbitrary entries, keys and rows for the tests of this room.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use crate::queue::command::{
+    Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap,
+    TimeToLive, Update,
+};
+use crate::queue::error::Rejection;
+use crate::queue::ids::{
+    ContentId, Digest, Epoch, LogTime, MessageId, Number, Position, QueueId, Receipt, Span,
+};
+use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
+use crate::queue::rows::{
+    ChunkRow, CountersRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
+};
+
+fn number() -> impl Strategy<Value = u64> + Clone {
+    prop_oneof![0u64..5, any::<u64>(), Just(u64::MAX)]
+}
+
+fn time() -> impl Strategy<Value = LogTime> + Clone {
+    number().prop_map(LogTime)
+}
+
+fn span() -> impl Strategy<Value = Span> + Clone {
+    number().prop_map(Span)
+}
+
+fn id() -> impl Strategy<Value = MessageId> + Clone {
+    (any::<u32>(), number())
+        .prop_map(|(epoch, number)| MessageId { epoch: Epoch(epoch), number: Number(number) })
+}
+
+fn receipt() -> impl Strategy<Value = Receipt> + Clone {
+    (any::<u32>(), number()).prop_map(|(epoch, counter)| Receipt { epoch: Epoch(epoch), counter })
+}
+
+fn map() -> impl Strategy<Value = StringMap> + Clone {
+    prop::collection::btree_map("[a-zA-Z]{0,3}", "\\PC{0,4}", 0..3)
+}
+
+fn settings() -> impl Strategy<Value = Settings> + Clone {
+    (prop::option::of(span()), span(), any::<u32>()).prop_map(
+        |(default_ttl, default_visibility, max_message_bytes)| Settings {
+            default_ttl,
+            default_visibility,
+            max_message_bytes,
+        },
+    )
+}
+
+fn content() -> impl Strategy<Value = Content> + Clone {
+    (prop::collection::vec(any::<u8>(), 0..200), map())
+        .prop_map(|(body, headers)| Content { body: Bytes::from(body), headers })
+}
+
+fn message() -> impl Strategy<Value = NewMessage> + Clone {
+    let ttl = prop_oneof![
+        Just(TimeToLive::Default),
+        Just(TimeToLive::Never),
+        span().prop_map(TimeToLive::For)
+    ];
+    (content(), span(), ttl).prop_map(|(content, delay, ttl)| NewMessage { content, delay, ttl })
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let name = "[a-z]{0,5}";
+    prop_oneof![
+        (name, map(), settings()).prop_map(|(name, metadata, settings)| Command::CreateQueue {
+            name,
+            metadata,
+            settings
+        }),
+        name.prop_map(|name| Command::DeleteQueue { name }),
+        (name, map()).prop_map(|(name, metadata)| Command::SetMetadata { name, metadata }),
+        (name, settings()).prop_map(|(name, settings)| Command::SetSettings { name, settings }),
+        (name, prop::collection::vec(message(), 0..4))
+            .prop_map(|(queue, messages)| Command::Send { queue, messages }),
+        (name, any::<u32>(), any::<u32>(), prop::option::of(span())).prop_map(
+            |(queue, max_messages, max_bytes, visibility)| Command::Receive(Receive {
+                queue,
+                max_messages,
+                max_bytes,
+                visibility
+            })
+        ),
+        (name, id(), receipt(), prop::option::of(span()), prop::option::of(content())).prop_map(
+            |(queue, id, receipt, visibility, content)| Command::Update(Update {
+                queue,
+                id,
+                receipt,
+                visibility,
+                content
+            })
+        ),
+        (name, prop::collection::vec((id(), receipt()), 0..4))
+            .prop_map(|(queue, items)| Command::Delete { queue, items }),
+        name.prop_map(|queue| Command::Clear { queue }),
+        Just(Command::Pulse),
+        any::<u32>().prop_map(|version| Command::RaiseRules { version }),
+    ]
+}
+
+pub(super) fn entry() -> impl Strategy<Value = Entry> {
+    let session =
+        (any::<u128>(), number(), number()).prop_map(|(client, sequence, lowest_unanswered)| {
+            SessionTag { client, sequence, lowest_unanswered }
+        });
+    let envelope = (prop::option::of(session), "[a-z]{0,5}", command())
+        .prop_map(|(session, account, command)| Envelope { session, account, command });
+    let position = (number(), number(), number()).prop_map(|(term, node, index)| Position {
+        term,
+        node,
+        index,
+    });
+    (position, time(), any::<u32>(), prop::collection::vec(envelope, 0..5)).prop_map(
+        |(position, stamp, epoch, commands)| Entry {
+            position,
+            stamp,
+            epoch: Epoch(epoch),
+            commands,
+        },
+    )
+}
+
+pub(super) fn row_key() -> impl Strategy<Value = RowKey> {
+    prop_oneof![
+        Just(RowKey::Counters),
+        number().prop_map(|id| RowKey::Queue(QueueId(id))),
+        (number(), any::<u8>(), number()).prop_map(|(queue, priority, first)| RowKey::Chunk {
+            queue: QueueId(queue),
+            priority,
+            first: Number(first)
+        }),
+        (number(), number()).prop_map(|(queue, number)| RowKey::Message {
+            queue: QueueId(queue),
+            number: Number(number)
+        }),
+        any::<u128>().prop_map(RowKey::Session),
+    ]
+}
+
+fn sent() -> impl Strategy<Value = Sent> {
+    (id(), receipt(), time(), prop::option::of(time()), time()).prop_map(
+        |(id, receipt, inserted_at, expires_at, visible_at)| Sent {
+            id,
+            receipt,
+            inserted_at,
+            expires_at,
+            visible_at,
+        },
+    )
+}
+
+fn granted() -> impl Strategy<Value = Granted> {
+    (id(), receipt(), number(), time(), prop::option::of(time()), time(), any::<u32>()).prop_map(
+        |(id, receipt, content, inserted_at, expires_at, visible_at, dequeue_count)| Granted {
+            id,
+            receipt,
+            content: ContentId(content),
+            inserted_at,
+            expires_at,
+            visible_at,
+            dequeue_count,
+        },
+    )
+}
+
+fn reply() -> impl Strategy<Value = Reply> {
+    let deleted = prop_oneof![
+        Just(DeleteOutcome::Deleted),
+        Just(DeleteOutcome::MessageNotFound),
+        Just(DeleteOutcome::ReceiptMismatch)
+    ];
+    prop_oneof![
+        any::<bool>().prop_map(|created| Reply::QueueCreated { created }),
+        Just(Reply::QueueDeleted),
+        Just(Reply::MetadataSet),
+        Just(Reply::SettingsSet),
+        prop::collection::vec(sent(), 0..3).prop_map(Reply::Sent),
+        (prop::collection::vec(granted(), 0..3), any::<bool>())
+            .prop_map(|(messages, more)| Reply::Received { messages, more }),
+        (receipt(), time())
+            .prop_map(|(receipt, visible_at)| Reply::Updated { receipt, visible_at }),
+        prop::collection::vec(deleted, 0..4).prop_map(Reply::Deleted),
+        number().prop_map(|removed| Reply::Cleared { removed }),
+        any::<bool>().prop_map(|more| Reply::Pulsed { more }),
+        Just(Reply::RulesRaised),
+    ]
+}
+
+fn rejection() -> impl Strategy<Value = Rejection> {
+    let text = "[a-z]{0,4}";
+    prop_oneof![
+        (text, text, text).prop_map(|(field, problem, allowed)| Rejection::InvalidArgument {
+            field,
+            problem,
+            allowed
+        }),
+        text.prop_map(Rejection::QueueNotFound),
+        text.prop_map(Rejection::QueueExists),
+        (text, text).prop_map(|(queue, id)| Rejection::MessageNotFound { queue, id }),
+        text.prop_map(|id| Rejection::ReceiptMismatch { id }),
+        (text, number()).prop_map(|(what, limit)| Rejection::LimitReached { what, limit }),
+        Just(Rejection::SessionEnded),
+        (any::<u32>(), any::<u32>())
+            .prop_map(|(seen, current)| Rejection::WrongEpoch { seen, current }),
+        (any::<u32>(), any::<u32>())
+            .prop_map(|(asked, known)| Rejection::UnknownRules { asked, known }),
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![reply().prop_map(Ok), rejection().prop_map(Err)]
+}
+
+fn counters_row() -> impl Strategy<Value = CountersRow> {
+    (time(), any::<u32>(), any::<u32>(), number(), number(), any::<u128>()).prop_map(
+        |(log_time, epoch, rules, next_number, next_queue, digest)| CountersRow {
+            log_time,
+            epoch: Epoch(epoch),
+            rules,
+            next_number,
+            next_queue,
+            digest: Digest(digest),
+        },
+    )
+}
+
+fn queue_row() -> impl Strategy<Value = QueueRow> {
+    (number(), "[a-z]{0,4}", "[a-z]{0,4}", map(), settings(), time(), number(), any::<bool>())
+        .prop_map(|(id, account, name, metadata, settings, created_at, cleared_below, deleted)| {
+            QueueRow {
+                id: QueueId(id),
+                account,
+                name,
+                metadata,
+                settings,
+                created_at,
+                cleared_below: Number(cleared_below),
+                deleted,
+            }
+        })
+}
+
+fn chunk_row() -> impl Strategy<Value = ChunkRow> {
+    let message = (number(), time(), prop::option::of(time()), any::<u32>()).prop_map(
+        |(number, inserted_at, expires_at, size)| Untouched {
+            number: Number(number),
+            inserted_at,
+            expires_at,
+            size,
+        },
+    );
+    (number(), any::<u8>(), number(), any::<u32>(), prop::collection::vec(message, 0..20)).prop_map(
+        |(queue, priority, first, epoch, messages)| ChunkRow {
+            queue: QueueId(queue),
+            priority,
+            first: Number(first),
+            epoch: Epoch(epoch),
+            messages,
+        },
+    )
+}
+
+fn message_row() -> impl Strategy<Value = MessageRow> {
+    let ids = (number(), number(), any::<u32>(), any::<u8>(), number(), any::<u32>());
+    let times = (time(), prop::option::of(time()), time(), any::<u32>(), receipt());
+    (ids, times).prop_map(|((queue, number, epoch, priority, content, size), times)| {
+        let (inserted_at, expires_at, visible_at, dequeue_count, receipt) = times;
+        MessageRow {
+            queue: QueueId(queue),
+            number: Number(number),
+            epoch: Epoch(epoch),
+            priority,
+            inserted_at,
+            expires_at,
+            visible_at,
+            dequeue_count,
+            receipt,
+            content: ContentId(content),
+            size,
+        }
+    })
+}
+
+fn session_row() -> impl Strategy<Value = SessionRow> {
+    (any::<u128>(), time(), number(), prop::collection::vec((number(), outcome()), 0..5)).prop_map(
+        |(client, last_used, forgotten_through, outcomes)| SessionRow {
+            client,
+            last_used,
+            forgotten_through,
+            outcomes,
+        },
+    )
+}
+
+pub(super) fn row() -> impl Strategy<Value = Row> {
+    prop_oneof![
+        counters_row().prop_map(Row::Counters),
+        queue_row().prop_map(Row::Queue),
+        chunk_row().prop_map(Row::Chunk),
+        message_row().prop_map(Row::Message),
+        session_row().prop_map(Row::Session),
+    ]
+}
