@@ -5,6 +5,17 @@ use std::process::Command;
 
 use crate::source::{self, Source};
 
+const VERBS: &str = "docs/reference/verbs.md";
+const VERBS_HEAD: &str = "\
+# Verbs
+
+What each verb of the command line does and takes, as the binary prints it under `--help`. This
+page is written by a test from the binary itself, so that the two cannot differ.
+
+Every flag has an environment variable, named beside it. `--json` prints one object a line, the
+last one the result. The exit codes have a page of their own: [exit-codes.md](exit-codes.md).
+";
+
 /// All pages of the reference, as one text.
 fn reference() -> String {
     let pages = source::files(&crate::root(), "docs/reference");
@@ -20,7 +31,8 @@ fn help(verb: &[String]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_zoneq"))
         .args(verb)
         .arg("--help")
-        .env("COLUMNS", "200")
+        .env_clear()
+        .env("COLUMNS", "100")
         .output()
         .expect("the zoneq binary");
     String::from_utf8(output.stdout).expect("UTF-8 help")
@@ -36,18 +48,6 @@ fn verbs(help: &str) -> Vec<String> {
         .filter_map(|line| line.split_whitespace().next())
         .filter(|verb| *verb != "help")
         .map(str::to_string)
-        .collect()
-}
-
-/// The long flags that a help text lists.
-fn flags(help: &str) -> Vec<String> {
-    help.lines()
-        .map(str::trim_start)
-        .filter(|line| line.starts_with('-'))
-        .flat_map(|line| line.split([' ', ',', '=']))
-        .filter(|word| word.len() > 2 && word.starts_with("--"))
-        .map(|word| word.trim_end_matches(']').trim_end_matches("...").to_string())
-        .filter(|flag| !matches!(flag.as_str(), "--help" | "--version"))
         .collect()
 }
 
@@ -100,27 +100,49 @@ fn is_named(pages: &str, word: &str) -> bool {
     })
 }
 
-#[test]
-fn every_verb_and_flag_is_in_the_reference() {
-    if source::files(&crate::root(), "src/cli").is_empty() {
-        return;
-    }
-    let pages = reference();
+/// The page of all verbs: what each says under `--help`. Flags of every verb stand once, at
+/// the top.
+fn verbs_page() -> String {
     let mut found = Vec::new();
     walk(&[], &mut found);
-    assert!(found.iter().any(|(verb, _)| verb == "serve"), "no verbs read from --help: {found:?}");
-    let mut findings = Vec::new();
+    assert!(found.len() > 3, "no verbs could be read from `zoneq --help`");
+    found.sort();
+    let mut page = String::from(VERBS_HEAD);
+    page.push_str(&format!("\n## zoneq\n\n```text\n{}\n```\n", tidied(&help(&[]))));
     for (verb, text) in found {
-        if !is_named(&pages, &format!("zoneq {verb}")) {
-            findings.push(format!("docs/reference/verbs.md:1: `zoneq {verb}` is missing: add it"));
-        }
-        for flag in flags(&text) {
-            if !is_named(&pages, &flag) {
-                findings.push(format!(
-                    "docs/reference/verbs.md:1: {flag} of `zoneq {verb}` is missing: add it"
-                ));
-            }
-        }
+        let own = text.split("\nEverywhere:\n").collect::<Vec<_>>();
+        // What follows the flags of every verb (examples, exit codes) begins after a blank line.
+        let after = own.get(1).and_then(|rest| rest.split_once("\n\n")).map_or("", |rest| rest.1);
+        let text = format!("{}\n{after}", own[0]);
+        page.push_str(&format!("\n## zoneq {verb}\n\n```text\n{}\n```\n", tidied(&text)));
+    }
+    page
+}
+
+/// Without trailing spaces and with single blank lines.
+fn tidied(text: &str) -> String {
+    let mut lines: Vec<&str> = text.trim().lines().map(str::trim_end).collect();
+    lines.dedup_by(|line, before| line.is_empty() && before.is_empty());
+    lines.join("\n")
+}
+
+#[test]
+fn every_verb_and_flag_is_in_the_reference() {
+    let path = crate::root().join(VERBS);
+    let page = verbs_page();
+    if std::env::var_os("ZONEQ_RECORD_VERBS").is_some() {
+        std::fs::write(&path, &page).expect(VERBS);
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    let differs = page.lines().zip(written.lines()).position(|(now, then)| now != then);
+    let mut findings = Vec::new();
+    if page != written {
+        let line = differs.unwrap_or_else(|| page.lines().count().min(written.lines().count()));
+        findings.push(format!(
+            "{VERBS}:{}: differs from what `--help` says: run `ZONEQ_RECORD_VERBS=1 cargo test \
+             --test tidy every_verb` and commit the page",
+            line + 1
+        ));
     }
     crate::report("verbs and flags in docs/reference", &findings);
 }
@@ -174,7 +196,6 @@ fn help_and_configuration_are_read_as_they_are_written() {
                 down  Stops\n  help  Prints\n\nOptions:\n      --dir <DIR>  Where\n  -j, --json  \
                 As lines\n  -h, --help  Print\n";
     assert_eq!(verbs(text), ["up", "down"]);
-    assert_eq!(flags(text), ["--dir", "--json"]);
     let text = "#[derive(Debug, Deserialize)]\n#[serde(deny_unknown_fields)]\npub struct A {\n    \
                 /// Doc: x\n    pub data_dir: PathBuf,\n    zone: String,\n}\n\
                 #[derive(Debug)]\nstruct B {\n    hidden: u8,\n}\n";

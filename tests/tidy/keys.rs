@@ -6,7 +6,7 @@ use crate::source::Source;
 
 const FILE: &str = "src/storage/keys.rs";
 
-/// Constants of one byte whose name has TAG or KIND in it, and numbered enum variants.
+/// Every constant of one byte, and numbered enum variants: in that file both are tags.
 fn tags(source: &Source) -> Vec<(String, u8, usize)> {
     let mut found = Vec::new();
     for (at, line) in source.code.lines().enumerate() {
@@ -20,7 +20,7 @@ fn tags(source: &Source) -> Vec<(String, u8, usize)> {
             None if left.chars().all(|c| c.is_alphanumeric()) => left,
             None => continue,
         };
-        let is_tag = name.contains("TAG") || name.contains("KIND");
+        let is_tag = name != left;
         let is_variant = name.starts_with(|c: char| c.is_ascii_uppercase()) && left == name;
         let value = number(source.text.lines().nth(at).unwrap_or(""), right);
         if let (true, Some(value)) = (is_tag || is_variant, value) {
@@ -62,7 +62,10 @@ fn repeated_tags(source: &Source) -> Vec<String> {
 fn every_key_tag_is_unique() {
     let Ok(text) = std::fs::read_to_string(crate::root().join(FILE)) else { return };
     let source = Source::parse(FILE, &text);
-    assert!(tags(&source).len() > 1, "{FILE}: no tags found: name them TAG_… or number an enum");
+    assert!(
+        tags(&source).len() > 1,
+        "{FILE}: no tags found: write them as `const NAME: u8 = 0x..;`"
+    );
     crate::report("key tags", &repeated_tags(&source));
 }
 
