@@ -1,5 +1,6 @@
 //! How a client is made, and what its clones share.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::backoff::Backoff;
 use super::call::{Plan, Safety};
 use super::endpoints::{MOST_CONNECTIONS, Pool};
 use super::error::ClientError;
+use super::send_stream::Lane;
 use super::session::SharedSession;
 
 /// Receives that keep their session for the next one; more at once make new sessions.
@@ -29,6 +31,8 @@ pub(super) struct Shared {
     pub(super) sessions: bool,
     writes: SharedSession,
     receives: Mutex<Vec<SharedSession>>,
+    lanes: Vec<Mutex<Option<Lane>>>,
+    turn: AtomicUsize,
 }
 
 /// Options of a client.
@@ -151,6 +155,8 @@ impl Builder {
             sessions: self.sessions,
             writes: SharedSession::new(),
             receives: Mutex::new(Vec::new()),
+            lanes: (0..self.connections).map(|_| Mutex::new(None)).collect(),
+            turn: AtomicUsize::new(0),
         };
         Ok(Client { shared: Arc::new(shared) })
     }
@@ -191,6 +197,18 @@ impl Client {
 }
 
 impl Shared {
+    /// The stream whose turn it is, started when it is first needed.
+    pub(super) fn lane(&self) -> Lane {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.lanes.len().max(1);
+        let start = || Lane::start(self.pool.clone(), turn, self.sessions, self.attempt);
+        let Some(slot) = self.lanes.get(turn) else { return start() };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*slot {
+            Some(lane) if !lane.is_closed() => lane.clone(),
+            _ => slot.insert(start()).clone(),
+        }
+    }
+
     /// A session for one receive alone: a long poll would hold up the window of other writes.
     pub(super) fn take_receive_session(&self) -> SharedSession {
         let mut kept = self.receives.lock().unwrap_or_else(PoisonError::into_inner);

@@ -154,7 +154,7 @@ pub(super) fn report(pick: &mut Pick<'_>, failure: &Failure) {
         return;
     }
     pick.answered();
-    if matches!(failure.verdict, Verdict::NotApplied { .. } | Verdict::Unknown { .. }) {
+    if failure.elsewhere {
         pick.leave();
     }
 }

@@ -164,6 +164,11 @@ impl Pick<'_> {
         self.pool.nodes.get(self.index).map_or_else(String::new, |n| n.endpoint.uri().to_string())
     }
 
+    /// There are other nodes to ask.
+    pub(super) fn has_others(&self) -> bool {
+        self.pool.len() > 1
+    }
+
     /// The node answered, well or ill.
     pub(super) fn answered(&mut self) {
         self.told = true;

@@ -118,13 +118,32 @@ pub(super) struct Failure {
     pub(super) verdict: Verdict,
     /// The node answered by itself: the failure is no evidence against the connection.
     pub(super) alive: bool,
+    /// Another node may do better.
+    pub(super) elsewhere: bool,
 }
 
 impl Failure {
     /// Nothing came back in the time of one attempt.
     pub(super) fn silent(after: Duration) -> Failure {
         let message = format!("no answer within {} ms", after.as_millis());
-        Failure { verdict: Verdict::Unknown { message }, alive: false }
+        Failure { verdict: Verdict::Unknown { message }, alive: false, elsewhere: true }
+    }
+
+    /// An answer that the protocol does not allow.
+    pub(super) fn nonsense(message: &str) -> Failure {
+        let verdict = Verdict::Final(ClientError::Fatal { message: message.to_owned() });
+        Failure { verdict, alive: true, elsewhere: false }
+    }
+
+    /// For a stream that failed: whether what was written may have arrived, and why it failed.
+    pub(super) fn sent(&self, opened: bool) -> (bool, String) {
+        match &self.verdict {
+            Verdict::NotApplied { message, .. } => (opened, message.clone()),
+            Verdict::Unknown { message } | Verdict::SessionEnded { message } => {
+                (true, message.clone())
+            }
+            Verdict::Final(error) => (opened, error.to_string()),
+        }
     }
 
     pub(super) fn of_status(status: &Status) -> Failure {
@@ -135,7 +154,7 @@ impl Failure {
                 let outcome = info.metadata.get("outcome").map(String::as_str);
                 let text = status.message();
                 let verdict = judge(status.code(), &info.reason, outcome, text, retry_after);
-                Failure { verdict, alive: true }
+                Failure::answered(verdict, &info.reason)
             }
             _ => of_bare_status(status, retry_after),
         }
@@ -145,7 +164,15 @@ impl Failure {
         let retry_after = error.retry_after.and_then(|delay| Duration::try_from(delay).ok());
         let code = Code::from_i32(error.code);
         let verdict = judge(code, &error.reason, None, &error.message, retry_after);
-        Failure { verdict, alive: true }
+        Failure::answered(verdict, &error.reason)
+    }
+
+    /// A node said so itself. Where one is overloaded the others are no better: they all pass
+    /// writes on to the same leader.
+    fn answered(verdict: Verdict, reason: &str) -> Failure {
+        let elsewhere = matches!(verdict, Verdict::NotApplied { .. } | Verdict::Unknown { .. })
+            && reason != "OVERLOADED";
+        Failure { verdict, alive: true, elsewhere }
     }
 }
 
@@ -178,13 +205,15 @@ fn judge(
 fn of_bare_status(status: &Status, retry_after: Option<Duration>) -> Failure {
     let message = chain(status);
     if is_connect_error(status) {
-        return Failure { verdict: Verdict::NotApplied { message, retry_after }, alive: false };
+        let verdict = Verdict::NotApplied { message, retry_after };
+        return Failure { verdict, alive: false, elsewhere: true };
     }
     let alive = !matches!(
         status.code(),
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
     );
-    Failure { verdict: judge_code(status.code(), message, retry_after), alive }
+    let verdict = judge_code(status.code(), message, retry_after);
+    Failure { verdict, alive, elsewhere: !alive }
 }
 
 fn judge_code(code: Code, message: String, retry_after: Option<Duration>) -> Verdict {

@@ -25,6 +25,10 @@ mod builder;
 mod call;
 mod endpoints;
 mod error;
+mod keep_alive;
+mod outbox;
+mod receive_stream;
+mod send_stream;
 mod session;
 mod types;
 mod verbs;
@@ -32,6 +36,8 @@ mod verbs;
 pub use admin::Admin;
 pub use builder::{Builder, Client};
 pub use error::{ClientError, Reason};
+pub use keep_alive::KeepAlive;
+pub use receive_stream::{Acks, ReceiveStream, StreamOptions};
 pub use types::{
     Cleared, CreatedQueue, DeleteItem, DeleteOutcome, Deleted, Durability, DurabilityNow,
     ListQueues, Message, MessageState, NewMessage, PeekOptions, PeekPage, Position, Queue,

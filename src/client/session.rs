@@ -59,8 +59,9 @@ impl Session {
         self.open.first().copied().unwrap_or(self.next)
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.next - self.lowest_unanswered() < WINDOW
+    /// How many more writes fit into the window.
+    pub(super) fn room(&self) -> u64 {
+        WINDOW.saturating_sub(self.next - self.lowest_unanswered())
     }
 
     /// Takes the next place; `None` when the window is full.
@@ -68,7 +69,7 @@ impl Session {
         if self.open.is_empty() && now.duration_since(self.last_used) >= REST {
             *self = Session::new(now);
         }
-        if !self.has_room() {
+        if self.room() == 0 {
             return None;
         }
         let sequence = self.next;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use super::builder::Client;
@@ -180,7 +181,8 @@ impl Client {
             messages,
             session: None,
         };
-        let answer = call!(self, self.write_plan(), send, session request)?;
+        let deadline = Instant::now() + self.shared.deadline;
+        let answer = self.shared.lane().send(request, deadline).await?;
         Ok(SentBatch::from(answer))
     }
 
@@ -339,10 +341,10 @@ async fn call_receive(
     request: pb::ReceiveRequest,
     wait: Duration,
 ) -> Result<pb::ReceiveResponse, ClientError> {
-    let until = tokio::time::Instant::now() + wait;
+    let until = Instant::now() + wait;
     run(&client.shared.pool, plan, |attempt| {
         let mut message = attempt.request(request.clone());
-        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        let left = until.saturating_duration_since(Instant::now());
         message.get_mut().session = attempt.session.clone();
         message.get_mut().wait = prost_types::Duration::try_from(left).ok();
         async move { service(attempt.channel).receive(message).await }
