@@ -45,3 +45,6 @@ pub use types::{
     ShownMessage, Ttl, Update, Updated,
 };
 pub use verbs::StringMap;
+
+#[cfg(test)]
+mod tests;
