@@ -28,6 +28,8 @@ pub const MAX_WAIT: Span = Span::from_secs(60);
 pub const WORK_PER_ENTRY: usize = 1_000;
 /// Outcomes that one session keeps for retries.
 pub const SESSION_OUTCOMES: usize = 1_024;
+/// Messages named in the outcomes that one session keeps.
+pub const SESSION_ITEMS: usize = 16_384;
 /// A session ends after this long without a write.
 pub const SESSION_IDLE: Span = Span::from_secs(600);
 /// Queues on one page of a listing.

@@ -1,12 +1,33 @@
 //! The ground floor: what every replica agrees on.
 //!
-//! [`State::apply`](state::State::apply) takes one log entry and answers one outcome for each
+//! [`State::apply`] takes one log entry and answers one outcome for each
 //! command. It does no I/O, cannot fail and gives the same answer on every replica: no async,
 //! files, sockets, clocks, randomness, logging, floats or hash-map order. Refusals are outcomes.
 
+mod catalog;
+mod change;
+pub mod check;
 pub mod command;
+mod digest;
 pub mod error;
 pub mod ids;
 pub mod limits;
+mod load;
+mod log_time;
+mod message;
+mod order;
 pub mod outcome;
+mod ranked;
+mod reads;
+mod receipt;
+mod reclaim;
 pub mod rows;
+mod rules;
+mod session;
+mod state;
+mod verbs;
+
+pub use load::LoadError;
+pub use reads::{PeekToken, QueueView};
+pub use rules::KNOWN as KNOWN_RULES;
+pub use state::{FIRST_EPOCH, State};

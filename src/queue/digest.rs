@@ -1,0 +1,203 @@
+//! Row hashes for the digest: a 128-bit sum, so that it is kept up by adding and subtracting.
+//!
+//! Laws: a message hashes the same in a chunk and on its own, so replicas that cut their chunks
+//! differently agree. Authority (the epoch in force) is left out: both regions have one digest.
+//! Rows below a cleared mark and deleted queues have no part in it.
+
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+use super::command::StringMap;
+use super::error::Rejection;
+use super::ids::{LogTime, QueueId};
+use super::message::Message;
+use super::outcome::{DeleteOutcome, Outcome, Reply};
+use super::rows::{CountersRow, QueueRow};
+
+const MESSAGE: u64 = 1;
+const QUEUE: u64 = 2;
+const SESSION: u64 = 3;
+const OUTCOME: u64 = 4;
+const COUNTERS: u64 = 5;
+
+#[must_use]
+pub fn message(queue: QueueId, m: &Message) -> u128 {
+    let words = [
+        queue.0,
+        m.number.0,
+        u64::from(m.epoch.0) << 32 | u64::from(m.receipt.epoch.0),
+        u64::from(m.priority),
+        m.inserted_at.0,
+        m.expires_at.map_or(u64::MAX, |at| at.0),
+        m.visible_at.0,
+        u64::from(m.dequeue_count) << 32 | u64::from(m.size),
+        m.receipt.counter,
+        m.content.0,
+    ];
+    hash_words(&words, MESSAGE)
+}
+
+/// The parts of the counters row that both regions share.
+#[must_use]
+pub fn counters(row: &CountersRow) -> u128 {
+    let words = [row.log_time.0, u64::from(row.rules), row.next_number, row.next_queue];
+    hash_words(&words, COUNTERS)
+}
+
+#[must_use]
+pub fn session(client: u128, last_used: LogTime, forgotten_through: u64) -> u128 {
+    let words = [client as u64, (client >> 64) as u64, last_used.0, forgotten_through];
+    hash_words(&words, SESSION)
+}
+
+#[must_use]
+pub fn queue(row: &QueueRow) -> u128 {
+    let mut sink = Sink(Vec::with_capacity(256));
+    sink.word(row.id.0);
+    sink.text(&row.account);
+    sink.text(&row.name);
+    sink.map(&row.metadata);
+    sink.maybe(row.settings.default_ttl.map(|span| span.0));
+    sink.word(row.settings.default_visibility.0);
+    sink.word(u64::from(row.settings.max_message_bytes));
+    sink.word(row.created_at.0);
+    sink.word(row.cleared_below.0);
+    xxh3_128_with_seed(&sink.0, QUEUE)
+}
+
+/// One kept outcome of a session. `scratch` saves an allocation a command.
+#[must_use]
+pub fn outcome(client: u128, sequence: u64, outcome: &Outcome, scratch: &mut Vec<u8>) -> u128 {
+    let mut sink = Sink(std::mem::take(scratch));
+    sink.0.clear();
+    sink.word(client as u64);
+    sink.word((client >> 64) as u64);
+    sink.word(sequence);
+    match outcome {
+        Ok(reply) => sink.reply(reply),
+        Err(rejection) => sink.rejection(rejection),
+    }
+    let hash = xxh3_128_with_seed(&sink.0, OUTCOME);
+    *scratch = sink.0;
+    hash
+}
+
+fn hash_words<const N: usize>(words: &[u64; N], seed: u64) -> u128 {
+    let mut bytes = [0_u8; 80];
+    for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    xxh3_128_with_seed(bytes.get(..N * 8).unwrap_or(&bytes), seed)
+}
+
+/// Bytes to be hashed: every part has its length or a fixed width, so no two values share them.
+struct Sink(Vec<u8>);
+
+impl Sink {
+    fn word(&mut self, word: u64) {
+        self.0.extend_from_slice(&word.to_le_bytes());
+    }
+
+    fn maybe(&mut self, word: Option<u64>) {
+        self.word(u64::from(word.is_some()));
+        self.word(word.unwrap_or(0));
+    }
+
+    fn text(&mut self, text: &str) {
+        self.word(text.len() as u64);
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn map(&mut self, map: &StringMap) {
+        self.word(map.len() as u64);
+        for (name, value) in map {
+            self.text(name);
+            self.text(value);
+        }
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        match reply {
+            Reply::QueueCreated { created } => self.words(&[1, u64::from(*created)]),
+            Reply::QueueDeleted => self.word(2),
+            Reply::MetadataSet => self.word(3),
+            Reply::SettingsSet => self.word(4),
+            Reply::Sent(sent) => {
+                self.words(&[5, sent.len() as u64]);
+                for s in sent {
+                    self.words(&[u64::from(s.id.epoch.0), s.id.number.0]);
+                    self.words(&[u64::from(s.receipt.epoch.0), s.receipt.counter]);
+                    self.words(&[s.inserted_at.0, s.visible_at.0]);
+                    self.maybe(s.expires_at.map(|at| at.0));
+                }
+            }
+            Reply::Received { messages, more } => {
+                self.words(&[6, messages.len() as u64, u64::from(*more)]);
+                for g in messages {
+                    self.words(&[u64::from(g.id.epoch.0), g.id.number.0, g.content.0]);
+                    self.words(&[u64::from(g.receipt.epoch.0), g.receipt.counter]);
+                    self.words(&[g.inserted_at.0, g.visible_at.0, u64::from(g.dequeue_count)]);
+                    self.maybe(g.expires_at.map(|at| at.0));
+                }
+            }
+            Reply::Updated { receipt, visible_at } => {
+                self.words(&[7, u64::from(receipt.epoch.0), receipt.counter, visible_at.0]);
+            }
+            Reply::Deleted(outcomes) => {
+                self.words(&[8, outcomes.len() as u64]);
+                self.0.extend(outcomes.iter().map(|outcome| match outcome {
+                    DeleteOutcome::Deleted => 1_u8,
+                    DeleteOutcome::MessageNotFound => 2,
+                    DeleteOutcome::ReceiptMismatch => 3,
+                }));
+            }
+            Reply::Cleared { removed } => self.words(&[9, *removed]),
+            Reply::Pulsed { more } => self.words(&[10, u64::from(*more)]),
+            Reply::RulesRaised => self.word(11),
+        }
+    }
+
+    fn rejection(&mut self, rejection: &Rejection) {
+        match rejection {
+            Rejection::InvalidArgument { field, problem, allowed } => {
+                self.word(101);
+                self.text(field);
+                self.text(problem);
+                self.text(allowed);
+            }
+            Rejection::QueueNotFound(name) => {
+                self.word(102);
+                self.text(name);
+            }
+            Rejection::QueueExists(name) => {
+                self.word(103);
+                self.text(name);
+            }
+            Rejection::MessageNotFound { queue, id } => {
+                self.word(104);
+                self.text(queue);
+                self.text(id);
+            }
+            Rejection::ReceiptMismatch { id } => {
+                self.word(105);
+                self.text(id);
+            }
+            Rejection::LimitReached { what, limit } => {
+                self.words(&[106, *limit]);
+                self.text(what);
+            }
+            Rejection::SessionEnded => self.word(107),
+            Rejection::WrongEpoch { seen, current } => {
+                self.words(&[108, u64::from(*seen), u64::from(*current)]);
+            }
+            Rejection::UnknownRules { asked, known } => {
+                self.words(&[109, u64::from(*asked), u64::from(*known)]);
+            }
+        }
+    }
+
+    fn words(&mut self, words: &[u64]) {
+        for word in words {
+            self.word(*word);
+        }
+    }
+}

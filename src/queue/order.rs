@@ -1,0 +1,398 @@
+//! The messages of one queue, in order, with their counts.
+//!
+//! Order: priority (0 first), then visible time, then number. Untouched messages stand in
+//! chunks of up to 256 in send order, for each priority; only delayed, leased, returned and
+//! updated ones have a tree node of their own. A message leaves its chunk at the first grant.
+//!
+//! Nothing moves because T moved. Visible or not is one comparison with T, and the counts are
+//! questions to three ordered sets of times (see `ranked.rs`):
+//!
+//! * `ends`: the expiry of every message that has one. Due = those up to T.
+//! * `leases`, `delays`: when each touched message stops waiting (its visible time or its
+//!   expiry, what comes first). Leased and delayed = those after T.
+//! * visible = all that is left.
+//!
+//! So counts are exact at any T from the last entry on, at O(log n), and an entry in which a
+//! million leases lapse does nothing for them. `ends` also finds the expired, so chunks need not
+//! know their earliest expiry. Groups will wait in lists of their own beside the chunks.
+//!
+//! Law: each change keeps `sum`, the digest of the messages, and names the row it changed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::digest;
+use super::ids::{Epoch, LogTime, Number, QueueId};
+use super::message::{Message, Slot};
+use super::outcome::{Changes, Counts};
+use super::ranked::{Key, Ranked};
+use super::rows::{ChunkRow, MessageRow, RowKey};
+
+/// Untouched messages in one chunk.
+pub const CHUNK: usize = 256;
+
+#[derive(Clone, Debug)]
+pub struct Lineup {
+    queue: QueueId,
+    bands: BTreeMap<u8, Band>,
+    touched: BTreeMap<Number, Message>,
+    ends: Ranked,
+    leases: Ranked,
+    delays: Ranked,
+    total: u64,
+    bytes: u64,
+    sum: u128,
+}
+
+/// The messages of one priority.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Band {
+    pub(super) chunks: BTreeMap<Number, Chunk>,
+    /// Touched messages by visible time; those up to T are visible.
+    pub(super) waiting: BTreeSet<Key>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Chunk {
+    pub(super) epoch: Epoch,
+    pub(super) slots: VecDeque<Slot>,
+}
+
+impl Band {
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.waiting.is_empty()
+    }
+
+    /// The chunk that would hold `number`, by its first number.
+    fn chunk_of(&self, number: Number) -> Option<(Number, &Chunk)> {
+        self.chunks.range(..=number).next_back().map(|(first, chunk)| (*first, chunk))
+    }
+}
+
+impl Lineup {
+    #[must_use]
+    pub fn new(queue: QueueId) -> Lineup {
+        Lineup {
+            queue,
+            bands: BTreeMap::new(),
+            touched: BTreeMap::new(),
+            ends: Ranked::default(),
+            leases: Ranked::default(),
+            delays: Ranked::default(),
+            total: 0,
+            bytes: 0,
+            sum: 0,
+        }
+    }
+
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The sum of the hashes of all messages.
+    #[must_use]
+    pub fn sum(&self) -> u128 {
+        self.sum
+    }
+
+    #[must_use]
+    pub fn counts(&self, now: LogTime) -> Counts {
+        let due = self.ends.up_to(now) as u64;
+        let leased = (self.leases.len() - self.leases.up_to(now)) as u64;
+        let delayed = (self.delays.len() - self.delays.up_to(now)) as u64;
+        Counts {
+            visible: self.total - due - leased - delayed,
+            leased,
+            delayed,
+            due,
+            total: self.total,
+            bytes: self.bytes,
+        }
+    }
+
+    #[must_use]
+    pub fn visible(&self, now: LogTime) -> u64 {
+        self.counts(now).visible
+    }
+
+    /// The earliest expiry of all.
+    #[must_use]
+    pub fn earliest_end(&self) -> Option<LogTime> {
+        self.ends.first().map(|(at, _)| at)
+    }
+
+    /// When the oldest message was sent: numbers grow with time.
+    #[must_use]
+    pub fn oldest(&self) -> Option<LogTime> {
+        let touched = self.touched.first_key_value().map(|(number, m)| (*number, m.inserted_at));
+        self.bands
+            .values()
+            .filter_map(|band| band.chunks.first_key_value()?.1.slots.front())
+            .map(|slot| (slot.number, slot.inserted_at))
+            .chain(touched)
+            .min()
+            .map(|(_, at)| at)
+    }
+
+    /// The first time after `now` at which a waiting message stops waiting. One that expires
+    /// before its lease ends counts with its expiry.
+    #[must_use]
+    pub fn next_change(&self, now: LogTime) -> Option<LogTime> {
+        let end = (now, Number(u64::MAX));
+        let times = [self.leases.after(end), self.delays.after(end)];
+        times.into_iter().flatten().map(|(at, _)| at).min()
+    }
+
+    /// The earliest expiry that has come, with the message's number.
+    #[must_use]
+    pub fn first_due(&self, now: LogTime) -> Option<Number> {
+        self.ends.first().filter(|(at, _)| *at <= now).map(|(_, number)| number)
+    }
+
+    pub(super) fn bands_from(&self, priority: u8) -> impl Iterator<Item = (u8, &Band)> {
+        self.bands.range(priority..).map(|(priority, band)| (*priority, band))
+    }
+
+    pub(super) fn ends(&self) -> &Ranked {
+        &self.ends
+    }
+
+    pub(super) fn touched(&self, number: Number) -> Option<&Message> {
+        self.touched.get(&number)
+    }
+
+    #[must_use]
+    pub fn find(&self, number: Number) -> Option<Message> {
+        if let Some(message) = self.touched.get(&number) {
+            return Some(*message);
+        }
+        self.bands.iter().find_map(|(priority, band)| {
+            let (_, chunk) = band.chunk_of(number)?;
+            let at = chunk.slots.binary_search_by_key(&number, |slot| slot.number).ok()?;
+            Some(chunk.slots.get(at)?.message(chunk.epoch, *priority))
+        })
+    }
+
+    /// The message that stands first of those whose visible time has come, due ones included.
+    #[must_use]
+    pub fn head(&self, now: LogTime) -> Option<Message> {
+        self.bands.iter().find_map(|(priority, band)| {
+            let fresh = band.chunks.first_key_value().and_then(|(_, chunk)| {
+                chunk.slots.front().map(|slot| slot.message(chunk.epoch, *priority))
+            });
+            let back = band.waiting.first().filter(|(at, _)| *at <= now);
+            match (fresh, back) {
+                (Some(m), Some(key)) if *key < (m.visible_at, m.number) => {
+                    self.touched.get(&key.1).copied()
+                }
+                (None, Some(key)) => self.touched.get(&key.1).copied(),
+                (fresh, _) => fresh,
+            }
+        })
+    }
+
+    /// Adds a message just sent and never delayed, behind all others of its priority.
+    pub fn add_untouched(&mut self, message: &Message, changes: &mut Changes) {
+        let band = self.bands.entry(message.priority).or_default();
+        let first = match band.chunks.last_entry() {
+            Some(mut last)
+                if last.get().epoch == message.epoch && last.get().slots.len() < CHUNK =>
+            {
+                last.get_mut().slots.push_back(Slot::of(message));
+                *last.key()
+            }
+            _ => {
+                let slots = VecDeque::from(vec![Slot::of(message)]);
+                band.chunks.insert(message.number, Chunk { epoch: message.epoch, slots });
+                message.number
+            }
+        };
+        changes.row(RowKey::Chunk { queue: self.queue, priority: message.priority, first });
+        self.sum = self.sum.wrapping_add(digest::message(self.queue, message));
+        self.count_in(message);
+    }
+
+    /// Adds a message that needs a node of its own.
+    pub fn add_touched(&mut self, message: Message, changes: &mut Changes) {
+        self.count_in(&message);
+        self.link(message, changes);
+    }
+
+    /// Takes a message out altogether.
+    pub fn remove(&mut self, message: &Message, changes: &mut Changes) {
+        self.unlink(message, changes);
+        if let Some(at) = message.expires_at {
+            self.ends.remove((at, message.number));
+        }
+        self.total -= 1;
+        self.bytes -= u64::from(message.size);
+    }
+
+    /// Takes a message out of the order, to be put back by [`Lineup::put_back`] in this entry:
+    /// totals and expiries keep it meanwhile.
+    pub fn unlink(&mut self, message: &Message, changes: &mut Changes) {
+        self.sum = self.sum.wrapping_sub(digest::message(self.queue, message));
+        let Some(band) = self.bands.get_mut(&message.priority) else { return };
+        if self.touched.remove(&message.number).is_some() {
+            band.waiting.remove(&(message.visible_at, message.number));
+            let key = (message.waits_until(), message.number);
+            let set = if message.dequeue_count > 0 { &mut self.leases } else { &mut self.delays };
+            set.remove(key);
+            changes.row(RowKey::Message { queue: self.queue, number: message.number });
+        } else if let Some((first, _)) = band.chunk_of(message.number)
+            && let Some(chunk) = band.chunks.get_mut(&first)
+            && let Ok(at) = chunk.slots.binary_search_by_key(&message.number, |slot| slot.number)
+        {
+            chunk.slots.remove(at);
+            if chunk.slots.is_empty() {
+                band.chunks.remove(&first);
+            }
+            let priority = message.priority;
+            changes.row(RowKey::Chunk { queue: self.queue, priority, first });
+        }
+        if band.is_empty() {
+            self.bands.remove(&message.priority);
+        }
+    }
+
+    /// Puts back what [`Lineup::unlink`] took, as it is now; its size may differ from `before`.
+    pub fn put_back(&mut self, before: &Message, message: Message, changes: &mut Changes) {
+        self.bytes = self.bytes - u64::from(before.size) + u64::from(message.size);
+        self.link(message, changes);
+    }
+
+    fn link(&mut self, message: Message, changes: &mut Changes) {
+        self.sum = self.sum.wrapping_add(digest::message(self.queue, &message));
+        let band = self.bands.entry(message.priority).or_default();
+        band.waiting.insert((message.visible_at, message.number));
+        let key = (message.waits_until(), message.number);
+        let set = if message.dequeue_count > 0 { &mut self.leases } else { &mut self.delays };
+        set.insert(key);
+        changes.row(RowKey::Message { queue: self.queue, number: message.number });
+        self.touched.insert(message.number, message);
+    }
+
+    fn count_in(&mut self, message: &Message) {
+        if let Some(at) = message.expires_at {
+            self.ends.insert((at, message.number));
+        }
+        self.total += 1;
+        self.bytes += u64::from(message.size);
+    }
+}
+
+/// Rows: what the tables hold of a lineup.
+impl Lineup {
+    #[must_use]
+    pub fn chunk_row(&self, priority: u8, first: Number) -> Option<ChunkRow> {
+        let chunk = self.bands.get(&priority)?.chunks.get(&first)?;
+        let messages = chunk.slots.iter().map(|slot| slot.to_row()).collect();
+        Some(ChunkRow { queue: self.queue, priority, first, epoch: chunk.epoch, messages })
+    }
+
+    #[must_use]
+    pub fn message_row(&self, number: Number) -> Option<MessageRow> {
+        self.touched.get(&number).map(|message| message.to_row(self.queue))
+    }
+
+    pub fn row_keys(&self) -> impl Iterator<Item = RowKey> {
+        let queue = self.queue;
+        let chunks = self.bands.iter().flat_map(move |(priority, band)| {
+            let priority = *priority;
+            band.chunks.keys().map(move |first| RowKey::Chunk { queue, priority, first: *first })
+        });
+        let touched =
+            self.touched.keys().map(move |number| RowKey::Message { queue, number: *number });
+        chunks.chain(touched)
+    }
+
+    /// Takes in a chunk as it was stored; false when its messages are out of order, too many, or
+    /// meet those of another chunk.
+    #[must_use]
+    pub fn load_chunk(&mut self, row: &ChunkRow) -> bool {
+        let numbers = || row.messages.iter().map(|m| m.number);
+        let ascending = numbers().zip(numbers().skip(1)).all(|(a, b)| a < b);
+        let begins = row.messages.first().is_some_and(|m| m.number >= row.first);
+        let band = self.bands.entry(row.priority).or_default();
+        let clear = band
+            .chunks
+            .last_key_value()
+            .is_none_or(|(_, chunk)| chunk.slots.back().is_none_or(|slot| slot.number < row.first));
+        if !ascending || !begins || !clear || row.messages.len() > CHUNK {
+            return false;
+        }
+        let slots: VecDeque<Slot> = row.messages.iter().map(Slot::from_row).collect();
+        for slot in &slots {
+            let message = slot.message(row.epoch, row.priority);
+            self.sum = self.sum.wrapping_add(digest::message(self.queue, &message));
+            self.count_in(&message);
+        }
+        let band = self.bands.entry(row.priority).or_default();
+        band.chunks.insert(row.first, Chunk { epoch: row.epoch, slots });
+        true
+    }
+
+    /// Takes in a message as it was stored; false when it is there already.
+    #[must_use]
+    pub fn load_message(&mut self, row: &MessageRow) -> bool {
+        if self.find(row.number).is_some() {
+            return false;
+        }
+        self.add_touched(Message::from_row(row), &mut Changes::default());
+        true
+    }
+}
+
+/// Freeing a lineup that nothing reads any more.
+impl Lineup {
+    /// Frees up to `max` messages (or, when none are left, blocks of times) and names their rows
+    /// and contents. Answers how many; 0 = nothing is left.
+    pub fn shed(&mut self, max: usize, changes: &mut Changes) -> usize {
+        let mut freed = 0;
+        while freed < max {
+            if let Some((number, message)) = self.touched.pop_first() {
+                changes.drop_content(message.content);
+                changes.row(RowKey::Message { queue: self.queue, number });
+                if let Some(band) = self.bands.get_mut(&message.priority) {
+                    band.waiting.remove(&(message.visible_at, number));
+                }
+            } else if !self.shed_untouched(changes)
+                && !self.ends.shed_block()
+                && !self.leases.shed_block()
+                && !self.delays.shed_block()
+            {
+                break;
+            }
+            freed += 1;
+        }
+        freed
+    }
+
+    fn shed_untouched(&mut self, changes: &mut Changes) -> bool {
+        while let Some(mut entry) = self.bands.first_entry() {
+            let priority = *entry.key();
+            let band = entry.get_mut();
+            let Some(mut first) = band.chunks.first_entry() else {
+                entry.remove();
+                continue;
+            };
+            let number = *first.key();
+            let slots = &mut first.get_mut().slots;
+            let slot = slots.pop_front();
+            if slots.is_empty() {
+                first.remove();
+                changes.row(RowKey::Chunk { queue: self.queue, priority, first: number });
+            }
+            if let Some(slot) = slot {
+                changes.drop_content(super::ids::ContentId(slot.number.0));
+                return true;
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,282 @@
+//! What may be asked of the state. Nothing here changes it.
+//!
+//! Reads are evaluated at the state's T; those that take `at` look ahead to a T not before it,
+//! so that a leader may ask what would be visible at the stamp it would give now. Each read does
+//! bounded work: pages have a greatest size, and a page that met too many unfitting messages
+//! ends early, with a token to go on from.
+
+use std::fmt;
+
+use super::catalog::Queue;
+use super::error::Rejection;
+use super::ids::{LogTime, MessageId, Number};
+use super::limits::PAGE;
+use super::message::Message;
+use super::order::{Band, Lineup};
+use super::outcome::{Counts, Shown, Standing};
+use super::ranked::Key;
+use super::rows::QueueRow;
+use super::state::State;
+
+/// Messages that one peek looks at.
+const SCAN: usize = 10_000;
+
+/// A queue as listings show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueView {
+    pub row: QueueRow,
+    pub counts: Counts,
+    /// When the oldest message still there was sent.
+    pub oldest: Option<LogTime>,
+}
+
+/// Where a peek goes on: behind the last untouched and the last touched message it looked at
+/// in one priority. Opaque to clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeekToken {
+    pub priority: u8,
+    pub untouched: Number,
+    pub time: LogTime,
+    pub touched: Number,
+}
+
+impl State {
+    #[must_use]
+    pub fn queue(&self, account: &str, name: &str) -> Option<QueueView> {
+        self.catalog.find(account, name).map(|queue| self.view(queue))
+    }
+
+    /// The queues of an account behind the name `after`, by name; and whether there are more.
+    #[must_use]
+    pub fn queues(
+        &self,
+        account: &str,
+        prefix: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> (Vec<QueueView>, bool) {
+        let max = max.clamp(1, PAGE);
+        let mut found = self.catalog.list(account, prefix, after);
+        let page = found.by_ref().take(max).map(|queue| self.view(queue)).collect();
+        (page, found.next().is_some())
+    }
+
+    /// One message; one past its expiry is not found.
+    ///
+    /// # Errors
+    /// [`Rejection::QueueNotFound`] and [`Rejection::MessageNotFound`].
+    pub fn message(&self, account: &str, queue: &str, id: MessageId) -> Result<Shown, Rejection> {
+        let found = self.find_queue(account, queue)?;
+        let now = self.log_time();
+        found
+            .lineup
+            .find(id.number)
+            .filter(|message| message.epoch == id.epoch && !message.is_due(now))
+            .map(|message| message.shown(found.row.id, now))
+            .ok_or_else(|| Rejection::MessageNotFound {
+                queue: queue.to_owned(),
+                id: id.to_string(),
+            })
+    }
+
+    /// A page of the messages that stand as asked, in the order of the queue (due ones by
+    /// expiry), and the token of the next page if there is one. A page may be empty and have a
+    /// next.
+    ///
+    /// # Errors
+    /// [`Rejection::QueueNotFound`].
+    pub fn peek(
+        &self,
+        account: &str,
+        queue: &str,
+        standing: Standing,
+        after: Option<PeekToken>,
+        max: usize,
+    ) -> Result<(Vec<Shown>, Option<PeekToken>), Rejection> {
+        let found = self.find_queue(account, queue)?;
+        let now = self.log_time();
+        let mut page = Page {
+            now,
+            standing,
+            max: max.clamp(1, PAGE),
+            scanned: 0,
+            shown: Vec::new(),
+            token: after.unwrap_or_default(),
+            queue: found,
+        };
+        let more = if standing == Standing::Due { page.due() } else { page.in_order() };
+        Ok((page.shown, more.then_some(page.token)))
+    }
+
+    /// Whether a receive at `at` would find a message.
+    ///
+    /// # Errors
+    /// [`Rejection::QueueNotFound`].
+    pub fn has_visible(&self, account: &str, queue: &str, at: LogTime) -> Result<bool, Rejection> {
+        let at = at.max(self.log_time());
+        Ok(self.find_queue(account, queue)?.lineup.visible(at) > 0)
+    }
+
+    /// The earliest time after T at which a delayed or leased message stops waiting. It becomes
+    /// visible then, unless it expires first: who wakes must ask again.
+    #[must_use]
+    pub fn next_visible(&self, account: &str, queue: &str) -> Option<LogTime> {
+        self.catalog.find(account, queue)?.lineup.next_change(self.log_time())
+    }
+
+    /// When a pulse has work: the earliest expiry or end of a session. It may lie before T.
+    #[must_use]
+    pub fn next_due(&self) -> Option<LogTime> {
+        let expiry = self.catalog.next_expiry().map(|(at, _)| at);
+        expiry.into_iter().chain(self.sessions.next_end()).min()
+    }
+
+    /// Queues, messages and bytes of contents.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64, u64) {
+        self.catalog.totals()
+    }
+
+    fn find_queue(&self, account: &str, name: &str) -> Result<&Queue, Rejection> {
+        let found = self.catalog.find(account, name);
+        found.ok_or_else(|| Rejection::QueueNotFound(name.to_owned()))
+    }
+
+    fn view(&self, queue: &Queue) -> QueueView {
+        QueueView {
+            row: queue.row.clone(),
+            counts: queue.lineup.counts(self.log_time()),
+            oldest: queue.lineup.oldest(),
+        }
+    }
+}
+
+/// A peek at work. `token` follows what it has looked at.
+struct Page<'a> {
+    now: LogTime,
+    standing: Standing,
+    max: usize,
+    scanned: usize,
+    shown: Vec<Shown>,
+    token: PeekToken,
+    queue: &'a Queue,
+}
+
+impl Page<'_> {
+    fn full(&self) -> bool {
+        self.shown.len() >= self.max || self.scanned >= SCAN
+    }
+
+    fn look(&mut self, message: &Message) {
+        self.scanned += 1;
+        if message.standing(self.now) == self.standing {
+            self.shown.push(message.shown(self.queue.row.id, self.now));
+        }
+    }
+
+    /// True when messages may be left.
+    fn in_order(&mut self) -> bool {
+        let lineup: &Lineup = &self.queue.lineup;
+        for (priority, band) in lineup.bands_from(self.token.priority) {
+            if priority != self.token.priority {
+                self.token = PeekToken { priority, ..PeekToken::default() };
+            }
+            if self.band(lineup, priority, band) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn band(&mut self, lineup: &Lineup, priority: u8, band: &Band) -> bool {
+        let visible = self.standing == Standing::Visible;
+        let mut fresh = visible
+            .then(|| untouched_after(band, priority, self.token.untouched))
+            .into_iter()
+            .flatten()
+            .peekable();
+        let mut back =
+            touched_after(band, (self.token.time, self.token.touched), visible, self.now)
+                .filter_map(|key| lineup.touched(key.1))
+                .peekable();
+        loop {
+            let order = |message: &Message| (message.visible_at, message.number);
+            let fresh_first = match (fresh.peek(), back.peek()) {
+                (None, None) => return false,
+                (Some(a), Some(b)) => order(a) < order(b),
+                (a, _) => a.is_some(),
+            };
+            if self.full() {
+                return true;
+            }
+            if fresh_first {
+                let Some(message) = fresh.next() else { return false };
+                self.token.untouched = message.number;
+                self.look(&message);
+            } else {
+                let Some(message) = back.next() else { return false };
+                (self.token.time, self.token.touched) = order(message);
+                self.look(message);
+            }
+        }
+    }
+
+    fn due(&mut self) -> bool {
+        let lineup = &self.queue.lineup;
+        loop {
+            let next = lineup.ends().after((self.token.time, self.token.touched));
+            let Some(key) = next.filter(|(at, _)| *at <= self.now) else { return false };
+            if self.full() {
+                return true;
+            }
+            (self.token.time, self.token.touched) = key;
+            if let Some(message) = lineup.find(key.1) {
+                self.look(&message);
+            }
+        }
+    }
+}
+
+fn untouched_after(band: &Band, priority: u8, after: Number) -> impl Iterator<Item = Message> + '_ {
+    let first = band.chunks.range(..=after).next_back().map_or(Number(0), |(first, _)| *first);
+    band.chunks.range(first..).flat_map(move |(_, chunk)| {
+        let from = chunk.slots.partition_point(|slot| slot.number <= after);
+        chunk.slots.range(from..).map(move |slot| slot.message(chunk.epoch, priority))
+    })
+}
+
+/// Keys of touched messages behind `after`: those up to now, or those that still wait.
+fn touched_after(
+    band: &Band,
+    after: Key,
+    visible: bool,
+    now: LogTime,
+) -> impl Iterator<Item = Key> + '_ {
+    let end = (now, Number(u64::MAX));
+    let from = if visible { after } else { after.max(end) };
+    let from = (std::ops::Bound::Excluded(from), std::ops::Bound::Unbounded);
+    band.waiting.range(from).take_while(move |key| !visible || **key <= end).copied()
+}
+
+impl fmt::Display for PeekToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PeekToken { priority, untouched, time, touched } = self;
+        write!(f, "{priority:x}-{:x}-{:x}-{:x}", untouched.0, time.0, touched.0)
+    }
+}
+
+impl PeekToken {
+    /// Reads what `Display` wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<PeekToken> {
+        let mut parts = text.split('-').map(|part| u64::from_str_radix(part, 16).ok());
+        let mut next = || parts.next().flatten();
+        let token = PeekToken {
+            priority: u8::try_from(next()?).ok()?,
+            untouched: Number(next()?),
+            time: LogTime(next()?),
+            touched: Number(next()?),
+        };
+        (token.to_string() == text).then_some(token)
+    }
+}

@@ -1,0 +1,134 @@
+//! The replicated state and the one door through which it changes.
+//!
+//! Laws of [`State::apply`]: no I/O, it cannot fail, it answers the same on every replica, and
+//! it does bounded work: the commands of the entry, plus at most 1,000 messages or sessions
+//! that time made due. It refuses by outcome, and a refused command changes nothing (but its
+//! session remembers the refusal). An entry of another epoch changes nothing at all.
+//!
+//! `verbs.rs` says what each command does, `reads.rs` what may be asked, `rows.rs` and `load.rs`
+//! how the state becomes rows and comes back, `reclaim.rs` how cleared messages are freed.
+
+use super::catalog::Catalog;
+use super::command::{Entry, Envelope};
+use super::digest;
+use super::error::Rejection;
+use super::ids::{Digest, Epoch, LogTime};
+use super::limits::WORK_PER_ENTRY;
+use super::log_time;
+use super::outcome::{Applied, Changes, Outcome};
+use super::rows::{CountersRow, RowKey};
+use super::rules;
+use super::session::{Sessions, Turn};
+use super::verbs;
+
+/// The epoch of a cluster that was never promoted.
+pub const FIRST_EPOCH: Epoch = Epoch(1);
+
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Its `digest` field is filled in only when the row is asked for.
+    pub(super) counters: CountersRow,
+    pub(super) catalog: Catalog,
+    pub(super) sessions: Sessions,
+}
+
+/// What the commands of one entry share.
+pub(super) struct Step {
+    /// T of this entry.
+    pub now: LogTime,
+    /// How many more messages or sessions this entry may end because of time.
+    pub budget: usize,
+    pub changes: Changes,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State::new()
+    }
+}
+
+impl State {
+    /// The state before the first entry: epoch 1, the first rules, no queues.
+    #[must_use]
+    pub fn new() -> State {
+        State {
+            counters: CountersRow {
+                log_time: LogTime(0),
+                epoch: FIRST_EPOCH,
+                rules: rules::FIRST,
+                next_number: 1,
+                next_queue: 1,
+                digest: Digest(0),
+            },
+            catalog: Catalog::default(),
+            sessions: Sessions::default(),
+        }
+    }
+
+    /// Applies one entry: one outcome for each command, in order, and the changes made.
+    pub fn apply(&mut self, entry: &Entry) -> Applied {
+        if entry.epoch != self.counters.epoch {
+            return self.refuse_epoch(entry);
+        }
+        self.counters.log_time = log_time::advance(self.counters.log_time, entry.stamp);
+        let now = self.counters.log_time;
+        let mut step = Step { now, budget: WORK_PER_ENTRY, changes: Changes::default() };
+        let outcomes =
+            entry.commands.iter().map(|envelope| self.take_turn(envelope, &mut step)).collect();
+        step.changes.row(RowKey::Counters);
+        Applied { outcomes, changes: step.changes, log_time: now }
+    }
+
+    /// T: the time of the last entry.
+    #[must_use]
+    pub fn log_time(&self) -> LogTime {
+        self.counters.log_time
+    }
+
+    /// Entries must carry this epoch.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.counters.epoch
+    }
+
+    /// The replicated rules version.
+    #[must_use]
+    pub fn rules(&self) -> u32 {
+        self.counters.rules
+    }
+
+    /// Equal on every replica that has applied the same entries.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let rows = self.catalog.sum().wrapping_add(self.sessions.sum());
+        Digest(rows.wrapping_add(digest::counters(&self.counters)))
+    }
+
+    fn take_turn(&mut self, envelope: &Envelope, step: &mut Step) -> Outcome {
+        let Some(tag) = &envelope.session else { return self.run(envelope, step) };
+        match self.sessions.begin(tag, step.now, &mut step.changes) {
+            Turn::Answer(outcome) => outcome,
+            Turn::Run => {
+                let outcome = self.run(envelope, step);
+                self.sessions.keep(tag, &outcome);
+                outcome
+            }
+        }
+    }
+
+    fn run(&mut self, envelope: &Envelope, step: &mut Step) -> Outcome {
+        verbs::run(self, &envelope.account, &envelope.command, step)
+    }
+
+    fn refuse_epoch(&self, entry: &Entry) -> Applied {
+        let refusal = || {
+            let (seen, current) = (entry.epoch.0, self.counters.epoch.0);
+            Err(Rejection::WrongEpoch { seen, current })
+        };
+        Applied {
+            outcomes: entry.commands.iter().map(|_| refusal()).collect(),
+            changes: Changes::default(),
+            log_time: self.counters.log_time,
+        }
+    }
+}

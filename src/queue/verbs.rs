@@ -1,0 +1,330 @@
+//! What each command does to the state.
+//!
+//! Laws: a command is checked whole before it changes anything, so a refusal leaves no trace. A
+//! batch send is all or nothing; a batch delete has an outcome for each item. Message numbers,
+//! receipts and contents come from one counter, which only grows.
+
+use super::check;
+use super::command::{Command, NewMessage, Receive, Settings, StringMap, TimeToLive, Update};
+use super::error::Rejection;
+use super::ids::{ContentId, LogTime, MessageId, Number, QueueId, Receipt};
+use super::limits;
+use super::message::{DEFAULT_PRIORITY, Message};
+use super::order::Lineup;
+use super::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
+use super::receipt::{self, Closed};
+use super::rows::{CountersRow, QueueRow, RowKey};
+use super::rules;
+use super::state::{State, Step};
+
+pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mut Step) -> Outcome {
+    check::command(command)?;
+    match command {
+        Command::CreateQueue { name, metadata, settings } => {
+            create_queue(state, account, name, (metadata, settings), step)
+        }
+        Command::DeleteQueue { name } => delete_queue(state, account, name, step),
+        Command::SetMetadata { name, metadata } => {
+            change_row(state, account, name, step, |row| row.metadata.clone_from(metadata))?;
+            Ok(Reply::MetadataSet)
+        }
+        Command::SetSettings { name, settings } => {
+            change_row(state, account, name, step, |row| row.settings.clone_from(settings))?;
+            Ok(Reply::SettingsSet)
+        }
+        Command::Send { queue, messages } => send(state, account, queue, messages, step),
+        Command::Receive(asked) => receive(state, account, asked, step),
+        Command::Update(asked) => update(state, account, asked, step),
+        Command::Delete { queue, items } => delete(state, account, queue, items, step),
+        Command::Clear { queue } => clear(state, account, queue, step),
+        Command::Pulse => Ok(pulse(state, step)),
+        Command::RaiseRules { version } => {
+            state.counters.rules = rules::raise(state.counters.rules, *version)?;
+            Ok(Reply::RulesRaised)
+        }
+    }
+}
+
+/// The next number of the shared counter.
+fn draw(counters: &mut CountersRow) -> u64 {
+    let number = counters.next_number;
+    counters.next_number = number.saturating_add(1);
+    number
+}
+
+fn create_queue(
+    state: &mut State,
+    account: &str,
+    name: &str,
+    (metadata, settings): (&StringMap, &Settings),
+    step: &mut Step,
+) -> Outcome {
+    check::account(account)?;
+    if let Some(queue) = state.catalog.find(account, name) {
+        if queue.row.metadata == *metadata && queue.row.settings == *settings {
+            return Ok(Reply::QueueCreated { created: false });
+        }
+        return Err(Rejection::QueueExists(name.to_owned()));
+    }
+    if state.catalog.count_in(account) >= limits::QUEUES {
+        let what = format!("the number of queues of account {account:?}");
+        return Err(Rejection::LimitReached { what, limit: limits::QUEUES as u64 });
+    }
+    let id = QueueId(state.counters.next_queue);
+    state.counters.next_queue = id.0.saturating_add(1);
+    state.catalog.insert(QueueRow {
+        id,
+        account: account.to_owned(),
+        name: name.to_owned(),
+        metadata: metadata.clone(),
+        settings: settings.clone(),
+        created_at: step.now,
+        cleared_below: Number(0),
+        deleted: false,
+    });
+    step.changes.row(RowKey::Queue(id));
+    Ok(Reply::QueueCreated { created: true })
+}
+
+fn delete_queue(state: &mut State, account: &str, name: &str, step: &mut Step) -> Outcome {
+    let Some(id) = state.catalog.bury(account, name) else {
+        return Err(Rejection::QueueNotFound(name.to_owned()));
+    };
+    step.changes.row(RowKey::Queue(id));
+    Ok(Reply::QueueDeleted)
+}
+
+fn change_row(
+    state: &mut State,
+    account: &str,
+    name: &str,
+    step: &mut Step,
+    change: impl FnOnce(&mut QueueRow),
+) -> Result<(), Rejection> {
+    let row = &mut state.catalog.open(account, name)?.row;
+    change(row);
+    let id = row.id;
+    state.catalog.settle_row(id);
+    step.changes.row(RowKey::Queue(id));
+    Ok(())
+}
+
+fn send(
+    state: &mut State,
+    account: &str,
+    queue: &str,
+    messages: &[NewMessage],
+    step: &mut Step,
+) -> Outcome {
+    let queue = state.catalog.open(account, queue)?;
+    for message in messages {
+        check::content(&message.content, &queue.row.settings)?;
+    }
+    let mut sent = Vec::with_capacity(messages.len());
+    for new in messages {
+        let number = draw(&mut state.counters);
+        let receipt = Receipt { epoch: state.counters.epoch, counter: number };
+        let ttl = match new.ttl {
+            TimeToLive::Default => queue.row.settings.default_ttl,
+            TimeToLive::Never => None,
+            TimeToLive::For(span) => Some(span),
+        };
+        let message = Message {
+            number: Number(number),
+            epoch: state.counters.epoch,
+            priority: DEFAULT_PRIORITY,
+            inserted_at: step.now,
+            // The end of time is never.
+            expires_at: ttl.map(|ttl| step.now.after(ttl)).filter(|at| at.0 != u64::MAX),
+            visible_at: step.now.after(new.delay),
+            dequeue_count: 0,
+            receipt,
+            content: ContentId(number),
+            size: u32::try_from(new.content.size()).unwrap_or(u32::MAX),
+        };
+        if message.visible_at == step.now {
+            queue.lineup.add_untouched(&message, &mut step.changes);
+        } else {
+            queue.lineup.add_touched(message, &mut step.changes);
+        }
+        step.changes.put(message.content, &new.content);
+        sent.push(Sent {
+            id: message.id(),
+            receipt,
+            inserted_at: message.inserted_at,
+            expires_at: message.expires_at,
+            visible_at: message.visible_at,
+        });
+    }
+    let id = queue.row.id;
+    state.catalog.settle(id);
+    Ok(Reply::Sent(sent))
+}
+
+fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -> Outcome {
+    let queue = state.catalog.open(account, &asked.queue)?;
+    let visibility = asked.visibility.unwrap_or(queue.row.settings.default_visibility);
+    let visible_at = step.now.after(visibility);
+    // All are picked before the first is put back, or a visibility of 0 would give one twice.
+    let picked = pick(&mut queue.lineup, asked, step);
+    let mut messages = Vec::with_capacity(picked.len());
+    for before in picked {
+        let counter = draw(&mut state.counters);
+        let message = Message {
+            visible_at,
+            dequeue_count: before.dequeue_count.saturating_add(1),
+            receipt: Receipt { epoch: state.counters.epoch, counter },
+            ..before
+        };
+        queue.lineup.put_back(&before, message, &mut step.changes);
+        messages.push(Granted {
+            id: message.id(),
+            receipt: message.receipt,
+            content: message.content,
+            inserted_at: message.inserted_at,
+            expires_at: message.expires_at,
+            visible_at,
+            dequeue_count: message.dequeue_count,
+        });
+    }
+    let again = if visible_at <= step.now { messages.len() as u64 } else { 0 };
+    let more = queue.lineup.visible(step.now) > again;
+    let id = queue.row.id;
+    state.catalog.settle(id);
+    Ok(Reply::Received { messages, more })
+}
+
+/// Takes the messages to be given out of the order. Those found expired on the way are removed,
+/// as many as the entry may; where it may not, the receive stops.
+fn pick(lineup: &mut Lineup, asked: &Receive, step: &mut Step) -> Vec<Message> {
+    let (most, most_bytes) = (asked.max_messages as usize, u64::from(asked.max_bytes));
+    let mut picked: Vec<Message> = Vec::with_capacity(most.min(lineup.total() as usize));
+    let mut bytes = 0;
+    while picked.len() < most
+        && let Some(message) = lineup.head(step.now)
+    {
+        if message.is_due(step.now) {
+            if step.budget == 0 {
+                break;
+            }
+            expire(lineup, &message, step);
+            continue;
+        }
+        bytes += u64::from(message.size);
+        if bytes > most_bytes && !picked.is_empty() {
+            break;
+        }
+        lineup.unlink(&message, &mut step.changes);
+        picked.push(message);
+    }
+    picked
+}
+
+fn expire(lineup: &mut Lineup, message: &Message, step: &mut Step) {
+    lineup.remove(message, &mut step.changes);
+    step.changes.drop_content(message.content);
+    step.budget = step.budget.saturating_sub(1);
+}
+
+fn update(state: &mut State, account: &str, asked: &Update, step: &mut Step) -> Outcome {
+    let queue = state.catalog.open(account, &asked.queue)?;
+    let before = receipt::open(&queue.lineup, asked.id, asked.receipt, step.now)
+        .map_err(|closed| refusal(closed, &asked.queue, asked.id))?;
+    if let Some(content) = &asked.content {
+        check::content(content, &queue.row.settings)?;
+    }
+    let counter = draw(&mut state.counters);
+    let mut message = Message {
+        visible_at: asked.visibility.map_or(before.visible_at, |span| step.now.after(span)),
+        receipt: Receipt { epoch: state.counters.epoch, counter },
+        ..before
+    };
+    if let Some(content) = &asked.content {
+        message.content = ContentId(counter);
+        message.size = u32::try_from(content.size()).unwrap_or(u32::MAX);
+        step.changes.put(message.content, content);
+        step.changes.drop_content(before.content);
+    }
+    queue.lineup.unlink(&before, &mut step.changes);
+    queue.lineup.put_back(&before, message, &mut step.changes);
+    let id = queue.row.id;
+    state.catalog.settle(id);
+    Ok(Reply::Updated { receipt: message.receipt, visible_at: message.visible_at })
+}
+
+fn refusal(closed: Closed, queue: &str, id: MessageId) -> Rejection {
+    let id = id.to_string();
+    match closed {
+        Closed::NotFound => Rejection::MessageNotFound { queue: queue.to_owned(), id },
+        Closed::Mismatch => Rejection::ReceiptMismatch { id },
+    }
+}
+
+fn delete(
+    state: &mut State,
+    account: &str,
+    queue: &str,
+    items: &[(MessageId, Receipt)],
+    step: &mut Step,
+) -> Outcome {
+    let queue = state.catalog.open(account, queue)?;
+    let mut outcomes = Vec::with_capacity(items.len());
+    for (id, given) in items {
+        outcomes.push(match receipt::open(&queue.lineup, *id, *given, step.now) {
+            Ok(message) => {
+                queue.lineup.remove(&message, &mut step.changes);
+                step.changes.drop_content(message.content);
+                DeleteOutcome::Deleted
+            }
+            Err(Closed::NotFound) => DeleteOutcome::MessageNotFound,
+            Err(Closed::Mismatch) => DeleteOutcome::ReceiptMismatch,
+        });
+    }
+    let id = queue.row.id;
+    state.catalog.settle(id);
+    Ok(Reply::Deleted(outcomes))
+}
+
+fn clear(state: &mut State, account: &str, queue: &str, step: &mut Step) -> Outcome {
+    let below = Number(state.counters.next_number);
+    let queue = state.catalog.open(account, queue)?;
+    let removed = queue.lineup.total();
+    let id = queue.row.id;
+    if removed > 0 {
+        queue.row.cleared_below = below;
+        state.catalog.bury_messages(id);
+        state.catalog.settle_row(id);
+        step.changes.row(RowKey::Queue(id));
+    }
+    Ok(Reply::Cleared { removed })
+}
+
+/// Ends idle sessions (with half of what the entry may do, so that neither starves the other),
+/// then removes expired messages, the earliest queue first.
+fn pulse(state: &mut State, step: &mut Step) -> Reply {
+    let share = step.budget.div_ceil(2);
+    step.budget -= state.sessions.end_idle(step.now, share, &mut step.changes);
+    while step.budget > 0
+        && let Some((at, id)) = state.catalog.next_expiry()
+        && at <= step.now
+    {
+        expire_queue(state, id, step);
+    }
+    Reply::Pulsed { more: has_due(state, step.now) }
+}
+
+fn expire_queue(state: &mut State, id: QueueId, step: &mut Step) {
+    if let Some(queue) = state.catalog.by_id_mut(id) {
+        while step.budget > 0
+            && let Some(number) = queue.lineup.first_due(step.now)
+            && let Some(message) = queue.lineup.find(number)
+        {
+            expire(&mut queue.lineup, &message, step);
+        }
+    }
+    state.catalog.settle(id);
+}
+
+fn has_due(state: &State, now: LogTime) -> bool {
+    state.next_due().is_some_and(|at| at <= now)
+}
