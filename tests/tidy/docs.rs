@@ -190,6 +190,76 @@ fn every_limit_is_in_the_reference() {
     crate::report("limits in docs/reference", &findings);
 }
 
+/// Links of a page that lead nowhere. A link whose text is a name in code and whose target is a
+/// source file must find that name there: so a page that explains code moves with it.
+fn broken_links(page: &str, text: &str) -> Vec<String> {
+    let folder = crate::root().join(page);
+    let folder = folder.parent().expect("a page in a folder");
+    let mut findings = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        for (label, target) in links(line) {
+            let file = target.split('#').next().unwrap_or_default();
+            if file.is_empty() || target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let path = folder.join(file);
+            if !path.exists() {
+                findings.push(format!("{page}:{}: {target} does not exist: mend the link", at + 1));
+                continue;
+            }
+            let name = label.trim_matches('`').rsplit("::").next().unwrap_or_default();
+            let code = label.starts_with('`') && !name.contains(['.', '/']);
+            if !code || !file.ends_with(".rs") || file.ends_with("mod.rs") {
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).expect("a source file");
+            if !is_named(&source, name) && !file.ends_with(&format!("/{name}.rs")) {
+                findings.push(format!(
+                    "{page}:{}: {target} does not name {name} any more: link to where it is now",
+                    at + 1
+                ));
+            }
+        }
+    }
+    findings
+}
+
+/// `[label](target)` of one line.
+fn links(line: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    for (middle, _) in line.match_indices("](") {
+        let label = line[..middle].rfind('[').map(|open| &line[open + 1..middle]);
+        let target = line[middle + 2..].find(')').map(|end| &line[middle + 2..middle + 2 + end]);
+        found.extend(label.zip(target));
+    }
+    found
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut pages = vec!["README.md".into(), "CONTRIBUTING.md".into(), "CHANGELOG.md".into()];
+    for folder in ["docs", "deploy", "examples", "benches", "tests"] {
+        let inside = source::files(&crate::root(), folder);
+        pages.extend(inside.into_iter().filter(|path| path.ends_with(".md")));
+    }
+    let mut findings = Vec::new();
+    for page in pages {
+        let text = std::fs::read_to_string(crate::root().join(&page)).expect("a page");
+        findings.extend(broken_links(&page, &text));
+    }
+    crate::report("links in the documentation", &findings);
+}
+
+#[test]
+fn a_broken_link_is_found() {
+    let text = "[a](missing.md) [`LogTime`](../src/queue/ids.rs)\n[b](https://x.y) [c](#d)\n\
+                [`NoSuchThing`](../src/queue/ids.rs)\n";
+    let findings = broken_links("docs/page.md", text);
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    assert!(findings[0].starts_with("docs/page.md:1:"), "{findings:?}");
+    assert!(findings[1].starts_with("docs/page.md:3:"), "{findings:?}");
+}
+
 #[test]
 fn help_and_configuration_are_read_as_they_are_written() {
     let text = "Does things\n\nUsage: zoneq x\n\nCommands:\n  up    Starts\n          more words\n  \
