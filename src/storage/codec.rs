@@ -12,6 +12,7 @@ mod rows;
 
 pub use entry::{decode_entry, encode_entry};
 pub use rows::{decode_mark, decode_row, encode_mark, encode_row};
+pub(super) use rows::{mark_from, mark_to};
 
 use bytes::Bytes;
 

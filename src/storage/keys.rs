@@ -11,27 +11,27 @@ use crate::queue::ids::{Number, QueueId};
 use crate::queue::rows::RowKey;
 
 /// The position and the membership that the tables hold.
-pub const MARK: u8 = 0x01;
-pub const COUNTERS: u8 = 0x10;
-pub const QUEUE: u8 = 0x11;
-pub const CHUNK: u8 = 0x12;
-pub const MESSAGE: u8 = 0x13;
-pub const SESSION: u8 = 0x14;
+pub const MARK_TAG: u8 = 0x01;
+pub const COUNTERS_TAG: u8 = 0x10;
+pub const QUEUE_TAG: u8 = 0x11;
+pub const CHUNK_TAG: u8 = 0x12;
+pub const MESSAGE_TAG: u8 = 0x13;
+pub const SESSION_TAG: u8 = 0x14;
 /// Where the contents of 256 consecutive ids lie.
-pub const CONTENTS: u8 = 0x40;
+pub const CONTENTS_TAG: u8 = 0x40;
 /// How long a body segment is.
-pub const SEGMENT: u8 = 0x41;
+pub const SEGMENT_TAG: u8 = 0x41;
 
 /// Every tag with its name, for the test that they differ and for `inspect`.
 pub const TAGS: [(u8, &str); 8] = [
-    (MARK, "mark"),
-    (COUNTERS, "counters"),
-    (QUEUE, "queue"),
-    (CHUNK, "chunk"),
-    (MESSAGE, "message"),
-    (SESSION, "session"),
-    (CONTENTS, "contents"),
-    (SEGMENT, "segment"),
+    (MARK_TAG, "mark"),
+    (COUNTERS_TAG, "counters"),
+    (QUEUE_TAG, "queue"),
+    (CHUNK_TAG, "chunk"),
+    (MESSAGE_TAG, "message"),
+    (SESSION_TAG, "session"),
+    (CONTENTS_TAG, "contents"),
+    (SEGMENT_TAG, "segment"),
 ];
 
 /// The tags of replicated rows, those of later versions included.
@@ -42,24 +42,24 @@ pub const REPLICATED: Range<u8> = 0x10..0x40;
 pub fn row(key: &RowKey) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(18);
     match key {
-        RowKey::Counters => bytes.push(COUNTERS),
+        RowKey::Counters => bytes.push(COUNTERS_TAG),
         RowKey::Queue(queue) => {
-            bytes.push(QUEUE);
+            bytes.push(QUEUE_TAG);
             bytes.extend_from_slice(&queue.0.to_be_bytes());
         }
         RowKey::Chunk { queue, priority, first } => {
-            bytes.push(CHUNK);
+            bytes.push(CHUNK_TAG);
             bytes.extend_from_slice(&queue.0.to_be_bytes());
             bytes.push(*priority);
             bytes.extend_from_slice(&first.0.to_be_bytes());
         }
         RowKey::Message { queue, number } => {
-            bytes.push(MESSAGE);
+            bytes.push(MESSAGE_TAG);
             bytes.extend_from_slice(&queue.0.to_be_bytes());
             bytes.extend_from_slice(&number.0.to_be_bytes());
         }
         RowKey::Session(client) => {
-            bytes.push(SESSION);
+            bytes.push(SESSION_TAG);
             bytes.extend_from_slice(&client.to_be_bytes());
         }
     }
@@ -71,9 +71,9 @@ pub fn row(key: &RowKey) -> Vec<u8> {
 pub fn parse_row(bytes: &[u8]) -> Option<RowKey> {
     let (tag, rest) = bytes.split_first()?;
     match *tag {
-        COUNTERS => rest.is_empty().then_some(RowKey::Counters),
-        QUEUE => Some(RowKey::Queue(QueueId(number(rest)?))),
-        CHUNK => {
+        COUNTERS_TAG => rest.is_empty().then_some(RowKey::Counters),
+        QUEUE_TAG => Some(RowKey::Queue(QueueId(number(rest)?))),
+        CHUNK_TAG => {
             let (queue, rest) = rest.split_at_checked(8)?;
             let (priority, first) = rest.split_first()?;
             Some(RowKey::Chunk {
@@ -82,11 +82,11 @@ pub fn parse_row(bytes: &[u8]) -> Option<RowKey> {
                 first: Number(number(first)?),
             })
         }
-        MESSAGE => {
+        MESSAGE_TAG => {
             let (queue, rest) = rest.split_at_checked(8)?;
             Some(RowKey::Message { queue: QueueId(number(queue)?), number: Number(number(rest)?) })
         }
-        SESSION => Some(RowKey::Session(u128::from_be_bytes(rest.try_into().ok()?))),
+        SESSION_TAG => Some(RowKey::Session(u128::from_be_bytes(rest.try_into().ok()?))),
         _ => None,
     }
 }
@@ -94,25 +94,25 @@ pub fn parse_row(bytes: &[u8]) -> Option<RowKey> {
 /// The key of the row for the contents with ids `group * 256 ..`.
 #[must_use]
 pub fn contents(group: u64) -> Vec<u8> {
-    tagged(CONTENTS, &group.to_be_bytes())
+    tagged(CONTENTS_TAG, &group.to_be_bytes())
 }
 
 /// The key of a body segment's length.
 #[must_use]
 pub fn segment(number: u32) -> Vec<u8> {
-    tagged(SEGMENT, &number.to_be_bytes())
+    tagged(SEGMENT_TAG, &number.to_be_bytes())
 }
 
 /// The group in a [`contents`] key.
 #[must_use]
 pub fn parse_contents(bytes: &[u8]) -> Option<u64> {
-    number(bytes.strip_prefix(&[CONTENTS])?)
+    number(bytes.strip_prefix(&[CONTENTS_TAG])?)
 }
 
 /// The number in a [`segment`] key.
 #[must_use]
 pub fn parse_segment(bytes: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(bytes.strip_prefix(&[SEGMENT])?.try_into().ok()?))
+    Some(u32::from_be_bytes(bytes.strip_prefix(&[SEGMENT_TAG])?.try_into().ok()?))
 }
 
 fn tagged(tag: u8, rest: &[u8]) -> Vec<u8> {

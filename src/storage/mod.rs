@@ -1,7 +1,11 @@
 //! The first floor: bytes and fsync. No network, no Raft protocol.
 
+pub mod bodies;
 pub mod codec;
 pub mod disk;
 pub mod keys;
+pub mod snapshot;
+pub mod store;
+pub mod tables;
 #[cfg(test)]
 mod testing;

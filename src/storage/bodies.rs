@@ -1,0 +1,436 @@
+//! The contents of messages: bodies with their headers. Which of this node's homes a content
+//! has is its own affair: neither state nor digest nor a snapshot's identity knows.
+//!
+//! A content lives in memory until the table commit that holds its message, so one that was
+//! sent and deleted between two commits is never written. Then it is appended to a body
+//! segment, fsynced before the commit that names its place. A segment without a live content
+//! is deleted once the tables no longer name it and no snapshot pins it; one with less than a
+//! quarter alive is copied forward, a bounded number of bytes a commit.
+//!
+//! This file plans; `segment.rs` does the reading and writing, `directory.rs` knows places.
+
+mod directory;
+mod segment;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use directory::{Group, Place};
+pub use segment::{Flush, SegmentFiles};
+
+use crate::queue::command::Content;
+use crate::queue::ids::ContentId;
+use crate::storage::codec::CodecError;
+use crate::storage::disk::Disk;
+use crate::storage::keys;
+use crate::storage::store::StoreError;
+use crate::storage::tables::{Batch, Rows, Span, TablesRead};
+use directory::Directory;
+use segment::{Step, record_len};
+
+/// What a content in memory costs besides its bytes.
+const HELD_COST: usize = 128;
+/// Places of contents take this much of a commit, in bytes.
+const PLACE_COST: usize = 12;
+
+/// Sizes that a test makes small.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyOptions {
+    /// A segment is closed when the next record would take it past this.
+    pub segment_bytes: u32,
+    /// Bytes copied forward in one commit.
+    pub copy_bytes: u32,
+}
+
+impl Default for BodyOptions {
+    fn default() -> BodyOptions {
+        BodyOptions { segment_bytes: 64 << 20, copy_bytes: 8 << 20 }
+    }
+}
+
+/// Keeps a segment's file, and the folder that it is in, while it is held.
+#[derive(Clone, Debug)]
+pub struct Pin {
+    #[allow(dead_code, reason = "it is counted, not read")]
+    segment: Arc<()>,
+    #[allow(dead_code, reason = "it is counted, not read")]
+    home: Arc<()>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    len: u32,
+    live: u64,
+    /// Every id whose content lies here is between these.
+    first: u64,
+    last: u64,
+    pin: Arc<()>,
+}
+
+impl Segment {
+    fn sparse(&self) -> bool {
+        self.live < u64::from(self.len) / 4
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    content: Arc<Content>,
+    cost: usize,
+    /// Its place is in the directory, and the commit that writes it is on its way.
+    placed: bool,
+}
+
+/// A content found: reading it needs no lock on the store.
+#[derive(Clone, Debug)]
+pub enum Found {
+    Held(Arc<Content>),
+    Stored { id: ContentId, place: Place, files: Arc<SegmentFiles>, pin: Pin },
+}
+
+impl Found {
+    /// The content; read from its segment and checked if it is not in memory.
+    pub fn read(&self) -> Result<Content, StoreError> {
+        match self {
+            Found::Held(content) => Ok(Content::clone(content)),
+            Found::Stored { id, place, files, .. } => files.read(*id, *place),
+        }
+    }
+}
+
+/// All contents of one set of tables.
+#[derive(Debug)]
+pub struct Bodies {
+    options: BodyOptions,
+    files: Arc<SegmentFiles>,
+    directory: Directory,
+    held: BTreeMap<u64, Held>,
+    held_cost: usize,
+    /// What of `held_cost` is not on its way to the disk.
+    waiting_cost: usize,
+    /// Where contents lie that the running commit copies: their new places are not yet written.
+    moving: BTreeMap<u64, Place>,
+    segments: BTreeMap<u32, Segment>,
+    active: Option<u32>,
+    next_segment: u32,
+    /// Segments that the running commit takes out of the tables.
+    leaving: Vec<(u32, Arc<()>)>,
+    /// Segments out of the tables; deleted when no snapshot pins them.
+    gone: Vec<(u32, Arc<()>)>,
+    home: Arc<()>,
+}
+
+impl Bodies {
+    /// Reads the directory from the tables and cuts the files in `dir` to the lengths there.
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+        dir: PathBuf,
+        tables: &dyn TablesRead,
+        options: BodyOptions,
+        home: Arc<()>,
+    ) -> Result<Bodies, StoreError> {
+        let lengths = lengths(tables)?;
+        let files = Arc::new(SegmentFiles::new(Arc::clone(disk), dir));
+        files.settle(&lengths)?;
+        let mut bodies = Bodies {
+            options,
+            files,
+            directory: Directory::default(),
+            held: BTreeMap::new(),
+            held_cost: 0,
+            waiting_cost: 0,
+            moving: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            active: None,
+            next_segment: 1,
+            leaving: Vec::new(),
+            gone: Vec::new(),
+            home,
+        };
+        for (number, len) in lengths {
+            let len = u32::try_from(len).map_err(|_| damaged("the length of a body segment"))?;
+            let segment = Segment { len, live: 0, first: u64::MAX, last: 0, pin: Arc::default() };
+            bodies.segments.insert(number, segment);
+            bodies.active = Some(number);
+            bodies.next_segment = number.saturating_add(1);
+        }
+        bodies.load(tables)?;
+        Ok(bodies)
+    }
+
+    fn load(&mut self, tables: &dyn TablesRead) -> Result<(), StoreError> {
+        let mut rows = Rows::new(tables, Span::tag(keys::CONTENTS_TAG));
+        for (key, value) in rows.by_ref() {
+            let number = keys::parse_contents(&key).ok_or(damaged("the key of a contents row"))?;
+            let group = Group::decode(&value)?;
+            for (low, place) in group.iter() {
+                let end = u64::from(place.offset) + u64::from(place.len);
+                match self.segments.get_mut(&place.segment) {
+                    Some(segment) if end <= u64::from(segment.len) => {
+                        segment.count(number << 8 | u64::from(low), place.len);
+                    }
+                    _ => return Err(damaged("a place that is in no body segment").into()),
+                }
+            }
+            self.directory.load(number, group);
+        }
+        Ok(rows.result()?)
+    }
+
+    /// Takes a content; it is held in memory until it is placed and committed.
+    pub fn put(&mut self, id: ContentId, content: Content) {
+        self.remove(id);
+        let cost = content.size() + HELD_COST;
+        self.held_cost += cost;
+        self.waiting_cost += cost;
+        self.held.insert(id.0, Held { content: Arc::new(content), cost, placed: false });
+    }
+
+    /// Forgets a content.
+    pub fn remove(&mut self, id: ContentId) {
+        if let Some(held) = self.held.remove(&id.0) {
+            self.held_cost -= held.cost;
+            if !held.placed {
+                self.waiting_cost -= held.cost;
+                return;
+            }
+        }
+        self.moving.remove(&id.0);
+        if let Some(place) = self.directory.remove(id.0) {
+            self.release(place);
+        }
+    }
+
+    fn release(&mut self, place: Place) {
+        if let Some(segment) = self.segments.get_mut(&place.segment) {
+            segment.live = segment.live.saturating_sub(place.len.into());
+        }
+    }
+
+    /// Where a content is now.
+    #[must_use]
+    pub fn find(&self, id: ContentId) -> Option<Found> {
+        if let Some(held) = self.held.get(&id.0) {
+            return Some(Found::Held(Arc::clone(&held.content)));
+        }
+        let place = self.moving.get(&id.0).copied().or_else(|| self.directory.get(id.0))?;
+        let pin = self.pin(place.segment)?;
+        Some(Found::Stored { id, place, files: Arc::clone(&self.files), pin })
+    }
+
+    /// Bytes in memory.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held_cost
+    }
+
+    /// About how much the next commit writes.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_cost + self.directory.dirty() * 256 * PLACE_COST / 2
+    }
+
+    #[must_use]
+    pub fn files(&self) -> Arc<SegmentFiles> {
+        Arc::clone(&self.files)
+    }
+
+    fn pin(&self, number: u32) -> Option<Pin> {
+        let segment = match self.segments.get(&number) {
+            Some(segment) => &segment.pin,
+            // The running commit copies what lived there.
+            None => &self.leaving.iter().find(|(leaving, _)| *leaving == number)?.1,
+        };
+        Some(Pin { segment: Arc::clone(segment), home: Arc::clone(&self.home) })
+    }
+
+    /// Pins segments, for a view whose tables name them. `None` when one is not there.
+    #[must_use]
+    pub fn pin_all(&self, segments: &[(u32, u64)]) -> Option<Vec<Pin>> {
+        segments.iter().map(|(number, _)| self.pin(*number)).collect()
+    }
+
+    /// Gives every content in memory a place, copies sparse segments forward, and adds what the
+    /// tables must know to `batch`. The flush must be durable before the batch; then
+    /// [`Bodies::committed`]. One at a time.
+    pub fn plan(&mut self, batch: &mut Batch) -> Flush {
+        let mut flush = Flush::default();
+        let mut grown = BTreeSet::new();
+        let new: Vec<_> = self
+            .held
+            .iter_mut()
+            .filter(|(_, held)| !held.placed)
+            .map(|(id, held)| {
+                held.placed = true;
+                (*id, Arc::clone(&held.content))
+            })
+            .collect();
+        self.waiting_cost = 0;
+        for (id, content) in new {
+            let to = self.allot(id, record_len(&content) as u32, &mut flush);
+            grown.insert(to.segment);
+            self.directory.insert(id, to);
+            flush.steps.push(Step::New { id: ContentId(id), content, to });
+        }
+        self.copy_forward(&mut flush, &mut grown);
+        self.retire(batch, &mut grown);
+        for number in grown {
+            if let Some(segment) = self.segments.get(&number) {
+                let len = u64::from(segment.len).to_be_bytes().to_vec();
+                batch.push((keys::segment(number), Some(len)));
+            }
+        }
+        for (number, row) in self.directory.take_dirty() {
+            batch.push((keys::contents(number), row));
+        }
+        flush
+    }
+
+    /// The next free place, in a new segment when the active one is full.
+    fn allot(&mut self, id: u64, len: u32, flush: &mut Flush) -> Place {
+        let limit = self.options.segment_bytes;
+        let full = |segment: &Segment| segment.len > 0 && segment.len.saturating_add(len) > limit;
+        let active = self.active.filter(|number| !self.segments.get(number).is_none_or(full));
+        let number = active.unwrap_or_else(|| {
+            let number = self.next_segment;
+            self.next_segment = number.saturating_add(1);
+            self.active = Some(number);
+            flush.created.push(number);
+            number
+        });
+        let segment = self.segments.entry(number).or_insert_with(|| Segment {
+            len: 0,
+            live: 0,
+            first: u64::MAX,
+            last: 0,
+            pin: Arc::default(),
+        });
+        let place = Place { segment: number, offset: segment.len, len };
+        segment.len = segment.len.saturating_add(len);
+        segment.count(id, len);
+        place
+    }
+
+    /// Moves what lives in sparse segments, up to the bound, so that they empty.
+    fn copy_forward(&mut self, flush: &mut Flush, grown: &mut BTreeSet<u32>) {
+        let mut budget = u64::from(self.options.copy_bytes);
+        let sparse: Vec<_> = self
+            .segments
+            .iter()
+            .filter(|(number, segment)| {
+                Some(**number) != self.active && segment.live > 0 && segment.sparse()
+            })
+            .map(|(number, segment)| (*number, segment.first, segment.last))
+            .collect();
+        for (number, first, last) in sparse {
+            let mut chosen = Vec::new();
+            for (id, place) in self.directory.range(first, last) {
+                if place.segment != number || self.held.contains_key(&id) {
+                    continue;
+                }
+                let Some(left) = budget.checked_sub(place.len.into()) else { break };
+                budget = left;
+                chosen.push((id, place));
+            }
+            for (id, from) in chosen {
+                let to = self.allot(id, from.len, flush);
+                grown.insert(to.segment);
+                self.directory.insert(id, to);
+                self.release(from);
+                self.moving.insert(id, from);
+                flush.steps.push(Step::Copy { from, to });
+            }
+        }
+    }
+
+    /// Takes segments without a live content out of the tables. The active one too, if nothing
+    /// was added to it now: an idle store gives all its space back.
+    fn retire(&mut self, batch: &mut Batch, grown: &mut BTreeSet<u32>) {
+        let dead: Vec<u32> = self
+            .segments
+            .iter()
+            .filter(|(number, segment)| segment.live == 0 && !grown.contains(number))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in dead {
+            if let Some(segment) = self.segments.remove(&number) {
+                batch.push((keys::segment(number), None));
+                self.leaving.push((number, segment.pin));
+            }
+            if self.active == Some(number) {
+                self.active = None;
+            }
+        }
+    }
+
+    /// The planned flush and its batch are durable.
+    pub fn committed(&mut self) {
+        let cost = &mut self.held_cost;
+        self.held.retain(|_, held| {
+            if held.placed {
+                *cost -= held.cost;
+            }
+            !held.placed
+        });
+        self.moving.clear();
+        self.gone.append(&mut self.leaving);
+    }
+
+    /// Segments whose files may be deleted now. They are forgotten: the caller deletes them.
+    pub fn take_deletable(&mut self) -> Vec<u32> {
+        let (free, pinned) = std::mem::take(&mut self.gone)
+            .into_iter()
+            .partition(|(_, pin)| Arc::strong_count(pin) == 1);
+        self.gone = pinned;
+        let free: Vec<(u32, Arc<()>)> = free;
+        free.into_iter().map(|(number, _)| number).collect()
+    }
+
+    /// Whether [`Bodies::take_deletable`] has something to give.
+    #[must_use]
+    pub fn has_deletable(&self) -> bool {
+        self.gone.iter().any(|(_, pin)| Arc::strong_count(pin) == 1)
+    }
+
+    /// Whether a commit would free space even if nothing else changed.
+    #[must_use]
+    pub fn has_sparse(&self) -> bool {
+        self.segments.iter().any(|(number, segment)| {
+            segment.live == 0 || (Some(*number) != self.active && segment.sparse())
+        })
+    }
+
+    /// Live bytes and file bytes of all segments.
+    #[must_use]
+    pub fn space(&self) -> (u64, u64) {
+        self.segments.values().fold((0, 0), |(live, len), segment| {
+            (live + segment.live, len + u64::from(segment.len))
+        })
+    }
+}
+
+impl Segment {
+    fn count(&mut self, id: u64, len: u32) {
+        self.live += u64::from(len);
+        self.first = self.first.min(id);
+        self.last = self.last.max(id);
+    }
+}
+
+fn damaged(what: &'static str) -> CodecError {
+    CodecError::Wrong { what: "the tables", field: what }
+}
+
+/// The lengths of the body segments that the tables record.
+pub fn lengths(tables: &dyn TablesRead) -> Result<Vec<(u32, u64)>, StoreError> {
+    let mut lengths = Vec::new();
+    let mut rows = Rows::new(tables, Span::tag(keys::SEGMENT_TAG));
+    for (key, value) in rows.by_ref() {
+        let number = keys::parse_segment(&key).ok_or(damaged("the key of a segment row"))?;
+        let len = value.try_into().map_err(|_| damaged("the length of a body segment"))?;
+        lengths.push((number, u64::from_be_bytes(len)));
+    }
+    rows.result()?;
+    Ok(lengths)
+}

@@ -1,0 +1,288 @@
+//! The body files: append-only, one record a content.
+//!
+//! A record is a head of 24 bytes (CRC-32C of all that follows, length of the body, length of
+//! the headers, content id, format), the body, and the headers as a `zoneq.log.v1.Content`
+//! without its body. What lies behind the length that the tables record is not there: it is
+//! cut at the next open. Nothing before it is ever changed.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{BufMut, Bytes};
+use prost::Message as _;
+
+use super::directory::Place;
+use crate::proto::log::v1 as pb;
+use crate::queue::command::Content;
+use crate::queue::ids::ContentId;
+use crate::storage::disk::{Disk, DiskFile, OpenMode};
+use crate::storage::store::StoreError;
+
+const HEAD: usize = 24;
+const FORMAT: u8 = 1;
+/// Files kept open for reading and appending.
+const OPEN_FILES: usize = 64;
+/// Records are gathered up to this before they are written.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// How long the record of a content is.
+#[must_use]
+pub fn record_len(content: &Content) -> usize {
+    HEAD + content.body.len() + headers_to(content).encoded_len()
+}
+
+fn headers_to(content: &Content) -> pb::Content {
+    pb::Content { body: Bytes::new(), headers: content.headers.clone() }
+}
+
+fn encode_record(id: ContentId, content: &Content, out: &mut Vec<u8>) {
+    let headers = headers_to(content);
+    let start = out.len();
+    out.put_u32_le(0);
+    out.put_u32_le(content.body.len() as u32);
+    out.put_u32_le(headers.encoded_len() as u32);
+    out.put_u64_le(id.0);
+    out.put_u32_le(FORMAT.into());
+    out.put_slice(&content.body);
+    headers.encode_raw(out);
+    let crc = out.get(start + 4..).map_or(0, crc32c::crc32c);
+    if let Some(head) = out.get_mut(start..start + 4) {
+        head.copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// Why a record's bytes are not the content asked for.
+fn decode_record(id: ContentId, record: &Bytes) -> Result<Content, &'static str> {
+    let word = |at: usize| {
+        let bytes = record.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u32::from_le_bytes).ok_or("it is too short")
+    };
+    let crc = record.get(4..).map_or(0, crc32c::crc32c);
+    if word(0)? != crc {
+        return Err("its checksum does not match");
+    }
+    let (body, headers) = (word(4)? as usize, word(8)? as usize);
+    let found = u64::from(word(12)?) | u64::from(word(16)?) << 32;
+    if found != id.0 {
+        return Err("another content lies there");
+    }
+    if word(20)? != u32::from(FORMAT) {
+        return Err("its format is not known");
+    }
+    if record.len() != HEAD + body + headers {
+        return Err("its lengths do not add up");
+    }
+    let headers = pb::Content::decode(record.slice(HEAD + body..))
+        .map_err(|_| "its headers are not readable")?
+        .headers;
+    Ok(Content { body: record.slice(HEAD..HEAD + body), headers })
+}
+
+/// The files of one folder of body segments.
+#[derive(Debug)]
+pub struct SegmentFiles {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    open: Mutex<VecDeque<(u32, Arc<dyn DiskFile>)>>,
+}
+
+impl SegmentFiles {
+    #[must_use]
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> SegmentFiles {
+        SegmentFiles { disk, dir, open: Mutex::new(VecDeque::new()) }
+    }
+
+    #[must_use]
+    pub fn path(&self, number: u32) -> PathBuf {
+        self.dir.join(format!("{number:010}.bodies"))
+    }
+
+    fn failed(&self, doing: &'static str, path: &Path, source: io::Error) -> StoreError {
+        StoreError::Io { doing, path: path.display().to_string(), source }
+    }
+
+    /// Makes the folder and brings its files to the lengths that the tables record; files that
+    /// they do not name are removed.
+    pub fn settle(&self, lengths: &[(u32, u64)]) -> Result<(), StoreError> {
+        let made = self.disk.create_dir_all(&self.dir);
+        made.map_err(|e| self.failed("made", &self.dir, e))?;
+        let found = self.disk.list(&self.dir).map_err(|e| self.failed("listed", &self.dir, e))?;
+        let known: BTreeSet<PathBuf> =
+            lengths.iter().map(|(number, _)| self.path(*number)).collect();
+        for path in found.iter().filter(|path| !known.contains(*path)) {
+            self.disk.remove_file(path).map_err(|e| self.failed("removed", path, e))?;
+        }
+        for (number, len) in lengths {
+            let path = self.path(*number);
+            let file = self.disk.open(&path, OpenMode::ReadWrite);
+            let file = file.map_err(|e| self.failed("opened", &path, e))?;
+            let real = file.len().map_err(|e| self.failed("measured", &path, e))?;
+            if real < *len {
+                let why = format!("it has {real} bytes of {len}");
+                return Err(StoreError::Damaged { what: path.display().to_string(), why });
+            }
+            if real > *len {
+                file.set_len(*len).map_err(|e| self.failed("cut", &path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&self, number: u32) -> Result<Arc<dyn DiskFile>, StoreError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = open.iter().position(|(open, _)| *open == number)
+            && let Some(entry) = open.remove(at)
+        {
+            let file = Arc::clone(&entry.1);
+            open.push_back(entry);
+            return Ok(file);
+        }
+        let path = self.path(number);
+        let file = self.disk.open(&path, OpenMode::ReadWrite);
+        let file = file.map_err(|e| self.failed("opened", &path, e))?;
+        if open.len() >= OPEN_FILES {
+            open.pop_front();
+        }
+        open.push_back((number, Arc::clone(&file)));
+        Ok(file)
+    }
+
+    fn create(&self, number: u32) -> Result<(), StoreError> {
+        let path = self.path(number);
+        let file = self.disk.open(&path, OpenMode::CreateNew);
+        file.map(drop).map_err(|e| self.failed("made", &path, e))
+    }
+
+    /// Removes a segment's file.
+    pub fn remove(&self, number: u32) -> Result<(), StoreError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(open, _)| *open != number);
+        drop(open);
+        let path = self.path(number);
+        self.disk.remove_file(&path).map_err(|e| self.failed("removed", &path, e))
+    }
+
+    fn bytes(&self, place: Place) -> Result<Vec<u8>, StoreError> {
+        let mut record = vec![0; place.len as usize];
+        let read = self.file(place.segment)?.read_exact_at(&mut record, place.offset.into());
+        read.map_err(|e| self.failed("read", &self.path(place.segment), e))?;
+        Ok(record)
+    }
+
+    /// Reads a content and checks it.
+    pub fn read(&self, id: ContentId, place: Place) -> Result<Content, StoreError> {
+        let record = Bytes::from(self.bytes(place)?);
+        decode_record(id, &record).map_err(|why| StoreError::Damaged {
+            what: format!(
+                "content {} at {} of {}",
+                id.0,
+                place.offset,
+                self.path(place.segment).display()
+            ),
+            why: why.to_owned(),
+        })
+    }
+
+    /// Makes a flush durable: its records, the lengths of the files and their names.
+    pub fn write(&self, flush: &Flush) -> Result<(), StoreError> {
+        for number in &flush.created {
+            self.create(*number)?;
+        }
+        let mut buffer = Gathered::default();
+        let mut touched: BTreeSet<u32> = flush.created.iter().copied().collect();
+        for step in &flush.steps {
+            let to = step.to();
+            touched.insert(to.segment);
+            if !buffer.continues(to) {
+                self.put(&mut buffer)?;
+                buffer.start = Some((to.segment, to.offset.into()));
+            }
+            match step {
+                Step::New { id, content, .. } => encode_record(*id, content, &mut buffer.bytes),
+                // As it is: a damaged record stays damaged, and is found out when it is read.
+                Step::Copy { from, .. } => buffer.bytes.extend_from_slice(&self.bytes(*from)?),
+            }
+        }
+        self.put(&mut buffer)?;
+        for number in touched {
+            let synced = self.file(number)?.sync_data();
+            synced.map_err(|e| self.failed("synced", &self.path(number), e))?;
+        }
+        if !flush.created.is_empty() {
+            let synced = self.disk.sync_dir(&self.dir);
+            synced.map_err(|e| self.failed("synced", &self.dir, e))?;
+        }
+        Ok(())
+    }
+
+    fn put(&self, buffer: &mut Gathered) -> Result<(), StoreError> {
+        if let Some((segment, offset)) = buffer.start.take() {
+            let written = self.file(segment)?.write_all_at(&buffer.bytes, offset);
+            written.map_err(|e| self.failed("written", &self.path(segment), e))?;
+            buffer.bytes.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Records that lie one after another, on their way to the disk.
+#[derive(Default)]
+struct Gathered {
+    start: Option<(u32, u64)>,
+    bytes: Vec<u8>,
+}
+
+impl Gathered {
+    fn continues(&self, to: Place) -> bool {
+        self.bytes.len() < WRITE_BYTES
+            && self.start.is_some_and(|(segment, offset)| {
+                segment == to.segment && offset + self.bytes.len() as u64 == u64::from(to.offset)
+            })
+    }
+}
+
+/// One record to write.
+#[derive(Debug)]
+pub enum Step {
+    New { id: ContentId, content: Arc<Content>, to: Place },
+    Copy { from: Place, to: Place },
+}
+
+impl Step {
+    fn to(&self) -> Place {
+        match self {
+            Step::New { to, .. } | Step::Copy { to, .. } => *to,
+        }
+    }
+}
+
+/// The body files' part of one table commit.
+#[derive(Debug, Default)]
+pub struct Flush {
+    pub created: Vec<u32>,
+    pub steps: Vec<Step>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_is_found(body in prop::collection::vec(any::<u8>(), 0..64), at in any::<prop::sample::Index>(), bit in 0u8..8) {
+            let headers = [("a".to_owned(), "b".to_owned())].into();
+            let content = Content { body: body.into(), headers };
+            let mut record = Vec::new();
+            encode_record(ContentId(9), &content, &mut record);
+            prop_assert_eq!(record.len(), record_len(&content));
+            let whole = decode_record(ContentId(9), &Bytes::from(record.clone())).unwrap();
+            prop_assert_eq!(whole, content);
+            let at = at.index(record.len());
+            record[at] ^= 1 << bit;
+            prop_assert!(decode_record(ContentId(9), &Bytes::from(record)).is_err());
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Snapshots: a pinned view of the tables as a stream of checksummed chunks, and the taking of
+//! such a stream beside the tables in use.
+//!
+//! The stream is a header (position, membership, digest), every replicated row as it is stored,
+//! every content, and an end with totals; each part has its length in front, and the whole is
+//! cut into chunks of at most 1 MiB. It depends on the view alone, so a stream that broke can go
+//! on at any chunk. Nothing is copied to a file at the sender.
+//!
+//! The taker refuses a chunk with a wrong checksum or out of order, a row or content that is
+//! not readable, totals that do not add up, and rows whose state has another digest than the
+//! header says.
+
+mod install;
+mod stream;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use install::{ReadySnapshot, SnapshotWriter};
+pub use stream::SnapshotReader;
+
+use super::bodies::{Pin, SegmentFiles};
+use super::codec::{CodecError, Mark};
+use super::keys;
+use super::store::{StoreError, decode, read_mark};
+use super::tables::TablesRead;
+use crate::queue::ids::{Digest, Position};
+use crate::queue::rows::{Row, RowKey};
+
+/// The format of the stream.
+const FORMAT: u32 = 1;
+/// A chunk's data is at most this long.
+pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// A piece of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Where in the stream the data begins.
+    pub offset: u64,
+    pub data: Bytes,
+    /// CRC-32C of the data.
+    pub checksum: u32,
+}
+
+impl Chunk {
+    /// A chunk with its checksum.
+    #[must_use]
+    pub fn new(offset: u64, data: Bytes) -> Chunk {
+        let checksum = crc32c::crc32c(&data);
+        Chunk { offset, data, checksum }
+    }
+}
+
+/// What the tables held at one position; it never changes, whatever is committed after it.
+#[derive(Clone, Debug)]
+pub struct SnapshotView {
+    tables: Arc<dyn TablesRead>,
+    files: Arc<SegmentFiles>,
+    pins: Arc<Vec<Pin>>,
+    mark: Mark,
+    position: Position,
+    digest: Digest,
+}
+
+impl SnapshotView {
+    /// A view of tables whose segments are pinned.
+    pub(super) fn new(
+        tables: Arc<dyn TablesRead>,
+        files: Arc<SegmentFiles>,
+        pins: Vec<Pin>,
+    ) -> Result<SnapshotView, StoreError> {
+        let mark = read_mark(&*tables)?;
+        let position = mark.applied.ok_or(StoreError::Empty)?;
+        let key = keys::row(&RowKey::Counters);
+        let row = tables.get(&key)?.ok_or(StoreError::Empty)?;
+        let Row::Counters(counters) = decode(&key, &row)? else {
+            return Err(CodecError::Wrong { what: "the counters row", field: "kind" }.into());
+        };
+        let pins = Arc::new(pins);
+        Ok(SnapshotView { tables, files, pins, mark, position, digest: counters.digest })
+    }
+
+    /// The last entry that the view holds.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The newest membership at the position and where it came from.
+    #[must_use]
+    pub fn membership(&self) -> Option<(Position, Bytes)> {
+        self.mark.membership.clone()
+    }
+
+    /// The digest of the state in the view.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// How many body segments it pins.
+    #[must_use]
+    pub fn pinned_segments(&self) -> usize {
+        self.pins.len()
+    }
+
+    /// The stream from its beginning.
+    #[must_use]
+    pub fn reader(&self) -> SnapshotReader {
+        SnapshotReader::new(self.clone())
+    }
+
+    /// The stream from `offset`, where an earlier reader's chunk began or the stream ended.
+    pub fn reader_at(&self, offset: u64) -> Result<SnapshotReader, StoreError> {
+        let mut reader = self.reader();
+        while reader.offset() < offset {
+            if reader.next_chunk()?.is_none() {
+                break;
+            }
+        }
+        if reader.offset() == offset {
+            Ok(reader)
+        } else {
+            Err(StoreError::Snapshot(format!("no chunk begins at byte {offset} of it")))
+        }
+    }
+}

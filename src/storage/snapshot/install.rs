@@ -1,0 +1,193 @@
+//! Takes a snapshot's stream into a generation of its own, beside the one in use.
+
+use bytes::{Buf as _, BytesMut};
+use prost::Message as _;
+
+use super::{Chunk, FORMAT};
+use crate::proto::log::v1 as pb;
+use crate::proto::log::v1::snapshot_part::Part;
+use crate::queue::State;
+use crate::queue::ids::{ContentId, Digest, Position};
+use crate::storage::codec::{self, CodecError, Mark, content_from, mark_from};
+use crate::storage::keys;
+use crate::storage::store::{Generation, StoreError, decode};
+use crate::storage::tables::Batch;
+
+/// Rows and contents in memory before they are committed to the new tables.
+const COMMIT_BYTES: usize = 8 << 20;
+/// A part longer than this is no part: a session's outcomes, the longest row, stay far below.
+const PART_BYTES: usize = 256 << 20;
+
+/// A snapshot on its way in. Dropped before it is finished, it leaves a folder that the next
+/// install or the next open removes.
+#[derive(Debug)]
+pub struct SnapshotWriter {
+    generation: Generation,
+    buffer: BytesMut,
+    offset: u64,
+    header: Option<(Mark, Digest)>,
+    ended: bool,
+    rows: u64,
+    contents: u64,
+    batch: Batch,
+    batch_bytes: usize,
+}
+
+/// A whole, checked snapshot: [`Store::install`](crate::storage::store::Store::install) makes
+/// it the tables in use.
+#[derive(Debug)]
+pub struct ReadySnapshot {
+    pub(in crate::storage) generation: Generation,
+    pub(in crate::storage) state: State,
+    pub(in crate::storage) mark: Mark,
+}
+
+impl ReadySnapshot {
+    /// The last entry in the snapshot.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.mark.applied
+    }
+}
+
+fn refused<T>(why: impl Into<String>) -> Result<T, StoreError> {
+    Err(StoreError::Snapshot(why.into()))
+}
+
+impl SnapshotWriter {
+    pub(in crate::storage) fn new(generation: Generation) -> SnapshotWriter {
+        SnapshotWriter {
+            generation,
+            buffer: BytesMut::new(),
+            offset: 0,
+            header: None,
+            ended: false,
+            rows: 0,
+            contents: 0,
+            batch: Batch::new(),
+            batch_bytes: 0,
+        }
+    }
+
+    /// Where the next chunk must begin: a stream that broke goes on there.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Takes a chunk. One that was taken before is passed over; a refused one changes nothing.
+    pub fn push(&mut self, chunk: &Chunk) -> Result<(), StoreError> {
+        let end = chunk.offset.saturating_add(chunk.data.len() as u64);
+        if end <= self.offset {
+            return Ok(());
+        }
+        if chunk.offset != self.offset {
+            return refused(format!(
+                "a chunk begins at byte {} and byte {} is next",
+                chunk.offset, self.offset
+            ));
+        }
+        if crc32c::crc32c(&chunk.data) != chunk.checksum {
+            return refused(format!("the chunk at byte {} is damaged", chunk.offset));
+        }
+        self.buffer.extend_from_slice(&chunk.data);
+        self.offset = end;
+        while let Some(part) = self.next_part()? {
+            self.take(part)?;
+        }
+        Ok(())
+    }
+
+    fn next_part(&mut self) -> Result<Option<Part>, StoreError> {
+        let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+        let len = u32::from_le_bytes(*head) as usize;
+        if len > PART_BYTES {
+            return refused(format!("a part claims {len} bytes"));
+        }
+        if self.buffer.len() < 4 + len {
+            return Ok(None);
+        }
+        self.buffer.advance(4);
+        let bytes = self.buffer.split_to(len).freeze();
+        let part = pb::SnapshotPart::decode(bytes)
+            .map_err(|source| CodecError::Proto { what: "a part of a snapshot", source })?;
+        match part.part {
+            Some(part) => Ok(Some(part)),
+            None => refused("a part is of no known kind"),
+        }
+    }
+
+    fn take(&mut self, part: Part) -> Result<(), StoreError> {
+        if self.ended || self.header.is_none() != matches!(part, Part::Header(_)) {
+            return refused("its parts are out of order");
+        }
+        match part {
+            Part::Header(header) => self.take_header(header)?,
+            Part::Row(row) => {
+                decode(&row.key, &row.value)?;
+                self.rows += 1;
+                self.batch_bytes += row.key.len() + row.value.len();
+                self.batch.push((row.key.into(), Some(row.value.into())));
+            }
+            Part::Content(stored) => {
+                let Some(content) = stored.content else { return refused("a content is empty") };
+                self.contents += 1;
+                self.generation.bodies.put(ContentId(stored.id), content_from(content));
+            }
+            Part::End(end) => {
+                if (end.rows, end.contents) != (self.rows, self.contents) {
+                    return refused(format!(
+                        "it has {} rows and {} contents, and should have {} and {}",
+                        self.rows, self.contents, end.rows, end.contents
+                    ));
+                }
+                self.ended = true;
+            }
+        }
+        if self.batch_bytes + self.generation.bodies.held_bytes() >= COMMIT_BYTES {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    fn take_header(&mut self, header: pb::SnapshotHeader) -> Result<(), StoreError> {
+        if header.format != FORMAT {
+            return refused(format!(
+                "its format is {}, and this version knows {FORMAT}",
+                header.format
+            ));
+        }
+        let (Some(mark), Ok(digest)) = (header.mark, header.digest.as_ref().try_into()) else {
+            return refused("its header lacks position or digest");
+        };
+        self.header = Some((mark_from(mark), Digest(u128::from_be_bytes(digest))));
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        let flush = self.generation.bodies.plan(&mut batch);
+        self.generation.bodies.files().write(&flush)?;
+        self.generation.tables.commit(&batch)?;
+        self.generation.bodies.committed();
+        Ok(())
+    }
+
+    /// Ends the taking: everything is durable beside the tables in use, and checked.
+    pub fn finish(mut self) -> Result<ReadySnapshot, StoreError> {
+        let Some((mark, digest)) = self.header.take().filter(|_| self.ended) else {
+            return refused("it ended early");
+        };
+        if !self.buffer.is_empty() {
+            return refused("there are bytes behind its end");
+        }
+        self.batch.push((vec![keys::MARK_TAG], Some(codec::encode_mark(&mark))));
+        self.commit()?;
+        let state = self.generation.load()?;
+        if state.digest() != digest {
+            return refused(format!("its digest is {} and should be {digest}", state.digest()));
+        }
+        Ok(ReadySnapshot { generation: self.generation, state, mark })
+    }
+}

@@ -1,0 +1,406 @@
+//! The store: the queue's state in memory, its contents, and the tables that a restart reads.
+//!
+//! Laws: what the tables hold is the state after exactly the entry in their mark, all kinds of
+//! rows and the contents included, in one transaction; body files are fsynced before it. A row
+//! changed many times between two commits is written once, and a content that came and went is
+//! not written at all. A commit that fails is fatal: the store takes no further one.
+//!
+//! The store is synchronous. Over a real disk commits run on a thread and are picked up by the
+//! next call; over a simulated one they run in place. Who applies asks [`Store::must_wait`]
+//! first, and waits on [`Store::commits`] when it says so.
+
+mod error;
+mod generation;
+mod writer;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+pub use error::StoreError;
+pub(super) use generation::{Generation, decode, read_mark};
+
+use super::bodies::{self, BodyOptions, Found};
+use super::codec::{self, Mark};
+use super::disk::Disk;
+use super::keys;
+use super::snapshot::{ReadySnapshot, SnapshotView, SnapshotWriter};
+use super::tables::{Batch, EngineKind};
+use crate::clock::SharedClock;
+use crate::queue::State;
+use crate::queue::command::{Content, Entry};
+use crate::queue::ids::{ContentId, Position};
+use crate::queue::outcome::{Applied, Changes, ContentEvent};
+use crate::queue::rows::RowKey;
+use writer::{Job, Rubbish, Writer};
+
+/// How a store behaves; the sizes are made small by tests.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    pub engine: EngineKind,
+    pub clock: SharedClock,
+    /// A commit begins when this much waits.
+    pub commit_bytes: usize,
+    /// A commit begins when anything waits for this long.
+    pub commit_interval: Duration,
+    /// With this much more than `commit_bytes` waiting, nothing is applied.
+    pub hold_bytes: usize,
+    /// A commit begins when contents in memory take this much.
+    pub body_bytes: usize,
+    pub bodies: BodyOptions,
+}
+
+impl StoreOptions {
+    #[must_use]
+    pub fn new(clock: SharedClock) -> StoreOptions {
+        StoreOptions {
+            engine: EngineKind::default(),
+            clock,
+            commit_bytes: 24 << 20,
+            commit_interval: Duration::from_secs(5),
+            hold_bytes: 64 << 20,
+            body_bytes: 64 << 20,
+            bodies: BodyOptions::default(),
+        }
+    }
+}
+
+/// Bodies up to this size are copied out of their entry, which may be much larger and would
+/// otherwise stay in memory with them.
+const COPIED_BODY: usize = 256 << 10;
+
+/// About what a changed row takes in a commit.
+fn row_cost(key: &RowKey) -> usize {
+    match key {
+        RowKey::Counters | RowKey::Message { .. } => 128,
+        RowKey::Queue(_) => 512,
+        RowKey::Chunk { .. } | RowKey::Session(_) => 3 << 10,
+    }
+}
+
+/// The state of one node with its contents and tables.
+#[derive(Debug)]
+pub struct Store {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    options: StoreOptions,
+    state: State,
+    generation: Generation,
+    next_generation: u64,
+    writer: Writer,
+    /// Rows changed since the last commit was planned.
+    dirty: HashSet<RowKey>,
+    dirty_cost: usize,
+    mark: Mark,
+    mark_dirty: bool,
+    /// The mark of the commit that runs.
+    committing: Option<Mark>,
+    durable: Option<Position>,
+    last_commit_us: u64,
+    /// Generations replaced by a snapshot, kept while a view reads them.
+    retired: Vec<(PathBuf, Arc<()>)>,
+    failed: Option<String>,
+}
+
+impl Store {
+    /// Opens the tables in `dir`, or makes them, and rebuilds the state at their mark.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: StoreOptions,
+    ) -> Result<Store, StoreError> {
+        let generation = Generation::open_current(&disk, dir, &options)?;
+        let mark = generation.mark()?;
+        let state = generation.load()?;
+        Ok(Store {
+            writer: Writer::start(disk.flush_mode())?,
+            disk,
+            dir: dir.to_path_buf(),
+            state,
+            next_generation: generation.number.saturating_add(1),
+            generation,
+            dirty: HashSet::new(),
+            dirty_cost: 0,
+            durable: mark.applied,
+            mark,
+            mark_dirty: false,
+            committing: None,
+            last_commit_us: options.clock.monotonic_us(),
+            retired: Vec::new(),
+            failed: None,
+            options,
+        })
+    }
+
+    /// Applies one entry. The changes go to the tables with a later commit; those of the answer
+    /// are empty.
+    pub fn apply(&mut self, entry: &Entry) -> Applied {
+        let mut applied = self.state.apply(entry);
+        self.note(std::mem::take(&mut applied.changes));
+        self.mark(entry.position);
+        applied
+    }
+
+    /// An entry that holds no commands was passed.
+    pub fn mark(&mut self, position: Position) {
+        self.mark.applied = Some(position);
+        self.mark_dirty = true;
+    }
+
+    /// A membership entry was passed; `membership` is consensus's and opaque here.
+    pub fn set_membership(&mut self, position: Position, membership: Bytes) {
+        self.mark.membership = Some((position, membership));
+        self.mark(position);
+    }
+
+    /// The newest membership and the entry it came from.
+    #[must_use]
+    pub fn membership(&self) -> Option<(Position, Bytes)> {
+        self.mark.membership.clone()
+    }
+
+    /// The last entry that the state holds.
+    #[must_use]
+    pub fn applied(&self) -> Option<Position> {
+        self.mark.applied
+    }
+
+    /// The last entry that the tables are known to hold.
+    #[must_use]
+    pub fn durable(&self) -> Option<Position> {
+        self.durable
+    }
+
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Frees up to `max` rows of cleared and deleted queues; says whether it found any. It
+    /// changes this node's tables only, never the digest.
+    pub fn reclaim(&mut self, max: usize) -> bool {
+        let changes = self.state.reclaim(max);
+        let found = !changes.rows.is_empty() || !changes.contents.is_empty();
+        self.note(changes);
+        found
+    }
+
+    fn note(&mut self, changes: Changes) {
+        for key in changes.rows {
+            if self.dirty.insert(key) {
+                self.dirty_cost += row_cost(&key);
+            }
+        }
+        for event in changes.contents {
+            match event {
+                ContentEvent::Put(id, mut content) => {
+                    if content.body.len() <= COPIED_BODY {
+                        content.body = Bytes::copy_from_slice(&content.body);
+                    }
+                    self.generation.bodies.put(id, content);
+                }
+                ContentEvent::Drop(id) => self.generation.bodies.remove(id),
+            }
+        }
+    }
+
+    /// Where a content is; reading what is found needs no lock on the store.
+    #[must_use]
+    pub fn find(&self, id: ContentId) -> Option<Found> {
+        self.generation.bodies.find(id)
+    }
+
+    /// A content, from memory or from its segment, checked. `None` when it is gone.
+    pub fn content(&self, id: ContentId) -> Result<Option<Content>, StoreError> {
+        self.find(id).map(|found| found.read()).transpose()
+    }
+
+    /// About how many bytes the next commit writes.
+    #[must_use]
+    pub fn dirty_bytes(&self) -> usize {
+        self.dirty_cost + self.generation.bodies.waiting_bytes()
+    }
+
+    /// Whether so much waits that nothing may be applied until a commit ends.
+    #[must_use]
+    pub fn must_wait(&self) -> bool {
+        self.dirty_bytes() >= self.options.commit_bytes.saturating_add(self.options.hold_bytes)
+    }
+
+    /// Changes whenever a commit ends; then [`Store::commit_if_due`] picks it up.
+    #[must_use]
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.writer.finished()
+    }
+
+    /// Live bytes and file bytes of the body segments.
+    #[must_use]
+    pub fn space(&self) -> (u64, u64) {
+        self.generation.bodies.space()
+    }
+
+    /// Picks up an ended commit and begins another if enough waits or enough time has passed.
+    /// Says whether one began.
+    pub fn commit_if_due(&mut self) -> Result<bool, StoreError> {
+        self.pick_up()?;
+        if self.writer.busy() || !self.due() {
+            return Ok(false);
+        }
+        self.begin_commit();
+        // In place it has ended already.
+        self.pick_up()?;
+        Ok(true)
+    }
+
+    fn due(&self) -> bool {
+        let bodies = &self.generation.bodies;
+        if self.dirty_bytes() >= self.options.commit_bytes
+            || bodies.held_bytes() >= self.options.body_bytes
+        {
+            return true;
+        }
+        let waited = self.options.clock.monotonic_us().saturating_sub(self.last_commit_us);
+        let interval = u64::try_from(self.options.commit_interval.as_micros()).unwrap_or(u64::MAX);
+        waited >= interval && (self.changed() || bodies.has_sparse() || self.has_rubbish())
+    }
+
+    fn changed(&self) -> bool {
+        self.mark_dirty || !self.dirty.is_empty() || self.generation.bodies.waiting_bytes() > 0
+    }
+
+    fn has_rubbish(&self) -> bool {
+        self.generation.bodies.has_deletable()
+            || self.retired.iter().any(|(_, pin)| Arc::strong_count(pin) == 1)
+    }
+
+    /// Commits everything applied so far and waits until it is durable.
+    pub fn commit_now(&mut self) -> Result<(), StoreError> {
+        self.finish_running()?;
+        if self.changed() || self.has_rubbish() {
+            self.begin_commit();
+            self.finish_running()?;
+        }
+        Ok(())
+    }
+
+    fn begin_commit(&mut self) {
+        let mut batch = Batch::new();
+        if self.mark_dirty {
+            self.dirty.insert(RowKey::Counters);
+        }
+        let mut dirty: Vec<RowKey> = std::mem::take(&mut self.dirty).into_iter().collect();
+        self.dirty_cost = 0;
+        // In key order: the engine finds its pages warm, and a simulation repeats.
+        dirty.sort_unstable();
+        for key in dirty {
+            let value = self.state.row(&key).map(|row| codec::encode_row(&row));
+            batch.push((keys::row(&key), value));
+        }
+        let flush = self.generation.bodies.plan(&mut batch);
+        if self.mark_dirty {
+            batch.push((vec![keys::MARK_TAG], Some(codec::encode_mark(&self.mark))));
+        }
+        self.mark_dirty = false;
+        self.committing = Some(self.mark.clone());
+        self.last_commit_us = self.options.clock.monotonic_us();
+        let rubbish = self.take_rubbish();
+        self.writer.begin(Job {
+            tables: Arc::clone(&self.generation.tables),
+            files: self.generation.bodies.files(),
+            flush,
+            batch,
+            rubbish,
+        });
+    }
+
+    fn take_rubbish(&mut self) -> Vec<Rubbish> {
+        let files = self.generation.bodies.files();
+        let segments = self.generation.bodies.take_deletable().into_iter();
+        let mut rubbish: Vec<_> =
+            segments.map(|number| Rubbish::Segment(Arc::clone(&files), number)).collect();
+        for (path, pin) in std::mem::take(&mut self.retired) {
+            if Arc::strong_count(&pin) == 1 {
+                rubbish.push(Rubbish::Folder(Arc::clone(&self.disk), path));
+            } else {
+                self.retired.push((path, pin));
+            }
+        }
+        rubbish
+    }
+
+    fn pick_up(&mut self) -> Result<(), StoreError> {
+        let ended = self.writer.poll();
+        self.settle(ended)
+    }
+
+    fn finish_running(&mut self) -> Result<(), StoreError> {
+        let ended = self.writer.wait();
+        self.settle(ended)
+    }
+
+    fn settle(&mut self, ended: Option<Result<(), StoreError>>) -> Result<(), StoreError> {
+        match ended {
+            Some(Ok(())) => {
+                self.generation.bodies.committed();
+                if let Some(mark) = self.committing.take() {
+                    self.durable = mark.applied;
+                }
+            }
+            Some(Err(error)) => {
+                self.failed = Some(error.to_string());
+                return Err(error);
+            }
+            None => {}
+        }
+        match &self.failed {
+            Some(first) => Err(StoreError::Failed(first.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// A view of what the tables hold, pinned: it never changes, and what it needs stays.
+    pub fn view(&self) -> Result<SnapshotView, StoreError> {
+        let tables = self.generation.tables.snapshot()?;
+        let segments = bodies::lengths(&*tables)?;
+        let pins =
+            self.generation.bodies.pin_all(&segments).ok_or_else(|| StoreError::Damaged {
+                what: "the list of body segments".to_owned(),
+                why: "the tables name a segment that is not there".to_owned(),
+            })?;
+        SnapshotView::new(tables, self.generation.bodies.files(), pins)
+    }
+
+    /// Begins to take a snapshot, beside the tables that are in use. One at a time: another
+    /// call makes the writer before it useless.
+    pub fn begin_install(&mut self) -> Result<SnapshotWriter, StoreError> {
+        let number = self.next_generation;
+        let made = Generation::create(&self.disk, &self.dir, number, &self.options);
+        self.next_generation = number.saturating_add(1);
+        Ok(SnapshotWriter::new(made?))
+    }
+
+    /// Replaces everything by a finished snapshot, atomically and durably.
+    pub fn install(&mut self, ready: ReadySnapshot) -> Result<(), StoreError> {
+        self.finish_running()?;
+        let ReadySnapshot { generation, state, mark } = ready;
+        if let Err(error) = generation.make_current(&self.disk, &self.dir) {
+            // Which of the two counts is not known now.
+            self.failed = Some(error.to_string());
+            return Err(error);
+        }
+        let old = std::mem::replace(&mut self.generation, generation);
+        self.retired.push((old.dir, old.pin));
+        self.state = state;
+        self.dirty.clear();
+        self.dirty_cost = 0;
+        self.durable = mark.applied;
+        self.mark = mark;
+        self.mark_dirty = false;
+        self.committing = None;
+        Ok(())
+    }
+}

@@ -1,0 +1,29 @@
+//! What can go wrong between the state and its tables.
+
+use std::io;
+
+use crate::storage::codec::CodecError;
+use crate::storage::tables::TablesError;
+
+/// An error of the store. After one of a commit the store refuses all further commits.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    #[error("a row of the tables is not readable")]
+    Codec(#[from] CodecError),
+    #[error("{path} could not be {doing}")]
+    Io { doing: &'static str, path: String, source: io::Error },
+    #[error("{what} is damaged: {why}")]
+    Damaged { what: String, why: String },
+    #[error("the state cannot be rebuilt from its rows")]
+    Load { source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("nothing is committed to the tables yet, so there is nothing to view")]
+    Empty,
+    #[error("the snapshot is refused: {0}")]
+    Snapshot(String),
+    #[error("the thread that writes the tables could not be started")]
+    Thread(#[source] io::Error),
+    #[error("the tables are not written any more since a commit failed: {0}")]
+    Failed(String),
+}
