@@ -43,8 +43,7 @@ pub struct Send {
     #[arg(long, env = "ZONEQ_SEND_LINES", value_parser = FalseyValueParser::new())]
     lines: bool,
     /// A header as NAME=VALUE; may be given more than once
-    #[arg(long, env = "ZONEQ_SEND_HEADER", value_name = "NAME=VALUE", value_parser = parse_pair,
-          value_delimiter = ',')]
+    #[arg(long, env = "ZONEQ_SEND_HEADER", value_name = "NAME=VALUE", value_parser = parse_pair)]
     header: Vec<(String, String)>,
     /// Not visible before this has passed; at most 7d
     #[arg(long, env = "ZONEQ_SEND_DELAY", value_parser = parse_span)]
@@ -128,8 +127,7 @@ pub struct Update {
     #[arg(long, env = "ZONEQ_UPDATE_FILE")]
     file: Option<PathBuf>,
     /// The new headers as NAME=VALUE; those not given are removed
-    #[arg(long, env = "ZONEQ_UPDATE_HEADER", value_name = "NAME=VALUE", value_parser = parse_pair,
-          value_delimiter = ',')]
+    #[arg(long, env = "ZONEQ_UPDATE_HEADER", value_name = "NAME=VALUE", value_parser = parse_pair)]
     header: Vec<(String, String)>,
 }
 

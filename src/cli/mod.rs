@@ -152,11 +152,21 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit,
         Err(error) => {
             let exit = Exit::of(&error);
-            context.out.error(&error, exit);
+            // Who closed the pipe, as `head` does, has read enough.
+            if !is_closed_pipe(&error) {
+                context.out.error(&error, exit);
+            }
             exit
         }
     };
     ExitCode::from(exit.code())
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let cause = cause.downcast_ref::<std::io::Error>();
+        cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+    })
 }
 
 /// Prints what clap has to say: help and version are no error, a bad flag is usage.
@@ -334,6 +344,14 @@ mod tests {
         assert!(cli.global.json);
         assert_eq!(cli.global.endpoint, ["http://a:1", "http://b:2"]);
         assert_eq!(cli.global.deadline, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn a_header_may_hold_commas_and_may_be_given_again() {
+        let line = "zoneq send q body --header note=a,b --header kind=book";
+        let Verb::Send(_) = parse(line).expect("good flags").verb else { panic!("it is a send") };
+        assert!(parse("zoneq send q --header nothing").is_err());
+        assert!(parse("zoneq send q body --file f").is_err(), "one source only");
     }
 
     #[test]

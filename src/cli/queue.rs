@@ -44,7 +44,7 @@ pub struct Create {
     queue: String,
     /// Metadata as NAME=VALUE; may be given more than once
     #[arg(long, env = "ZONEQ_QUEUE_CREATE_METADATA", value_name = "NAME=VALUE",
-          value_parser = parse_pair, value_delimiter = ',')]
+          value_parser = parse_pair)]
     metadata: Vec<(String, String)>,
     /// Lifetime of messages that name none, or `never` [default: 7d]
     #[arg(long, env = "ZONEQ_QUEUE_CREATE_TTL", value_parser = parse_ttl)]

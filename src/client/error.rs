@@ -208,10 +208,13 @@ fn of_bare_status(status: &Status, retry_after: Option<Duration>) -> Failure {
         let verdict = Verdict::NotApplied { message, retry_after };
         return Failure { verdict, alive: false, elsewhere: true };
     }
-    let alive = !matches!(
-        status.code(),
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
-    );
+    // A status with a source was made on this side, by a connection that broke.
+    let made_here = std::error::Error::source(status).is_some();
+    let alive = !made_here
+        && !matches!(
+            status.code(),
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
+        );
     let verdict = judge_code(status.code(), message, retry_after);
     Failure { verdict, alive, elsewhere: !alive }
 }

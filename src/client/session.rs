@@ -39,6 +39,10 @@ pub(super) struct Place {
     lowest: u64,
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "ids must differ between processes; a seed would repeat them"
+)]
 fn new_client_id() -> Bytes {
     Bytes::copy_from_slice(&rand::random::<[u8; 16]>())
 }
