@@ -7,6 +7,14 @@
 //! Refused: bytes that are no message, a message that lacks what a command needs, a command of
 //! a newer version. Nothing here checks limits: that is `apply`'s.
 
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "these bytes came from a disk or a peer: no content of theirs may end the process"
+)]
+
 mod entry;
 mod rows;
 

@@ -5,6 +5,14 @@
 //! another kind. Replicated rows have tags in [`REPLICATED`] and make up a snapshot; the
 //! others are this node's own bookkeeping.
 
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "these bytes came from a disk or a peer: no content of theirs may end the process"
+)]
+
 use std::ops::Range;
 
 use crate::queue::ids::{Number, QueueId};

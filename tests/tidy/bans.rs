@@ -80,6 +80,43 @@ fn silent_files(sources: &[Source]) -> Vec<String> {
     sources.iter().filter(silent).map(finding).collect()
 }
 
+/// The modules that read what came from outside, if they are there: each begins by denying what
+/// could end the process. A deny at the top of a module holds for the modules inside it.
+const DECODERS: [&str; 6] = [
+    "src/api/mod.rs",
+    "src/consensus/transport.rs",
+    "src/consensus/transport/mod.rs",
+    "src/storage/codec.rs",
+    "src/storage/codec/mod.rs",
+    "src/storage/keys.rs",
+];
+
+fn trusting_decoders(sources: &[Source]) -> Vec<String> {
+    let lints = ["unwrap_used", "expect_used", "panic", "indexing_slicing"];
+    let mut findings = Vec::new();
+    for source in sources.iter().filter(|source| DECODERS.contains(&source.path.as_str())) {
+        let denied = source.code.find("#![deny(").map(|at| {
+            let end = source::matching(&source.code, at + "#![deny".len());
+            &source.code[at..end]
+        });
+        let missing = |lint: &&&str| !denied.is_some_and(|list| list.contains(**lint));
+        let missing: Vec<&&str> = lints.iter().filter(missing).collect();
+        if !missing.is_empty() {
+            findings.push(format!(
+                "{}:1: it reads what came from outside and does not deny clippy's {missing:?}: \
+                 add #![deny(clippy::...)] under its head",
+                source.path
+            ));
+        }
+    }
+    findings
+}
+
+#[test]
+fn decoders_deny_what_could_end_the_process() {
+    crate::report("modules that decode", &trusting_decoders(&source::all(&crate::root())));
+}
+
 #[test]
 fn nothing_that_ships_panics_or_is_unfinished() {
     let exemptions = Exemptions::of("call");
@@ -113,6 +150,7 @@ fn each_ban_can_fail() {
     assert_eq!(silent_files(&sources).len(), 1);
     let allow = "#[allow(dead_code)]\n#[allow(unused, reason = \"x\")]\n";
     assert_eq!(unexplained_allows(&[Source::parse("src/x.rs", allow)]).len(), 1);
+    assert_eq!(trusting_decoders(&[Source::parse("src/api/mod.rs", "//! x\n")]).len(), 1);
     let note = format!("// {}: later\n", "TODO");
     assert_eq!(orphan_notes(&[Source::parse("src/x.rs", &note)]).len(), 1);
 }
