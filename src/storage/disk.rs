@@ -32,6 +32,7 @@ pub enum OpenMode {
 
 /// One open file. Writes are durable after `sync_data` returned and, for a new file, after
 /// the folder that holds it was synced.
+#[allow(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
 pub trait DiskFile: Send + Sync + Debug {
     /// Fills `buf` from `offset`; an early end of the file is `UnexpectedEof`.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
