@@ -22,5 +22,6 @@ pub mod clock;
 )]
 pub mod proto;
 
+pub mod consensus;
 pub mod queue;
 pub mod storage;
