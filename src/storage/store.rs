@@ -101,6 +101,8 @@ pub struct Store {
     committing: Option<Mark>,
     durable: Option<Position>,
     last_commit_us: u64,
+    /// When the first change after that came.
+    changed_at_us: Option<u64>,
     /// Generations replaced by a snapshot, kept while a view reads them.
     retired: Vec<(PathBuf, Arc<()>)>,
     failed: Option<String>,
@@ -130,6 +132,7 @@ impl Store {
             mark_dirty: false,
             committing: None,
             last_commit_us: options.clock.monotonic_us(),
+            changed_at_us: None,
             retired: Vec::new(),
             failed: None,
             options,
@@ -149,6 +152,7 @@ impl Store {
     pub fn mark(&mut self, position: Position) {
         self.mark.applied = Some(position);
         self.mark_dirty = true;
+        self.changed_now();
     }
 
     /// A membership entry was passed; `membership` is consensus's and opaque here.
@@ -185,8 +189,16 @@ impl Store {
     pub fn reclaim(&mut self, max: usize) -> bool {
         let changes = self.state.reclaim(max);
         let found = !changes.rows.is_empty() || !changes.contents.is_empty();
-        self.note(changes);
+        if found {
+            self.note(changes);
+            self.changed_now();
+        }
         found
+    }
+
+    fn changed_now(&mut self) {
+        let clock = &self.options.clock;
+        self.changed_at_us.get_or_insert_with(|| clock.monotonic_us());
     }
 
     fn note(&mut self, changes: Changes) {
@@ -263,9 +275,11 @@ impl Store {
         {
             return true;
         }
-        let waited = self.options.clock.monotonic_us().saturating_sub(self.last_commit_us);
+        let now = self.options.clock.monotonic_us();
         let interval = u64::try_from(self.options.commit_interval.as_micros()).unwrap_or(u64::MAX);
-        waited >= interval && (self.changed() || bodies.has_sparse() || self.has_rubbish())
+        let waited = |since: u64| now.saturating_sub(since) >= interval;
+        self.changed_at_us.is_some_and(waited)
+            || (waited(self.last_commit_us) && (bodies.has_sparse() || self.has_rubbish()))
     }
 
     fn changed(&self) -> bool {
@@ -307,6 +321,7 @@ impl Store {
         self.mark_dirty = false;
         self.committing = Some(self.mark.clone());
         self.last_commit_us = self.options.clock.monotonic_us();
+        self.changed_at_us = None;
         let rubbish = self.take_rubbish();
         self.writer.begin(Job {
             tables: Arc::clone(&self.generation.tables),
@@ -400,7 +415,11 @@ impl Store {
         self.durable = mark.applied;
         self.mark = mark;
         self.mark_dirty = false;
+        self.changed_at_us = None;
         self.committing = None;
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,3 +159,6 @@ impl Iterator for Rows<'_> {
         self.page.next()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,8 @@
-//! Arbitrary entries, keys and rows for the tests of this room.
+//! Arbitrary entries, keys and rows for the tests of this room, random runs, and a disk that
+//! loses power.
+
+pub mod disk;
+pub mod run;
 
 use bytes::Bytes;
 use proptest::prelude::*;

@@ -1,0 +1,305 @@
+//! The store against a state and contents that know no disk.
+
+use std::path::Path;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::queue::command::{Command, Receive, StringMap};
+use crate::queue::ids::{MessageId, Receipt, Span as Time};
+use crate::queue::outcome::Reply;
+use crate::storage::tables::{Rows, Span};
+use crate::storage::testing::disk::PlugDisk;
+use crate::storage::testing::run::Run;
+
+fn options(engine: EngineKind) -> StoreOptions {
+    let mut options = StoreOptions::new(Arc::new(ManualClock::at(0)));
+    options.engine = engine;
+    options.bodies = BodyOptions { segment_bytes: 8 << 10, copy_bytes: 4 << 10 };
+    options
+}
+
+fn open(disk: &PlugDisk, engine: EngineKind) -> Store {
+    Store::open(Arc::new(disk.clone()), Path::new("/data"), options(engine)).unwrap()
+}
+
+fn assert_same(store: &Store, run: &Run) {
+    assert_eq!(store.state().digest(), run.state.digest());
+    assert_eq!(store.state().log_time(), run.state.log_time());
+    for (id, content) in &run.contents {
+        let found = store.content(ContentId(*id)).unwrap();
+        assert_eq!(found.as_ref(), Some(content), "content {id}");
+    }
+    let last = run.contents.keys().next_back().copied().unwrap_or(0) + 100;
+    for id in (0..last).filter(|id| !run.contents.contains_key(id)) {
+        assert!(store.find(ContentId(id)).is_none(), "content {id} is gone");
+    }
+}
+
+/// A folder of this test alone: tables in memory are shared by path.
+fn open_at(disk: &PlugDisk, path: &str, engine: EngineKind) -> Store {
+    Store::open(Arc::new(disk.clone()), Path::new(path), options(engine)).unwrap()
+}
+
+#[test]
+fn the_state_is_rebuilt_from_the_tables_after_every_entry() {
+    for (engine, path, entries) in
+        [(EngineKind::Memory, "/rebuild", 600), (EngineKind::Redb, "/data", 120)]
+    {
+        let disk = PlugDisk::default();
+        let mut run = Run::new(7);
+        let mut store = open_at(&disk, path, engine);
+        for _ in 0..entries {
+            let entry = run.entry();
+            store.apply(&entry);
+            if run.index % 5 == 0 {
+                run.reclaim(usize::MAX);
+                while store.reclaim(10) {}
+            }
+            store.commit_now().unwrap();
+            assert_eq!(store.durable(), Some(entry.position));
+            drop(store);
+            store = open_at(&disk, path, engine);
+            assert_eq!(store.applied(), Some(entry.position));
+            assert_same(&store, &run);
+        }
+    }
+}
+
+#[test]
+fn commits_of_many_entries_hold_exactly_the_last_of_them() {
+    let disk = PlugDisk::default();
+    let mut run = Run::new(11);
+    let mut store = open(&disk, EngineKind::Redb);
+    let mut committed = run.clone();
+    for round in 0..400 {
+        store.apply(&run.entry());
+        if round % 9 == 0 {
+            store.commit_now().unwrap();
+            committed = run.clone();
+        }
+        assert_same(&store, &run);
+        if round % 50 == 0 {
+            store = open(&disk, EngineKind::Redb);
+            assert_same(&store, &committed);
+            run = committed.clone();
+        }
+    }
+}
+
+fn entry_of(run: &mut Run, store: &mut Store, command: Command) -> Reply {
+    let entry = run.entry_of(vec![command]);
+    let mut applied = store.apply(&entry);
+    applied.outcomes.remove(0).unwrap()
+}
+
+fn send(run: &mut Run, store: &mut Store, count: usize) -> Vec<(MessageId, Receipt)> {
+    let command = run.send("work", count);
+    match entry_of(run, store, command) {
+        Reply::Sent(sent) => sent.into_iter().map(|sent| (sent.id, sent.receipt)).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn delete(run: &mut Run, store: &mut Store, items: Vec<(MessageId, Receipt)>) {
+    let command = Command::Delete { queue: "work".into(), items };
+    entry_of(run, store, command);
+}
+
+fn tags(store: &Store) -> Vec<u8> {
+    Rows::new(&*store.generation.tables, Span::tags(0..255)).map(|(key, _)| key[0]).collect()
+}
+
+#[test]
+fn a_message_sent_and_deleted_between_two_commits_is_never_written() {
+    let disk = PlugDisk::default();
+    let (mut run, mut store) = (Run::new(1), open(&disk, EngineKind::Redb));
+    entry_of(&mut run, &mut store, Run::create("work"));
+    store.commit_now().unwrap();
+    for _ in 0..20 {
+        let sent = send(&mut run, &mut store, 10);
+        delete(&mut run, &mut store, sent);
+    }
+    store.commit_now().unwrap();
+    assert_eq!(store.space(), (0, 0), "no body was written");
+    let few = [keys::MARK_TAG, keys::COUNTERS_TAG, keys::QUEUE_TAG, keys::SESSION_TAG];
+    let found = tags(&store);
+    assert!(found.iter().all(|tag| few.contains(tag)), "no message was written: {found:?}");
+    assert_same(&open(&disk, EngineKind::Redb), &run);
+}
+
+#[test]
+fn space_comes_back_when_messages_are_deleted() {
+    let disk = PlugDisk::default();
+    let (mut run, mut store) = (Run::new(2), open(&disk, EngineKind::Redb));
+    entry_of(&mut run, &mut store, Run::create("work"));
+    let mut sent = Vec::new();
+    for _ in 0..40 {
+        sent.extend(send(&mut run, &mut store, 10));
+        store.commit_now().unwrap();
+    }
+    let (live, full) = store.space();
+    assert!(full > 100_000 && live > 100_000, "{live} of {full}");
+    // One straggler in ten stays, spread over all segments.
+    let (stay, go): (Vec<_>, Vec<_>) = sent.into_iter().enumerate().partition(|(n, _)| n % 10 == 0);
+    for (_, item) in go {
+        delete(&mut run, &mut store, vec![item]);
+    }
+    for _ in 0..60 {
+        // Those that expired are not deleted, but removed by a pulse.
+        entry_of(&mut run, &mut store, Command::Pulse);
+        let item = send(&mut run, &mut store, 1);
+        delete(&mut run, &mut store, item);
+        store.commit_now().unwrap();
+    }
+    let (live, left) = store.space();
+    assert!(left < full / 4, "{left} of {full} bytes are left for {live}");
+    assert_same(&store, &run);
+    assert_same(&open(&disk, EngineKind::Redb), &run);
+    store = open(&disk, EngineKind::Redb);
+    for (_, item) in stay {
+        delete(&mut run, &mut store, vec![item]);
+    }
+    store.commit_now().unwrap();
+    store.commit_now().unwrap();
+    assert_eq!(store.space(), (0, 0));
+    let bodies = disk.list(&store.generation.dir.join("bodies")).unwrap();
+    assert_eq!(bodies, Vec::<std::path::PathBuf>::new(), "the files are deleted");
+}
+
+#[test]
+fn a_power_cut_at_any_step_loses_nothing_that_was_durable() {
+    for seed in 0..3 {
+        let mut died_at = 0;
+        loop {
+            let disk = PlugDisk::default();
+            disk.create_dir_all(Path::new("/data")).unwrap();
+            disk.sync_dir(Path::new("/")).unwrap();
+            disk.die_at(died_at);
+            // States by index: the one after opening is one of them.
+            let mut run = Run::new(seed);
+            let mut states = vec![run.clone()];
+            let mut done = 0;
+            let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+            let mut died = true;
+            if let Ok(mut store) =
+                Store::open(shared, Path::new("/data"), options(EngineKind::Redb))
+            {
+                died = false;
+                for round in 1..=30 {
+                    store.apply(&run.entry());
+                    states.push(run.clone());
+                    if round % 3 == 0 {
+                        if store.commit_now().is_err() {
+                            died = true;
+                            assert!(store.commit_now().is_err(), "a failed commit is final");
+                            break;
+                        }
+                        done = store.durable().unwrap().index as usize;
+                    }
+                }
+            }
+            let back = disk.after_power_cut(seed * 1000 + died_at);
+            let store = open(&back, EngineKind::Redb);
+            let found = store.applied().map_or(0, |position| position.index as usize);
+            assert!(found >= done, "cut at step {died_at}: {found}, and {done} was durable");
+            assert_same(&store, &states[found]);
+            if !died {
+                break;
+            }
+            died_at += 1;
+        }
+        assert!(died_at > 60, "the run had {died_at} steps");
+    }
+}
+
+#[test]
+fn commits_begin_by_bytes_or_by_time_and_too_much_must_wait() {
+    let clock = Arc::new(ManualClock::at(0));
+    let mut options = options(EngineKind::Memory);
+    options.clock = clock.clone();
+    options.commit_bytes = 100_000;
+    options.hold_bytes = 50_000;
+    let disk: Arc<dyn Disk> = Arc::new(PlugDisk::default());
+    let mut store = Store::open(disk, Path::new("/due"), options).unwrap();
+    let mut run = Run::new(3);
+    let commits = store.commits();
+    entry_of(&mut run, &mut store, Run::create("work"));
+    assert!(!store.commit_if_due().unwrap(), "nothing is due yet");
+    clock.advance(Duration::from_secs(5));
+    assert!(store.commit_if_due().unwrap(), "the interval has passed");
+    assert_eq!(store.durable(), store.applied());
+    assert!(commits.has_changed().unwrap());
+    clock.advance(Duration::from_secs(5));
+    assert!(!store.commit_if_due().unwrap(), "nothing has changed");
+    entry_of(&mut run, &mut store, Command::Pulse);
+    assert!(!store.commit_if_due().unwrap(), "what changed did not wait for long");
+    while store.dirty_bytes() < 100_000 {
+        assert!(!store.commit_if_due().unwrap());
+        send(&mut run, &mut store, 10);
+    }
+    assert!(!store.must_wait());
+    while !store.must_wait() {
+        send(&mut run, &mut store, 10);
+    }
+    assert!(store.commit_if_due().unwrap());
+    assert!(!store.must_wait());
+    assert_eq!(store.dirty_bytes(), 0);
+}
+
+#[test]
+fn a_membership_and_blank_entries_are_kept_with_the_position() {
+    let disk = PlugDisk::default();
+    let mut store = open(&disk, EngineKind::Redb);
+    let at = |index| Position { term: 2, node: 3, index };
+    store.set_membership(at(1), Bytes::from_static(b"three voters"));
+    store.mark(at(2));
+    store.commit_now().unwrap();
+    let store = open(&disk, EngineKind::Redb);
+    assert_eq!(store.applied(), Some(at(2)));
+    assert_eq!(store.membership(), Some((at(1), Bytes::from_static(b"three voters"))));
+}
+
+#[test]
+fn a_flipped_bit_in_a_body_is_found_when_it_is_read() {
+    let disk = PlugDisk::default();
+    let (mut run, mut store) = (Run::new(4), open(&disk, EngineKind::Redb));
+    entry_of(&mut run, &mut store, Run::create("work"));
+    send(&mut run, &mut store, 3);
+    store.commit_now().unwrap();
+    let bodies = disk.list(&store.generation.dir.join("bodies")).unwrap();
+    disk.flip_bit(&bodies[0], 30);
+    let broken = run.contents.keys().filter(|id| store.content(ContentId(**id)).is_err()).count();
+    assert_eq!(broken, 1);
+}
+
+#[test]
+fn a_damaged_pointer_is_refused_and_not_taken_for_a_new_store() {
+    let disk = PlugDisk::default();
+    let mut store = open(&disk, EngineKind::Redb);
+    store.mark(Position { term: 1, node: 1, index: 1 });
+    store.commit_now().unwrap();
+    drop(store);
+    disk.flip_bit(Path::new("/data/CURRENT"), 3);
+    let opened =
+        Store::open(Arc::new(disk), Path::new("/data"), options(EngineKind::Redb)).map(drop);
+    assert!(opened.unwrap_err().to_string().contains("damaged"));
+}
+
+#[test]
+fn a_received_message_keeps_its_content_across_commits() {
+    let disk = PlugDisk::default();
+    let (mut run, mut store) = (Run::new(5), open(&disk, EngineKind::Redb));
+    entry_of(&mut run, &mut store, Run::create("work"));
+    send(&mut run, &mut store, 5);
+    store.commit_now().unwrap();
+    let receive = Command::Receive(Receive {
+        queue: "work".into(),
+        max_messages: 5,
+        max_bytes: 1 << 20,
+        visibility: Some(Time::from_secs(1)),
+    });
+    entry_of(&mut run, &mut store, receive);
+    store.commit_now().unwrap();
+    assert_same(&open(&disk, EngineKind::Redb), &run);
+    assert!(run.contents.values().any(|content| content.headers != StringMap::new()));
+}
