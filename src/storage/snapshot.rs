@@ -126,3 +126,6 @@ impl SnapshotView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,6 +54,9 @@ impl Generation {
         options: &StoreOptions,
     ) -> Result<Generation, StoreError> {
         disk.create_dir_all(dir).map_err(failed("made", dir))?;
+        if let Some(parent) = dir.parent() {
+            disk.sync_dir(parent).map_err(failed("synced", parent))?;
+        }
         let current = read_pointer(disk, dir)?;
         let number = current.unwrap_or(1);
         let keep = current.map(|number| folder(dir, number));

@@ -172,8 +172,6 @@ fn a_power_cut_at_any_step_loses_nothing_that_was_durable() {
         let mut died_at = 0;
         loop {
             let disk = PlugDisk::default();
-            disk.create_dir_all(Path::new("/data")).unwrap();
-            disk.sync_dir(Path::new("/")).unwrap();
             disk.die_at(died_at);
             // States by index: the one after opening is one of them.
             let mut run = Run::new(seed);

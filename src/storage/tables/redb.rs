@@ -46,7 +46,7 @@ impl StorageBackend for DiskBackend {
 /// Tables in one redb file.
 #[derive(Debug)]
 pub struct RedbTables {
-    database: Database,
+    database: Arc<Database>,
 }
 
 impl RedbTables {
@@ -65,17 +65,19 @@ impl RedbTables {
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(DiskBackend(file))
             .map_err(|e| failed(e.into()))?;
-        Ok(RedbTables { database })
+        Ok(RedbTables { database: Arc::new(database) })
     }
 
     fn begin(&self) -> Result<RedbView, TablesError> {
         let read = self.database.begin_read().map_err(|e| TablesError::engine("read", e))?;
-        Ok(RedbView { read })
+        Ok(RedbView { read, _database: Arc::clone(&self.database) })
     }
 }
 
 struct RedbView {
     read: ReadTransaction,
+    /// A transaction is closed with its database, and a view outlives the store's use of it.
+    _database: Arc<Database>,
 }
 
 impl std::fmt::Debug for RedbView {

@@ -38,7 +38,6 @@ fn gone() -> io::Error {
 }
 
 impl PlugDisk {
-
     /// The `step`th step from now does not happen, nor anything after it.
     pub fn die_at(&self, step: u64) {
         let mut inner = self.lock();

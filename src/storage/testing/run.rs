@@ -73,6 +73,11 @@ impl Run {
         entry
     }
 
+    /// The position of the last entry.
+    pub fn state_position(&self) -> Position {
+        Position { term: 1, node: 1, index: self.index }
+    }
+
     fn learn(&mut self, reply: Option<Reply>, command: &Command) {
         match (reply, command) {
             (Some(Reply::Sent(sent)), Command::Send { queue, .. }) => {
