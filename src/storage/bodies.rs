@@ -434,3 +434,39 @@ pub fn lengths(tables: &dyn TablesRead) -> Result<Vec<(u32, u64)>, StoreError> {
     rows.result()?;
     Ok(lengths)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::tables::EngineKind;
+    use crate::storage::testing::disk::PlugDisk;
+
+    #[test]
+    fn a_million_places_are_read_at_open_in_well_under_two_seconds() {
+        let disk: Arc<dyn Disk> = Arc::new(PlugDisk::default());
+        let dir = PathBuf::from("/million");
+        disk.create_dir_all(&dir).unwrap();
+        let tables = EngineKind::Redb.open(&disk, &dir).unwrap();
+        let open = || {
+            let options = BodyOptions::default();
+            Bodies::open(&disk, dir.join("bodies"), &*tables, options, Arc::default()).unwrap()
+        };
+        let mut bodies = open();
+        for id in 0..1_000_000u64 {
+            bodies.put(ContentId(id * 2), Content::default());
+            if id % 100_000 == 99_999 {
+                let mut batch = Batch::new();
+                let flush = bodies.plan(&mut batch);
+                bodies.files().write(&flush).unwrap();
+                tables.commit(&batch).unwrap();
+                bodies.committed();
+            }
+        }
+        let start = tokio::time::Instant::now();
+        let again = open();
+        let took = start.elapsed();
+        assert!(took.as_millis() < 1_500, "{took:?}");
+        assert_eq!(again.space(), bodies.space());
+        assert!(again.find(ContentId(1_999_998)).is_some());
+    }
+}

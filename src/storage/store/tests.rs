@@ -301,3 +301,38 @@ fn a_received_message_keeps_its_content_across_commits() {
     assert_same(&open(&disk, EngineKind::Redb), &run);
     assert!(run.contents.values().any(|content| content.headers != StringMap::new()));
 }
+
+#[test]
+fn applying_and_reading_go_on_while_a_thread_commits() {
+    let disk = PlugDisk::with_threads();
+    let mut options = options(EngineKind::Redb);
+    options.commit_bytes = 2_000;
+    let open = || Store::open(Arc::new(disk.clone()), Path::new("/data"), options.clone()).unwrap();
+    let (mut run, mut store) = (Run::new(6), open());
+    let mut overlapped = 0;
+    for _ in 0..600 {
+        overlapped += usize::from(store.writer.busy());
+        store.apply(&run.entry());
+        store.commit_if_due().unwrap();
+        assert_same(&store, &run);
+    }
+    assert!(overlapped > 10, "only {overlapped} entries came while a commit ran");
+    store.commit_now().unwrap();
+    assert_eq!(store.durable(), store.applied());
+    drop(store);
+    assert_same(&open(), &run);
+}
+
+#[test]
+fn a_failed_commit_on_the_thread_is_reported_and_final() {
+    let disk = PlugDisk::with_threads();
+    let (mut run, mut store) = (Run::new(6), open(&disk, EngineKind::Redb));
+    store.apply(&run.entry());
+    store.commit_now().unwrap();
+    let durable = store.durable();
+    disk.die_at(1);
+    store.apply(&run.entry());
+    assert!(store.commit_now().is_err());
+    assert!(matches!(store.commit_if_due(), Err(StoreError::Failed(_))));
+    assert_eq!(store.durable(), durable);
+}

@@ -31,13 +31,21 @@ struct Inner {
 
 /// Everything that a file system does for a store, and a plug to pull.
 #[derive(Clone, Debug, Default)]
-pub struct PlugDisk(Arc<Mutex<Inner>>);
+pub struct PlugDisk {
+    inner: Arc<Mutex<Inner>>,
+    threads: bool,
+}
 
 fn gone() -> io::Error {
     io::Error::other("the power is off")
 }
 
 impl PlugDisk {
+    /// One that lets commits run on a thread.
+    pub fn with_threads() -> PlugDisk {
+        PlugDisk { threads: true, ..PlugDisk::default() }
+    }
+
     /// The `step`th step from now does not happen, nor anything after it.
     pub fn die_at(&self, step: u64) {
         let mut inner = self.lock();
@@ -75,7 +83,7 @@ impl PlugDisk {
         }
         let durable_names = names.clone();
         let inner = Inner { nodes, names, durable_names, steps: 0, dies_at: None };
-        PlugDisk(Arc::new(Mutex::new(inner)))
+        PlugDisk { inner: Arc::new(Mutex::new(inner)), threads: self.threads }
     }
 
     /// Length of all files.
@@ -92,7 +100,7 @@ impl PlugDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap()
+        self.inner.lock().unwrap()
     }
 
     fn step(&self) -> io::Result<MutexGuard<'_, Inner>> {
@@ -250,7 +258,7 @@ impl Disk for PlugDisk {
     }
 
     fn flush_mode(&self) -> FlushMode {
-        FlushMode::Inline
+        if self.threads { FlushMode::Threads } else { FlushMode::Inline }
     }
 
     fn sync_delay(&self) -> Duration {
