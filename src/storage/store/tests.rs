@@ -51,7 +51,7 @@ fn the_state_is_rebuilt_from_the_tables_after_every_entry() {
         for _ in 0..entries {
             let entry = run.entry();
             store.apply(&entry);
-            if run.index % 5 == 0 {
+            if run.index.is_multiple_of(5) {
                 run.reclaim(usize::MAX);
                 while store.reclaim(10) {}
             }

@@ -56,7 +56,7 @@ impl Run {
                 sequence: self.sequence,
                 lowest_unanswered: self.sequence.saturating_sub(9),
             };
-            let session = (self.sequence % 2 == 0).then_some(tag);
+            let session = self.sequence.is_multiple_of(2).then_some(tag);
             Envelope { session, account: "default".into(), command }
         });
         let entry = Entry {
