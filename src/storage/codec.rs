@@ -17,10 +17,11 @@
 
 mod entry;
 mod rows;
+mod snapshot;
 
-pub use entry::{decode_entry, encode_entry};
+pub use entry::{decode_entry, decode_headers, encode_entry, headers_len, put_headers};
 pub use rows::{decode_mark, decode_row, encode_mark, encode_row};
-pub(super) use rows::{mark_from, mark_to};
+pub use snapshot::{Part, decode_part, encode_part};
 
 use bytes::Bytes;
 
@@ -96,18 +97,18 @@ fn settings_from(settings: pb::Settings) -> Settings {
     }
 }
 
-pub(super) fn content_to(content: &Content) -> pb::Content {
+fn content_to(content: &Content) -> pb::Content {
     pb::Content { body: content.body.clone(), headers: content.headers.clone() }
 }
 
-pub(super) fn content_from(content: pb::Content) -> Content {
+fn content_from(content: pb::Content) -> Content {
     Content { body: content.body, headers: content.headers }
 }
 
-pub(super) fn position_to(position: Position) -> pb::Position {
+fn position_to(position: Position) -> pb::Position {
     pb::Position { term: position.term, node: position.node, index: position.index }
 }
 
-pub(super) fn position_from(position: pb::Position) -> Position {
+fn position_from(position: pb::Position) -> Position {
     Position { term: position.term, node: position.node, index: position.index }
 }

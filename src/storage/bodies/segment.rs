@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{BufMut, Bytes};
-use prost::Message as _;
 
 use super::directory::Place;
-use crate::proto::log::v1 as pb;
 use crate::queue::command::Content;
 use crate::queue::ids::ContentId;
+use crate::storage::codec;
 use crate::storage::disk::{Disk, DiskFile, OpenMode};
 use crate::storage::store::StoreError;
 
@@ -30,23 +29,18 @@ const WRITE_BYTES: usize = 1 << 20;
 /// How long the record of a content is.
 #[must_use]
 pub fn record_len(content: &Content) -> usize {
-    HEAD + content.body.len() + headers_to(content).encoded_len()
-}
-
-fn headers_to(content: &Content) -> pb::Content {
-    pb::Content { body: Bytes::new(), headers: content.headers.clone() }
+    HEAD + content.body.len() + codec::headers_len(&content.headers)
 }
 
 fn encode_record(id: ContentId, content: &Content, out: &mut Vec<u8>) {
-    let headers = headers_to(content);
     let start = out.len();
     out.put_u32_le(0);
     out.put_u32_le(content.body.len() as u32);
-    out.put_u32_le(headers.encoded_len() as u32);
+    out.put_u32_le(codec::headers_len(&content.headers) as u32);
     out.put_u64_le(id.0);
     out.put_u32_le(FORMAT.into());
     out.put_slice(&content.body);
-    headers.encode_raw(out);
+    codec::put_headers(&content.headers, out);
     let crc = out.get(start + 4..).map_or(0, crc32c::crc32c);
     if let Some(head) = out.get_mut(start..start + 4) {
         head.copy_from_slice(&crc.to_le_bytes());
@@ -74,9 +68,8 @@ fn decode_record(id: ContentId, record: &Bytes) -> Result<Content, &'static str>
     if record.len() != HEAD + body + headers {
         return Err("its lengths do not add up");
     }
-    let headers = pb::Content::decode(record.slice(HEAD + body..))
-        .map_err(|_| "its headers are not readable")?
-        .headers;
+    let headers = codec::decode_headers(record.slice(HEAD + body..))
+        .map_err(|_| "its headers are not readable")?;
     Ok(Content { body: record.slice(HEAD..HEAD + body), headers })
 }
 

@@ -12,7 +12,8 @@ use super::{
 use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::envelope::Command as Wire;
 use crate::queue::command::{
-    Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag, TimeToLive, Update,
+    Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag, StringMap, TimeToLive,
+    Update,
 };
 use crate::queue::ids::{Epoch, LogTime, Position, Span};
 
@@ -105,8 +106,28 @@ impl<'a> Part<'a> {
 }
 
 fn content_len(content: &Content) -> usize {
-    field_bytes_len(1, content.body.len())
-        + content.headers.iter().map(|(k, v)| nested_len(2, header_len(k, v))).sum::<usize>()
+    field_bytes_len(1, content.body.len()) + headers_len(&content.headers)
+}
+
+/// How long headers are as [`put_headers`] writes them.
+#[must_use]
+pub fn headers_len(headers: &StringMap) -> usize {
+    headers.iter().map(|(key, value)| nested_len(2, header_len(key, value))).sum()
+}
+
+/// Writes headers as a `Content` without its body.
+pub fn put_headers(headers: &StringMap, out: &mut impl BufMut) {
+    for (key, value) in headers {
+        put_head(2, header_len(key, value), out);
+        put_bytes(1, key.as_bytes(), out);
+        put_bytes(2, value.as_bytes(), out);
+    }
+}
+
+/// Reads what [`put_headers`] wrote.
+pub fn decode_headers(bytes: Bytes) -> Result<StringMap, CodecError> {
+    let content = pb::Content::decode(bytes);
+    Ok(content.map_err(|source| CodecError::Proto { what: "headers", source })?.headers)
 }
 
 fn header_len(key: &str, value: &str) -> usize {
@@ -124,11 +145,7 @@ fn message_len(message: &NewMessage, content: usize) -> usize {
 fn put_message(message: &NewMessage, content_len: usize, out: &mut BytesMut) {
     put_head(1, content_len, out);
     put_bytes(1, &message.content.body, out);
-    for (key, value) in &message.content.headers {
-        put_head(2, header_len(key, value), out);
-        put_bytes(1, key.as_bytes(), out);
-        put_bytes(2, value.as_bytes(), out);
-    }
+    put_headers(&message.content.headers, out);
     let (ttl, ttl_us) = ttl_to(message.ttl);
     put_uint(2, message.delay.0, out);
     put_uint(3, ttl as u64, out);
@@ -156,12 +173,12 @@ fn put_uint(tag: u32, value: u64, out: &mut BytesMut) {
     }
 }
 
-fn put_head(tag: u32, len: usize, out: &mut BytesMut) {
+fn put_head(tag: u32, len: usize, out: &mut impl BufMut) {
     encode_key(tag, WireType::LengthDelimited, out);
     encode_varint(len as u64, out);
 }
 
-fn put_bytes(tag: u32, bytes: &[u8], out: &mut BytesMut) {
+fn put_bytes(tag: u32, bytes: &[u8], out: &mut impl BufMut) {
     if !bytes.is_empty() {
         put_head(tag, bytes.len(), out);
         out.put_slice(bytes);
@@ -354,7 +371,6 @@ fn encode_with_prost(entry: &Entry) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::command::StringMap;
     use crate::storage::testing::entry;
     use proptest::prelude::*;
 

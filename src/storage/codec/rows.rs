@@ -56,7 +56,7 @@ pub fn decode_mark(value: &[u8]) -> Result<Mark, CodecError> {
     Ok(mark_from(read("the mark row", value)?))
 }
 
-pub(in crate::storage) fn mark_to(mark: &Mark) -> pb::Mark {
+pub(super) fn mark_to(mark: &Mark) -> pb::Mark {
     let membership = mark.membership.as_ref();
     pb::Mark {
         applied: mark.applied.map(position_to),
@@ -65,7 +65,7 @@ pub(in crate::storage) fn mark_to(mark: &Mark) -> pb::Mark {
     }
 }
 
-pub(in crate::storage) fn mark_from(mark: pb::Mark) -> Mark {
+pub(super) fn mark_from(mark: pb::Mark) -> Mark {
     Mark {
         applied: mark.applied.map(position_from),
         membership: mark.membership_at.map(|at| (position_from(at), mark.membership)),

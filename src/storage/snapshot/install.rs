@@ -1,14 +1,11 @@
 //! Takes a snapshot's stream into a generation of its own, beside the one in use.
 
 use bytes::{Buf as _, BytesMut};
-use prost::Message as _;
 
 use super::{Chunk, FORMAT};
-use crate::proto::log::v1 as pb;
-use crate::proto::log::v1::snapshot_part::Part;
 use crate::queue::State;
-use crate::queue::ids::{ContentId, Digest, Position};
-use crate::storage::codec::{self, CodecError, Mark, content_from, mark_from};
+use crate::queue::ids::{Digest, Position};
+use crate::storage::codec::{self, Mark, Part, decode_part};
 use crate::storage::keys;
 use crate::storage::store::{Generation, StoreError, decode};
 use crate::storage::tables::Batch;
@@ -109,36 +106,37 @@ impl SnapshotWriter {
         }
         self.buffer.advance(4);
         let bytes = self.buffer.split_to(len).freeze();
-        let part = pb::SnapshotPart::decode(bytes)
-            .map_err(|source| CodecError::Proto { what: "a part of a snapshot", source })?;
-        match part.part {
-            Some(part) => Ok(Some(part)),
-            None => refused("a part is of no known kind"),
-        }
+        Ok(Some(decode_part(bytes)?))
     }
 
     fn take(&mut self, part: Part) -> Result<(), StoreError> {
-        if self.ended || self.header.is_none() != matches!(part, Part::Header(_)) {
+        if self.ended || self.header.is_none() != matches!(part, Part::Header { .. }) {
             return refused("its parts are out of order");
         }
         match part {
-            Part::Header(header) => self.take_header(header)?,
-            Part::Row(row) => {
-                decode(&row.key, &row.value)?;
-                self.rows += 1;
-                self.batch_bytes += row.key.len() + row.value.len();
-                self.batch.push((row.key.into(), Some(row.value.into())));
-            }
-            Part::Content(stored) => {
-                let Some(content) = stored.content else { return refused("a content is empty") };
-                self.contents += 1;
-                self.generation.bodies.put(ContentId(stored.id), content_from(content));
-            }
-            Part::End(end) => {
-                if (end.rows, end.contents) != (self.rows, self.contents) {
+            Part::Header { format, mark, digest } => {
+                if format != FORMAT {
                     return refused(format!(
-                        "it has {} rows and {} contents, and should have {} and {}",
-                        self.rows, self.contents, end.rows, end.contents
+                        "its format is {format}, and this version knows {FORMAT}"
+                    ));
+                }
+                self.header = Some((mark, digest));
+            }
+            Part::Row { key, value } => {
+                decode(&key, &value)?;
+                self.rows += 1;
+                self.batch_bytes += key.len() + value.len();
+                self.batch.push((key.into(), Some(value.into())));
+            }
+            Part::Content { id, content } => {
+                self.contents += 1;
+                self.generation.bodies.put(id, content);
+            }
+            Part::End { rows, contents } => {
+                if (rows, contents) != (self.rows, self.contents) {
+                    return refused(format!(
+                        "it has {} rows and {} contents, and should have {rows} and {contents}",
+                        self.rows, self.contents
                     ));
                 }
                 self.ended = true;
@@ -147,20 +145,6 @@ impl SnapshotWriter {
         if self.batch_bytes + self.generation.bodies.held_bytes() >= COMMIT_BYTES {
             self.commit()?;
         }
-        Ok(())
-    }
-
-    fn take_header(&mut self, header: pb::SnapshotHeader) -> Result<(), StoreError> {
-        if header.format != FORMAT {
-            return refused(format!(
-                "its format is {}, and this version knows {FORMAT}",
-                header.format
-            ));
-        }
-        let (Some(mark), Ok(digest)) = (header.mark, header.digest.as_ref().try_into()) else {
-            return refused("its header lacks position or digest");
-        };
-        self.header = Some((mark_from(mark), Digest(u128::from_be_bytes(digest))));
         Ok(())
     }
 

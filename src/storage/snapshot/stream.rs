@@ -1,14 +1,11 @@
 //! Reads a view as a stream of chunks, a page of rows at a time.
 
-use bytes::{Bytes, BytesMut};
-use prost::Message as _;
+use bytes::BytesMut;
 
 use super::{CHUNK_BYTES, Chunk, FORMAT, SnapshotView};
-use crate::proto::log::v1 as pb;
-use crate::proto::log::v1::snapshot_part::Part;
 use crate::queue::ids::ContentId;
 use crate::storage::bodies::{Group, Place};
-use crate::storage::codec::{CodecError, content_to, mark_to};
+use crate::storage::codec::{CodecError, Part, encode_part};
 use crate::storage::keys;
 use crate::storage::store::StoreError;
 use crate::storage::tables::{Page, Span};
@@ -80,17 +77,13 @@ impl SnapshotReader {
         if let Some((id, place)) = self.places.pop() {
             let content = self.view.files.read(id, place)?;
             self.contents += 1;
-            let content = Some(content_to(&content));
-            self.add(Part::Content(pb::StoredContent { id: id.0, content }));
+            self.add(Part::Content { id, content });
             return Ok(());
         }
         match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Header => {
-                self.add(Part::Header(pb::SnapshotHeader {
-                    format: FORMAT,
-                    mark: Some(mark_to(&self.view.mark)),
-                    digest: Bytes::copy_from_slice(&self.view.digest.0.to_be_bytes()),
-                }));
+                let (mark, digest) = (self.view.mark.clone(), self.view.digest);
+                self.add(Part::Header { format: FORMAT, mark, digest });
                 self.phase = Phase::Rows(Span::tags(keys::REPLICATED));
             }
             Phase::Rows(mut span) => {
@@ -101,7 +94,7 @@ impl SnapshotReader {
                 };
                 self.rows += page.len() as u64;
                 for (key, value) in page {
-                    self.add(Part::Row(pb::StoredRow { key: key.into(), value: value.into() }));
+                    self.add(Part::Row { key: key.into(), value: value.into() });
                 }
             }
             Phase::Contents(mut span) => {
@@ -113,7 +106,7 @@ impl SnapshotReader {
                 self.take_places(page)?;
             }
             Phase::End => {
-                self.add(Part::End(pb::SnapshotEnd { rows: self.rows, contents: self.contents }));
+                self.add(Part::End { rows: self.rows, contents: self.contents });
             }
             Phase::Done => {}
         }
@@ -142,10 +135,6 @@ impl SnapshotReader {
     }
 
     fn add(&mut self, part: Part) {
-        let part = pb::SnapshotPart { part: Some(part) };
-        let len = part.encoded_len();
-        self.buffer.reserve(4 + len);
-        self.buffer.extend_from_slice(&(len as u32).to_le_bytes());
-        part.encode_raw(&mut self.buffer);
+        encode_part(part, &mut self.buffer);
     }
 }
