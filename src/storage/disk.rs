@@ -2,6 +2,9 @@
 //! the tests. Everything is synchronous; who calls it decides what may block (see
 //! [`FlushMode`]).
 
+pub mod faulty;
+pub mod real;
+
 use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,6 +53,7 @@ pub trait DiskLock: Send + Sync + Debug {}
 
 pub trait Disk: Send + Sync + Debug + 'static {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+    /// Makes the folder and those above it, durably.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Full paths of the folder's files and folders, sorted.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;

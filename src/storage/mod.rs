@@ -3,9 +3,11 @@
 pub mod bodies;
 pub mod codec;
 pub mod disk;
+pub mod error;
 pub mod keys;
 pub mod snapshot;
 pub mod store;
 pub mod tables;
 #[cfg(test)]
 mod testing;
+pub mod vote;
