@@ -24,4 +24,5 @@ pub mod proto;
 
 pub mod consensus;
 pub mod queue;
+pub mod server;
 pub mod storage;
