@@ -139,9 +139,8 @@ fn main() {
     print("waiting message in memory", MANY, held as f64 / MANY as f64, "bytes_per_message");
 
     let rounds = 10_000;
-    let (receive, granted) = rig.time(rounds * 10, |rig| {
-        (0..rounds).flat_map(|_| rig.receive()).collect::<Vec<_>>()
-    });
+    let (receive, granted) =
+        rig.time(rounds * 10, |rig| (0..rounds).flat_map(|_| rig.receive()).collect::<Vec<_>>());
     print("receive, 10 a call", granted.len(), receive, "ns_per_message");
     let (delete, ()) = rig.time(granted.len(), |rig| {
         for items in granted.chunks(10) {
@@ -153,7 +152,8 @@ fn main() {
     for count in [FEW, MANY] {
         let mut rig = Rig::new();
         rig.fill(count);
-        let (clear, _) = rig.time(1, |rig| rig.apply(vec![Command::Clear { queue: "bench".into() }]));
+        let (clear, _) =
+            rig.time(1, |rig| rig.apply(vec![Command::Clear { queue: "bench".into() }]));
         print("clear", count, clear / 1_000.0, "us");
         let mut rig = Rig::new();
         rig.fill(count);

@@ -1,5 +1,8 @@
 //! The second floor: the Raft group. The only room that may name openraft.
 
+pub mod error;
 pub mod network;
+pub mod proposer;
 pub mod transport;
+pub mod types;
 pub mod zones;

@@ -1,0 +1,70 @@
+//! The three classes of trouble: a rejection, which is the same on every replica and goes to the
+//! client; *not now*, which says whether the write may have happened; and fatal, which stops
+//! this node.
+
+use std::time::Duration;
+
+use super::types::NodeId;
+use crate::queue::error::Rejection;
+
+/// Whether a write that got no answer may have been applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was never proposed, or was refused before it entered the log.
+    NotApplied,
+    /// It was proposed and not confirmed in time.
+    Unknown,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum GroupError {
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    #[error("{reason}")]
+    NotNow { reason: Reason, fate: Fate, retry_after: Duration, leader: Option<NodeId> },
+    #[error("this node has stopped: {0}")]
+    Fatal(String),
+}
+
+/// Why not now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    #[error("no leader is known; a majority of the zones may be out of reach")]
+    NoLeader,
+    #[error("this node does not lead")]
+    NotLeader,
+    #[error("the leader has lost touch with a majority of the zones")]
+    NoQuorum,
+    #[error("the node takes no more work at the moment: too many bytes are in flight")]
+    Overloaded,
+    #[error("the node is draining")]
+    Draining,
+    #[error("the deadline passed")]
+    Deadline,
+    #[error("leadership moved while the write was under way")]
+    LeaderChanged,
+    #[error("the disk is nearly full")]
+    DiskFull,
+}
+
+impl GroupError {
+    #[must_use]
+    pub fn not_applied(reason: Reason) -> GroupError {
+        GroupError::NotNow {
+            reason,
+            fate: Fate::NotApplied,
+            retry_after: Duration::from_millis(50),
+            leader: None,
+        }
+    }
+
+    #[must_use]
+    pub fn unknown(reason: Reason) -> GroupError {
+        GroupError::NotNow {
+            reason,
+            fate: Fate::Unknown,
+            retry_after: Duration::from_millis(50),
+            leader: None,
+        }
+    }
+}
