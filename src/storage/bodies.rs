@@ -441,6 +441,50 @@ mod tests {
     use crate::storage::tables::EngineKind;
     use crate::storage::testing::disk::PlugDisk;
 
+    fn content(n: u8) -> Content {
+        Content { body: vec![n; 500].into(), ..Content::default() }
+    }
+
+    #[test]
+    fn a_content_that_is_copied_forward_is_read_where_it_was_until_the_commit_is_durable() {
+        let disk: Arc<dyn Disk> = Arc::new(PlugDisk::default());
+        let dir = PathBuf::from("/copied");
+        disk.create_dir_all(&dir).unwrap();
+        let tables = EngineKind::Redb.open(&disk, &dir).unwrap();
+        let options = BodyOptions { segment_bytes: 10_000, copy_bytes: 1_100 };
+        let mut bodies =
+            Bodies::open(&disk, dir.join("bodies"), &*tables, options, Arc::default()).unwrap();
+        for n in 0..60u8 {
+            bodies.put(ContentId(n.into()), content(n));
+        }
+        let read = |bodies: &Bodies, n: u8| bodies.find(ContentId(n.into())).unwrap().read();
+        let commit = |bodies: &mut Bodies, then: &dyn Fn(&Bodies)| {
+            let mut batch = Batch::new();
+            let flush = bodies.plan(&mut batch);
+            then(bodies);
+            bodies.files().write(&flush).unwrap();
+            then(bodies);
+            tables.commit(&batch).unwrap();
+            bodies.committed();
+            then(bodies);
+            flush.steps.len()
+        };
+        assert_eq!(commit(&mut bodies, &|_| {}), 60);
+        let stay = [3, 7, 8];
+        for n in (0..19u8).filter(|n| !stay.contains(n)) {
+            bodies.remove(ContentId(n.into()));
+        }
+        let all_read = |bodies: &Bodies| {
+            for n in stay {
+                assert_eq!(read(bodies, n).unwrap(), content(n));
+            }
+        };
+        assert_eq!(commit(&mut bodies, &all_read), 2, "no more than the bound");
+        assert_eq!(commit(&mut bodies, &all_read), 1, "the rest");
+        assert_eq!(bodies.take_deletable(), [1], "the empty segment can go");
+        assert!(bodies.find(ContentId(4)).is_none());
+    }
+
     #[test]
     fn a_million_places_are_read_at_open_in_well_under_two_seconds() {
         let disk: Arc<dyn Disk> = Arc::new(PlugDisk::default());
