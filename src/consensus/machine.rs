@@ -1,0 +1,288 @@
+//! openraft's state machine over the store: applies entries in order and answers their clients
+//! straight from here.
+//!
+//! Laws: one writer; every entry moves the applied position, those without commands too; nothing
+//! is applied while the tables are too far behind. The tables *are* the snapshot: a snapshot is a
+//! pinned view at the position they hold durably, and nothing is copied to make one.
+
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use openraft::entry::EntryPayload;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use tokio::sync::watch;
+
+use super::error::GroupError;
+use super::proposer::Done;
+use super::types::{
+    Applied, Local, LogId, Proposal, Snapshot, SnapshotData, SnapshotMeta, StoredMembership,
+    TypeConfig, log_id, position,
+};
+use crate::queue::ids::{Epoch, LogTime, Position};
+use crate::queue::outcome::{Outcome, Reply as QueueReply};
+use crate::storage::bodies::Found;
+use crate::storage::codec;
+use crate::storage::disk::FlushMode;
+use crate::storage::snapshot::SnapshotView;
+use crate::storage::store::{Store, StoreError};
+
+/// How far this node has applied, and the T it reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AppliedMark {
+    pub position: Option<Position>,
+    pub log_time: LogTime,
+}
+
+/// The store as everybody on this node shares it: readers take it for a moment, the machine
+/// alone writes.
+#[derive(Clone, Debug)]
+pub struct SharedStore {
+    store: Arc<RwLock<Store>>,
+    applied: watch::Sender<AppliedMark>,
+    mode: FlushMode,
+}
+
+impl SharedStore {
+    #[must_use]
+    pub fn new(store: Store, mode: FlushMode) -> SharedStore {
+        let (applied, _) = watch::channel(mark_of(&store));
+        SharedStore { store: Arc::new(RwLock::new(store)), applied, mode }
+    }
+
+    /// The store to read, for a moment: never across an await.
+    pub fn read(&self) -> RwLockReadGuard<'_, Store> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Store> {
+        self.store.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves whenever an entry was applied.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<AppliedMark> {
+        self.applied.subscribe()
+    }
+
+    fn publish(&self) {
+        let mark = mark_of(&self.read());
+        self.applied.send_replace(mark);
+    }
+
+    /// Makes all that is applied durable in the tables.
+    ///
+    /// # Errors
+    /// A failed commit: the node must stop.
+    pub async fn commit(&self) -> Result<(), StoreError> {
+        match self.mode {
+            FlushMode::Inline => self.write().commit_now(),
+            FlushMode::Threads => {
+                let shared = self.clone();
+                tokio::task::spawn_blocking(move || shared.write().commit_now())
+                    .await
+                    .unwrap_or_else(|gone| Err(StoreError::Failed(gone.to_string())))
+            }
+        }
+    }
+
+    /// What is done now and then whether or not anything is applied: begins a commit that is
+    /// due, and frees rows of cleared queues, a bounded number.
+    pub fn keep_house(&self) -> Result<(), StoreError> {
+        /// Rows freed each time.
+        const ROWS: usize = 1_000;
+        let mut store = self.write();
+        store.reclaim(ROWS);
+        store.commit_if_due().map(|_| ())
+    }
+
+    /// Waits until the tables have caught up enough for another entry.
+    async fn until_writable(&self) -> Result<(), StoreError> {
+        loop {
+            let mut commits = self.read().commits();
+            commits.borrow_and_update();
+            {
+                let mut store = self.write();
+                store.commit_if_due()?;
+                if !store.must_wait() {
+                    return Ok(());
+                }
+            }
+            if commits.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn mark_of(store: &Store) -> AppliedMark {
+    AppliedMark { position: store.applied(), log_time: store.state().log_time() }
+}
+
+fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::other(error)
+}
+
+/// openraft's state machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    shared: SharedStore,
+}
+
+impl Machine {
+    #[must_use]
+    pub fn new(shared: SharedStore) -> Machine {
+        Machine { shared }
+    }
+
+    fn apply_commands(&self, id: &LogId, proposal: &Proposal) -> io::Result<()> {
+        let at = position(id);
+        let (entry, replies) = match proposal.take_local() {
+            Some(Local { mut entry, replies }) => {
+                entry.position = at;
+                (entry, replies)
+            }
+            None => {
+                let entry = codec::decode_entry(at, proposal.encoded.clone()).map_err(broken)?;
+                (entry, Vec::new())
+            }
+        };
+        let mut store = self.shared.write();
+        let applied = store.apply(&entry);
+        if replies.is_empty() {
+            return Ok(());
+        }
+        let answers: Vec<(Outcome, Vec<Option<Found>>)> = applied
+            .outcomes
+            .into_iter()
+            .map(|outcome| {
+                let found = contents_of(&store, &outcome);
+                (outcome, found)
+            })
+            .collect();
+        // Contents are read without the lock: a slow disk holds nobody up.
+        drop(store);
+        let about = (at, entry.epoch, applied.log_time);
+        for (reply, (outcome, found)) in replies.into_iter().zip(answers) {
+            // A caller that has gone away is no trouble.
+            let _ = reply.send(done(about, outcome, found));
+        }
+        Ok(())
+    }
+}
+
+fn contents_of(store: &Store, outcome: &Outcome) -> Vec<Option<Found>> {
+    match outcome {
+        Ok(QueueReply::Received { messages, .. }) => {
+            messages.iter().map(|granted| store.find(granted.content)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn done(
+    (position, epoch, log_time): (Position, Epoch, LogTime),
+    outcome: Outcome,
+    found: Vec<Option<Found>>,
+) -> Result<Done, GroupError> {
+    let mut contents = Vec::with_capacity(found.len());
+    for one in found {
+        let lost = || GroupError::Fatal("the body of a message is not in the store".into());
+        let content = one.ok_or_else(lost)?.read();
+        contents.push(content.map_err(|error| GroupError::Fatal(error.to_string()))?);
+    }
+    Ok(Done { outcome, position, epoch, log_time, contents })
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Machine;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let store = self.shared.read();
+        let membership = read_membership(store.membership())?;
+        Ok((store.applied().as_ref().map(log_id), membership))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            if self.shared.read().must_wait() {
+                self.shared.until_writable().await.map_err(broken)?;
+            }
+            match &entry.payload {
+                EntryPayload::Blank => self.shared.write().mark(position(&entry.log_id)),
+                EntryPayload::Normal(proposal) => self.apply_commands(&entry.log_id, proposal)?,
+                EntryPayload::Membership(membership) => {
+                    let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
+                    let bytes = serde_json::to_vec(&stored).map_err(broken)?;
+                    let at = position(&entry.log_id);
+                    self.shared.write().set_membership(at, Bytes::from(bytes));
+                }
+            }
+            self.shared.publish();
+            if let Some(responder) = responder {
+                responder.send(Applied {});
+            }
+        }
+        self.shared.write().commit_if_due().map_err(broken)?;
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Machine {
+        self.clone()
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let SnapshotData::Received(ready) = snapshot else {
+            return Err(io::Error::other("a snapshot of this node cannot be installed on it"));
+        };
+        self.shared.write().install(ready).map_err(broken)?;
+        self.shared.publish();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let view = {
+            let store = self.shared.read();
+            if store.durable().is_none() {
+                return Ok(None);
+            }
+            store.view().map_err(broken)?
+        };
+        snapshot_of(view).map(Some)
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Machine {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        self.shared.commit().await.map_err(broken)?;
+        let view = self.shared.read().view().map_err(broken)?;
+        snapshot_of(view)
+    }
+}
+
+fn read_membership(stored: Option<(Position, Bytes)>) -> io::Result<StoredMembership> {
+    stored.map_or_else(
+        || Ok(StoredMembership::default()),
+        |(_, bytes)| serde_json::from_slice(&bytes).map_err(broken),
+    )
+}
+
+fn snapshot_of(view: SnapshotView) -> io::Result<Snapshot> {
+    let meta = SnapshotMeta {
+        last_log_id: Some(log_id(&view.position())),
+        last_membership: read_membership(view.membership())?,
+    };
+    Ok(Snapshot { meta, snapshot: SnapshotData::View(view) })
+}
