@@ -1,11 +1,42 @@
 //! The one door by which commands, wall time and randomness enter the log.
+//!
+//! It takes whatever commands are waiting, at most 1,024 of them or 256 KiB, stamps them and
+//! proposes them as one entry. It never lingers: four entries may be in flight, and while they
+//! are, the next batch gathers. Bytes in flight are bounded; over the bound a command is refused
+//! before it is queued.
+//!
+//! A command is answered once: with its outcome from `apply`, with *not applied* when it was
+//! refused before it entered the log, and with *unknown* in every other case.
 
-use tokio::sync::oneshot;
+use std::sync::Arc;
 
-use super::error::GroupError;
-use crate::queue::command::Content;
+use openraft::Raft;
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::error::{GroupError, Reason};
+use super::log_clock::LogClock;
+use super::machine::Machine;
+use super::types::{Local, Proposal, TypeConfig, scoped};
+use crate::queue::command::{Command, Content, Entry, Envelope};
 use crate::queue::ids::{Epoch, LogTime, Position};
 use crate::queue::outcome::Outcome;
+use crate::storage::codec;
+
+/// Commands in one entry.
+const BATCH_COMMANDS: usize = 1_024;
+/// Bytes of commands after which an entry takes no more.
+const BATCH_BYTES: usize = 256 << 10;
+/// Entries proposed and not yet applied.
+const ENTRIES_IN_FLIGHT: usize = 4;
+/// Commands that wait for a batch.
+const WAITING: usize = 8_192;
+/// Bytes accepted and not yet answered, in units of [`UNIT`].
+const UNITS_IN_FLIGHT: usize = (32 << 20) / UNIT;
+const UNIT: usize = 256;
+
+pub type RaftHandle = Raft<TypeConfig, Machine>;
 
 /// What became of one command.
 #[derive(Clone, Debug)]
@@ -20,3 +51,158 @@ pub struct Done {
 
 /// Who waits for a command. Dropped without an answer, the fate is unknown.
 pub type Reply = oneshot::Sender<Result<Done, GroupError>>;
+
+struct Job {
+    envelope: Envelope,
+    size: usize,
+    reply: Reply,
+    /// Given back when the command was answered or given up.
+    units: OwnedSemaphorePermit,
+}
+
+/// What the proposer must know of leadership to stamp.
+pub struct Term {
+    pub leader: openraft::alias::CommittedLeaderIdOf<TypeConfig>,
+    pub epoch: Epoch,
+    pub clock: LogClock,
+}
+
+/// The queue before the proposer.
+#[derive(Clone, Debug)]
+pub struct Proposer {
+    jobs: mpsc::Sender<Job>,
+    units: Arc<Semaphore>,
+}
+
+/// About what a command takes in an entry.
+fn size_of(command: &Command) -> usize {
+    const BASE: usize = 64;
+    BASE + match command {
+        Command::Send { messages, .. } => {
+            messages.iter().map(|message| message.content.size() + BASE).sum()
+        }
+        Command::Update(update) => update.content.as_ref().map_or(0, Content::size),
+        Command::Delete { items, .. } => items.len() * 32,
+        _ => 0,
+    }
+}
+
+impl Proposer {
+    /// A queue and the loop that empties it; the loop ends when the queue is dropped.
+    pub fn new(
+        raft: RaftHandle,
+        terms: tokio::sync::watch::Receiver<Option<Arc<Term>>>,
+    ) -> (Proposer, impl Future<Output = ()>) {
+        let (jobs, waiting) = mpsc::channel(WAITING);
+        let units = Arc::new(Semaphore::new(UNITS_IN_FLIGHT));
+        let run = scoped(run(raft, terms, waiting));
+        (Proposer { jobs, units }, run)
+    }
+
+    /// Queues a command. What it resolves to is its answer; when the sender's end is gone, the
+    /// outcome is unknown.
+    ///
+    /// # Errors
+    /// `NotNow`, not applied, when too much is in flight.
+    pub fn submit(
+        &self,
+        envelope: Envelope,
+    ) -> Result<oneshot::Receiver<Result<Done, GroupError>>, GroupError> {
+        let size = size_of(&envelope.command);
+        let overloaded = || GroupError::not_applied(Reason::Overloaded);
+        let count = u32::try_from(size.div_ceil(UNIT)).map_err(|_| overloaded())?;
+        let units =
+            Arc::clone(&self.units).try_acquire_many_owned(count).map_err(|_| overloaded())?;
+        let (reply, answer) = oneshot::channel();
+        let job = Job { envelope, size, reply, units };
+        self.jobs.try_send(job).map_err(|_| overloaded())?;
+        Ok(answer)
+    }
+}
+
+async fn run(
+    raft: RaftHandle,
+    terms: tokio::sync::watch::Receiver<Option<Arc<Term>>>,
+    mut waiting: mpsc::Receiver<Job>,
+) {
+    let window = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT));
+    let mut jobs = Vec::new();
+    loop {
+        if jobs.is_empty() && waiting.recv_many(&mut jobs, BATCH_COMMANDS).await == 0 {
+            return;
+        }
+        let Ok(slot) = Arc::clone(&window).acquire_owned().await else { return };
+        // What came while the window was full joins this entry.
+        while jobs.len() < BATCH_COMMANDS {
+            let Ok(job) = waiting.try_recv() else { break };
+            jobs.push(job);
+        }
+        let rest = jobs.split_off(batch_len(&jobs));
+        let batch = std::mem::replace(&mut jobs, rest);
+        let term = terms.borrow().clone();
+        match term {
+            Some(term) => propose(&raft, &term, batch, slot).await,
+            None => refuse(batch.into_iter().map(|job| job.reply), Reason::NotLeader),
+        }
+    }
+}
+
+/// How many of the jobs fit in one entry: at least one.
+fn batch_len(jobs: &[Job]) -> usize {
+    let mut bytes = 0;
+    let fits = |job: &&Job| {
+        let fits = bytes < BATCH_BYTES;
+        bytes += job.size;
+        fits
+    };
+    jobs.iter().take(BATCH_COMMANDS).take_while(fits).count().max(1)
+}
+
+fn refuse(replies: impl Iterator<Item = Reply>, reason: Reason) {
+    for reply in replies {
+        let _ = reply.send(Err(GroupError::not_applied(reason)));
+    }
+}
+
+async fn propose(raft: &RaftHandle, term: &Term, batch: Vec<Job>, slot: OwnedSemaphorePermit) {
+    let mut commands = Vec::with_capacity(batch.len());
+    let mut replies = Vec::with_capacity(batch.len());
+    let mut units = Vec::with_capacity(batch.len());
+    for job in batch {
+        commands.push(job.envelope);
+        replies.push(job.reply);
+        units.push(job.units);
+    }
+    // The position is set when the entry is applied.
+    let position = Position::default();
+    let entry = Entry { position, stamp: term.clock.stamp(), epoch: term.epoch, commands };
+    let proposal = Proposal::local(codec::encode_entry(&entry), Local { entry, replies });
+    let kept = proposal.clone();
+    let (responder, answer) = ProgressResponder::complete_only();
+    let sent = raft.write(proposal).with_leader(term.leader).responder(responder).await;
+    if let Err(fatal) = sent {
+        fail(&kept, &GroupError::Fatal(fatal.to_string()));
+        return;
+    }
+    tokio::spawn(async move {
+        let error = match answer.await {
+            Ok(Ok(_)) => None,
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => {
+                Some(GroupError::not_applied(Reason::NoQuorum))
+            }
+            // The entry was in the log; another leader may have committed it.
+            Ok(Err(_)) | Err(_) => Some(GroupError::unknown(Reason::LeaderChanged)),
+        };
+        if let Some(error) = error {
+            fail(&kept, &error);
+        }
+        drop((slot, units));
+    });
+}
+
+/// Answers everybody of an entry that was not applied here.
+fn fail(proposal: &Proposal, error: &GroupError) {
+    for reply in proposal.take_local().into_iter().flat_map(|local| local.replies) {
+        let _ = reply.send(Err(error.clone()));
+    }
+}
