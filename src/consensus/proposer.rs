@@ -95,7 +95,8 @@ impl Proposer {
     ) -> (Proposer, impl Future<Output = ()>) {
         let (jobs, waiting) = mpsc::channel(WAITING);
         let units = Arc::new(Semaphore::new(UNITS_IN_FLIGHT));
-        let run = scoped(run(raft, terms, waiting));
+        // No random number is drawn when entries are proposed; openraft asks for a seed all the same.
+        let run = scoped(0, run(raft, terms, waiting));
         (Proposer { jobs, units }, run)
     }
 

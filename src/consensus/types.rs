@@ -3,13 +3,11 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use openraft::impls::TokioRuntime;
 use openraft_rt::deterministic_rng::DeterministicRng;
-use rand::RngCore as _;
 
 use super::proposer::Reply;
 use crate::queue::command::Entry as QueueEntry;
@@ -118,21 +116,10 @@ pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
-/// Where the seeds of tasks come from: the system, unless a simulation chose a start.
-static SEEDS: OnceLock<AtomicU64> = OnceLock::new();
-
-/// Makes every later choice of openraft in this process follow from `seed`. Says whether it
-/// could: it cannot once a seed was used.
-pub fn seed_process(seed: u64) -> bool {
-    SEEDS.set(AtomicU64::new(seed)).is_ok()
-}
-
-/// Runs a future where openraft may draw random numbers. Every task that calls openraft needs it.
-pub fn scoped<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    /// Odd, so that the sequence visits every number once (Weyl).
-    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-    let seeds = SEEDS.get_or_init(|| AtomicU64::new(rand::rng().next_u64()));
-    Runtime::scope(seeds.fetch_add(STEP, Ordering::Relaxed), future)
+/// Runs a future where openraft may draw random numbers. Every task that calls openraft needs
+/// it; the seed decides elections in a simulation and comes from the system elsewhere.
+pub fn scoped<F: Future>(seed: u64, future: F) -> impl Future<Output = F::Output> {
+    Runtime::scope(seed, future)
 }
 
 #[must_use]
