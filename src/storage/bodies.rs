@@ -438,8 +438,8 @@ pub fn lengths(tables: &dyn TablesRead) -> Result<Vec<(u32, u64)>, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::disk::faulty::FaultyDisk;
     use crate::storage::tables::EngineKind;
-    use crate::storage::testing::disk::PlugDisk;
 
     fn content(n: u8) -> Content {
         Content { body: vec![n; 500].into(), ..Content::default() }
@@ -447,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_content_that_is_copied_forward_is_read_where_it_was_until_the_commit_is_durable() {
-        let disk: Arc<dyn Disk> = Arc::new(PlugDisk::default());
+        let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
         let dir = PathBuf::from("/copied");
         disk.create_dir_all(&dir).unwrap();
         let tables = EngineKind::Redb.open(&disk, &dir).unwrap();
@@ -487,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_million_places_are_read_at_open_in_well_under_two_seconds() {
-        let disk: Arc<dyn Disk> = Arc::new(PlugDisk::default());
+        let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
         let dir = PathBuf::from("/million");
         disk.create_dir_all(&dir).unwrap();
         let tables = EngineKind::Redb.open(&disk, &dir).unwrap();

@@ -7,8 +7,10 @@ use crate::clock::ManualClock;
 use crate::queue::command::{Command, Receive, StringMap};
 use crate::queue::ids::{MessageId, Receipt, Span as Time};
 use crate::queue::outcome::Reply;
+use crate::storage::disk::FlushMode;
+use crate::storage::disk::faulty::FaultyDisk;
 use crate::storage::tables::{Rows, Span};
-use crate::storage::testing::disk::PlugDisk;
+use crate::storage::testing::cut_power_at;
 use crate::storage::testing::run::Run;
 
 fn options(engine: EngineKind) -> StoreOptions {
@@ -18,7 +20,7 @@ fn options(engine: EngineKind) -> StoreOptions {
     options
 }
 
-fn open(disk: &PlugDisk, engine: EngineKind) -> Store {
+fn open(disk: &FaultyDisk, engine: EngineKind) -> Store {
     Store::open(Arc::new(disk.clone()), Path::new("/data"), options(engine)).unwrap()
 }
 
@@ -36,7 +38,7 @@ fn assert_same(store: &Store, run: &Run) {
 }
 
 /// A folder of this test alone: tables in memory are shared by path.
-fn open_at(disk: &PlugDisk, path: &str, engine: EngineKind) -> Store {
+fn open_at(disk: &FaultyDisk, path: &str, engine: EngineKind) -> Store {
     Store::open(Arc::new(disk.clone()), Path::new(path), options(engine)).unwrap()
 }
 
@@ -53,7 +55,7 @@ fn the_state_is_rebuilt_from_the_tables_after_every_entry() {
 }
 
 fn rebuilt_after_every_entry(engine: EngineKind, path: &str, entries: usize) {
-    let disk = PlugDisk::default();
+    let disk = FaultyDisk::new(1);
     let mut run = Run::new(7);
     let mut store = open_at(&disk, path, engine);
     for _ in 0..entries {
@@ -74,7 +76,7 @@ fn rebuilt_after_every_entry(engine: EngineKind, path: &str, entries: usize) {
 
 #[test]
 fn commits_of_many_entries_hold_exactly_the_last_of_them() {
-    let disk = PlugDisk::default();
+    let disk = FaultyDisk::new(1);
     let mut run = Run::new(11);
     let mut store = open(&disk, EngineKind::Redb);
     let mut committed = run.clone();
@@ -118,7 +120,7 @@ fn tags(store: &Store) -> Vec<u8> {
 
 #[test]
 fn a_message_sent_and_deleted_between_two_commits_is_never_written() {
-    let disk = PlugDisk::default();
+    let disk = FaultyDisk::new(1);
     let (mut run, mut store) = (Run::new(1), open(&disk, EngineKind::Redb));
     entry_of(&mut run, &mut store, Run::create("work"));
     store.commit_now().unwrap();
@@ -136,7 +138,7 @@ fn a_message_sent_and_deleted_between_two_commits_is_never_written() {
 
 #[test]
 fn space_comes_back_when_messages_are_deleted() {
-    let disk = PlugDisk::default();
+    let disk = FaultyDisk::new(1);
     let (mut run, mut store) = (Run::new(2), open(&disk, EngineKind::Redb));
     entry_of(&mut run, &mut store, Run::create("work"));
     let mut sent = Vec::new();
@@ -176,10 +178,10 @@ fn space_comes_back_when_messages_are_deleted() {
 #[test]
 fn a_power_cut_at_any_step_loses_nothing_that_was_durable() {
     for seed in 0..3 {
-        let mut died_at = 0;
+        let (mut died_at, mut survived) = (0, 0);
         loop {
-            let disk = PlugDisk::default();
-            disk.die_at(died_at);
+            let disk = FaultyDisk::new(seed * 1000 + died_at);
+            cut_power_at(&disk, died_at);
             // States by index: the one after opening is one of them.
             let mut run = Run::new(seed);
             let mut states = vec![run.clone()];
@@ -203,12 +205,13 @@ fn a_power_cut_at_any_step_loses_nothing_that_was_durable() {
                     }
                 }
             }
-            let back = disk.after_power_cut(seed * 1000 + died_at);
+            let back = disk.restart();
             let store = open(&back, EngineKind::Redb);
             let found = store.applied().map_or(0, |position| position.index as usize);
             assert!(found >= done, "cut at step {died_at}: {found}, and {done} was durable");
             assert_same(&store, &states[found]);
-            if !died {
+            survived = if died { 0 } else { survived + 1 };
+            if survived == 2 {
                 break;
             }
             died_at += 1;
@@ -224,7 +227,7 @@ fn commits_begin_by_bytes_or_by_time_and_too_much_must_wait() {
     options.clock = clock.clone();
     options.commit_bytes = 100_000;
     options.hold_bytes = 50_000;
-    let disk: Arc<dyn Disk> = Arc::new(PlugDisk::default());
+    let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
     let mut store = Store::open(disk, Path::new("/due"), options).unwrap();
     let mut run = Run::new(3);
     let commits = store.commits();
@@ -253,7 +256,7 @@ fn commits_begin_by_bytes_or_by_time_and_too_much_must_wait() {
 
 #[test]
 fn a_membership_and_blank_entries_are_kept_with_the_position() {
-    let disk = PlugDisk::default();
+    let disk = FaultyDisk::new(1);
     let mut store = open(&disk, EngineKind::Redb);
     let at = |index| Position { term: 2, node: 3, index };
     store.set_membership(at(1), Bytes::from_static(b"three voters"));
@@ -266,25 +269,25 @@ fn a_membership_and_blank_entries_are_kept_with_the_position() {
 
 #[test]
 fn a_flipped_bit_in_a_body_is_found_when_it_is_read() {
-    let disk = PlugDisk::default();
+    let disk = FaultyDisk::new(1);
     let (mut run, mut store) = (Run::new(4), open(&disk, EngineKind::Redb));
     entry_of(&mut run, &mut store, Run::create("work"));
     send(&mut run, &mut store, 3);
     store.commit_now().unwrap();
     let bodies = disk.list(&store.generation.dir.join("bodies")).unwrap();
-    disk.flip_bit(&bodies[0], 30);
+    disk.flip_bit(&bodies[0], 30, 0).unwrap();
     let broken = run.contents.keys().filter(|id| store.content(ContentId(**id)).is_err()).count();
     assert_eq!(broken, 1);
 }
 
 #[test]
 fn a_damaged_pointer_is_refused_and_not_taken_for_a_new_store() {
-    let disk = PlugDisk::default();
+    let disk = FaultyDisk::new(1);
     let mut store = open(&disk, EngineKind::Redb);
     store.mark(Position { term: 1, node: 1, index: 1 });
     store.commit_now().unwrap();
     drop(store);
-    disk.flip_bit(Path::new("/data/CURRENT"), 3);
+    disk.flip_bit(Path::new("/data/CURRENT"), 3, 0).unwrap();
     let opened =
         Store::open(Arc::new(disk), Path::new("/data"), options(EngineKind::Redb)).map(drop);
     assert!(opened.unwrap_err().to_string().contains("damaged"));
@@ -292,7 +295,7 @@ fn a_damaged_pointer_is_refused_and_not_taken_for_a_new_store() {
 
 #[test]
 fn a_received_message_keeps_its_content_across_commits() {
-    let disk = PlugDisk::default();
+    let disk = FaultyDisk::new(1);
     let (mut run, mut store) = (Run::new(5), open(&disk, EngineKind::Redb));
     entry_of(&mut run, &mut store, Run::create("work"));
     send(&mut run, &mut store, 5);
@@ -311,7 +314,7 @@ fn a_received_message_keeps_its_content_across_commits() {
 
 #[test]
 fn applying_and_reading_go_on_while_a_thread_commits() {
-    let disk = PlugDisk::with_threads();
+    let disk = FaultyDisk::new(1).with_flush_mode(FlushMode::Threads);
     let mut options = options(EngineKind::Redb);
     options.commit_bytes = 2_000;
     let open = || Store::open(Arc::new(disk.clone()), Path::new("/data"), options.clone()).unwrap();
@@ -332,12 +335,12 @@ fn applying_and_reading_go_on_while_a_thread_commits() {
 
 #[test]
 fn a_failed_commit_on_the_thread_is_reported_and_final() {
-    let disk = PlugDisk::with_threads();
+    let disk = FaultyDisk::new(1).with_flush_mode(FlushMode::Threads);
     let (mut run, mut store) = (Run::new(6), open(&disk, EngineKind::Redb));
     store.apply(&run.entry());
     store.commit_now().unwrap();
     let durable = store.durable();
-    disk.die_at(1);
+    disk.kill_at_write(2);
     store.apply(&run.entry());
     assert!(store.commit_now().is_err());
     assert!(matches!(store.commit_if_due(), Err(StoreError::Failed(_))));

@@ -1,7 +1,5 @@
-//! Arbitrary entries, keys and rows for the tests of this room, random runs, and a disk that
-//! loses power.
+//! Arbitrary entries, keys and rows for the tests of this room, and random runs.
 
-pub mod disk;
 pub mod run;
 
 use bytes::Bytes;
@@ -19,6 +17,17 @@ use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
 use crate::queue::rows::{
     ChunkRow, CountersRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
 };
+use crate::storage::disk::faulty::FaultyDisk;
+
+/// Cuts the power at the `n`th moment from now: in turn in the middle of a write, a rename or
+/// the like, and before a sync. Where `n` and `n + 1` cut nothing, no later one does.
+pub(super) fn cut_power_at(disk: &FaultyDisk, n: u64) {
+    if n.is_multiple_of(2) {
+        disk.kill_at_write(n / 2 + 1);
+    } else {
+        disk.kill_at_sync(n / 2 + 1);
+    }
+}
 
 fn number() -> impl Strategy<Value = u64> + Clone {
     prop_oneof![0u64..5, any::<u64>(), Just(u64::MAX)]
