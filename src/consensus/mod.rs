@@ -1,8 +1,12 @@
 //! The second floor: the Raft group. The only room that may name openraft.
 
+mod admission;
 pub mod error;
+pub mod fastpath;
+pub mod forward;
 pub mod log_clock;
 pub mod machine;
+pub mod membership;
 pub mod network;
 pub mod proposer;
 pub mod transport;

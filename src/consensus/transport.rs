@@ -1,3 +1,21 @@
 //! What nodes say to each other, over gRPC: the client and the server side of peer.proto.
+//!
+//! `peers` is who this node is and the proof each call carries, `client` openraft's network,
+//! `service` the answers, `snapshot` the way of a snapshot, `convert` the messages, `faults`
+//! the peers cut off by name.
 
+pub mod client;
+mod convert;
 pub mod faults;
+pub mod peers;
+pub mod service;
+mod snapshot;
+
+/// No message between nodes is longer. The leader's reader cuts at a mebibyte, an entry alone
+/// may be a few.
+pub const MAX_MESSAGE_BYTES: usize = 32 << 20;
+
+pub use client::{CallError, PeerClient, PeerNetworkFactory};
+pub use faults::{Faults, FaultsDisabled};
+pub use peers::{ClusterIdError, Peers};
+pub use service::{LocalNode, PeerService};

@@ -1,0 +1,411 @@
+//! The calling side: openraft's network over gRPC channels.
+//!
+//! Laws: log entries, heartbeats and snapshots each have a channel of their own, so that none
+//! delays another; answers come in the order of the requests; every call ends by its deadline
+//! and a stream without an answer to what was sent ends too; a stream that the peer closed
+//! without an error ends without one (an error would put the peer into backoff). A peer that
+//! does not answer is *unreachable*, never granted for.
+//!
+//! Refuses to send to a peer that is cut off: such calls hang until their deadline.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status, Streaming};
+
+use super::super::types::{Member, SnapshotData, TypeConfig};
+use super::peers::Peers;
+use super::{MAX_MESSAGE_BYTES, convert, snapshot};
+use crate::proto::peer::v1 as pb;
+use crate::proto::peer::v1::peer_service_client::PeerServiceClient;
+
+/// A stream whose peer answered nothing for this long, with something sent, has failed. Longer
+/// than a slow fsync: breaking the stream over one would only send the same entries again.
+const STREAM_STALL: Duration = Duration::from_secs(2);
+/// Pauses between attempts to reach a peer that is not reachable.
+const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+const LAST_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Why a call to a peer failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("node {target} did not answer {call} within {within:?}")]
+    Late { target: u64, call: &'static str, within: Duration },
+    #[error("node {target} failed {call}: {}", status.message())]
+    Status {
+        target: u64,
+        call: &'static str,
+        #[source]
+        status: Box<Status>,
+    },
+    #[error("the address of node {target} cannot be used")]
+    Address {
+        target: u64,
+        #[source]
+        source: super::super::network::ChannelError,
+    },
+}
+
+impl From<CallError> for RPCError<TypeConfig> {
+    fn from(error: CallError) -> RPCError<TypeConfig> {
+        RPCError::Unreachable(Unreachable::new(&error))
+    }
+}
+
+/// Makes a client for each peer.
+#[derive(Clone, Debug)]
+pub struct PeerNetworkFactory {
+    peers: Peers,
+}
+
+impl PeerNetworkFactory {
+    #[must_use]
+    pub fn new(peers: Peers) -> PeerNetworkFactory {
+        PeerNetworkFactory { peers }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for PeerNetworkFactory {
+    type Network = PeerClient;
+
+    // openraft asks for one client each for entries, heartbeats and snapshots; each has its
+    // own connection because each has its own channel.
+    async fn new_client(&mut self, target: u64, node: &Member) -> PeerClient {
+        PeerClient::new(self.peers.clone(), target, &node.peer_address)
+    }
+}
+
+/// Calls to one peer over one channel.
+#[derive(Clone, Debug)]
+pub struct PeerClient {
+    peers: Peers,
+    target: u64,
+    address: String,
+    service: Option<PeerServiceClient<Channel>>,
+}
+
+impl PeerClient {
+    /// A client that connects at its first call.
+    #[must_use]
+    pub fn new(peers: Peers, target: u64, address: &str) -> PeerClient {
+        PeerClient { peers, target, address: address.to_owned(), service: None }
+    }
+
+    fn service(&mut self) -> Result<PeerServiceClient<Channel>, CallError> {
+        if let Some(service) = &self.service {
+            return Ok(service.clone());
+        }
+        let channel = self
+            .peers
+            .channel(&self.address)
+            .map_err(|source| CallError::Address { target: self.target, source })?;
+        let service = PeerServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        self.service = Some(service.clone());
+        Ok(service)
+    }
+
+    /// Waits for the answer no longer than `within`; a cut peer's answer never comes.
+    async fn bounded<T>(
+        &self,
+        call: &'static str,
+        within: Duration,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, CallError> {
+        let target = self.target;
+        let guarded = async {
+            tokio::select! {
+                biased;
+                () = self.peers.faults().until_cut(target) => std::future::pending().await,
+                answer = answer => answer,
+            }
+        };
+        match tokio::time::timeout(within, guarded).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(CallError::Status { target, call, status: Box::new(status) }),
+            Err(_) => Err(CallError::Late { target, call, within }),
+        }
+    }
+
+    /// What the peer's wall clock says, in microseconds since the Unix epoch.
+    pub async fn read_clock(&mut self, within: Duration) -> Result<u64, CallError> {
+        let mut service = self.service()?;
+        let request = self.peers.request(self.target, pb::ReadClockRequest {});
+        let answer = self.bounded("the clock question", within, service.read_clock(request));
+        Ok(answer.await?.wall_time_us)
+    }
+
+    /// Entries of the peer's log, from `from` up to and without `to`; it may hold fewer.
+    pub async fn read_log(
+        &mut self,
+        from: u64,
+        to: u64,
+        within: Duration,
+    ) -> Result<Vec<pb::LogEntry>, CallError> {
+        let mut service = self.service()?;
+        let message = pb::ReadLogRequest { from_index: from, to_index: to };
+        let request = self.peers.request(self.target, message);
+        let answer = self.bounded("reading the log", within, service.read_log(request));
+        Ok(answer.await?.entries)
+    }
+
+    /// The peer's data digest at `index`.
+    pub async fn digest(
+        &mut self,
+        index: u64,
+        within: Duration,
+    ) -> Result<pb::GetDigestResponse, CallError> {
+        let mut service = self.service()?;
+        let request = self.peers.request(self.target, pb::GetDigestRequest { index });
+        self.bounded("the digest question", within, service.get_digest(request)).await
+    }
+
+    /// What the peer knows of this node.
+    pub async fn standing(
+        &mut self,
+        within: Duration,
+    ) -> Result<pb::GetStandingResponse, CallError> {
+        let mut service = self.service()?;
+        let request = self.peers.request(self.target, pb::GetStandingRequest {});
+        self.bounded("the standing question", within, service.get_standing(request)).await
+    }
+
+    async fn ask_vote(
+        &mut self,
+        request: &VoteRequest<TypeConfig>,
+        pre_vote: bool,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut service = self.service()?;
+        let message = convert::vote_request_out(request, pre_vote);
+        let request = self.peers.request(self.target, message);
+        let call = if pre_vote { "a pre-vote" } else { "a vote" };
+        let answer = self.bounded(call, option.soft_ttl(), service.vote(request)).await?;
+        convert::vote_response_in(answer).map_err(|e| NetworkError::new(&e).into())
+    }
+
+    /// How long a stream's beginning may take: a connection may have to be made first.
+    fn setup(&self, option: &RPCOption) -> Duration {
+        option.soft_ttl().max(self.peers.channel_options().connect_timeout)
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerClient {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let silent = Unreachable::from_string(format!(
+            "node {} closed the stream without an answer",
+            self.target
+        ));
+        let one = Box::pin(futures::stream::once(std::future::ready(rpc)));
+        let mut answers = self.stream_append(one, option).await?;
+        match answers.next().await {
+            Some(answer) => Ok(answer?.into()),
+            None => Err(silent.into()),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let mut service = self.service()?;
+            let sent = Arc::new(AtomicU64::new(0));
+            let requests = outgoing(input, self.peers.clone(), self.target, Arc::clone(&sent));
+            let request = self.peers.request(self.target, requests);
+            let setup = self.setup(&option);
+            let answers = self.bounded("an append", setup, service.append(request)).await?;
+            let peers = self.peers.clone();
+            let answers = Answers { peers, target: self.target, answers, sent, received: 0 };
+            let stream = futures::stream::unfold(Some(answers), |answers| async move {
+                let mut answers = answers?;
+                let answer = answers.next().await?;
+                let goes_on = matches!(answer, Ok(Ok(_)));
+                Some((answer, goes_on.then_some(answers)))
+            });
+            let stream: BoxStream<'s, _> = Box::pin(stream);
+            Ok(stream)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_vote(&rpc, false, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_vote(&rpc, true, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let network = |text: String| NetworkError::<TypeConfig>::from_string(text);
+        let SnapshotData::View(view) = snapshot.snapshot else {
+            return Err(network("a received snapshot cannot be sent on".to_owned()).into());
+        };
+        let head = convert::head_out(&vote, &snapshot.meta).map_err(|e| NetworkError::new(&e))?;
+        let mut service = self.service().map_err(RPCError::from)?;
+        let (parts, progress) = snapshot::outgoing(head, view);
+        let request = self.peers.request(self.target, parts);
+        let call = async {
+            tokio::select! {
+                biased;
+                () = self.peers.faults().until_cut(self.target) => std::future::pending().await,
+                answer = service.install_snapshot(request) => answer,
+            }
+        };
+        let answer = tokio::select! {
+            closed = cancel => return Err(closed.into()),
+            () = progress.stalled(option.soft_ttl()) => {
+                let within = option.soft_ttl();
+                let late = CallError::Late { target: self.target, call: "a snapshot", within };
+                return Err(RPCError::from(late).into());
+            }
+            answer = call => answer,
+        };
+        let answer = answer.map_err(|status| {
+            let (target, status) = (self.target, Box::new(status));
+            RPCError::from(CallError::Status { target, call: "a snapshot", status })
+        })?;
+        let vote = convert::vote_in(answer.into_inner().vote, "a snapshot's answer")
+            .map_err(|e| NetworkError::new(&e))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut service = self.service()?;
+        let request = self.peers.request(self.target, convert::transfer_out(&req));
+        let answer = service.transfer_leader(request);
+        let answer = self.bounded("a leadership transfer", option.soft_ttl(), answer).await?;
+        if answer.accepted {
+            return Ok(Ok(()));
+        }
+        // The reason is a sentence, not openraft's error; the leader goes on leading either way.
+        Err(NetworkError::from_string(answer.reason).into())
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let pauses = std::iter::successors(Some(FIRST_BACKOFF), |pause| {
+            Some((*pause * 2).min(LAST_BACKOFF))
+        });
+        Some(Backoff::new(pauses))
+    }
+}
+
+/// The requests as they leave: counted, and held while the peer is cut.
+fn outgoing(
+    input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    peers: Peers,
+    target: u64,
+    sent: Arc<AtomicU64>,
+) -> impl Stream<Item = pb::AppendRequest> + Send + 'static {
+    futures::stream::unfold((input, peers, sent), move |(mut input, peers, sent)| async move {
+        let request = input.next().await?;
+        let message = convert::append_out(request)
+            .inspect_err(|error| tracing::error!(%error, target_node = target, "cannot encode"))
+            .ok()?;
+        sent.fetch_add(1, Ordering::Relaxed);
+        peers.faults().until_healed(target).await;
+        Some((message, (input, peers, sent)))
+    })
+}
+
+/// The answers of one append stream.
+struct Answers {
+    peers: Peers,
+    target: u64,
+    answers: Streaming<pb::AppendResponse>,
+    sent: Arc<AtomicU64>,
+    received: u64,
+}
+
+type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+
+impl Answers {
+    async fn next(&mut self) -> Option<Answer> {
+        let target = self.target;
+        let mut sent_before = self.received;
+        let answer = loop {
+            match tokio::time::timeout(STREAM_STALL, self.message()).await {
+                Ok(answer) => break answer,
+                // Nothing came for a whole period; it is a stall only if something was already
+                // waiting for its answer when the period began.
+                Err(_) if sent_before > self.received => {
+                    let (call, within) = ("an append", STREAM_STALL);
+                    return Some(Err(CallError::Late { target, call, within }.into()));
+                }
+                Err(_) => sent_before = self.sent.load(Ordering::Relaxed),
+            }
+        };
+        match answer {
+            Ok(Some(message)) => {
+                self.received += 1;
+                Some(convert::appended_in(message).map_err(|e| NetworkError::new(&e).into()))
+            }
+            Ok(None) => None,
+            Err(status) if status.code() == Code::Ok => None,
+            Err(status) => {
+                let (call, status) = ("an append", Box::new(status));
+                Some(Err(CallError::Status { target, call, status }.into()))
+            }
+        }
+    }
+
+    async fn message(&mut self) -> Result<Option<pb::AppendResponse>, Status> {
+        let faults = self.peers.faults();
+        loop {
+            faults.until_healed(self.target).await;
+            tokio::select! {
+                biased;
+                () = faults.until_cut(self.target) => {}
+                message = self.answers.message() => return message,
+            }
+        }
+    }
+}

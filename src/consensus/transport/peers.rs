@@ -1,0 +1,203 @@
+//! Who this node is to its peers, and the proof each call carries: cluster, sender, target.
+//!
+//! The law: a call is answered only by the node it is meant for, in the cluster it is meant
+//! for. An address used again by another node, or by a node of another cluster, is the classic
+//! way to lose a log.
+//!
+//! Refuses, with FAILED_PRECONDITION and a sentence, a call for another cluster or node; with
+//! INVALID_ARGUMENT one that does not say. Calls from and to cut peers hang.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use super::super::network::{ChannelError, ChannelOptions, Network, channel};
+use super::super::types;
+use super::faults::Faults;
+
+const CLUSTER: &str = "zoneq-cluster";
+const TARGET: &str = "zoneq-target-node";
+const SENDER: &str = "zoneq-sender-node";
+
+/// This node and its way to the others. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    cluster: String,
+    cluster_value: MetadataValue<Ascii>,
+    node: u64,
+    network: Arc<dyn Network>,
+    channel: ChannelOptions,
+    faults: Faults,
+    calls: AtomicU64,
+}
+
+/// A cluster id that no call can carry.
+#[derive(Debug, thiserror::Error)]
+#[error("the cluster id {0:?} must be printable ASCII without spaces at its ends")]
+pub struct ClusterIdError(String);
+
+impl Peers {
+    /// This node in its cluster.
+    pub fn new(
+        cluster: impl Into<String>,
+        node: u64,
+        network: Arc<dyn Network>,
+        channel: ChannelOptions,
+        faults: Faults,
+    ) -> Result<Peers, ClusterIdError> {
+        let cluster = cluster.into();
+        let refused = || ClusterIdError(cluster.clone());
+        if cluster.is_empty() || cluster.trim() != cluster {
+            return Err(refused());
+        }
+        let cluster_value = cluster.parse().map_err(|_| refused())?;
+        let calls = AtomicU64::new(0);
+        let inner = Inner { cluster, cluster_value, node, network, channel, faults, calls };
+        Ok(Peers { inner: Arc::new(inner) })
+    }
+
+    #[must_use]
+    pub fn node(&self) -> u64 {
+        self.inner.node
+    }
+
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.inner.cluster
+    }
+
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.inner.faults
+    }
+
+    #[must_use]
+    pub fn network(&self) -> &Arc<dyn Network> {
+        &self.inner.network
+    }
+
+    #[must_use]
+    pub fn channel_options(&self) -> &ChannelOptions {
+        &self.inner.channel
+    }
+
+    /// Runs a call into openraft, with a seed of its own that follows from the node and the
+    /// number of calls before it.
+    pub fn scoped<F: Future>(&self, call: F) -> impl Future<Output = F::Output> {
+        let number = self.inner.calls.fetch_add(1, Ordering::Relaxed);
+        types::scoped(self.inner.node.rotate_left(32) ^ number, call)
+    }
+
+    /// A channel of its own to a peer; it connects when first used.
+    pub fn channel(&self, address: &str) -> Result<Channel, ChannelError> {
+        channel(Arc::clone(&self.inner.network), address, &self.inner.channel)
+    }
+
+    /// A request that says who sends it and whom it is meant for.
+    #[must_use]
+    pub fn request<T>(&self, target: u64, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        self.sign(target, request.metadata_mut());
+        request
+    }
+
+    /// Writes sender, target and cluster into a call's metadata.
+    pub fn sign(&self, target: u64, metadata: &mut MetadataMap) {
+        metadata.insert(CLUSTER, self.inner.cluster_value.clone());
+        metadata.insert(TARGET, target.into());
+        metadata.insert(SENDER, self.inner.node.into());
+    }
+
+    /// The sender of a call that is meant for this node; refuses every other call.
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    pub fn admit(&self, metadata: &MetadataMap) -> Result<u64, Status> {
+        let cluster = text(metadata, CLUSTER)?;
+        if cluster != self.inner.cluster {
+            return Err(Status::failed_precondition(format!(
+                "this call is for cluster {cluster}, but node {} belongs to cluster {}",
+                self.inner.node, self.inner.cluster
+            )));
+        }
+        let target = number(metadata, TARGET)?;
+        if target != self.inner.node {
+            return Err(Status::failed_precondition(format!(
+                "this call is for node {target}, but this address belongs to node {} of \
+                 cluster {}",
+                self.inner.node, self.inner.cluster
+            )));
+        }
+        number(metadata, SENDER)
+    }
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn text<'a>(metadata: &'a MetadataMap, key: &'static str) -> Result<&'a str, Status> {
+    metadata
+        .get(key)
+        .and_then(|value| value.to_str().ok())
+        .ok_or_else(|| Status::invalid_argument(format!("the call carries no readable {key}")))
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn number(metadata: &MetadataMap, key: &'static str) -> Result<u64, Status> {
+    let value = text(metadata, key)?;
+    value.parse().map_err(|_| Status::invalid_argument(format!("{key} {value:?} is not a node id")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::time::Duration;
+
+    use tonic::Code;
+
+    use super::super::super::network::TcpNetwork;
+    use super::*;
+
+    fn peers(cluster: &str, node: u64) -> Peers {
+        let options = ChannelOptions::for_election(Duration::from_millis(200));
+        Peers::new(cluster, node, Arc::new(TcpNetwork), options, Faults::disabled()).unwrap()
+    }
+
+    fn refusal(from: &Peers, target: u64, at: &Peers) -> Status {
+        at.admit(from.request(target, ()).metadata()).unwrap_err()
+    }
+
+    #[test]
+    fn a_call_for_this_node_names_its_sender() {
+        let (one, two) = (peers("red", 1), peers("red", 2));
+        assert_eq!(two.admit(one.request(2, ()).metadata()).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_call_for_another_cluster_is_refused() {
+        let status = refusal(&peers("red", 1), 2, &peers("blue", 2));
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(
+            status.message(),
+            "this call is for cluster red, but node 2 belongs to cluster blue"
+        );
+    }
+
+    #[test]
+    fn a_call_for_another_node_is_refused() {
+        let status = refusal(&peers("red", 1), 3, &peers("red", 2));
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(status.message().starts_with("this call is for node 3"), "{status}");
+    }
+
+    #[test]
+    fn an_unsigned_call_is_refused() {
+        let status = peers("red", 1).admit(&MetadataMap::new()).unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+    }
+}
