@@ -72,7 +72,7 @@ impl Message {
     }
 
     #[must_use]
-    pub fn to_row(&self, queue: QueueId) -> MessageRow {
+    pub fn as_row(&self, queue: QueueId) -> MessageRow {
         MessageRow {
             queue,
             number: self.number,

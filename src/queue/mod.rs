@@ -25,6 +25,8 @@ pub mod rows;
 mod rules;
 mod session;
 mod state;
+#[cfg(test)]
+mod tests;
 mod verbs;
 
 pub use load::LoadError;

@@ -297,7 +297,7 @@ impl Lineup {
 
     #[must_use]
     pub fn message_row(&self, number: Number) -> Option<MessageRow> {
-        self.touched.get(&number).map(|message| message.to_row(self.queue))
+        self.touched.get(&number).map(|message| message.as_row(self.queue))
     }
 
     pub fn row_keys(&self) -> impl Iterator<Item = RowKey> {
@@ -386,8 +386,8 @@ impl Lineup {
             let slot = slots.pop_front();
             if slots.is_empty() {
                 first.remove();
-                changes.row(RowKey::Chunk { queue: self.queue, priority, first: number });
             }
+            changes.row(RowKey::Chunk { queue: self.queue, priority, first: number });
             if let Some(slot) = slot {
                 changes.drop_content(super::ids::ContentId(slot.number.0));
                 return true;

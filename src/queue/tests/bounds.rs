@@ -1,0 +1,239 @@
+//! No entry does unbounded work, an untouched message costs at most 64 bytes, and a session
+//! keeps a bounded number of outcomes.
+
+use super::stage::{ACCOUNT, QUEUE, Stage, create, delete, receive, secs, send, text, update};
+use crate::queue::command::{Command, Content, NewMessage, SessionTag, TimeToLive};
+use crate::queue::ids::{LogTime, Span};
+use crate::queue::limits::{BATCH, SESSION_OUTCOMES, WORK_PER_ENTRY};
+use crate::queue::message::Slot;
+use crate::queue::order::CHUNK;
+use crate::queue::outcome::{ContentEvent, Counts, DeleteOutcome, Reply};
+use crate::queue::ranked;
+use crate::queue::rows::RowKey;
+use crate::queue::{State, error::Rejection};
+
+const MILLION: u64 = 1_000_000;
+
+fn empty(ttl: TimeToLive) -> NewMessage {
+    NewMessage { content: Content::default(), delay: Span::ZERO, ttl }
+}
+
+/// A queue with a million messages. No table beside it: that would be the slow part.
+fn million(ttl: TimeToLive) -> State {
+    let mut stage = Stage::with_queue();
+    let batch = send(vec![empty(ttl); BATCH]);
+    for _ in 0..MILLION / BATCH as u64 {
+        let entry = stage.entry(LogTime(0), vec![super::stage::plain(batch.clone())]);
+        stage.state.apply(&entry);
+    }
+    stage.state
+}
+
+/// Applies one command to a bare state: its outcome, and how much it changed.
+fn apply(state: &mut State, stamp: LogTime, command: Command) -> (Reply, usize) {
+    let mut stage = Stage::new();
+    let entry = stage.entry(stamp, vec![super::stage::plain(command)]);
+    let mut applied = state.apply(&entry);
+    let size = applied.changes.rows.len() + applied.changes.contents.len();
+    (applied.outcomes.remove(0).expect("accepted"), size)
+}
+
+fn counts(state: &State) -> Counts {
+    state.queue(ACCOUNT, QUEUE).expect("the queue is there").counts
+}
+
+#[test]
+fn an_untouched_message_costs_at_most_64_bytes() {
+    // A slot in its chunk, and a key among the expiries in blocks that are at least half full.
+    let slot = size_of::<Slot>();
+    let key = 2 * size_of::<ranked::Key>();
+    assert!(slot + key <= 64, "{slot} + {key} bytes");
+}
+
+#[test]
+fn a_chunk_takes_256_messages() {
+    let mut stage = Stage::with_queue();
+    stage.run(send(vec![empty(TimeToLive::Never); CHUNK + 1])).expect("sent");
+    let chunks = |stage: &Stage| {
+        let keys = stage.state.row_keys();
+        keys.iter().filter(|key| matches!(key, RowKey::Chunk { .. })).count()
+    };
+    assert_eq!(chunks(&stage), 2);
+    let got = stage.receive(CHUNK as u32, None);
+    assert_eq!(got.len(), CHUNK);
+    assert_eq!(chunks(&stage), 1, "an emptied chunk is gone");
+    stage.check();
+}
+
+#[test]
+fn a_million_lapsed_leases_cost_the_entries_after_them_nothing() {
+    let mut state = million(TimeToLive::Never);
+    for _ in 0..MILLION / BATCH as u64 {
+        apply(&mut state, LogTime(0), receive(BATCH as u32, Some(Span::from_secs(60))));
+    }
+    assert_eq!(counts(&state).leased, MILLION);
+    let (reply, size) = apply(&mut state, secs(1_000), Command::Pulse);
+    assert_eq!((reply, size), (Reply::Pulsed { more: false }, 1), "only the counters change");
+    assert_eq!(counts(&state).visible, MILLION, "all are visible again at once");
+    let (reply, size) = apply(&mut state, LogTime(0), receive(1, None));
+    let Reply::Received { messages, more } = reply else { panic!("{reply:?}") };
+    assert_eq!((messages[0].dequeue_count, more), (2, true));
+    assert!(size <= 3, "{size} changes");
+}
+
+#[test]
+fn a_million_expired_messages_leave_a_thousand_an_entry() {
+    let mut state = million(TimeToLive::For(Span::from_secs(60)));
+    let later = secs(1_000);
+    let (reply, size) = apply(&mut state, later, receive(10, None));
+    assert_eq!(reply, Reply::Received { messages: Vec::new(), more: false });
+    assert!(size <= 2 * WORK_PER_ENTRY, "{size} changes");
+    let due = MILLION - WORK_PER_ENTRY as u64;
+    let now = counts(&state);
+    assert_eq!((now.due, now.visible, now.total), (due, 0, due));
+    let (reply, size) = apply(&mut state, later, Command::Pulse);
+    assert_eq!(reply, Reply::Pulsed { more: true });
+    assert!(size <= 2 * WORK_PER_ENTRY, "{size} changes");
+    assert_eq!(counts(&state).due, due - WORK_PER_ENTRY as u64);
+    let (_, size) = apply(&mut state, later, send(vec![empty(TimeToLive::Never)]));
+    assert!(size <= 3, "{size} changes");
+}
+
+#[test]
+fn a_receive_behind_a_thousand_expired_messages_gives_some_soon() {
+    let mut stage = Stage::with_queue();
+    let short = TimeToLive::For(Span::from_secs(60));
+    for _ in 0..3 {
+        stage.run(send(vec![empty(short); BATCH])).expect("sent");
+    }
+    stage.run(send(vec![empty(TimeToLive::Never)])).expect("sent");
+    let later = secs(1_000);
+    let none = Ok(Reply::Received { messages: Vec::new(), more: true });
+    assert_eq!(stage.run_at(later, receive(1, None)), none, "it used up what an entry may");
+    assert_eq!(stage.run_at(later, receive(1, None)), none);
+    assert_eq!(stage.state.has_visible(ACCOUNT, QUEUE, later), Ok(true));
+    assert_eq!(stage.receive(1, None).len(), 1);
+    stage.check();
+}
+
+#[test]
+fn all_receives_of_an_entry_share_its_thousand() {
+    let mut stage = Stage::with_queue();
+    for _ in 0..3 {
+        let short = TimeToLive::For(Span::from_secs(60));
+        stage.run(send(vec![empty(short); BATCH])).expect("sent");
+    }
+    let commands = [receive(1, None), Command::Pulse, receive(1, None)];
+    let applied = stage.apply(secs(1_000), commands.into_iter().map(super::stage::plain).collect());
+    let dropped = applied.changes.contents.len();
+    assert_eq!(dropped, WORK_PER_ENTRY);
+    assert_eq!(counts(&stage.state).due, 2_000);
+}
+
+#[test]
+fn clearing_a_million_messages_changes_one_row_and_they_are_freed_in_steps() {
+    let mut state = million(TimeToLive::Default);
+    apply(&mut state, LogTime(0), receive(BATCH as u32, None));
+    let (reply, size) = apply(&mut state, LogTime(0), Command::Clear { queue: QUEUE.to_owned() });
+    assert_eq!((reply, size), (Reply::Cleared { removed: MILLION }, 2));
+    assert_eq!(counts(&state), Counts::default());
+    assert_eq!(state.next_due(), None);
+    let digest = state.digest();
+    assert_eq!(State::load(live_rows(&state)).expect("a state").digest(), digest);
+    let (mut dropped, mut steps) = (0, 0);
+    while state.has_garbage() {
+        let changes = state.reclaim(10_000);
+        assert!(changes.rows.len() + changes.contents.len() <= 20_000);
+        dropped += changes.contents.iter().filter(|e| matches!(e, ContentEvent::Drop(_))).count();
+        steps += 1;
+    }
+    assert_eq!(dropped as u64, MILLION);
+    assert!((100..110).contains(&steps), "{steps} steps");
+    assert_eq!(state.digest(), digest);
+}
+
+fn live_rows(state: &State) -> Vec<crate::queue::rows::Row> {
+    state.row_keys().iter().filter_map(|key| state.row(key)).collect()
+}
+
+#[test]
+fn many_idle_sessions_end_a_bounded_number_an_entry() {
+    let mut stage = Stage::with_queue();
+    for client in 0..2_500 {
+        let tag = SessionTag { client, sequence: 1, lowest_unanswered: 1 };
+        stage.run_in(tag, Command::Pulse).expect("pulsed");
+    }
+    let sessions =
+        |stage: &Stage| stage.table.keys().filter(|key| matches!(key, RowKey::Session(_))).count();
+    assert_eq!(sessions(&stage), 2_500);
+    let more = Ok(Reply::Pulsed { more: true });
+    assert_eq!(stage.run_at(secs(601), Command::Pulse), more);
+    assert_eq!(sessions(&stage), 2_500 - WORK_PER_ENTRY / 2);
+    while stage.run_at(secs(601), Command::Pulse) == more {}
+    assert_eq!(sessions(&stage), 0);
+    stage.check();
+}
+
+#[test]
+fn a_session_keeps_the_newest_1024_outcomes() {
+    let mut stage = Stage::with_queue();
+    let tag = |sequence| SessionTag { client: 7, sequence, lowest_unanswered: 1 };
+    let last = SESSION_OUTCOMES as u64 + 1;
+    for sequence in 1..=last {
+        stage.run_in(tag(sequence), send(vec![text("one")])).expect("sent");
+    }
+    let total = counts(&stage.state).total;
+    assert_eq!(total, last);
+    assert_eq!(stage.run_in(tag(1), send(vec![text("one")])), Err(Rejection::SessionEnded));
+    assert!(stage.run_in(tag(2), send(vec![text("one")])).is_ok(), "answered again");
+    assert_eq!(counts(&stage.state).total, total, "and neither ran again");
+    stage.check();
+}
+
+#[test]
+fn a_session_keeps_outcomes_that_name_16384_messages() {
+    let mut stage = Stage::with_queue();
+    let tag = |sequence| SessionTag { client: 7, sequence, lowest_unanswered: 1 };
+    for sequence in 1..=17 {
+        let batch = send(vec![empty(TimeToLive::Never); BATCH]);
+        stage.run_in(tag(sequence), batch).expect("sent");
+    }
+    let again = |stage: &mut Stage, sequence| stage.run_in(tag(sequence), send(vec![text("x")]));
+    assert_eq!(again(&mut stage, 1), Err(Rejection::SessionEnded));
+    let Ok(Reply::Sent(sent)) = again(&mut stage, 2) else { panic!("not answered again") };
+    assert_eq!(sent.len(), BATCH);
+    stage.check();
+}
+
+#[test]
+fn messages_in_the_middle_of_chunks_can_be_deleted_and_updated_by_their_send_receipts() {
+    let mut stage = Stage::with_queue();
+    let bodies: Vec<String> = (0..700).map(|n| n.to_string()).collect();
+    let sent = stage.send(&bodies.iter().map(String::as_str).collect::<Vec<_>>());
+    let items = sent.iter().skip(1).step_by(2).map(|s| (s.id, s.receipt)).collect::<Vec<_>>();
+    let deleted = Ok(Reply::Deleted(vec![DeleteOutcome::Deleted; 350]));
+    assert_eq!(stage.run(delete(items)), deleted);
+    let third = sent[300];
+    stage.run(update(third.id, third.receipt, Some(Span::from_secs(5)))).expect("updated");
+    let got = stage.receive(1_000, None);
+    let left: Vec<_> = sent.iter().step_by(2).filter(|s| s.id != third.id).map(|s| s.id).collect();
+    assert_eq!(got.iter().map(|g| g.id).collect::<Vec<_>>(), left);
+    stage.check();
+}
+
+#[test]
+fn a_queue_made_again_shows_no_old_message_while_those_wait_to_be_freed() {
+    let mut stage = Stage::with_queue();
+    let old = stage.send(&["old"])[0];
+    stage.run(Command::DeleteQueue { name: QUEUE.to_owned() }).expect("deleted");
+    stage.run(create(QUEUE)).expect("created");
+    stage.check();
+    assert_eq!(stage.receive(10, None), Vec::new());
+    assert!(stage.state.message(ACCOUNT, QUEUE, old.id).is_err());
+    stage.state = stage.reload();
+    stage.check();
+    assert!(stage.state.has_garbage(), "found again after a restart");
+    stage.reclaim_all();
+    stage.check();
+    assert!(stage.contents.is_empty());
+}

@@ -1,0 +1,9 @@
+//! Tests of the whole room: a stage that plays the table writer, a naive model to compare with,
+//! random runs, transcripts, bounds and refusals.
+
+mod bounds;
+mod model;
+mod random;
+mod refusals;
+mod stage;
+mod transcripts;

@@ -1,0 +1,246 @@
+//! Random runs: the state, the naive model and a state rebuilt from the table must agree after
+//! every entry.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::model::Model;
+use super::stage::{ACCOUNT, Stage, plain, secs};
+use crate::queue::command::{
+    Command, Content, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap, TimeToLive,
+    Update,
+};
+use crate::queue::ids::{LogTime, MessageId, Receipt, Span};
+use crate::queue::outcome::{Outcome, Reply, Shown, Standing};
+
+const QUEUES: [&str; 3] = ["queue-a", "queue-b", "queue-c"];
+const SPANS: [u64; 6] = [0, 1, 3, 30, 600, 3_000];
+
+/// A command before it knows which messages there are: indexes into what was answered so far.
+#[derive(Clone, Debug)]
+enum Step {
+    Create { queue: usize, variant: u8 },
+    DeleteQueue { queue: usize },
+    SetMetadata { queue: usize, variant: u8 },
+    SetSettings { queue: usize, variant: u8 },
+    Send { queue: usize, messages: Vec<(usize, usize, usize)> },
+    Receive { queue: usize, max: u32, bytes: u32, span: usize },
+    Update { queue: usize, pick: usize, span: usize, size: usize },
+    Delete { queue: usize, picks: Vec<usize> },
+    Clear { queue: usize },
+    Pulse,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let queue = || 0..QUEUES.len();
+    let span = || 0..SPANS.len();
+    let message = (0..20_usize, span(), span());
+    prop_oneof![
+        3 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::Create { queue, variant }),
+        1 => queue().prop_map(|queue| Step::DeleteQueue { queue }),
+        1 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::SetMetadata { queue, variant }),
+        1 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::SetSettings { queue, variant }),
+        8 => (queue(), prop::collection::vec(message, 1..8))
+            .prop_map(|(queue, messages)| Step::Send { queue, messages }),
+        8 => (queue(), 1..6_u32, 0..60_u32, span())
+            .prop_map(|(queue, max, bytes, span)| Step::Receive { queue, max, bytes, span }),
+        5 => (queue(), 0..64_usize, span(), 0..9_usize)
+            .prop_map(|(queue, pick, span, size)| Step::Update { queue, pick, span, size }),
+        5 => (queue(), prop::collection::vec(0..64_usize, 1..4))
+            .prop_map(|(queue, picks)| Step::Delete { queue, picks }),
+        1 => queue().prop_map(|queue| Step::Clear { queue }),
+        3 => Just(Step::Pulse),
+    ]
+}
+
+/// (step, client and how many sequences it steps forward and leaves unanswered)
+type Sent = (Step, Option<(u128, u64, u64)>);
+
+fn entry() -> impl Strategy<Value = (usize, Vec<Sent>)> {
+    let session = prop::option::weighted(0.4, (0..3_u128, 0..2_u64, 0..4_u64));
+    (0..SPANS.len(), prop::collection::vec((step(), session), 1..4))
+}
+
+/// Turns steps into commands, remembering ids, receipts and sequences.
+#[derive(Default)]
+struct Player {
+    issued: Vec<(MessageId, Receipt)>,
+    sequences: [u64; 3],
+}
+
+impl Player {
+    fn envelope(&mut self, (step, session): &Sent) -> Envelope {
+        let tag = session.map(|(client, forward, open)| {
+            let last = &mut self.sequences[client as usize];
+            *last = (*last + forward).max(1);
+            let lowest_unanswered = last.saturating_sub(open);
+            SessionTag { client, sequence: *last, lowest_unanswered }
+        });
+        Envelope { session: tag, ..plain(self.command(step)) }
+    }
+
+    fn command(&self, step: &Step) -> Command {
+        let name = |queue: &usize| QUEUES[*queue].to_owned();
+        match step {
+            Step::Create { queue, variant } => Command::CreateQueue {
+                name: name(queue),
+                metadata: StringMap::new(),
+                settings: settings(*variant % 2),
+            },
+            Step::DeleteQueue { queue } => Command::DeleteQueue { name: name(queue) },
+            Step::SetMetadata { queue, variant } => {
+                let metadata = StringMap::from([("v".to_owned(), variant.to_string())]);
+                Command::SetMetadata { name: name(queue), metadata }
+            }
+            Step::SetSettings { queue, variant } => {
+                Command::SetSettings { name: name(queue), settings: settings(*variant) }
+            }
+            Step::Send { queue, messages } => {
+                let messages = messages.iter().map(new_message).collect();
+                Command::Send { queue: name(queue), messages }
+            }
+            Step::Receive { queue, max, bytes, span } => Command::Receive(Receive {
+                queue: name(queue),
+                max_messages: *max,
+                max_bytes: *bytes,
+                visibility: (*span > 0).then(|| Span::from_secs(SPANS[*span - 1])),
+            }),
+            Step::Update { queue, pick, span, size } => {
+                let (id, receipt) = self.pick(*pick);
+                Command::Update(Update {
+                    queue: name(queue),
+                    id,
+                    receipt,
+                    visibility: (*span > 0).then(|| Span::from_secs(SPANS[*span - 1])),
+                    content: (*size > 0).then(|| content(*size)),
+                })
+            }
+            Step::Delete { queue, picks } => {
+                let items = picks.iter().map(|pick| self.pick(*pick)).collect();
+                Command::Delete { queue: name(queue), items }
+            }
+            Step::Clear { queue } => Command::Clear { queue: name(queue) },
+            Step::Pulse => Command::Pulse,
+        }
+    }
+
+    /// One of those issued lately.
+    fn pick(&self, pick: usize) -> (MessageId, Receipt) {
+        let nobody = MessageId::parse("00000001-0000-8000-8000-0000000fffff").expect("an id");
+        let none = (nobody, Receipt { epoch: nobody.epoch, counter: 1 });
+        self.issued.iter().rev().nth(pick).copied().unwrap_or(none)
+    }
+
+    fn remember(&mut self, command: &Command, outcome: &Outcome) {
+        match (command, outcome) {
+            (_, Ok(Reply::Sent(sent))) => {
+                self.issued.extend(sent.iter().map(|s| (s.id, s.receipt)));
+            }
+            (_, Ok(Reply::Received { messages, .. })) => {
+                self.issued.extend(messages.iter().map(|m| (m.id, m.receipt)));
+            }
+            (Command::Update(update), Ok(Reply::Updated { receipt, .. })) => {
+                self.issued.push((update.id, *receipt));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn settings(variant: u8) -> Settings {
+    let default_ttl = [None, Some(Span::from_secs(40)), Some(Span::from_secs(7_000))];
+    Settings { default_ttl: default_ttl[variant as usize], ..Settings::default() }
+}
+
+fn content(size: usize) -> Content {
+    Content { body: Bytes::from(vec![b'x'; size]), headers: StringMap::new() }
+}
+
+fn new_message((size, delay, ttl): &(usize, usize, usize)) -> NewMessage {
+    let delay = if *delay > 3 { SPANS[delay - 2] } else { 0 };
+    let ttl = match ttl {
+        0 | 1 => TimeToLive::Default,
+        2 => TimeToLive::Never,
+        more => TimeToLive::For(Span::from_secs(SPANS[*more] + delay)),
+    };
+    NewMessage { content: content(*size), delay: Span::from_secs(delay), ttl }
+}
+
+fn peek_all(stage: &Stage, queue: &str, standing: Standing, max: usize) -> Vec<Shown> {
+    let (mut all, mut token) = (Vec::new(), None);
+    loop {
+        let (page, next) =
+            stage.state.peek(ACCOUNT, queue, standing, token, max).expect("the queue is there");
+        assert!(page.len() <= max);
+        all.extend(page);
+        match next {
+            None => return all,
+            next => token = next,
+        }
+    }
+}
+
+fn compare(stage: &Stage, model: &Model) {
+    assert_eq!(stage.state.log_time(), model.now);
+    let (mut messages, mut bytes) = (0, 0);
+    for name in QUEUES {
+        let view = stage.state.queue(ACCOUNT, name);
+        let Some(queue) = model.queues.get(name) else {
+            assert_eq!(view, None);
+            continue;
+        };
+        let view = view.expect("the queue is there");
+        assert_eq!(view.row.id, queue.id);
+        assert_eq!(view.counts, queue.counts(model.now), "counts of {name}");
+        assert_eq!(view.oldest, queue.messages.iter().map(|m| m.inserted_at).min());
+        (messages, bytes) = (messages + view.counts.total, bytes + view.counts.bytes);
+        for standing in [Standing::Visible, Standing::Leased, Standing::Delayed, Standing::Due] {
+            let shown = peek_all(stage, name, standing, 3);
+            assert_eq!(shown, queue.peek(standing, model.now), "{standing:?} of {name}");
+        }
+        assert_eq!(stage.state.next_visible(ACCOUNT, name), queue.next_change(model.now));
+        for later in [0, 1_000_000, 40_000_000] {
+            let at = LogTime(model.now.0 + later);
+            let visible = queue.counts(at).visible > 0;
+            assert_eq!(stage.state.has_visible(ACCOUNT, name, at), Ok(visible));
+        }
+    }
+    assert_eq!(stage.state.totals(), (model.queues.len() as u64, messages, bytes));
+}
+
+fn play(entries: &[(usize, Vec<Sent>)]) {
+    let (mut stage, mut model, mut player) = (Stage::new(), Model::new(), Player::default());
+    for (turn, (wait, sent)) in entries.iter().enumerate() {
+        let stamp = LogTime(stage.state.log_time().0 + secs(SPANS[*wait]).0 / 2);
+        let commands: Vec<Envelope> = sent.iter().map(|sent| player.envelope(sent)).collect();
+        let entry = stage.entry(stamp, commands);
+        let applied = stage.apply_entry(&entry);
+        assert_eq!(applied.outcomes, model.apply(&entry), "outcomes of {entry:?}");
+        for (envelope, outcome) in entry.commands.iter().zip(&applied.outcomes) {
+            player.remember(&envelope.command, outcome);
+        }
+        compare(&stage, &model);
+        stage.check();
+        if turn % 7 == 6 {
+            let changes = stage.state.reclaim(5);
+            stage.record(&changes);
+            stage.check();
+        }
+        if turn % 11 == 10 {
+            stage.state = stage.reload();
+        }
+    }
+    stage.reclaim_all();
+    stage.check();
+    assert_eq!(stage.table.keys().copied().collect::<Vec<_>>(), stage.state.row_keys());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+    #[test]
+    fn a_random_run_agrees_with_the_naive_model_and_with_its_own_rows(
+        entries in prop::collection::vec(entry(), 1..100),
+    ) {
+        play(&entries);
+    }
+}

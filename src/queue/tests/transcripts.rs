@@ -1,0 +1,353 @@
+//! Transcripts: scripts under `testscripts/` with the answers of the state, to be read.
+//!
+//! `UPDATE_GOLDENFILES=1 cargo test transcripts` writes the answers anew; read the difference.
+//! Each line is an entry of one command, `at 10s` first moves the leader's clock. Times are
+//! seconds of T. `client=7 seq=1 lowest=1` puts a command into a session; `account=NAME` names
+//! another account. After each script the table must rebuild the state.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use goldenscript::{ArgumentConsumer, Runner};
+
+use super::stage::{ACCOUNT, Stage, plain};
+use crate::queue::command::{
+    Command, Content, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap, TimeToLive,
+    Update,
+};
+use crate::queue::ids::{Epoch, LogTime, MessageId, Number, Receipt, Span};
+use crate::queue::outcome::{DeleteOutcome, Outcome, Reply, Shown, Standing};
+use crate::queue::{PeekToken, State};
+
+type Failure = Box<dyn Error>;
+
+struct Script {
+    stage: Stage,
+    clock: LogTime,
+}
+
+fn play(name: &str) {
+    let path = format!("{}/src/queue/testscripts/{name}", env!("CARGO_MANIFEST_DIR"));
+    let mut script = Script { stage: Stage::new(), clock: LogTime(0) };
+    goldenscript::run(&mut script, path).expect("the script runs");
+}
+
+macro_rules! transcripts {
+    ($($name:ident)*) => {
+        $(#[test] fn $name() { play(stringify!($name)); })*
+
+        #[test]
+        fn every_script_is_run() {
+            let known = [$(stringify!($name)),*];
+            let folder = format!("{}/src/queue/testscripts", env!("CARGO_MANIFEST_DIR"));
+            for file in std::fs::read_dir(folder).expect("the folder") {
+                let name = file.expect("a file").file_name();
+                let name = name.to_str().expect("a name");
+                assert!(known.contains(&name), "no test runs the script {name}");
+            }
+        }
+    };
+}
+
+transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek }
+
+/// Seconds, with microseconds only where there are any.
+fn time(at: LogTime) -> String {
+    match (at.0 / 1_000_000, at.0 % 1_000_000) {
+        (secs, 0) => format!("{secs}s"),
+        (secs, micros) => format!("{secs}.{micros:06}s"),
+    }
+}
+
+fn until(at: Option<LogTime>) -> String {
+    at.map_or("never".to_owned(), time)
+}
+
+fn span(text: &str) -> Result<Span, Failure> {
+    if let Some(micros) = text.strip_suffix("us") {
+        return Ok(Span(micros.parse()?));
+    }
+    Ok(Span::from_secs(text.strip_suffix('s').unwrap_or(text).parse()?))
+}
+
+fn map(text: &str) -> StringMap {
+    let pairs = text.split(',').filter_map(|pair| pair.split_once(':'));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+impl Script {
+    fn id(&self, number: &str) -> Result<MessageId, Failure> {
+        Ok(MessageId { epoch: self.stage.state.epoch(), number: Number(number.parse()?) })
+    }
+
+    /// `1/2`: message 1 with receipt 2.
+    fn item(&self, text: &str) -> Result<(MessageId, Receipt), Failure> {
+        let (id, receipt) = text.split_once('/').ok_or("an item is NUMBER/RECEIPT")?;
+        let receipt = Receipt { epoch: self.stage.state.epoch(), counter: receipt.parse()? };
+        Ok((self.id(id)?, receipt))
+    }
+
+    fn command(&self, name: &str, args: &mut ArgumentConsumer) -> Result<Option<Command>, Failure> {
+        let mut queue = || args.next_pos().map(|arg| arg.value.clone()).ok_or("a queue, please");
+        let visibility = |args: &mut ArgumentConsumer| {
+            args.lookup("visibility").map(|arg| span(&arg.value)).transpose()
+        };
+        Ok(Some(match name {
+            "create" => {
+                let (name, settings) = (queue()?, settings(args)?);
+                Command::CreateQueue { name, metadata: metadata(args), settings }
+            }
+            "delete-queue" => Command::DeleteQueue { name: queue()? },
+            "set-metadata" => Command::SetMetadata { name: queue()?, metadata: metadata(args) },
+            "set-settings" => Command::SetSettings { name: queue()?, settings: settings(args)? },
+            "clear" => Command::Clear { queue: queue()? },
+            "pulse" => Command::Pulse,
+            "raise-rules" => Command::RaiseRules { version: queue()?.parse()? },
+            "send" => send(queue()?, args)?,
+            "receive" => Command::Receive(Receive {
+                queue: queue()?,
+                max_messages: args.lookup_parse("max")?.unwrap_or(1),
+                max_bytes: args.lookup_parse("bytes")?.unwrap_or(4 << 20),
+                visibility: visibility(args)?,
+            }),
+            "update" => {
+                let (queue, item) = (queue()?, queue()?);
+                let (id, receipt) = self.item(&item)?;
+                let content = args.lookup("body").map(|arg| content(&arg.value));
+                let visibility = visibility(args)?;
+                Command::Update(Update { queue, id, receipt, visibility, content })
+            }
+            "delete" => {
+                let queue = queue()?;
+                let items = args.rest_pos().into_iter().map(|arg| self.item(&arg.value)).collect();
+                Command::Delete {
+                    queue,
+                    items: {
+                        let items: Result<Vec<_>, Failure> = items;
+                        items?
+                    },
+                }
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn read(&mut self, name: &str, args: &mut ArgumentConsumer) -> Result<String, Failure> {
+        let state = &self.stage.state;
+        let mut next = || args.next_pos().map(|arg| arg.value.clone()).ok_or("too few arguments");
+        Ok(match name {
+            "counts" => {
+                let view = state.queue(ACCOUNT, &next()?).ok_or("no such queue")?;
+                let c = view.counts;
+                format!(
+                    "visible {} leased {} delayed {} due {} total {} bytes {}",
+                    c.visible, c.leased, c.delayed, c.due, c.total, c.bytes
+                )
+            }
+            "list" => list(state, args)?,
+            "peek" => {
+                let (queue, standing) = (next()?, standing(&next()?)?);
+                let max = args.lookup_parse("max")?.unwrap_or(100);
+                let after = args.lookup("after").map(|arg| PeekToken::parse(&arg.value));
+                let after = after.map(|token| token.ok_or("a bad token")).transpose()?;
+                match state.peek(ACCOUNT, &queue, standing, after, max) {
+                    Ok((shown, token)) => {
+                        let mut out: Vec<String> = shown.iter().map(show).collect();
+                        out.extend(token.map(|token| format!("next page after={token}")));
+                        if out.is_empty() { "nothing".to_owned() } else { out.join("\n") }
+                    }
+                    Err(rejection) => format!("refused: {rejection}"),
+                }
+            }
+            "get" => {
+                let (queue, number) = (next()?, next()?);
+                match state.message(ACCOUNT, &queue, self.id(&number)?) {
+                    Ok(shown) => show(&shown),
+                    Err(rejection) => format!("refused: {rejection}"),
+                }
+            }
+            "next-visible" => until(state.next_visible(ACCOUNT, &next()?)),
+            "next-due" => until(state.next_due()),
+            "time" => time(state.log_time()),
+            "totals" => {
+                let (queues, messages, bytes) = state.totals();
+                format!("queues {queues} messages {messages} bytes {bytes}")
+            }
+            "at" => {
+                self.clock = LogTime(span(&next()?)?.0);
+                String::new()
+            }
+            "restart" => {
+                self.stage.state = self.stage.reload();
+                self.stage.check();
+                String::new()
+            }
+            "reclaim" => {
+                let changes = self.stage.state.reclaim(next()?.parse()?);
+                self.stage.record(&changes);
+                format!("rows {} contents {}", changes.rows.len(), changes.contents.len())
+            }
+            other => return Err(format!("unknown command {other}").into()),
+        })
+    }
+}
+
+fn list(state: &State, args: &mut ArgumentConsumer) -> Result<String, Failure> {
+    let text = |arg: Option<&goldenscript::Argument>| arg.map(|arg| arg.value.clone());
+    let prefix = text(args.lookup("prefix")).unwrap_or_default();
+    let account = text(args.lookup("account")).unwrap_or(ACCOUNT.to_owned());
+    let (after, max) = (text(args.lookup("after")), args.lookup_parse("max")?.unwrap_or(100));
+    let (views, more) = state.queues(&account, &prefix, after.as_deref(), max);
+    let mut out = String::new();
+    for view in views {
+        let row = view.row;
+        let total = view.counts.total;
+        writeln!(out, "{} id {} total {total} metadata {:?}", row.name, row.id.0, row.metadata)?;
+    }
+    out.push_str(if more { "more" } else { "end" });
+    Ok(out)
+}
+
+fn settings(args: &mut ArgumentConsumer) -> Result<Settings, Failure> {
+    let mut settings = Settings::default();
+    if let Some(arg) = args.lookup("ttl") {
+        settings.default_ttl = (arg.value != "never").then(|| span(&arg.value)).transpose()?;
+    }
+    if let Some(arg) = args.lookup("visibility") {
+        settings.default_visibility = span(&arg.value)?;
+    }
+    settings.max_message_bytes =
+        args.lookup_parse("max_bytes")?.unwrap_or(settings.max_message_bytes);
+    Ok(settings)
+}
+
+fn metadata(args: &mut ArgumentConsumer) -> StringMap {
+    args.lookup("metadata").map(|arg| map(&arg.value)).unwrap_or_default()
+}
+
+fn content(body: &str) -> Content {
+    Content { body: Bytes::copy_from_slice(body.as_bytes()), headers: StringMap::new() }
+}
+
+fn send(queue: String, args: &mut ArgumentConsumer) -> Result<Command, Failure> {
+    let delay = args.lookup("delay").map_or(Ok(Span::ZERO), |arg| span(&arg.value))?;
+    let ttl = match args.lookup("ttl").map(|arg| arg.value.as_str()) {
+        None => TimeToLive::Default,
+        Some("never") => TimeToLive::Never,
+        Some(text) => TimeToLive::For(span(text)?),
+    };
+    let message = |body: &str| NewMessage { content: content(body), delay, ttl };
+    let messages = args.rest_pos().into_iter().map(|arg| message(&arg.value)).collect();
+    Ok(Command::Send { queue, messages })
+}
+
+fn standing(text: &str) -> Result<Standing, Failure> {
+    Ok(match text {
+        "visible" => Standing::Visible,
+        "leased" => Standing::Leased,
+        "delayed" => Standing::Delayed,
+        "due" => Standing::Due,
+        other => return Err(format!("unknown standing {other}").into()),
+    })
+}
+
+fn show(m: &Shown) -> String {
+    format!(
+        "{} {:?} content {} inserted {} expires {} visible {} dequeued {}",
+        m.id.number.0,
+        m.standing,
+        m.content.0,
+        time(m.inserted_at),
+        until(m.expires_at),
+        time(m.visible_at),
+        m.dequeue_count
+    )
+}
+
+fn answer(outcome: &Outcome) -> String {
+    match outcome {
+        Err(rejection) => format!("refused: {rejection}"),
+        Ok(Reply::Sent(sent)) => lines(sent, |s| {
+            let (expires, visible) = (until(s.expires_at), time(s.visible_at));
+            format!(
+                "sent {}/{} expires {expires} visible {visible}",
+                s.id.number.0, s.receipt.counter
+            )
+        }),
+        Ok(Reply::Received { messages, more }) => {
+            let mut out = lines(messages, |m| {
+                format!(
+                    "received {}/{} content {} visible {} dequeued {}",
+                    m.id.number.0,
+                    m.receipt.counter,
+                    m.content.0,
+                    time(m.visible_at),
+                    m.dequeue_count
+                )
+            });
+            out.push_str(match (messages.is_empty(), more) {
+                (true, false) => "nothing",
+                (true, true) => "nothing yet, more",
+                (false, true) => "\nmore",
+                (false, false) => "",
+            });
+            out
+        }
+        Ok(Reply::Updated { receipt, visible_at }) => {
+            format!("updated receipt {} visible {}", receipt.counter, time(*visible_at))
+        }
+        Ok(Reply::Deleted(outcomes)) => lines(outcomes, |outcome| {
+            match outcome {
+                DeleteOutcome::Deleted => "deleted",
+                DeleteOutcome::MessageNotFound => "message not found",
+                DeleteOutcome::ReceiptMismatch => "receipt mismatch",
+            }
+            .to_owned()
+        }),
+        Ok(other) => format!("{other:?}"),
+    }
+}
+
+fn lines<T>(items: &[T], line: impl Fn(&T) -> String) -> String {
+    items.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+impl Runner for Script {
+    fn run(&mut self, command: &goldenscript::Command) -> Result<String, Failure> {
+        let mut args = command.consume_args();
+        let client: Option<u128> = args.lookup_parse("client")?;
+        let session = match client {
+            None => None,
+            Some(client) => Some(SessionTag {
+                client,
+                sequence: args.lookup_parse("seq")?.ok_or("a seq, please")?,
+                lowest_unanswered: args.lookup_parse("lowest")?.unwrap_or(1),
+            }),
+        };
+        let epoch = args.lookup_parse("epoch")?.map(Epoch);
+        let account = match command.name.as_str() {
+            "list" => None,
+            _ => args.lookup("account").map(|arg| arg.value.clone()),
+        };
+        let Some(asked) = self.command(&command.name, &mut args)? else {
+            let answer = self.read(&command.name, &mut args)?;
+            args.reject_rest()?;
+            return Ok(answer);
+        };
+        args.reject_rest()?;
+        let account = account.unwrap_or(ACCOUNT.to_owned());
+        let envelope = Envelope { session, account, ..plain(asked) };
+        let mut entry = self.stage.entry(self.clock, vec![envelope]);
+        entry.epoch = epoch.unwrap_or(entry.epoch);
+        let applied = self.stage.apply_entry(&entry);
+        Ok(lines(&applied.outcomes, answer))
+    }
+
+    fn end_script(&mut self) -> Result<(), Failure> {
+        self.stage.check();
+        self.stage.reclaim_all();
+        self.stage.check();
+        Ok(())
+    }
+}
