@@ -346,3 +346,40 @@ fn a_failed_commit_on_the_thread_is_reported_and_final() {
     assert!(matches!(store.commit_if_due(), Err(StoreError::Failed(_))));
     assert_eq!(store.durable(), durable);
 }
+
+#[test]
+fn an_error_of_the_disk_or_a_full_one_stops_commits_and_loses_nothing_durable() {
+    let faults: [fn(&FaultyDisk, u64); 3] = [
+        |disk, n| disk.fail_op(n + 1),
+        |disk, n| disk.fail_sync(n + 1),
+        |disk, n| disk.set_capacity(disk.used_bytes() + n * 700),
+    ];
+    for fault in faults {
+        let mut failures = 0;
+        for n in 0..60 {
+            let disk = FaultyDisk::new(n);
+            let mut store = open(&disk, EngineKind::Redb);
+            let mut run = Run::new(n);
+            let mut states = vec![run.clone()];
+            fault(&disk, n);
+            for _ in 0..12 {
+                store.apply(&run.entry());
+                states.push(run.clone());
+                if store.commit_now().is_err() {
+                    failures += 1;
+                    assert!(store.commit_now().is_err(), "a failed commit is final");
+                    break;
+                }
+            }
+            let done = store.durable().map_or(0, |position| position.index as usize);
+            drop(store);
+            let back = disk.restart();
+            back.set_capacity(u64::MAX);
+            let store = open(&back, EngineKind::Redb);
+            let found = store.applied().map_or(0, |position| position.index as usize);
+            assert!(found >= done, "{found}, and {done} was durable");
+            assert_same(&store, &states[found]);
+        }
+        assert!(failures > 5, "only {failures} commits failed");
+    }
+}
