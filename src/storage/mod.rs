@@ -5,6 +5,8 @@ pub mod codec;
 pub mod disk;
 pub mod error;
 pub mod keys;
+pub mod log;
+pub mod mend;
 pub mod snapshot;
 pub mod store;
 pub mod tables;
