@@ -1,0 +1,479 @@
+//! The group as the floors above see it: propose, receive, read, and the news of who leads and
+//! how far this node has applied.
+//!
+//! Laws: a write is proposed only on the leader; every wait has a deadline; a write whose answer
+//! did not come in time is *unknown*, never *failed*. An empty answer and every linearizable read
+//! need a confirmation by a majority (ReadIndex) that began after the request came in.
+//!
+//! Long-lived work is handed out as [`Task`]s: who assembles the node spawns and joins them.
+
+mod leadership;
+mod local;
+mod status;
+mod upkeep;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use openraft::Raft;
+use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+pub use leadership::Leadership;
+pub use status::{NodeView, Role, Status};
+
+use super::error::{GroupError, Reason};
+use super::fastpath::{self, FastPathOptions};
+use super::forward::{ForwardError, LeaderChannels};
+use super::log_store::LogStore;
+use super::machine::{AppliedMark, Machine, SharedStore};
+use super::membership::{self, Admission, AdmissionError, Membership, MembershipError};
+use super::network::{ChannelOptions, Network};
+use super::proposer::{Done, Proposer, RaftHandle, Term};
+use super::transport::{Faults, PeerNetworkFactory, PeerService, Peers};
+use super::types::{Member, NodeId, scoped};
+use super::zones::Wanted;
+use crate::clock::SharedClock;
+use crate::queue::command::{Command, Envelope, Receive, SessionTag};
+use crate::queue::ids::{LogTime, Position};
+use crate::queue::outcome::Reply;
+use crate::storage::disk::FlushMode;
+use crate::storage::log::Log;
+use crate::storage::store::Store;
+
+/// A task that lives as long as the node, with its name.
+pub type Task = (&'static str, Pin<Box<dyn Future<Output = ()> + Send>>);
+
+/// How this node takes part.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    pub cluster_id: String,
+    pub node: NodeId,
+    /// The members of a cluster that is formed now; empty for a node that joins later. The same
+    /// on every node.
+    pub founders: BTreeMap<NodeId, Member>,
+    pub heartbeat: Duration,
+    pub election: (Duration, Duration),
+    /// How far a wall clock may differ from those of a majority.
+    pub clock_bound: Duration,
+    pub preferred_zone: Option<String>,
+    pub enable_faults: bool,
+    pub channel: ChannelOptions,
+    /// Decides elections in a simulation; from the system elsewhere.
+    pub seed: u64,
+}
+
+/// What a started group hands to the node's assembly.
+pub struct Started {
+    pub group: Group,
+    pub tasks: Vec<Task>,
+    pub peer_service: PeerService<Machine>,
+}
+
+/// Why a group did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the timers are refused: {0}")]
+    Timers(String),
+    #[error(transparent)]
+    ClusterId(#[from] super::transport::ClusterIdError),
+    #[error("Raft did not start: {0}")]
+    Raft(String),
+}
+
+/// Why a node does not take part.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
+    #[error(transparent)]
+    Form(#[from] MembershipError),
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// It sees every write that was acknowledged before it began.
+    Linearizable,
+    /// Whatever this node has, if it heard of the leader within this time.
+    Stale(Duration),
+}
+
+/// A handle to the group. Cheap to clone.
+#[derive(Clone)]
+pub struct Group {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: GroupConfig,
+    raft: RaftHandle,
+    store: SharedStore,
+    log: Log,
+    proposer: Proposer,
+    peers: Peers,
+    leadership: watch::Receiver<Leadership>,
+    terms: watch::Receiver<Option<Arc<Term>>>,
+    channels: LeaderChannels,
+    /// The disk held neither vote nor log when this process started.
+    began_empty: bool,
+    draining: AtomicBool,
+}
+
+fn raft_config(config: &GroupConfig) -> Result<Arc<openraft::Config>, StartError> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let (shortest, longest) = (millis(config.election.0), millis(config.election.1));
+    let wanted = openraft::Config {
+        cluster_name: config.cluster_id.clone(),
+        heartbeat_interval: millis(config.heartbeat),
+        election_timeout_min: shortest,
+        election_timeout_max: longest,
+        enable_pre_vote: Some(true),
+        // A leader that lost its quorum stops its heartbeats, so that others may elect.
+        quorum_loss_probe_interval: Some(longest * 2 + longest / 2),
+        // Bytes are bounded by the log reader.
+        max_payload_entries: 64,
+        // The tables are the snapshot; `upkeep` asks for them and purges.
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        install_snapshot_timeout: 10_000,
+        enable_leader_restore: Some(false),
+        ..openraft::Config::default()
+    };
+    wanted.validate().map(Arc::new).map_err(|error| StartError::Timers(error.to_string()))
+}
+
+impl Group {
+    /// Starts this node's part of the group over an opened log and store, and forms the cluster
+    /// if this node is a founder and has no state at all.
+    ///
+    /// # Errors
+    /// Timers that openraft refuses, a cluster id no call can carry, or a log that cannot be read.
+    pub async fn start(
+        config: GroupConfig,
+        log: Log,
+        store: Store,
+        mode: FlushMode,
+        clock: SharedClock,
+        network: Arc<dyn Network>,
+    ) -> Result<Started, StartError> {
+        let raft_config = raft_config(&config)?;
+        let faults = if config.enable_faults { Faults::enabled() } else { Faults::disabled() };
+        let peers = Peers::new(
+            config.cluster_id.clone(),
+            config.node,
+            network,
+            config.channel.clone(),
+            faults,
+        )?;
+        let began_empty = log.vote().is_none() && log.last().is_none();
+        let store = SharedStore::new(store, mode);
+        let factory = PeerNetworkFactory::new(peers.clone());
+        let (logs, machine) = (LogStore::new(log.clone()), Machine::new(store.clone()));
+        let start = Raft::new(config.node, raft_config, factory, logs, machine);
+        let raft = scoped(config.seed, start)
+            .await
+            .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
+
+        let (terms_out, terms) = watch::channel(None);
+        let (leadership_out, leadership) = watch::channel(Leadership::default());
+        let (proposer, propose) = Proposer::new(raft.clone(), terms.clone());
+        let (signal, lost) = fastpath::signal();
+        let inner = Inner {
+            raft: raft.clone(),
+            store,
+            log,
+            proposer,
+            peers: peers.clone(),
+            leadership,
+            terms,
+            channels: LeaderChannels::new(peers.clone()),
+            began_empty,
+            draining: AtomicBool::new(false),
+            config,
+        };
+        let group = Group { inner: Arc::new(inner) };
+        let local = Arc::new(local::Local::new(group.clone(), began_empty, mode));
+        let peer_service =
+            PeerService::new(raft.clone(), peers.clone(), local, Arc::clone(&clock), signal);
+        let fast = fastpath::run(raft, peers, FastPathOptions::default(), lost);
+        let tasks: Vec<Task> = vec![
+            ("proposer", Box::pin(propose)),
+            ("fast path", Box::pin(fast)),
+            (
+                "leadership",
+                Box::pin(leadership::run(group.clone(), clock, leadership_out, terms_out)),
+            ),
+            ("upkeep", Box::pin(upkeep::run(group.clone()))),
+        ];
+        Ok(Started { group, tasks, peer_service })
+    }
+
+    /// Finds out whether this node may take part under its id, and forms the cluster if it is a
+    /// founder and everybody's disk is empty. The peer service must be answering by now: every
+    /// founder does the same, and each needs the others' word.
+    ///
+    /// # Errors
+    /// A node that lost its disk, or too few answers by the deadline.
+    pub async fn join(&self, wanted: Wanted, within: Duration) -> Result<Admission, JoinError> {
+        let config = &self.inner.config;
+        let others = config.founders.iter().map(|(id, m)| (*id, m.peer_address.clone())).collect();
+        let empty = self.inner.began_empty;
+        let peers = &self.inner.peers;
+        let admission = membership::admission_check(peers, empty, &others, within).await?;
+        if admission == Admission::Forming && config.founders.contains_key(&config.node) {
+            self.members().form(config.founders.clone(), wanted).await?;
+        }
+        Ok(admission)
+    }
+
+    /// The verbs that change who belongs to the group.
+    #[must_use]
+    pub fn members(&self) -> Membership<Machine> {
+        Membership::new(self.inner.raft.clone())
+    }
+
+    /// The way to the leader for calls that are passed on; `None` when nobody leads or this node
+    /// does.
+    #[must_use]
+    pub fn leader_channel(&self) -> Option<(NodeId, Result<Channel, ForwardError>)> {
+        let leader = self.inner.leadership.borrow().leader.filter(|id| *id != self.node())?;
+        let members = self.members().members();
+        let member = members.voters.get(&leader).or_else(|| members.learners.get(&leader))?;
+        Some((leader, self.inner.channels.to(leader, &member.peer_address)))
+    }
+
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.inner.config.node
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &GroupConfig {
+        &self.inner.config
+    }
+
+    #[must_use]
+    pub fn raft(&self) -> &RaftHandle {
+        &self.inner.raft
+    }
+
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.inner.peers
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &SharedStore {
+        &self.inner.store
+    }
+
+    /// Who leads, as far as this node knows.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// How far this node has applied.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<AppliedMark> {
+        self.inner.store.applied()
+    }
+
+    /// Whether new work is refused here.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Relaxed)
+    }
+
+    fn term(&self) -> Result<Arc<Term>, GroupError> {
+        self.inner.terms.borrow().clone().ok_or_else(|| self.not_leader())
+    }
+
+    fn not_leader(&self) -> GroupError {
+        let leader = self.inner.leadership.borrow().leader;
+        GroupError::NotNow {
+            reason: if leader.is_some() { Reason::NotLeader } else { Reason::NoLeader },
+            fate: super::error::Fate::NotApplied,
+            retry_after: self.inner.config.heartbeat,
+            leader,
+        }
+    }
+
+    /// Queues a command on the leader; what is returned resolves to its answer. Dearer callers
+    /// use [`Group::propose`].
+    ///
+    /// # Errors
+    /// Not applied: this node does not lead, drains, or has too much in flight.
+    pub fn submit(
+        &self,
+        envelope: Envelope,
+        deadline: Instant,
+    ) -> Result<impl Future<Output = Result<Done, GroupError>> + Send + use<>, GroupError> {
+        if self.is_draining() {
+            return Err(GroupError::not_applied(Reason::Draining));
+        }
+        self.term()?;
+        let answer = self.inner.proposer.submit(envelope)?;
+        Ok(async move {
+            match tokio::time::timeout_at(deadline, answer).await {
+                Ok(Ok(done)) => done,
+                Ok(Err(_)) => Err(GroupError::unknown(Reason::LeaderChanged)),
+                Err(_) => Err(GroupError::unknown(Reason::Deadline)),
+            }
+        })
+    }
+
+    /// Proposes a command and waits for its outcome.
+    ///
+    /// # Errors
+    /// As [`Group::submit`]; *unknown* when no answer came by the deadline.
+    pub async fn propose(&self, envelope: Envelope, deadline: Instant) -> Result<Done, GroupError> {
+        self.submit(envelope, deadline)?.await
+    }
+
+    /// Leases messages, waiting up to `wait` for the first. `None` = nothing was visible, by a
+    /// majority's word.
+    ///
+    /// # Errors
+    /// A rejection, or *not now* when leadership moved while it waited.
+    pub async fn receive(
+        &self,
+        account: &str,
+        receive: &Receive,
+        session: Option<SessionTag>,
+        wait: Duration,
+        deadline: Instant,
+    ) -> Result<Option<Done>, GroupError> {
+        let give_up = (Instant::now() + wait).min(deadline);
+        let mut applied = self.applied();
+        let mut leadership = self.leadership();
+        loop {
+            applied.borrow_and_update();
+            let now = self.term()?.clock.stamp();
+            let (visible, next) = {
+                let store = self.inner.store.read();
+                let state = store.state();
+                let now = LogTime(now.0.max(state.log_time().0));
+                let visible = state.has_visible(account, &receive.queue, now)?;
+                let next = state.next_visible(account, &receive.queue);
+                (visible, next.map(|at| at.0.saturating_sub(now.0)))
+            };
+            if visible {
+                let command = Command::Receive(receive.clone());
+                let envelope = Envelope { session, account: account.to_owned(), command };
+                let done = self.propose(envelope, deadline).await?;
+                let empty = matches!(&done.outcome, Ok(Reply::Received { messages, .. }) if messages.is_empty());
+                // Another receiver was faster. Under a session the empty answer stands.
+                if !empty || session.is_some() {
+                    return Ok(Some(done));
+                }
+                continue;
+            }
+            if Instant::now() >= give_up {
+                self.confirm(deadline).await?;
+                return Ok(None);
+            }
+            let due = next.map_or(give_up, |us| Instant::now() + Duration::from_micros(us.max(1)));
+            tokio::select! {
+                changed = applied.changed() => { changed.map_err(|_| stopped())?; }
+                changed = leadership.changed() => { changed.map_err(|_| stopped())?; }
+                () = tokio::time::sleep_until(due.min(give_up)) => {}
+            }
+        }
+    }
+
+    /// Confirms with a majority that this node leads and has applied everything acknowledged
+    /// before the call.
+    ///
+    /// # Errors
+    /// *Not now* when it could not be confirmed by the deadline.
+    pub async fn confirm(&self, deadline: Instant) -> Result<(), GroupError> {
+        let raft = &self.inner.raft;
+        let confirmed = self.inner.peers.scoped(async {
+            let linearizer = raft
+                .get_read_linearizer(ReadPolicy::ReadIndex)
+                .await
+                .map_err(|_| GroupError::not_applied(Reason::NoQuorum))?;
+            linearizer.await_ready(raft).await.map_err(|_| stopped())?;
+            Ok(())
+        });
+        tokio::time::timeout_at(deadline, confirmed)
+            .await
+            .map_err(|_| GroupError::not_applied(Reason::Deadline))?
+    }
+
+    /// Reads from the store at the freshness asked for; the T is that of the state which
+    /// answered.
+    ///
+    /// # Errors
+    /// *Not now* when the freshness cannot be had.
+    pub async fn read<T>(
+        &self,
+        freshness: Freshness,
+        deadline: Instant,
+        look: impl FnOnce(&Store, LogTime) -> T,
+    ) -> Result<(T, LogTime), GroupError> {
+        let now = match freshness {
+            Freshness::Linearizable => {
+                let term = self.term()?;
+                self.confirm(deadline).await?;
+                term.clock.stamp()
+            }
+            Freshness::Stale(bound) => {
+                if !self.heard_within(bound) {
+                    return Err(GroupError::not_applied(Reason::NoLeader));
+                }
+                LogTime::default()
+            }
+        };
+        let store = self.inner.store.read();
+        let at = store.state().log_time();
+        let now = LogTime(now.0.max(at.0));
+        Ok((look(&store, now), at))
+    }
+
+    /// Whether this node led or knew a leader within this time. A follower without a leader
+    /// cannot know how old its state is.
+    fn heard_within(&self, bound: Duration) -> bool {
+        let leadership = self.inner.leadership.borrow();
+        leadership.leader.is_some() || leadership.since.elapsed() <= bound
+    }
+
+    /// Whether this node knows that a position is committed and applied.
+    #[must_use]
+    pub fn has_applied(&self, position: Position) -> bool {
+        self.inner.store.read().applied().is_some_and(|at| at.index >= position.index)
+    }
+
+    /// Refuses new work and hands leadership over, or ends that.
+    pub async fn drain(&self, on: bool) {
+        self.inner.draining.store(on, Ordering::Relaxed);
+        if on && self.inner.leadership.borrow().is_me {
+            let _ = self.hand_over(None).await;
+        }
+    }
+
+    /// Stops taking part. The log and the store are whole whenever this ends.
+    pub async fn shutdown(&self) {
+        let _ = self.inner.peers.scoped(self.inner.raft.shutdown()).await;
+        if let Err(error) = self.inner.store.commit().await {
+            tracing::error!(%error, "the last commit of the tables failed");
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.inner.raft.metrics().borrow_watched().running_state.is_ok()
+    }
+}
+
+fn stopped() -> GroupError {
+    GroupError::Fatal("its Raft core ended".into())
+}

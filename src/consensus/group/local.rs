@@ -1,0 +1,75 @@
+//! What this node's peers may ask of it beside Raft: its log, its digest, room for a snapshot.
+
+use std::time::Duration;
+
+use super::super::transport::LocalNode;
+use super::Group;
+use crate::proto::peer::v1 as pb;
+use crate::storage::disk::FlushMode;
+use crate::storage::snapshot::SnapshotWriter;
+use crate::storage::store::StoreError;
+
+/// How long a digest waits for its position.
+const DIGEST_WAIT: Duration = Duration::from_secs(5);
+
+pub(super) struct Local {
+    group: Group,
+    began_empty: bool,
+    mode: FlushMode,
+}
+
+impl Local {
+    pub(super) fn new(group: Group, began_empty: bool, mode: FlushMode) -> Local {
+        Local { group, began_empty, mode }
+    }
+}
+
+#[async_trait::async_trait]
+impl LocalNode for Local {
+    fn begin_install(&self) -> Result<SnapshotWriter, StoreError> {
+        self.group.inner.store.write().begin_install()
+    }
+
+    async fn read_log(
+        &self,
+        from: u64,
+        to: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<pb::LogEntry>, String> {
+        let entries =
+            self.group.inner.log.read(from, to, max_bytes).map_err(|error| error.to_string())?;
+        Ok(entries.into_iter().map(message).collect())
+    }
+
+    async fn digest(&self, index: u64) -> Option<[u8; 16]> {
+        let mut applied = self.group.applied();
+        let reached = applied.wait_for(|mark| mark.position.is_some_and(|at| at.index >= index));
+        tokio::time::timeout(DIGEST_WAIT, reached).await.ok()?.ok()?;
+        let store = self.group.inner.store.read();
+        let exact = store.applied().is_some_and(|at| at.index == index);
+        exact.then(|| store.state().digest().0.to_be_bytes())
+    }
+
+    fn began_empty(&self) -> bool {
+        self.began_empty
+    }
+
+    fn flush_mode(&self) -> FlushMode {
+        self.mode
+    }
+}
+
+fn message(entry: crate::storage::log::LogEntry) -> pb::LogEntry {
+    use crate::storage::log::Payload;
+    let (kind, payload) = match entry.payload {
+        Payload::Blank => (pb::EntryKind::Blank, bytes::Bytes::new()),
+        Payload::Membership(bytes) => (pb::EntryKind::Membership, bytes),
+        Payload::Commands(bytes) => (pb::EntryKind::Commands, bytes),
+    };
+    let at = entry.position;
+    pb::LogEntry {
+        id: Some(pb::LogId { term: at.term, node: at.node, index: at.index }),
+        kind: kind.into(),
+        payload,
+    }
+}
