@@ -10,6 +10,7 @@
 //! `api` what clients see, `server` the assembly and `cli` the gate. `client` is the Rust client
 //! library and uses the protocol only. `docs/architecture.md` is the floor plan in full.
 
+pub mod api;
 pub mod cli;
 pub mod client;
 pub mod clock;

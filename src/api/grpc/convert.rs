@@ -1,0 +1,452 @@
+//! Wire messages to commands, and what the state answers to wire messages.
+//!
+//! Laws: whatever cannot be read is refused with the field's name and what is allowed; what is
+//! absent means what the proto says; nothing here asks the state.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::error::Refusal;
+use crate::consensus::proposer::Done;
+use crate::proto::queue::v1 as pb;
+use crate::queue::command::{
+    Command, Content, Envelope, NewMessage, Receive, SessionTag, Settings, TimeToLive,
+};
+use crate::queue::ids::{LogTime, MessageId, Position, Receipt, Span};
+use crate::queue::outcome::{Counts, DeleteOutcome, Granted, Sent, Shown, Standing};
+use crate::queue::{PeekToken, QueueView, check, limits};
+
+type Read<T> = Result<T, Refusal>;
+
+/// The account that serves those who name none.
+const DEFAULT_ACCOUNT: &str = "default";
+
+pub(super) fn account(name: String) -> Read<String> {
+    let name = if name.is_empty() { DEFAULT_ACCOUNT.to_owned() } else { name };
+    check::account(&name)?;
+    Ok(name)
+}
+
+pub(super) fn queue_name(name: &str) -> Read<()> {
+    Ok(check::queue_name(name)?)
+}
+
+/// A command that may enter the log, or why not.
+pub(super) fn envelope(
+    account_name: String,
+    session: Option<pb::Session>,
+    command: Command,
+) -> Read<Envelope> {
+    let account = account(account_name)?;
+    let session = session.map(session_tag).transpose()?;
+    check::command(&command)?;
+    Ok(Envelope { session, account, command })
+}
+
+fn session_tag(session: pb::Session) -> Read<SessionTag> {
+    let bytes = session.client_id.len();
+    let client: [u8; 16] = session.client_id.as_ref().try_into().map_err(|_| {
+        Refusal::invalid("session.client_id", format!("has {bytes} bytes"), "16 bytes")
+    })?;
+    let (sequence, lowest) = (session.sequence, session.lowest_unanswered);
+    if sequence == 0 {
+        return Err(Refusal::invalid("session.sequence", "is 0", "1 and more"));
+    }
+    if lowest > sequence {
+        let allowed = format!("0 to the sequence, {sequence}");
+        let problem = format!("is {lowest}");
+        return Err(Refusal::invalid("session.lowest_unanswered", problem, allowed));
+    }
+    Ok(SessionTag {
+        client: u128::from_be_bytes(client),
+        sequence,
+        lowest_unanswered: lowest,
+    })
+}
+
+/// A duration of the wire, to the microsecond.
+pub(super) fn span(field: &str, given: Option<prost_types::Duration>) -> Read<Option<Span>> {
+    let Some(given) = given else { return Ok(None) };
+    let wrong = |problem: String| Refusal::invalid(field, problem, "a duration of 0 and more");
+    if given.seconds < 0 || given.nanos < 0 {
+        return Err(wrong("is negative".to_owned()));
+    }
+    if given.nanos > 999_999_999 {
+        return Err(wrong(format!("has {} nanoseconds", given.nanos)));
+    }
+    let micros = u64::try_from(given.seconds)
+        .ok()
+        .and_then(|seconds| seconds.checked_mul(1_000_000))
+        .and_then(|micros| micros.checked_add(u64::try_from(given.nanos).ok()? / 1_000))
+        .ok_or_else(|| wrong(format!("of {} seconds is too long", given.seconds)))?;
+    Ok(Some(Span(micros)))
+}
+
+/// How old an answer may be; absent = linearizable.
+pub(super) fn staleness(given: Option<prost_types::Duration>) -> Read<Option<Duration>> {
+    Ok(span("max_staleness", given)?.map(|span| Duration::from_micros(span.0)))
+}
+
+/// How long a receive may wait for its first message.
+pub(super) fn wait(given: Option<prost_types::Duration>) -> Read<Duration> {
+    let wait = span("wait", given)?.unwrap_or(Span::ZERO);
+    if wait > limits::MAX_WAIT {
+        let allowed = format!("0 to {} seconds", limits::MAX_WAIT.0 / 1_000_000);
+        let problem = format!("is {} seconds", wait.0.div_ceil(1_000_000));
+        return Err(Refusal::invalid("wait", problem, allowed));
+    }
+    Ok(Duration::from_micros(wait.0))
+}
+
+pub(super) fn settings(given: Option<pb::QueueSettings>) -> Read<Settings> {
+    let mut settings = Settings::default();
+    let Some(given) = given else { return Ok(settings) };
+    if let Some(ttl) = span("settings.default_ttl", given.default_ttl)? {
+        settings.default_ttl = (ttl != Span::ZERO).then_some(ttl);
+    }
+    let visibility = "settings.default_visibility_timeout";
+    if let Some(lease) = span(visibility, given.default_visibility_timeout)? {
+        settings.default_visibility = lease;
+    }
+    if given.max_message_bytes != 0 {
+        settings.max_message_bytes = given.max_message_bytes;
+    }
+    Ok(settings)
+}
+
+fn new_message(message: pb::NewMessage) -> Read<NewMessage> {
+    let ttl = match span("ttl", message.ttl)? {
+        None => TimeToLive::Default,
+        Some(Span::ZERO) => TimeToLive::Never,
+        Some(ttl) => TimeToLive::For(ttl),
+    };
+    Ok(NewMessage {
+        content: Content { body: message.body, headers: message.headers },
+        delay: span("delay", message.delay)?.unwrap_or(Span::ZERO),
+        ttl,
+    })
+}
+
+pub(super) fn send(request: pb::SendRequest) -> Read<Envelope> {
+    let messages = request.messages.into_iter().map(new_message).collect::<Read<Vec<_>>>()?;
+    let command = Command::Send { queue: request.queue, messages };
+    envelope(request.account, request.session, command)
+}
+
+pub(super) fn receive(
+    queue: String,
+    max_messages: u32,
+    visibility: Option<prost_types::Duration>,
+) -> Read<Receive> {
+    let receive = Receive {
+        queue,
+        max_messages,
+        max_bytes: limits::REQUEST_BYTES as u32,
+        visibility: span("visibility_timeout", visibility)?,
+    };
+    let command = Command::Receive(receive);
+    check::command(&command)?;
+    match command {
+        Command::Receive(receive) => Ok(receive),
+        _ => Err(Refusal::Fatal("a receive became another command".to_owned())),
+    }
+}
+
+pub(super) fn delete(
+    account_name: String,
+    queue: String,
+    items: &[pb::DeleteItem],
+    session: Option<pb::Session>,
+) -> Read<Envelope> {
+    let items = items
+        .iter()
+        .map(|item| Ok((message_id(&item.id)?, receipt(&item.pop_receipt)?)))
+        .collect::<Read<Vec<_>>>()?;
+    envelope(account_name, session, Command::Delete { queue, items })
+}
+
+pub(super) fn message_id(text: &str) -> Read<MessageId> {
+    MessageId::parse(text).ok_or_else(|| {
+        Refusal::invalid("id", format!("is {}", quoted(text)), "an id that a send answered")
+    })
+}
+
+pub(super) fn receipt(text: &str) -> Read<Receipt> {
+    Receipt::parse(text).ok_or_else(|| {
+        let allowed = "the newest receipt of the message, as it was answered";
+        Refusal::invalid("pop_receipt", format!("is {}", quoted(text)), allowed)
+    })
+}
+
+/// A page's size; 0 = the default.
+pub(super) fn page_size(field: &str, given: u32, default: u32) -> Read<usize> {
+    let size = if given == 0 { default } else { given } as usize;
+    if size > limits::PAGE {
+        let allowed = format!("1 to {}, or 0 for {default}", limits::PAGE);
+        return Err(Refusal::invalid(field, format!("is {size}"), allowed));
+    }
+    Ok(size)
+}
+
+pub(super) fn peek_token(text: &str) -> Read<Option<PeekToken>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = || Refusal::invalid("page_token", "cannot be read", "that of the page before");
+    PeekToken::parse(text).map(Some).ok_or_else(wrong)
+}
+
+/// The standing that a peek asks for.
+pub(super) fn standing(state: i32) -> Read<Standing> {
+    match pb::MessageState::try_from(state) {
+        Ok(pb::MessageState::Unspecified | pb::MessageState::Visible) => Ok(Standing::Visible),
+        Ok(pb::MessageState::Leased) => Ok(Standing::Leased),
+        Ok(pb::MessageState::Delayed) => Ok(Standing::Delayed),
+        Err(_) => {
+            Err(Refusal::invalid("state", format!("is {state}"), "visible, leased or delayed"))
+        }
+    }
+}
+
+pub(super) fn state_out(standing: Standing) -> pb::MessageState {
+    match standing {
+        Standing::Visible => pb::MessageState::Visible,
+        Standing::Leased => pb::MessageState::Leased,
+        Standing::Delayed => pb::MessageState::Delayed,
+        // Shown by no read: an expired message is not found.
+        Standing::Due => pb::MessageState::Unspecified,
+    }
+}
+
+/// What a client sent, short enough for a message.
+fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(80).collect();
+    format!("{short:?}")
+}
+
+pub(super) fn timestamp(at: LogTime) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: i64::try_from(at.0 / 1_000_000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(at.0 % 1_000_000).unwrap_or(0).saturating_mul(1_000),
+    }
+}
+
+fn duration(span: Span) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(span.0 / 1_000_000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(span.0 % 1_000_000).unwrap_or(0).saturating_mul(1_000),
+    }
+}
+
+pub(super) fn position_out(position: Position) -> pb::Position {
+    pb::Position { term: position.term, node: position.node, index: position.index }
+}
+
+/// The receipt of a write. `held` is asked when the answer leaves, never guessed.
+pub(super) fn durability(done: &Done, zones_at_least: u32, zones: Vec<String>) -> pb::Durability {
+    pb::Durability {
+        position: Some(position_out(done.position)),
+        epoch: done.epoch.0,
+        log_time: Some(timestamp(done.log_time)),
+        zones_at_least,
+        zones,
+    }
+}
+
+pub(super) fn settings_out(settings: &Settings) -> pb::QueueSettings {
+    pb::QueueSettings {
+        default_ttl: Some(duration(settings.default_ttl.unwrap_or(Span::ZERO))),
+        default_visibility_timeout: Some(duration(settings.default_visibility)),
+        max_message_bytes: settings.max_message_bytes,
+    }
+}
+
+pub(super) fn queue_out(view: QueueView) -> pb::Queue {
+    pb::Queue {
+        name: view.row.name,
+        metadata: view.row.metadata,
+        settings: Some(settings_out(&view.row.settings)),
+        counts: Some(counts_out(view.counts)),
+        created_at: Some(timestamp(view.row.created_at)),
+    }
+}
+
+fn counts_out(counts: Counts) -> pb::QueueCounts {
+    let Counts { visible, leased, delayed, due, total, bytes } = counts;
+    pb::QueueCounts { visible, leased, delayed, due, total, bytes }
+}
+
+pub(super) fn sent_out(sent: &Sent) -> pb::SentMessage {
+    pb::SentMessage {
+        id: sent.id.to_string(),
+        pop_receipt: sent.receipt.to_string(),
+        inserted_at: Some(timestamp(sent.inserted_at)),
+        expires_at: sent.expires_at.map(timestamp),
+        visible_at: Some(timestamp(sent.visible_at)),
+    }
+}
+
+pub(super) fn granted_out(granted: &Granted, content: Content) -> pb::Message {
+    pb::Message {
+        id: granted.id.to_string(),
+        body: content.body,
+        headers: content.headers,
+        pop_receipt: granted.receipt.to_string(),
+        inserted_at: Some(timestamp(granted.inserted_at)),
+        expires_at: granted.expires_at.map(timestamp),
+        visible_at: Some(timestamp(granted.visible_at)),
+        dequeue_count: granted.dequeue_count,
+    }
+}
+
+pub(super) fn shown_out(shown: &Shown, content: Content) -> pb::Message {
+    pb::Message {
+        id: shown.id.to_string(),
+        body: content.body,
+        headers: content.headers,
+        pop_receipt: String::new(),
+        inserted_at: Some(timestamp(shown.inserted_at)),
+        expires_at: shown.expires_at.map(timestamp),
+        visible_at: Some(timestamp(shown.visible_at)),
+        dequeue_count: shown.dequeue_count,
+    }
+}
+
+pub(super) fn deleted_out(outcome: DeleteOutcome) -> i32 {
+    let outcome = match outcome {
+        DeleteOutcome::Deleted => pb::DeleteOutcome::Deleted,
+        DeleteOutcome::MessageNotFound => pb::DeleteOutcome::MessageNotFound,
+        DeleteOutcome::ReceiptMismatch => pb::DeleteOutcome::ReceiptMismatch,
+    };
+    outcome.into()
+}
+
+/// About what a send holds in memory, for admission.
+pub(super) fn send_bytes(request: &pb::SendRequest) -> usize {
+    let message = |message: &pb::NewMessage| {
+        let headers = message.headers.iter().map(|(name, value)| name.len() + value.len());
+        64 + message.body.len() + headers.sum::<usize>()
+    };
+    request.messages.iter().map(message).sum::<usize>() + request.queue.len()
+}
+
+/// The whole content of an update that replaces a half, or all.
+pub(super) fn changed(
+    kept: Content,
+    body: Option<Bytes>,
+    headers: Option<pb::Headers>,
+) -> Content {
+    Content {
+        body: body.unwrap_or(kept.body),
+        headers: headers.map_or(kept.headers, |headers| headers.values),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::ids::{Epoch, Number};
+
+    fn text(refusal: Refusal) -> String {
+        tonic::Status::from(refusal).message().to_owned()
+    }
+
+    fn wire(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
+        Some(prost_types::Duration { seconds, nanos })
+    }
+
+    #[test]
+    fn settings_survive_the_wire() {
+        let all = [
+            Settings::default(),
+            Settings {
+                default_ttl: None,
+                default_visibility: Span(1_500_000),
+                max_message_bytes: 1 << 20,
+            },
+        ];
+        for one in all {
+            let back = settings(Some(settings_out(&one))).map_err(text);
+            assert_eq!(back, Ok(one));
+        }
+        assert_eq!(settings(None).map_err(text), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn a_position_in_time_keeps_its_microseconds() {
+        let at = timestamp(LogTime(1_700_000_000_123_456));
+        assert_eq!((at.seconds, at.nanos), (1_700_000_000, 123_456_000));
+        assert_eq!(span("x", wire(1, 500_000_999)).map_err(text), Ok(Some(Span(1_500_000))));
+    }
+
+    #[test]
+    fn every_refusal_names_the_field_and_the_range() {
+        let table: [(&str, Read<()>, &str); 9] = [
+            ("delay", span("delay", wire(-1, 0)).map(drop), "delay is negative; allowed: a dur"),
+            ("nanos", span("ttl", wire(0, i32::MAX)).map(drop), "ttl has 2147483647 nanosec"),
+            ("long", span("ttl", wire(i64::MAX, 0)).map(drop), "seconds is too long"),
+            ("wait", wait(wire(61, 0)).map(drop), "wait is 61 seconds; allowed: 0 to 60 seconds"),
+            ("id", message_id("7").map(drop), "id is \"7\"; allowed: an id that a send answered"),
+            ("receipt", receipt("x").map(drop), "pop_receipt is \"x\"; allowed: the newest"),
+            (
+                "page",
+                page_size("page_size", 1_001, 100).map(drop),
+                "page_size is 1001; allowed: 1 to 1000, or 0 for 100",
+            ),
+            ("token", peek_token("?").map(drop), "page_token cannot be read; allowed: that of"),
+            ("batch", receive("orders".into(), 1_001, None).map(drop), "max_messages is 1001; al"),
+        ];
+        for (name, outcome, expected) in table {
+            let said = text(outcome.expect_err(name));
+            assert!(said.contains(expected), "{name} said {said}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_read_strictly() {
+        let session = |bytes: usize, sequence, lowest_unanswered| pb::Session {
+            client_id: vec![7; bytes].into(),
+            sequence,
+            lowest_unanswered,
+        };
+        assert!(session_tag(session(16, 2, 1)).is_ok());
+        for (bad, field) in [
+            (session(15, 1, 1), "session.client_id has 15 bytes; allowed: 16 bytes"),
+            (session(16, 0, 0), "session.sequence is 0; allowed: 1 and more"),
+            (session(16, 1, 2), "session.lowest_unanswered is 2; allowed: 0 to the sequence, 1"),
+        ] {
+            assert_eq!(text(session_tag(bad).expect_err(field)), field);
+        }
+    }
+
+    #[test]
+    fn an_update_keeps_the_half_that_is_not_given() {
+        let kept = Content {
+            body: Bytes::from_static(b"body"),
+            headers: [("k".to_owned(), "v".to_owned())].into(),
+        };
+        let new = changed(kept.clone(), Some(Bytes::from_static(b"new")), None);
+        assert_eq!((new.body.as_ref(), &new.headers), (&b"new"[..], &kept.headers));
+        let new = changed(kept.clone(), None, Some(pb::Headers::default()));
+        assert_eq!((&new.body, new.headers.len()), (&kept.body, 0));
+    }
+
+    #[test]
+    fn a_granted_message_carries_id_receipt_and_content() {
+        let id = MessageId { epoch: Epoch(1), number: Number(9) };
+        let granted = Granted {
+            id,
+            receipt: Receipt { epoch: Epoch(1), counter: 12 },
+            content: crate::queue::ids::ContentId(9),
+            inserted_at: LogTime(5),
+            expires_at: None,
+            visible_at: LogTime(6),
+            dequeue_count: 1,
+        };
+        let message = granted_out(&granted, Content::default());
+        assert_eq!(message_id(&message.id).map_err(text), Ok(id));
+        assert_eq!(receipt(&message.pop_receipt).map_err(text), Ok(granted.receipt));
+        assert_eq!(message.expires_at, None);
+    }
+}

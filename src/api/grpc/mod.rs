@@ -1,0 +1,11 @@
+//! The gRPC face: `QueueService` and `ClusterService` over the Raft group.
+//!
+//! Laws: every call has a deadline; a node that does not lead passes the whole call on, once;
+//! what comes from the network is checked before it is believed, and nothing in it can make
+//! this room panic.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod convert;
+mod error;
+
+pub use error::{DOMAIN, Refusal};
