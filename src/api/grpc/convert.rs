@@ -58,11 +58,7 @@ fn session_tag(session: pb::Session) -> Read<SessionTag> {
         let problem = format!("is {lowest}");
         return Err(Refusal::invalid("session.lowest_unanswered", problem, allowed));
     }
-    Ok(SessionTag {
-        client: u128::from_be_bytes(client),
-        sequence,
-        lowest_unanswered: lowest,
-    })
+    Ok(SessionTag { client: u128::from_be_bytes(client), sequence, lowest_unanswered: lowest })
 }
 
 /// A duration of the wire, to the microsecond.
@@ -332,11 +328,7 @@ pub(super) fn send_bytes(request: &pb::SendRequest) -> usize {
 }
 
 /// The whole content of an update that replaces a half, or all.
-pub(super) fn changed(
-    kept: Content,
-    body: Option<Bytes>,
-    headers: Option<pb::Headers>,
-) -> Content {
+pub(super) fn changed(kept: Content, body: Option<Bytes>, headers: Option<pb::Headers>) -> Content {
     Content {
         body: body.unwrap_or(kept.body),
         headers: headers.map_or(kept.headers, |headers| headers.values),

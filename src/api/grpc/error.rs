@@ -27,9 +27,16 @@ pub enum Refusal {
     /// Too much is in progress, or the disk is short.
     Overloaded(String),
     /// No leader, draining, failing over.
-    NotNow { why: String, fate: Fate, retry_after: Option<Duration> },
+    NotNow {
+        why: String,
+        fate: Fate,
+        retry_after: Option<Duration>,
+    },
     /// The deadline came first.
-    Late { why: String, fate: Fate },
+    Late {
+        why: String,
+        fate: Fate,
+    },
     /// This node serves no longer.
     Fatal(String),
 }

@@ -5,7 +5,13 @@
 //! this room panic.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod call;
 mod convert;
 mod error;
+mod forward;
+mod queue;
+mod receive_stream;
+mod send_stream;
 
 pub use error::{DOMAIN, Refusal};
+pub use queue::QueueFace;

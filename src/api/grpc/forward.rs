@@ -1,0 +1,217 @@
+//! Where a call is answered: here, when this node leads, or by the leader's node, to which the
+//! whole call is passed, once.
+//!
+//! Laws: a call that was passed on is never passed on again; what is left of the deadline goes
+//! with it; a connection that was never made means *not applied*, and the call tries again while
+//! there is time; one that broke in the middle of a write means *unknown*.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{Stream, StreamExt as _};
+use tokio::time::Instant;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+use tonic_types::StatusExt as _;
+
+use super::call::{Call, FORWARDED};
+use super::error::{DOMAIN, Refusal};
+use crate::consensus::error::Fate;
+use crate::consensus::group::Group;
+
+/// How long a call waits for somebody to lead before it is answered *not now*.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What a broken call may have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Read,
+    Write,
+}
+
+impl Kind {
+    fn fate(self) -> Fate {
+        match self {
+            Kind::Read => Fate::NotApplied,
+            Kind::Write => Fate::Unknown,
+        }
+    }
+}
+
+/// The leader's channel, or `None` when this node leads.
+pub(super) async fn place(group: &Group, call: &Call) -> Result<Option<Channel>, Refusal> {
+    let mut leadership = group.leadership();
+    let until = call.deadline.min(Instant::now() + PATIENCE);
+    loop {
+        let now = *leadership.borrow_and_update();
+        if now.is_me {
+            return Ok(None);
+        }
+        if call.forwarded {
+            return Err(Refusal::not_now(
+                "the call was passed on to this node, which leads no more",
+            ));
+        }
+        if let Some((_, channel)) = group.leader_channel() {
+            return Ok(Some(channel));
+        }
+        match tokio::time::timeout_at(until, leadership.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(Refusal::not_now("this node is stopping")),
+            Err(_) => {
+                return Err(Refusal::not_now(
+                    "no leader is known; a majority of the zones may be out of reach",
+                ));
+            }
+        }
+    }
+}
+
+/// Answers a call here or passes it on, again and again while it is certainly not applied and
+/// there is time: a call in flight survives a change of leaders.
+pub(super) async fn unary<'a, Req, Res>(
+    group: &Group,
+    call: &Call,
+    kind: Kind,
+    request: Req,
+    here: impl Fn(Req) -> BoxFuture<'a, Result<Res, Refusal>>,
+    there: impl Fn(Channel, Request<Req>) -> BoxFuture<'a, Result<Response<Res>, Status>>,
+) -> Result<Response<Res>, Status>
+where
+    Req: Clone,
+{
+    loop {
+        let failed = match place(group, call).await? {
+            None => match here(request.clone()).await {
+                Ok(answer) => return Ok(Response::new(answer)),
+                Err(refusal) if refusal.may_be_tried_again() => refusal.into(),
+                Err(refusal) => return Err(refusal.into()),
+            },
+            Some(channel) => {
+                let passed = signed(call, request.clone());
+                let answer = tokio::time::timeout_at(call.deadline, there(channel, passed));
+                match answer.await {
+                    Ok(Ok(answer)) => return Ok(Response::new(answer.into_inner())),
+                    Ok(Err(status)) => judge(status, kind)?,
+                    Err(_) => {
+                        let why = "the leader did not answer in time".to_owned();
+                        return Err(Refusal::Late { why, fate: kind.fate() }.into());
+                    }
+                }
+            }
+        };
+        if call.forwarded || call.remaining() <= PAUSE {
+            return Err(failed);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The call as it is passed on.
+fn signed<T>(call: &Call, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
+    request.set_timeout(call.remaining());
+    request
+}
+
+/// `Ok` is a failure that is certainly not applied and may be tried again.
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn judge(status: Status, kind: Kind) -> Result<Status, Status> {
+    if let Some(info) = status.get_error_details().error_info()
+        && info.domain == DOMAIN
+    {
+        let again = status.code() == Code::Unavailable && info.reason == "NOT_NOW";
+        let status = told(&status);
+        return if again { Ok(status) } else { Err(status) };
+    }
+    let why = format!("the connection to the leader failed: {}", status.message());
+    let retry_after = None;
+    if never_connected(&status) || kind == Kind::Read {
+        return Ok(Refusal::NotNow { why, fate: Fate::NotApplied, retry_after }.into());
+    }
+    match status.code() {
+        // Made by the leader's node before its handlers: it looked and refused.
+        Code::InvalidArgument
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unimplemented => Err(told(&status)),
+        _ => Err(Refusal::NotNow { why, fate: Fate::Unknown, retry_after }.into()),
+    }
+}
+
+/// What the leader said, without what the connection between us added.
+fn told(status: &Status) -> Status {
+    let details = bytes::Bytes::copy_from_slice(status.details());
+    Status::with_details(status.code(), status.message(), details)
+}
+
+fn never_connected(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Passes on a stream that has no deadline of its own.
+pub(super) fn signed_stream<T: Send + 'static>(
+    incoming: tonic::Streaming<T>,
+) -> Request<impl Stream<Item = T> + Send + 'static> {
+    // A client that breaks off ends the stream to the leader too.
+    let frames = incoming.take_while(|frame| std::future::ready(frame.is_ok()));
+    let frames = frames.filter_map(|frame| std::future::ready(frame.ok()));
+    let mut request = Request::new(frames);
+    request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
+    request
+}
+
+/// What a stream that was passed on answers, or failed with.
+pub(super) fn answers<T: Send + 'static>(
+    from: tonic::Streaming<T>,
+) -> futures::stream::BoxStream<'static, Result<T, Status>> {
+    from.map(|frame| frame.map_err(|status| stream_failure(status, Kind::Write))).boxed()
+}
+
+/// The failure of a stream that was passed on, opened or not.
+pub(super) fn stream_failure(status: Status, kind: Kind) -> Status {
+    match judge(status, kind) {
+        Ok(status) | Err(status) => status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(status: &Status) -> String {
+        status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_broken_write_is_unknown_and_a_broken_read_may_be_tried_again() {
+        let broken = || Status::unavailable("connection reset");
+        let status = judge(broken(), Kind::Write).expect_err("may have been applied");
+        assert_eq!(reason(&status), "OUTCOME_UNKNOWN");
+        let status = judge(broken(), Kind::Read).expect("a read changes nothing");
+        assert_eq!(reason(&status), "NOT_NOW");
+    }
+
+    #[test]
+    fn what_the_leader_said_is_passed_back_as_it_is() {
+        let said = Status::from(Refusal::invalid("id", "is bad", "good ones"));
+        let status = judge(said, Kind::Write).expect_err("final");
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::InvalidArgument, "INVALID_ARGUMENT")
+        );
+        let said = Status::from(Refusal::not_now("moved"));
+        assert!(judge(said, Kind::Write).is_ok(), "not applied: may be tried again");
+    }
+}

@@ -1,0 +1,586 @@
+//! `QueueService`: each verb turned into a command or a read, and the outcome into an answer.
+//!
+//! Laws: a command passes the queue's own checks before it may enter the log; a request is
+//! counted against the node's budget until it is answered; reads are linearizable unless the
+//! caller allows staleness, and carry the T of the state that answered.
+
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use prost::Message as _;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::call::Call;
+use super::convert;
+use super::error::Refusal;
+use super::forward::{self, Kind};
+use super::receive_stream;
+use super::send_stream::SendAnswers;
+use crate::api::admission::Admission;
+use crate::consensus::group::{Freshness, Group};
+use crate::consensus::proposer::Done;
+use crate::proto::queue::v1 as pb;
+use crate::proto::queue::v1::queue_service_client::QueueServiceClient;
+use crate::proto::queue::v1::queue_service_server::{QueueService, QueueServiceServer};
+use crate::queue::command::{Command, Content, Envelope, Update};
+use crate::queue::ids::{LogTime, Position};
+use crate::queue::outcome::{Reply, Shown};
+use crate::queue::{PeekToken, limits};
+use crate::storage::bodies::Found;
+use crate::storage::store::Store;
+
+/// What tonic reads at most; what is over [`limits::REQUEST_BYTES`] is refused here, by name.
+const FRAME_BYTES: usize = 2 * limits::REQUEST_BYTES;
+/// Queues on a page that names no size.
+const USUAL_PAGE: u32 = 100;
+/// What a call costs beside its bytes, for admission.
+const CALL_BYTES: usize = 256;
+
+/// The queue service of one node. A clone is the same service.
+#[derive(Clone)]
+pub struct QueueFace {
+    pub(super) group: Group,
+    pub(super) admission: Admission,
+}
+
+pub(super) type Answer<T> = Result<T, Refusal>;
+type Answered<T> = Result<Response<T>, Status>;
+
+/// A client of the leader's node that takes answers as large as we give.
+pub(super) fn client(channel: Channel) -> QueueServiceClient<Channel> {
+    QueueServiceClient::new(channel)
+        .max_decoding_message_size(FRAME_BYTES)
+        .max_encoding_message_size(FRAME_BYTES)
+}
+
+impl QueueFace {
+    #[must_use]
+    pub fn new(group: Group, admission: Admission) -> QueueFace {
+        QueueFace { group, admission }
+    }
+
+    /// The service for a tonic router, with its byte limits.
+    #[must_use]
+    pub fn into_server(self) -> QueueServiceServer<QueueFace> {
+        QueueServiceServer::new(self).max_decoding_message_size(FRAME_BYTES)
+    }
+
+    /// Proposes a write and takes its outcome apart from its receipt.
+    async fn write(
+        &self,
+        call: &Call,
+        envelope: Envelope,
+        bytes: usize,
+    ) -> Answer<(Reply, pb::Durability)> {
+        let _permit = self.admission.admit(bytes + CALL_BYTES)?;
+        let done = self.group.propose(envelope, call.deadline).await?;
+        let durability = self.durability(&done);
+        Ok((done.outcome?, durability))
+    }
+
+    /// What is known of a write at the moment its answer leaves.
+    pub(super) fn durability(&self, done: &Done) -> pb::Durability {
+        let held = self.group.held(done.position);
+        convert::durability(done, held.zones_at_least, held.zones)
+    }
+
+    /// Reads the state that is fresh enough.
+    async fn look<T: Send>(
+        &self,
+        call: &Call,
+        staleness: Option<Duration>,
+        read: impl FnOnce(&Store) -> T + Send,
+    ) -> Answer<(T, LogTime)> {
+        let _permit = self.admission.admit(CALL_BYTES)?;
+        let freshness = staleness.map_or(Freshness::Linearizable, Freshness::Stale);
+        Ok(self.group.read(freshness, call.deadline, |store, _| read(store)).await?)
+    }
+
+    async fn create_here(
+        &self,
+        call: &Call,
+        request: pb::CreateQueueRequest,
+    ) -> Answer<pb::CreateQueueResponse> {
+        let bytes = request.encoded_len();
+        let settings = convert::settings(request.settings)?;
+        let command = Command::CreateQueue {
+            name: request.name.clone(),
+            metadata: request.metadata.clone(),
+            settings: settings.clone(),
+        };
+        let envelope = convert::envelope(request.account, request.session, command)?;
+        let account = envelope.account.clone();
+        let (reply, durability) = self.write(call, envelope, bytes).await?;
+        let Reply::QueueCreated { created } = reply else { return Err(other_write()) };
+        // This node has applied the write, so its state has the queue, unless it is gone again.
+        let name = request.name.clone();
+        let fresh_enough = Some(Duration::from_secs(60));
+        let found = self.look(call, fresh_enough, |store| store.state().queue(&account, &name));
+        let queue = match found.await {
+            Ok((Some(view), _)) => convert::queue_out(view),
+            _ => pb::Queue {
+                name: request.name,
+                metadata: request.metadata,
+                settings: Some(convert::settings_out(&settings)),
+                counts: None,
+                created_at: durability.log_time,
+            },
+        };
+        Ok(pb::CreateQueueResponse { queue: Some(queue), created, durability: Some(durability) })
+    }
+
+    async fn delete_queue_here(
+        &self,
+        call: &Call,
+        request: pb::DeleteQueueRequest,
+    ) -> Answer<pb::DeleteQueueResponse> {
+        let command = Command::DeleteQueue { name: request.name };
+        let envelope = convert::envelope(request.account, request.session, command)?;
+        let (Reply::QueueDeleted, durability) = self.write(call, envelope, 0).await? else {
+            return Err(other_write());
+        };
+        Ok(pb::DeleteQueueResponse { durability: Some(durability) })
+    }
+
+    async fn set_metadata_here(
+        &self,
+        call: &Call,
+        request: pb::SetQueueMetadataRequest,
+    ) -> Answer<pb::SetQueueMetadataResponse> {
+        let bytes = request.encoded_len();
+        let command = Command::SetMetadata { name: request.name, metadata: request.metadata };
+        let envelope = convert::envelope(request.account, request.session, command)?;
+        let (Reply::MetadataSet, durability) = self.write(call, envelope, bytes).await? else {
+            return Err(other_write());
+        };
+        Ok(pb::SetQueueMetadataResponse { durability: Some(durability) })
+    }
+
+    async fn set_settings_here(
+        &self,
+        call: &Call,
+        request: pb::SetQueueSettingsRequest,
+    ) -> Answer<pb::SetQueueSettingsResponse> {
+        let settings = convert::settings(request.settings)?;
+        let command = Command::SetSettings { name: request.name, settings };
+        let envelope = convert::envelope(request.account, request.session, command)?;
+        let (Reply::SettingsSet, durability) = self.write(call, envelope, 0).await? else {
+            return Err(other_write());
+        };
+        Ok(pb::SetQueueSettingsResponse { durability: Some(durability) })
+    }
+
+    async fn clear_here(
+        &self,
+        call: &Call,
+        request: pb::ClearRequest,
+    ) -> Answer<pb::ClearResponse> {
+        let command = Command::Clear { queue: request.queue };
+        let envelope = convert::envelope(request.account, request.session, command)?;
+        let (Reply::Cleared { removed }, durability) = self.write(call, envelope, 0).await? else {
+            return Err(other_write());
+        };
+        Ok(pb::ClearResponse { removed, durability: Some(durability) })
+    }
+
+    async fn send_here(&self, call: &Call, request: pb::SendRequest) -> Answer<pb::SendResponse> {
+        let bytes = convert::send_bytes(&request);
+        let envelope = convert::send(request)?;
+        let (reply, durability) = self.write(call, envelope, bytes).await?;
+        let Reply::Sent(sent) = reply else { return Err(other_write()) };
+        let messages = sent.iter().map(convert::sent_out).collect();
+        Ok(pb::SendResponse { messages, durability: Some(durability) })
+    }
+
+    async fn receive_here(
+        &self,
+        call: &Call,
+        request: pb::ReceiveRequest,
+    ) -> Answer<pb::ReceiveResponse> {
+        let wait = convert::wait(request.wait)?.min(call.remaining());
+        let most = if request.max_messages == 0 { 1 } else { request.max_messages };
+        let receive = convert::receive(request.queue, most, request.visibility_timeout)?;
+        let command = Command::Receive(receive.clone());
+        let envelope = convert::envelope(request.account, request.session, command)?;
+        let _permit = self.admission.admit(CALL_BYTES)?;
+        let (account, session) = (envelope.account, envelope.session);
+        let done = self.group.receive(&account, &receive, session, wait, call.deadline).await?;
+        done.map_or_else(|| Ok(pb::ReceiveResponse::default()), |done| self.received(done))
+    }
+
+    /// The messages of a receive, whose contents came with its outcome.
+    pub(super) fn received(&self, done: Done) -> Answer<pb::ReceiveResponse> {
+        let durability = self.durability(&done);
+        let Reply::Received { messages, more } = done.outcome? else { return Err(other_write()) };
+        let messages = messages
+            .iter()
+            .zip(done.contents)
+            .map(|(granted, content)| convert::granted_out(granted, content))
+            .collect();
+        Ok(pb::ReceiveResponse { messages, more, durability: Some(durability) })
+    }
+
+    async fn update_here(
+        &self,
+        call: &Call,
+        request: pb::UpdateRequest,
+    ) -> Answer<pb::UpdateResponse> {
+        let bytes = request.encoded_len();
+        let account = convert::account(request.account)?;
+        convert::queue_name(&request.queue)?;
+        let id = convert::message_id(&request.id)?;
+        let receipt = convert::receipt(&request.pop_receipt)?;
+        let visibility = convert::span("visibility_timeout", request.visibility_timeout)?;
+        let content = match (request.body, request.headers) {
+            (None, None) => None,
+            (Some(body), Some(headers)) => Some(Content { body, headers: headers.values }),
+            (body, headers) => {
+                // A half is kept. Should another update come between, the receipt is stale.
+                let queue = request.queue.clone();
+                let (kept, _) = self.shown(call, None, &account, &queue, id).await?;
+                Some(convert::changed(kept.1, body, headers))
+            }
+        };
+        let update = Update { queue: request.queue, id, receipt, visibility, content };
+        let envelope = convert::envelope(account, request.session, Command::Update(update))?;
+        let (reply, durability) = self.write(call, envelope, bytes).await?;
+        let Reply::Updated { receipt, visible_at } = reply else { return Err(other_write()) };
+        Ok(pb::UpdateResponse {
+            pop_receipt: receipt.to_string(),
+            visible_at: Some(convert::timestamp(visible_at)),
+            durability: Some(durability),
+        })
+    }
+
+    async fn delete_here(
+        &self,
+        call: &Call,
+        request: pb::DeleteRequest,
+    ) -> Answer<pb::DeleteResponse> {
+        let bytes = request.items.len() * 64;
+        let envelope =
+            convert::delete(request.account, request.queue, &request.items, request.session)?;
+        let _permit = self.admission.admit(bytes + CALL_BYTES)?;
+        let done = self.group.propose(envelope, call.deadline).await?;
+        self.deleted(done)
+    }
+
+    pub(super) fn deleted(&self, done: Done) -> Answer<pb::DeleteResponse> {
+        let durability = self.durability(&done);
+        let Reply::Deleted(outcomes) = done.outcome? else { return Err(other_write()) };
+        let outcomes = outcomes.into_iter().map(convert::deleted_out).collect();
+        Ok(pb::DeleteResponse { outcomes, durability: Some(durability) })
+    }
+
+    async fn get_queue_here(
+        &self,
+        call: &Call,
+        request: pb::GetQueueRequest,
+    ) -> Answer<pb::GetQueueResponse> {
+        let staleness = convert::staleness(request.max_staleness)?;
+        let account = convert::account(request.account)?;
+        convert::queue_name(&request.name)?;
+        let name = request.name;
+        let (found, at) =
+            self.look(call, staleness, |store| store.state().queue(&account, &name)).await?;
+        let view = found.ok_or(crate::queue::error::Rejection::QueueNotFound(name))?;
+        let log_time = Some(convert::timestamp(at));
+        Ok(pb::GetQueueResponse { queue: Some(convert::queue_out(view)), log_time })
+    }
+
+    async fn list_here(
+        &self,
+        call: &Call,
+        request: pb::ListQueuesRequest,
+    ) -> Answer<pb::ListQueuesResponse> {
+        let staleness = convert::staleness(request.max_staleness)?;
+        let account = convert::account(request.account)?;
+        let size = convert::page_size("page_size", request.page_size, USUAL_PAGE)?;
+        let (prefix, after) = (request.prefix, request.page_token);
+        let ((views, more), at) = self
+            .look(call, staleness, |store| {
+                let after = (!after.is_empty()).then_some(after.as_str());
+                store.state().queues(&account, &prefix, after, size)
+            })
+            .await?;
+        let last = views.last().map(|view| view.row.name.clone());
+        Ok(pb::ListQueuesResponse {
+            queues: views.into_iter().map(convert::queue_out).collect(),
+            next_page_token: last.filter(|_| more).unwrap_or_default(),
+            log_time: Some(convert::timestamp(at)),
+        })
+    }
+
+    async fn peek_here(&self, call: &Call, request: pb::PeekRequest) -> Answer<pb::PeekResponse> {
+        let staleness = convert::staleness(request.max_staleness)?;
+        let account = convert::account(request.account)?;
+        convert::queue_name(&request.queue)?;
+        let standing = convert::standing(request.state)?;
+        let after = convert::peek_token(&request.page_token)?;
+        let size = convert::page_size("max_messages", request.max_messages, 1)?;
+        let queue = request.queue;
+        let page = |store: &Store, size: usize| -> Result<Page, Refusal> {
+            let (shown, next) = store.state().peek(&account, &queue, standing, after, size)?;
+            let find = |one: Shown| store.find(one.content).map(|found| (one, found));
+            Ok((shown.len(), shown.into_iter().filter_map(find).collect(), next))
+        };
+        let (first, at) = self.look(call, staleness, |store| page(store, size)).await?;
+        let (count, found, mut next) = first?;
+        let mut messages = Vec::with_capacity(found.len());
+        let mut bytes = 0;
+        for (shown, found) in found {
+            let content = read(&found)?;
+            bytes += content.size();
+            if bytes > limits::REQUEST_BYTES && !messages.is_empty() {
+                break;
+            }
+            messages.push(convert::shown_out(&shown, content));
+        }
+        if bytes > limits::REQUEST_BYTES && messages.len() < count {
+            // The answer is full: the next page begins behind what is in it.
+            let size = messages.len();
+            let local = Some(staleness.unwrap_or(Duration::from_secs(60)));
+            next = self.look(call, local, |store| page(store, size)).await?.0?.2;
+        }
+        Ok(pb::PeekResponse {
+            messages,
+            next_page_token: next.map(|token| token.to_string()).unwrap_or_default(),
+            log_time: Some(convert::timestamp(at)),
+        })
+    }
+
+    async fn get_message_here(
+        &self,
+        call: &Call,
+        request: pb::GetMessageRequest,
+    ) -> Answer<pb::GetMessageResponse> {
+        let staleness = convert::staleness(request.max_staleness)?;
+        let account = convert::account(request.account)?;
+        convert::queue_name(&request.queue)?;
+        let id = convert::message_id(&request.id)?;
+        let ((shown, content), at) =
+            self.shown(call, staleness, &account, &request.queue, id).await?;
+        Ok(pb::GetMessageResponse {
+            message: Some(convert::shown_out(&shown, content)),
+            state: convert::state_out(shown.standing).into(),
+            log_time: Some(convert::timestamp(at)),
+        })
+    }
+
+    /// One message and its content.
+    async fn shown(
+        &self,
+        call: &Call,
+        staleness: Option<Duration>,
+        account: &str,
+        queue: &str,
+        id: crate::queue::ids::MessageId,
+    ) -> Answer<((Shown, Content), LogTime)> {
+        let look = |store: &Store| -> Result<(Shown, Option<Found>), Refusal> {
+            let shown = store.state().message(account, queue, id)?;
+            Ok((shown, store.find(shown.content)))
+        };
+        let (found, at) = self.look(call, staleness, look).await?;
+        let (shown, found) = found?;
+        let found = found.ok_or_else(|| no_body(&id.to_string()))?;
+        Ok(((shown, read(&found)?), at))
+    }
+
+    async fn durability_here(
+        &self,
+        call: &Call,
+        request: pb::GetDurabilityRequest,
+    ) -> Answer<pb::GetDurabilityResponse> {
+        let given = request.position.ok_or_else(|| {
+            Refusal::invalid("position", "is missing", "that of a durability receipt")
+        })?;
+        let position = Position { term: given.term, node: given.node, index: given.index };
+        self.look(call, None, |_| ()).await?;
+        let held = self.group.held(position);
+        Ok(pb::GetDurabilityResponse {
+            committed: held.committed,
+            zones_at_least: held.zones_at_least,
+            zones: held.zones,
+        })
+    }
+}
+
+/// Messages looked at, those with contents, and where the next page begins.
+type Page = (usize, Vec<(Shown, Found)>, Option<PeekToken>);
+
+/// A session answered with the outcome of another kind of write.
+pub(super) fn other_write() -> Refusal {
+    let allowed = "a new sequence for each write, and the same only for a retry of it";
+    Refusal::invalid("session.sequence", "was used for another write", allowed)
+}
+
+fn no_body(id: &str) -> Refusal {
+    Refusal::Fatal(format!("the body of message {id} is not in the store"))
+}
+
+fn read(found: &Found) -> Answer<Content> {
+    found.read().map_err(|error| Refusal::Fatal(error.to_string()))
+}
+
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+fn check_size(request: &impl prost::Message) -> Result<(), Status> {
+    let bytes = request.encoded_len();
+    if bytes <= limits::REQUEST_BYTES {
+        return Ok(());
+    }
+    let allowed = format!("0 to {} bytes", limits::REQUEST_BYTES);
+    Err(Refusal::invalid("request", format!("has {bytes} bytes"), allowed).into())
+}
+
+/// A verb that is answered where the leader is. A read that may be stale is tried here first.
+macro_rules! verb {
+    ($self:ident, $request:ident, $kind:ident, $verb:ident, $here:ident $(, $wait:expr)?) => {{
+        #[allow(unused_mut, unused_assignments, reason = "most verbs do not wait")]
+        let mut wait = Duration::ZERO;
+        $(wait = convert::wait($wait(&$request))?;)?
+        let call = Call::of($request.metadata(), wait);
+        let request = $request.into_inner();
+        check_size(&request)?;
+        verb!(@stale $kind, $self, call, request, $here);
+        let here = |request| $self.$here(&call, request).boxed();
+        let there = |channel, request| {
+            async move { client(channel).$verb(request).await }.boxed()
+        };
+        forward::unary(&$self.group, &call, verb!(@kind $kind), request, here, there).await
+    }};
+    (@kind write) => { Kind::Write };
+    (@kind read) => { Kind::Read };
+    (@kind fresh) => { Kind::Read };
+    (@stale write, $($rest:tt)*) => {};
+    (@stale fresh, $($rest:tt)*) => {};
+    (@stale read, $self:ident, $call:ident, $request:ident, $here:ident) => {
+        if $request.max_staleness.is_some() {
+            match $self.$here(&$call, $request.clone()).await {
+                Ok(answer) => return Ok(Response::new(answer)),
+                Err(refusal) if refusal.may_be_tried_again() => {}
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+    };
+}
+
+#[tonic::async_trait]
+impl QueueService for QueueFace {
+    type SendStreamStream = BoxStream<'static, Result<pb::SendStreamResponse, Status>>;
+    type ReceiveStreamStream = BoxStream<'static, Result<pb::ReceiveStreamResponse, Status>>;
+
+    async fn create_queue(
+        &self,
+        request: Request<pb::CreateQueueRequest>,
+    ) -> Answered<pb::CreateQueueResponse> {
+        verb!(self, request, write, create_queue, create_here)
+    }
+
+    async fn delete_queue(
+        &self,
+        request: Request<pb::DeleteQueueRequest>,
+    ) -> Answered<pb::DeleteQueueResponse> {
+        verb!(self, request, write, delete_queue, delete_queue_here)
+    }
+
+    async fn get_queue(
+        &self,
+        request: Request<pb::GetQueueRequest>,
+    ) -> Answered<pb::GetQueueResponse> {
+        verb!(self, request, read, get_queue, get_queue_here)
+    }
+
+    async fn list_queues(
+        &self,
+        request: Request<pb::ListQueuesRequest>,
+    ) -> Answered<pb::ListQueuesResponse> {
+        verb!(self, request, read, list_queues, list_here)
+    }
+
+    async fn set_queue_metadata(
+        &self,
+        request: Request<pb::SetQueueMetadataRequest>,
+    ) -> Answered<pb::SetQueueMetadataResponse> {
+        verb!(self, request, write, set_queue_metadata, set_metadata_here)
+    }
+
+    async fn set_queue_settings(
+        &self,
+        request: Request<pb::SetQueueSettingsRequest>,
+    ) -> Answered<pb::SetQueueSettingsResponse> {
+        verb!(self, request, write, set_queue_settings, set_settings_here)
+    }
+
+    async fn send(&self, request: Request<pb::SendRequest>) -> Answered<pb::SendResponse> {
+        verb!(self, request, write, send, send_here)
+    }
+
+    async fn send_stream(
+        &self,
+        request: Request<Streaming<pb::SendStreamRequest>>,
+    ) -> Answered<Self::SendStreamStream> {
+        let call = Call::of(request.metadata(), Duration::ZERO);
+        let Some(channel) = forward::place(&self.group, &call).await? else {
+            let answers = SendAnswers::new(self.clone(), request.into_inner());
+            return Ok(Response::new(answers.boxed()));
+        };
+        let passed = forward::signed_stream(request.into_inner());
+        let opened = client(channel).send_stream(passed).await;
+        // No frame is answered yet, and none is known to have arrived.
+        let from = opened.map_err(|status| forward::stream_failure(status, Kind::Write))?;
+        Ok(Response::new(forward::answers(from.into_inner())))
+    }
+
+    async fn receive(&self, request: Request<pb::ReceiveRequest>) -> Answered<pb::ReceiveResponse> {
+        let wait = |request: &Request<pb::ReceiveRequest>| request.get_ref().wait;
+        verb!(self, request, write, receive, receive_here, wait)
+    }
+
+    async fn receive_stream(
+        &self,
+        request: Request<Streaming<pb::ReceiveStreamRequest>>,
+    ) -> Answered<Self::ReceiveStreamStream> {
+        let call = Call::of(request.metadata(), Duration::ZERO);
+        let Some(channel) = forward::place(&self.group, &call).await? else {
+            let answers = receive_stream::open(self.clone(), request.into_inner());
+            return Ok(Response::new(answers));
+        };
+        let passed = forward::signed_stream(request.into_inner());
+        let opened = client(channel).receive_stream(passed).await;
+        let from = opened.map_err(|status| forward::stream_failure(status, Kind::Write))?;
+        Ok(Response::new(forward::answers(from.into_inner())))
+    }
+
+    async fn update(&self, request: Request<pb::UpdateRequest>) -> Answered<pb::UpdateResponse> {
+        verb!(self, request, write, update, update_here)
+    }
+
+    async fn delete(&self, request: Request<pb::DeleteRequest>) -> Answered<pb::DeleteResponse> {
+        verb!(self, request, write, delete, delete_here)
+    }
+
+    async fn peek(&self, request: Request<pb::PeekRequest>) -> Answered<pb::PeekResponse> {
+        verb!(self, request, read, peek, peek_here)
+    }
+
+    async fn get_message(
+        &self,
+        request: Request<pb::GetMessageRequest>,
+    ) -> Answered<pb::GetMessageResponse> {
+        verb!(self, request, read, get_message, get_message_here)
+    }
+
+    async fn clear(&self, request: Request<pb::ClearRequest>) -> Answered<pb::ClearResponse> {
+        verb!(self, request, write, clear, clear_here)
+    }
+
+    async fn get_durability(
+        &self,
+        request: Request<pb::GetDurabilityRequest>,
+    ) -> Answered<pb::GetDurabilityResponse> {
+        verb!(self, request, fresh, get_durability, durability_here)
+    }
+}
