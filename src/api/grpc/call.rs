@@ -33,6 +33,16 @@ impl Call {
         }
     }
 
+    /// A change that may take as long as its caller allows, up to `longest`.
+    pub(super) fn patient(metadata: &MetadataMap, longest: Duration) -> Call {
+        let given = metadata.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
+        let within = given.unwrap_or(longest).min(longest);
+        Call {
+            deadline: Instant::now() + within.saturating_sub(MARGIN.min(within / 10)),
+            forwarded: metadata.contains_key(FORWARDED),
+        }
+    }
+
     pub(super) fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }

@@ -56,7 +56,7 @@ pub(super) async fn place(group: &Group, call: &Call) -> Result<Option<Channel>,
             ));
         }
         if let Some((_, channel)) = group.leader_channel() {
-            return Ok(Some(channel));
+            return channel.map(Some).map_err(|error| Refusal::not_now(error.to_string()));
         }
         match tokio::time::timeout_at(until, leadership.changed()).await {
             Ok(Ok(())) => {}
@@ -111,7 +111,7 @@ where
 }
 
 /// The call as it is passed on.
-fn signed<T>(call: &Call, message: T) -> Request<T> {
+pub(super) fn signed<T>(call: &Call, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
     request.set_timeout(call.remaining());

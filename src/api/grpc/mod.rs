@@ -5,6 +5,7 @@
 //! this room panic.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod admin;
 mod call;
 mod convert;
 mod error;
@@ -13,5 +14,6 @@ mod queue;
 mod receive_stream;
 mod send_stream;
 
+pub use admin::ClusterFace;
 pub use error::{DOMAIN, Refusal};
 pub use queue::QueueFace;

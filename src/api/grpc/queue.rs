@@ -83,8 +83,8 @@ impl QueueFace {
 
     /// What is known of a write at the moment its answer leaves.
     pub(super) fn durability(&self, done: &Done) -> pb::Durability {
-        let held = self.group.held(done.position);
-        convert::durability(done, held.zones_at_least, held.zones)
+        let (zones_at_least, zones) = self.group.durability(done.position);
+        convert::durability(done, zones_at_least, zones)
     }
 
     /// Reads the state that is fresh enough.
@@ -399,12 +399,9 @@ impl QueueFace {
         })?;
         let position = Position { term: given.term, node: given.node, index: given.index };
         self.look(call, None, |_| ()).await?;
-        let held = self.group.held(position);
-        Ok(pb::GetDurabilityResponse {
-            committed: held.committed,
-            zones_at_least: held.zones_at_least,
-            zones: held.zones,
-        })
+        let (zones_at_least, zones) = self.group.durability(position);
+        let committed = self.group.has_applied(position);
+        Ok(pb::GetDurabilityResponse { committed, zones_at_least, zones })
     }
 }
 

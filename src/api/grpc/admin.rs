@@ -1,0 +1,388 @@
+//! `ClusterService`: what an operator asks of a cluster.
+//!
+//! Laws: any node answers about itself; a change of the members is made by the leader, to which
+//! it is passed on, once; draining and faults concern the node that is asked.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::time::Instant;
+use tonic::{Code, Request, Response, Status};
+
+use super::call::Call;
+use super::convert;
+use super::error::Refusal;
+use super::forward::{self, Kind};
+use crate::consensus::error::Fate;
+use crate::consensus::group::{Group, Role};
+use crate::consensus::membership::{Demand, MembershipError};
+use crate::consensus::transport::PeerClient;
+use crate::consensus::types::Member;
+use crate::consensus::zones::Wanted;
+use crate::proto::admin::v1 as pb;
+use crate::proto::admin::v1::cluster_service_client::ClusterServiceClient;
+use crate::proto::admin::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
+use crate::queue::ids::Digest;
+
+/// How long a node may take to catch up when the caller gives no deadline.
+const CATCH_UP: Duration = Duration::from_secs(600);
+/// How long one node may take to say its digest.
+const DIGEST: Duration = Duration::from_secs(6);
+/// A digest holds for one position, which passes quickly under load: so often it is tried.
+const DIGEST_TRIES: usize = 20;
+const HOST_PORT: &str = "host:port";
+
+/// The cluster service of one node. A clone is the same service.
+#[derive(Clone)]
+pub struct ClusterFace {
+    group: Group,
+    region: String,
+}
+
+type Answered<T> = Result<Response<T>, Status>;
+
+/// A change of the members that was not made.
+fn refusal(error: &MembershipError) -> Status {
+    let why = error.to_string();
+    match error {
+        MembershipError::NotLeader(_) => Refusal::not_now(why).into(),
+        MembershipError::Unknown => {
+            Refusal::NotNow { why, fate: Fate::Unknown, retry_after: None }.into()
+        }
+        MembershipError::Behind { .. } => Refusal::Late { why, fate: Fate::NotApplied }.into(),
+        MembershipError::Stopped(_) => Refusal::Fatal(why).into(),
+        MembershipError::Stranger(_) => precondition("NODE_NOT_FOUND", why),
+        MembershipError::Zones(_)
+        | MembershipError::NotVoter(_)
+        | MembershipError::IdTaken { .. }
+        | MembershipError::AddressTaken { .. }
+        | MembershipError::Leads(_)
+        | MembershipError::Changed
+        | MembershipError::Refused(_) => precondition("MEMBERSHIP_REFUSED", why),
+    }
+}
+
+/// The cluster is not as the change needs it; nothing was changed.
+fn precondition(reason: &'static str, why: String) -> Status {
+    use tonic_types::{ErrorDetails, StatusExt as _};
+    let outcome =
+        std::collections::HashMap::from([("outcome".to_owned(), "not_applied".to_owned())]);
+    let details = ErrorDetails::with_error_info(reason, super::DOMAIN, outcome);
+    Status::with_error_details(Code::FailedPrecondition, why, details)
+}
+
+fn demand(degraded: bool, group: &Group) -> Demand {
+    // One zone was asked for when the cluster was formed so; it may stay so.
+    let local = group.status().redundancy == "LRS";
+    match (degraded, local) {
+        (true, _) => Demand::Degraded,
+        (false, true) => Demand::Keep(Wanted::Lrs),
+        (false, false) => Demand::Keep(Wanted::Zrs),
+    }
+}
+
+fn node_id(field: &str, id: u64) -> Result<u64, Refusal> {
+    if id == 0 {
+        return Err(Refusal::invalid(field, "is 0", "1 and more"));
+    }
+    Ok(id)
+}
+
+fn address(field: &str, text: &str, needed: bool) -> Result<(), Refusal> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    let good = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0));
+    if good || (text.is_empty() && !needed) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(field, format!("is {:?}", short(text)), HOST_PORT))
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+impl ClusterFace {
+    #[must_use]
+    pub fn new(group: Group, region: String) -> ClusterFace {
+        ClusterFace { group, region }
+    }
+
+    #[must_use]
+    pub fn into_server(self) -> ClusterServiceServer<ClusterFace> {
+        ClusterServiceServer::new(self)
+    }
+
+    async fn add_learner_here(
+        &self,
+        request: pb::AddLearnerRequest,
+    ) -> Answer<pb::AddLearnerResponse> {
+        let id = node_id("id", request.id).map_err(Status::from)?;
+        address("peer_address", &request.peer_address, true).map_err(Status::from)?;
+        address("grpc_address", &request.grpc_address, false).map_err(Status::from)?;
+        if request.zone.is_empty() || request.zone.len() > 63 {
+            let problem = format!("is {:?}", short(&request.zone));
+            return Err(Refusal::invalid("zone", problem, "1 to 63 letters").into());
+        }
+        let member = Member {
+            zone: request.zone,
+            region: self.region.clone(),
+            peer_address: request.peer_address,
+            grpc_address: request.grpc_address,
+        };
+        self.group.members().add_learner(id, member, CATCH_UP).await.map_err(|e| refusal(&e))?;
+        Ok(pb::AddLearnerResponse {})
+    }
+
+    async fn change_voters_here(
+        &self,
+        request: pb::ChangeVotersRequest,
+    ) -> Answer<pb::ChangeVotersResponse> {
+        let voters: BTreeSet<u64> = request.voters.into_iter().collect();
+        if voters.is_empty() || voters.contains(&0) {
+            let allowed = "the ids of all voters to be, from 1";
+            return Err(Refusal::invalid("voters", "is empty or names 0", allowed).into());
+        }
+        let demand = demand(request.degraded, &self.group);
+        let changed = self.group.members().change_voters(voters, demand, CATCH_UP).await;
+        changed.map_err(|e| refusal(&e))?;
+        Ok(pb::ChangeVotersResponse {})
+    }
+
+    async fn replace_here(
+        &self,
+        request: pb::ReplaceNodeRequest,
+    ) -> Answer<pb::ReplaceNodeResponse> {
+        let old = node_id("old_id", request.old_id).map_err(Status::from)?;
+        let new = node_id("new_id", request.new_id).map_err(Status::from)?;
+        let demand = demand(false, &self.group);
+        let replaced = self.group.members().replace(old, new, demand, CATCH_UP).await;
+        replaced.map_err(|e| refusal(&e))?;
+        Ok(pb::ReplaceNodeResponse {})
+    }
+
+    async fn remove_here(&self, request: pb::RemoveNodeRequest) -> Answer<pb::RemoveNodeResponse> {
+        let id = node_id("id", request.id).map_err(Status::from)?;
+        let demand = demand(request.degraded, &self.group);
+        self.group.members().remove(id, demand).await.map_err(|e| refusal(&e))?;
+        Ok(pb::RemoveNodeResponse {})
+    }
+
+    async fn transfer_here(
+        &self,
+        request: pb::TransferLeaderRequest,
+    ) -> Answer<pb::TransferLeaderResponse> {
+        let to = (request.to != 0).then_some(request.to);
+        if to == Some(self.group.node()) {
+            return Ok(pb::TransferLeaderResponse { leader_id: self.group.node() });
+        }
+        if let Some(id) = to
+            && !self.group.status().nodes.iter().any(|node| node.voter && node.id == id)
+        {
+            return Err(precondition("NODE_NOT_FOUND", format!("node {id} is not a voter")));
+        }
+        let leader = self.group.hand_over(to).await.map_err(Refusal::from)?;
+        Ok(pb::TransferLeaderResponse { leader_id: leader })
+    }
+
+    /// The digests of all nodes at one position, the one this node holds now; again while the
+    /// position passes before all have said.
+    async fn verify_here(&self, deadline: Instant) -> Answer<pb::VerifyDigestsResponse> {
+        let mut last = pb::VerifyDigestsResponse::default();
+        for _ in 0..DIGEST_TRIES {
+            last = self.digests_once().await;
+            let whole = last.nodes.iter().all(|node| node.error.is_empty());
+            if whole || Instant::now() >= deadline {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    async fn digests_once(&self) -> pb::VerifyDigestsResponse {
+        let status = self.group.status();
+        let index = status.applied;
+        let own = pb::NodeDigest {
+            node_id: status.node,
+            index,
+            digest: status.digest.to_string(),
+            error: String::new(),
+        };
+        let others = status.nodes.iter().filter(|node| node.id != status.node);
+        let asked = others.map(|node| self.digest_of(node.id, &node.member.peer_address, index));
+        let mut nodes = vec![own];
+        nodes.extend(futures::future::join_all(asked).await);
+        nodes.sort_by_key(|node| node.node_id);
+        let said = |node: &&pb::NodeDigest| node.error.is_empty();
+        let digests: BTreeSet<&str> =
+            nodes.iter().filter(said).map(|node| node.digest.as_str()).collect();
+        let equal = digests.len() == 1 && nodes.iter().all(|node| node.error.is_empty());
+        pb::VerifyDigestsResponse { equal, index, nodes }
+    }
+
+    async fn digest_of(&self, id: u64, address: &str, index: u64) -> pb::NodeDigest {
+        let mut peer = PeerClient::new(self.group.peers().clone(), id, address);
+        let (digest, error) = match peer.digest(index, DIGEST).await {
+            Ok(answer) => match <[u8; 16]>::try_from(answer.digest.as_ref()) {
+                Ok(bytes) => (Digest(u128::from_be_bytes(bytes)).to_string(), String::new()),
+                Err(_) => (String::new(), "its digest has not 16 bytes".to_owned()),
+            },
+            Err(error) => (String::new(), error.to_string()),
+        };
+        pb::NodeDigest { node_id: id, index, digest, error }
+    }
+}
+
+type Answer<T> = Result<T, Status>;
+
+/// A change that the leader makes.
+macro_rules! leader_verb {
+    ($self:ident, $request:ident, $verb:ident, $here:ident) => {{
+        let call = patient(&$request);
+        let request = $request.into_inner();
+        let Some(channel) = forward::place(&$self.group, &call).await? else {
+            let made = tokio::time::timeout_at(call.deadline, $self.$here(request)).await;
+            return made.map_err(|_| late())?.map(Response::new);
+        };
+        let mut client = ClusterServiceClient::new(channel);
+        let answer = client.$verb(forward::signed(&call, request)).await;
+        answer
+            .map(|answer| Response::new(answer.into_inner()))
+            .map_err(|status| forward::stream_failure(status, Kind::Write))
+    }};
+}
+
+/// Changes of members take as long as the caller allows: a node may have much to copy.
+fn patient<T>(request: &Request<T>) -> Call {
+    Call::patient(request.metadata(), CATCH_UP)
+}
+
+fn late() -> Status {
+    let why = "the change was under way when the deadline passed".to_owned();
+    Refusal::Late { why, fate: Fate::Unknown }.into()
+}
+
+#[tonic::async_trait]
+impl ClusterService for ClusterFace {
+    async fn get_status(
+        &self,
+        _request: Request<pb::GetStatusRequest>,
+    ) -> Answered<pb::GetStatusResponse> {
+        let status = self.group.status();
+        let nodes = status
+            .nodes
+            .into_iter()
+            .map(|node| pb::NodeStatus {
+                id: node.id,
+                zone: node.member.zone,
+                region: node.member.region,
+                grpc_address: node.member.grpc_address,
+                peer_address: node.member.peer_address,
+                voter: node.voter,
+                role: role(node.role).into(),
+                matched_index: node.matched.unwrap_or(0),
+            })
+            .collect();
+        Ok(Response::new(pb::GetStatusResponse {
+            cluster_id: status.cluster_id,
+            node_id: status.node,
+            leader_id: status.leader.unwrap_or(0),
+            term: status.term,
+            last_log_index: status.last_log,
+            committed_index: status.committed,
+            applied_index: status.applied,
+            durable_index: status.durable,
+            purged_index: status.purged,
+            log_time: Some(convert::timestamp(status.log_time)),
+            nodes,
+            redundancy: status.redundancy,
+            queues: status.queues,
+            messages: status.messages,
+            bytes: status.bytes,
+            draining: status.draining,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    async fn add_learner(
+        &self,
+        request: Request<pb::AddLearnerRequest>,
+    ) -> Answered<pb::AddLearnerResponse> {
+        leader_verb!(self, request, add_learner, add_learner_here)
+    }
+
+    async fn change_voters(
+        &self,
+        request: Request<pb::ChangeVotersRequest>,
+    ) -> Answered<pb::ChangeVotersResponse> {
+        leader_verb!(self, request, change_voters, change_voters_here)
+    }
+
+    async fn replace_node(
+        &self,
+        request: Request<pb::ReplaceNodeRequest>,
+    ) -> Answered<pb::ReplaceNodeResponse> {
+        leader_verb!(self, request, replace_node, replace_here)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<pb::RemoveNodeRequest>,
+    ) -> Answered<pb::RemoveNodeResponse> {
+        leader_verb!(self, request, remove_node, remove_here)
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
+    ) -> Answered<pb::TransferLeaderResponse> {
+        leader_verb!(self, request, transfer_leader, transfer_here)
+    }
+
+    async fn take_snapshot(
+        &self,
+        _request: Request<pb::TakeSnapshotRequest>,
+    ) -> Answered<pb::TakeSnapshotResponse> {
+        let made = self.group.store().commit().await;
+        made.map_err(|error| Refusal::Fatal(error.to_string()))?;
+        let durable_index = self.group.status().durable;
+        Ok(Response::new(pb::TakeSnapshotResponse { durable_index }))
+    }
+
+    async fn drain(&self, request: Request<pb::DrainRequest>) -> Answered<pb::DrainResponse> {
+        self.group.drain(request.into_inner().on).await;
+        Ok(Response::new(pb::DrainResponse {}))
+    }
+
+    async fn verify_digests(
+        &self,
+        request: Request<pb::VerifyDigestsRequest>,
+    ) -> Answered<pb::VerifyDigestsResponse> {
+        let call = Call::of(request.metadata(), Duration::from_secs(50));
+        let verified = tokio::time::timeout_at(call.deadline, self.verify_here(call.deadline));
+        let late = || {
+            let why = "the nodes did not say their digests in time".to_owned();
+            Status::from(Refusal::Late { why, fate: Fate::NotApplied })
+        };
+        verified.map(|answer| answer.map_err(|_| late())?.map(Response::new)).await
+    }
+
+    async fn set_faults(
+        &self,
+        request: Request<pb::SetFaultsRequest>,
+    ) -> Answered<pb::SetFaultsResponse> {
+        let cut = request.into_inner().cut_peers.into_iter().collect();
+        let set = self.group.peers().faults().set_cut(cut);
+        set.map_err(|error| precondition("FAULTS_DISABLED", error.to_string()))?;
+        Ok(Response::new(pb::SetFaultsResponse {}))
+    }
+}
+
+fn role(role: Role) -> pb::NodeRole {
+    match role {
+        Role::Leader => pb::NodeRole::Leader,
+        Role::Follower => pb::NodeRole::Follower,
+        Role::Learner => pb::NodeRole::Learner,
+        Role::Candidate => pb::NodeRole::Candidate,
+    }
+}
