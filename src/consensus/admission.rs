@@ -3,7 +3,8 @@
 //! The law: a voter that lost its disk has forgotten its votes and the entries it acknowledged;
 //! back under its old id it could undo a commit. So before a node whose disk holds neither vote
 //! nor log takes part, it asks every node it was told of. Only the first forming of a cluster,
-//! where all are empty, and a node that is not a voter yet may begin with nothing.
+//! where all are empty, and a node that is not a voter yet may begin with nothing. Until it is
+//! admitted it neither votes nor takes entries, and founders form only when all are admitted.
 //!
 //! Refuses an id that a formed cluster counts as a voter, or whose entries a leader has seen;
 //! and, while a node does not answer and none has refused, does not decide.
@@ -42,7 +43,7 @@ pub enum AdmissionError {
     Wiped { node: u64, cluster: String, witness: u64, voter: bool },
     #[error(
         "the disk of node {node} is empty, and before it may take part every node must say \
-         whether it was ever used; no answer from node(s) {}",
+         whether it was ever used, and be ready itself; not heard so from node(s) {}",
         list(silent)
     )]
     Undecided { node: u64, silent: BTreeSet<u64> },
@@ -76,15 +77,32 @@ pub async fn admission_check(
     let rounds = async {
         loop {
             ask(&mut clients, &mut answers).await;
-            if let Some(verdict) = judge(peers, &expected, &answers) {
-                return verdict;
+            if !peers.admitted()
+                && let Some(verdict) = judge(peers, &expected, &answers)
+            {
+                if verdict? == Admission::Joining {
+                    peers.set_admitted();
+                    return Ok(Admission::Joining);
+                }
+                peers.set_admitted();
+            }
+            // Nobody forms the cluster while another still asks, or that one would find a
+            // formed cluster that it is a voter of, and take itself for wiped.
+            let in_step = |id| {
+                answers
+                    .get(id)
+                    .is_some_and(|answer: &GetStandingResponse| answer.formed || answer.admitted)
+            };
+            if peers.admitted() && expected.iter().all(in_step) {
+                return Ok(Admission::Forming);
             }
             tokio::time::sleep(ROUND).await;
         }
     };
     let decided = tokio::time::timeout(deadline, rounds).await;
     decided.unwrap_or_else(|_| {
-        let silent = expected.iter().filter(|id| !answers.contains_key(id)).copied().collect();
+        let ready = |id| answers.get(id).is_some_and(|answer| answer.formed || answer.admitted);
+        let silent = expected.iter().filter(|id| !ready(*id)).copied().collect();
         Err(AdmissionError::Undecided { node, silent })
     })
 }
@@ -146,7 +164,7 @@ mod tests {
     }
 
     fn says(formed: bool, standing: NodeStanding, held_index: u64) -> GetStandingResponse {
-        GetStandingResponse { formed, standing: standing.into(), held_index }
+        GetStandingResponse { formed, standing: standing.into(), held_index, admitted: false }
     }
 
     fn verdict(
@@ -198,6 +216,6 @@ mod tests {
         let others = BTreeMap::from([(1, "127.0.0.1:1".to_owned())]);
         let within = Duration::from_millis(50);
         let error = admission_check(&node_two(), true, &others, within).await.unwrap_err();
-        assert!(error.to_string().ends_with("no answer from node(s) 1"), "{error}");
+        assert!(error.to_string().ends_with("not heard so from node(s) 1"), "{error}");
     }
 }

@@ -9,7 +9,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::Channel;
@@ -38,6 +38,7 @@ struct Inner {
     channel: ChannelOptions,
     faults: Faults,
     calls: AtomicU64,
+    admitted: AtomicBool,
 }
 
 /// A cluster id that no call can carry.
@@ -61,7 +62,9 @@ impl Peers {
         }
         let cluster_value = cluster.parse().map_err(|_| refused())?;
         let calls = AtomicU64::new(0);
-        let inner = Inner { cluster, cluster_value, node, network, channel, faults, calls };
+        let admitted = AtomicBool::new(false);
+        let inner =
+            Inner { cluster, cluster_value, node, network, channel, faults, calls, admitted };
         Ok(Peers { inner: Arc::new(inner) })
     }
 
@@ -88,6 +91,17 @@ impl Peers {
     #[must_use]
     pub fn channel_options(&self) -> &ChannelOptions {
         &self.inner.channel
+    }
+
+    /// Whether a node that began with an empty disk was found fit to take part.
+    #[must_use]
+    pub fn admitted(&self) -> bool {
+        self.inner.admitted.load(Ordering::Acquire)
+    }
+
+    /// Says that it was; see [`admission`](super::super::membership::admission_check).
+    pub(in crate::consensus) fn set_admitted(&self) {
+        self.inner.admitted.store(true, Ordering::Release);
     }
 
     /// Runs a call into openraft, with a seed of its own that follows from the node and the

@@ -99,6 +99,29 @@ where
     }
 }
 
+impl<SM> PeerService<SM>
+where
+    SM: RaftStateMachine<TypeConfig, SnapshotData = SnapshotData>,
+{
+    /// Whether this node may vote and hold entries: not while its disk is empty and it is not
+    /// known that it always was.
+    fn takes_part(&self) -> bool {
+        !self.local.began_empty() || self.peers.admitted()
+    }
+
+    /// The sender of a call that changes this node.
+    async fn admit_change<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let sender = self.admit(request).await?;
+        if self.takes_part() {
+            return Ok(sender);
+        }
+        Err(Status::unavailable(format!(
+            "node {} has an empty disk and has not yet heard from all others that it may take part",
+            self.peers.node()
+        )))
+    }
+}
+
 fn unreadable(error: &convert::ConvertError) -> Status {
     Status::invalid_argument(error.to_string())
 }
@@ -118,7 +141,7 @@ where
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let sender = self.admit(&request).await?;
+        let sender = self.admit_change(&request).await?;
         let remote = request.extensions().get::<Remote>().and_then(|remote| remote.0);
         let failure = Failure::default();
         let incoming = Incoming {
@@ -146,7 +169,7 @@ where
         &self,
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteResponse>, Status> {
-        self.admit(&request).await?;
+        self.admit_change(&request).await?;
         let message = request.into_inner();
         let pre_vote = message.pre_vote;
         let vote = convert::vote_request_in(message).map_err(|e| unreadable(&e))?;
@@ -163,7 +186,7 @@ where
         &self,
         request: Request<Streaming<pb::InstallSnapshotRequest>>,
     ) -> Result<Response<pb::InstallSnapshotResponse>, Status> {
-        self.admit(&request).await?;
+        self.admit_change(&request).await?;
         let mut stream = request.into_inner();
         let head = snapshot::take_head(&mut stream).await?;
         let (vote, meta) = convert::head_in(head).map_err(|e| unreadable(&e))?;
@@ -193,7 +216,7 @@ where
         &self,
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
-        self.admit(&request).await?;
+        self.admit_change(&request).await?;
         let transfer = convert::transfer_in(request.into_inner()).map_err(|e| unreadable(&e))?;
         let answer = self.peers.scoped(self.raft.handle_transfer_leader(transfer)).await;
         let (accepted, reason) = match answer.map_err(|error| stopped(&error))? {
@@ -273,7 +296,8 @@ where
         };
         let held = metrics.replication.as_ref().and_then(|known| known.get(&node).cloned());
         let held_index = held.flatten().map_or(0, |id| id.index);
-        Some(pb::GetStandingResponse { formed, standing: standing.into(), held_index })
+        let (standing, admitted) = (standing.into(), self.takes_part());
+        Some(pb::GetStandingResponse { formed, standing, held_index, admitted })
     }
 }
 
