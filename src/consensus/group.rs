@@ -36,6 +36,7 @@ use super::log_store::LogStore;
 use super::machine::{AppliedMark, Machine, SharedStore};
 use super::membership::{self, Admission, AdmissionError, Membership, MembershipError};
 use super::network::{ChannelOptions, Network};
+use super::pending::Pending;
 use super::proposer::{Done, Proposer, RaftHandle, Term};
 use super::transport::{Faults, PeerNetworkFactory, PeerService, Peers};
 use super::types::{Member, NodeId, scoped};
@@ -176,7 +177,9 @@ impl Group {
         let began_empty = log.vote().is_none() && log.last().is_none();
         let store = SharedStore::new(store, mode);
         let factory = PeerNetworkFactory::new(peers.clone());
-        let (logs, machine) = (LogStore::new(log.clone()), Machine::new(store.clone()));
+        let pending = Pending::default();
+        let logs = LogStore::new(log.clone(), pending.clone());
+        let machine = Machine::new(store.clone(), pending);
         let start = Raft::new(config.node, raft_config, factory, logs, machine);
         let raft = scoped(config.seed, start)
             .await
@@ -477,3 +480,6 @@ impl Group {
 fn stopped() -> GroupError {
     GroupError::Fatal("its Raft core ended".into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use openraft::entry::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
+use super::pending::Pending;
 use super::types::{LogId, Proposal, RaftEntry, TypeConfig, Vote, log_id, position};
 use crate::storage::error::StorageError;
 use crate::storage::log::{Log, LogEntry, Payload};
@@ -28,12 +29,13 @@ fn broken(error: StorageError) -> io::Error {
 #[derive(Clone, Debug)]
 pub struct LogStore {
     log: Log,
+    pending: Pending,
 }
 
 impl LogStore {
     #[must_use]
-    pub fn new(log: Log) -> LogStore {
-        LogStore { log }
+    pub fn new(log: Log, pending: Pending) -> LogStore {
+        LogStore { log, pending }
     }
 }
 
@@ -147,7 +149,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = RaftEntry> + Send,
         I::IntoIter: Send,
     {
-        let entries = entries.into_iter().map(stored).collect::<io::Result<Vec<_>>>()?;
+        let entries = entries.into_iter().map(|entry| {
+            if let EntryPayload::Normal(proposal) = &entry.payload {
+                self.pending.add(entry.log_id, proposal);
+            }
+            stored(entry)
+        });
+        let entries = entries.collect::<io::Result<Vec<_>>>()?;
         let done = move |flushed: Result<(), StorageError>| {
             callback.io_completed(flushed.map_err(broken));
         };
@@ -155,6 +163,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        self.pending.cut_after(last.as_ref().map(LogId::index));
         self.log.truncate_after(last.as_ref().map(position)).await.map_err(broken)
     }
 

@@ -15,6 +15,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
 
 use super::error::GroupError;
+use super::pending::Pending;
 use super::proposer::Done;
 use super::types::{
     Applied, Local, LogId, Proposal, Snapshot, SnapshotData, SnapshotMeta, StoredMembership,
@@ -128,17 +129,18 @@ fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
 #[derive(Clone, Debug)]
 pub struct Machine {
     shared: SharedStore,
+    pending: Pending,
 }
 
 impl Machine {
     #[must_use]
-    pub fn new(shared: SharedStore) -> Machine {
-        Machine { shared }
+    pub fn new(shared: SharedStore, pending: Pending) -> Machine {
+        Machine { shared, pending }
     }
 
     fn apply_commands(&self, id: &LogId, proposal: &Proposal) -> io::Result<()> {
         let at = position(id);
-        let (entry, replies) = match proposal.take_local() {
+        let (entry, replies) = match self.pending.take(id) {
             Some(Local { mut entry, replies }) => {
                 entry.position = at;
                 (entry, replies)

@@ -10,6 +10,7 @@ pub mod log_store;
 pub mod machine;
 pub mod membership;
 pub mod network;
+pub mod pending;
 pub mod proposer;
 pub mod transport;
 pub mod types;

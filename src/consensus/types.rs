@@ -53,6 +53,12 @@ impl Proposal {
         Proposal { encoded, local: Some(Arc::new(Mutex::new(Some(local)))) }
     }
 
+    /// Whether it came from the proposer of this node.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.local.is_some()
+    }
+
     /// Takes what only the proposer has; the first taker gets it.
     pub fn take_local(&self) -> Option<Local> {
         let slot = self.local.as_ref()?;
