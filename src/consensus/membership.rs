@@ -331,11 +331,7 @@ mod tests {
         let place = |nodes: &[(u64, &str)]| {
             nodes
                 .iter()
-                .map(|(id, zone)| {
-                    let mut member = Member::default();
-                    member.zone = (*zone).to_owned();
-                    (*id, member)
-                })
+                .map(|(id, zone)| (*id, Member { zone: (*zone).to_owned(), ..Member::default() }))
                 .collect()
         };
         let (voters, learners) = (place(voters), place(learners));

@@ -3,6 +3,7 @@
 //! `peers` is who this node is and the proof each call carries, `client` openraft's network,
 //! `service` the answers, `snapshot` the way of a snapshot, `convert` the messages, `faults`
 //! the peers cut off by name.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod client;
 mod convert;

@@ -110,6 +110,7 @@ openraft::declare_raft_types!(
 
 /// A snapshot on its way: a pinned view where it comes from, a checked copy where it arrives.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one at a time is on its way")]
 pub enum SnapshotData {
     View(SnapshotView),
     Received(ReadySnapshot),

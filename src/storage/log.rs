@@ -398,7 +398,7 @@ impl Log {
     ) -> Result<Vec<LogEntry>, StorageError> {
         let view = self.view();
         let Some(to) = view.readable(from, to)? else { return Ok(Vec::new()) };
-        if let Some(entries) = view.from_cache(from, to, max_bytes) {
+        if let Some(entries) = view.cached(from, to, max_bytes) {
             return Ok(entries);
         }
         let held = view.runs.find(from);

@@ -193,7 +193,7 @@ mod tests {
     use crate::storage::disk::faulty::FaultyDisk;
 
     fn vote(term: u64) -> VoteRecord {
-        VoteRecord { term, node: 1, committed: term % 2 == 0 }
+        VoteRecord { term, node: 1, committed: term.is_multiple_of(2) }
     }
 
     #[test]

@@ -273,10 +273,8 @@ mod tests {
     fn membership() -> Membership<u64, Member> {
         let nodes: BTreeMap<u64, Member> = (1..=4)
             .map(|id| {
-                let mut member = Member::default();
-                member.zone = format!("z{id}");
-                member.peer_address = format!("127.0.0.1:750{id}");
-                (id, member)
+                let (zone, peer_address) = (format!("z{id}"), format!("127.0.0.1:750{id}"));
+                (id, Member { zone, peer_address, ..Member::default() })
             })
             .collect();
         let voters = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([2, 3, 4])];

@@ -409,13 +409,11 @@ impl Shared {
 
 /// The entries must be the hole's, all of them and nothing else.
 fn check_fill(hole: &Hole, entries: &[LogEntry]) -> Result<(), StorageError> {
-    let mut next = hole.first();
-    for entry in entries {
+    for (next, entry) in (hole.first()..).zip(entries) {
         if entry.position.index != next {
             let index = entry.position.index;
             return Err(StorageError::OutOfRange { index, why: "it is not the next of the hole" });
         }
-        next += 1;
     }
     match entries.last() {
         Some(last) if last.position == hole.last => Ok(()),

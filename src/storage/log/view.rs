@@ -140,7 +140,7 @@ impl View {
         Ok((from < to).then_some(to))
     }
 
-    pub(super) fn from_cache(&self, from: u64, to: u64, max_bytes: usize) -> Option<Vec<LogEntry>> {
+    pub(super) fn cached(&self, from: u64, to: u64, max_bytes: usize) -> Option<Vec<LogEntry>> {
         let first = self.cache.front()?.position.index;
         let skip = usize::try_from(from.checked_sub(first)?).ok()?;
         let count = usize::try_from(to - from).ok()?;
