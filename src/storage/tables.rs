@@ -1,7 +1,7 @@
 //! The tables: an ordered map from keys to values on disk, behind a trait narrow enough for
 //! three engines.
 //!
-//! Laws: [`Tables::commit`] is durable and atomic when it returns; an [`TablesView`] never
+//! Laws: [`Tables::commit`] is durable and atomic when it returns; a [`TablesRead`] view never
 //! changes, whatever is committed after it; a failed commit leaves the engine unusable and is
 //! never retried. The tables know nothing of rows: what a key means is in `keys.rs`.
 
