@@ -94,8 +94,20 @@ impl RaftLogReader<TypeConfig> for LogStore {
         if from >= to {
             return Ok(Vec::new());
         }
-        let entries = self.log.read(from, to, usize::MAX).map_err(broken)?;
-        entries.into_iter().map(loaded).collect()
+        // One read of the log may end early, at the end of a segment for one.
+        let (mut from, mut found) = (from, Vec::new());
+        while from < to {
+            let entries = self.log.read(from, to, READ_BYTES).map_err(broken)?;
+            let Some(last) = entries.last() else {
+                let lost = format!("entry {from} is not in the log, which held it");
+                return Err(io::Error::other(lost));
+            };
+            from = last.position.index.saturating_add(1);
+            for entry in entries {
+                found.push(loaded(entry)?);
+            }
+        }
+        Ok(found)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -171,3 +183,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.log.purge(position(&through)).await.map_err(broken)
     }
 }
+
+#[cfg(test)]
+mod tests;
