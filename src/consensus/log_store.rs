@@ -94,8 +94,21 @@ impl RaftLogReader<TypeConfig> for LogStore {
         if from >= to {
             return Ok(Vec::new());
         }
-        let entries = self.log.read(from, to, usize::MAX).map_err(broken)?;
-        entries.into_iter().map(loaded).collect()
+        // One read of the log may end where a segment does; openraft needs all or an error.
+        let mut found = Vec::new();
+        let mut next = from;
+        while next < to {
+            let entries = self.log.read(next, to, usize::MAX).map_err(broken)?;
+            let Some(last) = entries.last() else {
+                let missing = format!("the log holds no entry {next}, and should up to {to}");
+                return Err(io::Error::other(missing));
+            };
+            next = last.position.index.saturating_add(1);
+            for entry in entries {
+                found.push(loaded(entry)?);
+            }
+        }
+        Ok(found)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

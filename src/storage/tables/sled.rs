@@ -25,6 +25,25 @@ pub struct SledTables {
     pause: Mutex<()>,
 }
 
+/// Opens the folder. A database that was dropped keeps its lock until sled's own threads have
+/// ended, a moment later, so a lock that is held is waited for, within a bound.
+#[allow(clippy::disallowed_methods, reason = "sled tells nobody when it lets its lock go")]
+fn open_when_free(path: &Path) -> sled::Result<sled::Db> {
+    const TRIES: u32 = 250;
+    const BETWEEN: std::time::Duration = std::time::Duration::from_millis(20);
+    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+    let mut tries = 0;
+    loop {
+        match config.open() {
+            Err(error) if tries < TRIES && error.to_string().contains("acquire lock") => {
+                tries += 1;
+                std::thread::sleep(BETWEEN);
+            }
+            done => return done,
+        }
+    }
+}
+
 impl SledTables {
     /// Opens or makes `rows.sled` in `dir`.
     pub fn open(dir: &Path) -> Result<SledTables, TablesError> {
@@ -34,12 +53,7 @@ impl SledTables {
             advice: REBUILD,
             source,
         };
-        let db = sled::Config::new()
-            .path(&path)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None)
-            .open()
-            .map_err(|e| failed(e.into()))?;
+        let db = open_when_free(&path).map_err(|e| failed(e.into()))?;
         let tables = SledTables { db, path: path.clone(), pause: Mutex::new(()) };
         tables.sync().map_err(|e| failed(e.into()))?;
         File::open(dir).and_then(|folder| folder.sync_all()).map_err(|e| failed(e.into()))?;
