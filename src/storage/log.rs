@@ -385,6 +385,17 @@ impl Log {
         self.view().segments.values().map(|segment| segment.len).sum()
     }
 
+    /// Bytes of the segments that hold entries after an index: what keeping them costs.
+    #[must_use]
+    pub fn bytes_after(&self, index: Option<u64>) -> u64 {
+        let view = self.view();
+        let next = index.map_or(0, |index| index.saturating_add(1));
+        let next = next.max(view.purged.map_or(0, |purged| purged.index + 1));
+        let first = view.runs.find(next).map(|run| run.segment);
+        let first = first.or_else(|| view.segments.keys().next_back().copied());
+        view.segments.range(first.unwrap_or(0)..).map(|(_, segment)| segment.len).sum()
+    }
+
     /// Entries from `from` up to and without `to`, as many as fit in `max_bytes` and at least
     /// one if the log holds it; shorter answers are normal. Empty only if there is none.
     ///

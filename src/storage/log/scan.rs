@@ -210,6 +210,7 @@ struct OneSegment<'a> {
     seed: u32,
     /// The record before was bad, so the chain starts anew at the next.
     broken: bool,
+    bad_at: usize,
     pieces: Vec<Piece>,
 }
 
@@ -217,7 +218,15 @@ impl<'a> OneSegment<'a> {
     fn new(bytes: &'a [u8], header: &SegmentHeader, lost_header: bool) -> OneSegment<'a> {
         let seed = first_seed(header.number, header.generation);
         let at = SEGMENT_HEADER as usize;
-        OneSegment { bytes, header: *header, at, seed, broken: lost_header, pieces: Vec::new() }
+        OneSegment {
+            bytes,
+            header: *header,
+            at,
+            seed,
+            broken: lost_header,
+            bad_at: at,
+            pieces: Vec::new(),
+        }
     }
 
     fn look(&self, at: usize) -> Found {
@@ -244,6 +253,7 @@ impl<'a> OneSegment<'a> {
             }
             match later {
                 Some(later) => {
+                    self.bad_at = self.at;
                     self.at = later;
                     self.broken = true;
                 }
@@ -267,7 +277,8 @@ impl<'a> OneSegment<'a> {
         if wanted != scan.replay.last {
             scan.replay.purge(purged);
         }
-        if let Some(hole) = scan.replay.gap(wanted, self.header.number, self.at as u64) {
+        let offset = if self.broken { self.bad_at } else { self.at } as u64;
+        if let Some(hole) = scan.replay.gap(wanted, self.header.number, offset) {
             self.hole(scan, hole);
         }
     }
