@@ -108,7 +108,7 @@ pub(super) enum Verdict {
     NotApplied { message: String, retry_after: Option<Duration> },
     /// May have been applied.
     Unknown { message: String },
-    /// The server has no row of this session any more, and did not run the write.
+    /// The server keeps no row of the write's session any more, and did not run the write.
     SessionEnded { message: String },
 }
 

@@ -450,10 +450,15 @@ impl Group {
         leadership.leader.is_some() || leadership.since.elapsed() <= bound
     }
 
-    /// Whether this node knows that a position is committed and applied.
+    /// Whether this node knows that exactly this entry is committed and applied. An entry that
+    /// another leader wrote at the same index is not it, and of one that was purged nothing is
+    /// known any more.
     #[must_use]
     pub fn has_applied(&self, position: Position) -> bool {
-        self.inner.store.read().applied().is_some_and(|at| at.index >= position.index)
+        let reached = self.inner.store.read().applied();
+        let held = || self.inner.log.entry(position.index).ok().flatten();
+        reached.is_some_and(|at| at.index >= position.index)
+            && held().is_some_and(|entry| entry.position == position)
     }
 
     /// Refuses new work and hands leadership over, or ends that.

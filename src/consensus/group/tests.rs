@@ -157,6 +157,9 @@ async fn what_was_sent_is_received_and_is_in_two_zones() {
     let (at_least, zones) = group.durability(sent.position);
     assert_eq!(at_least, 2);
     assert!(zones.len() >= 2, "{zones:?}");
+    assert!(group.has_applied(sent.position));
+    let other = Position { term: sent.position.term + 1, ..sent.position };
+    assert!(!group.has_applied(other), "another leader's entry at this index");
 
     let done = group.receive("default", &receive(10), None, Duration::ZERO, soon()).await.unwrap();
     assert_eq!(bodies(&done.expect("a message")), ["one book"]);
