@@ -94,16 +94,15 @@ impl RaftLogReader<TypeConfig> for LogStore {
         if from >= to {
             return Ok(Vec::new());
         }
-        // One read of the log may end where a segment does; openraft needs all or an error.
-        let mut found = Vec::new();
-        let mut next = from;
-        while next < to {
-            let entries = self.log.read(next, to, usize::MAX).map_err(broken)?;
+        // One read of the log may end early, at the end of a segment for one.
+        let (mut from, mut found) = (from, Vec::new());
+        while from < to {
+            let entries = self.log.read(from, to, READ_BYTES).map_err(broken)?;
             let Some(last) = entries.last() else {
-                let missing = format!("the log holds no entry {next}, and should up to {to}");
-                return Err(io::Error::other(missing));
+                let lost = format!("entry {from} is not in the log, which held it");
+                return Err(io::Error::other(lost));
             };
-            next = last.position.index.saturating_add(1);
+            from = last.position.index.saturating_add(1);
             for entry in entries {
                 found.push(loaded(entry)?);
             }
@@ -184,3 +183,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.log.purge(position(&through)).await.map_err(broken)
     }
 }
+
+#[cfg(test)]
+mod tests;
