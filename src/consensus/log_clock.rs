@@ -6,6 +6,7 @@
 //! anchored time is behind T, stamps run at nine tenths of real time until it has caught up: T
 //! never stands still and never goes back.
 
+use super::types::NodeId;
 use crate::clock::SharedClock;
 use crate::queue::ids::LogTime;
 
@@ -20,12 +21,25 @@ pub struct LogClock {
     wall_us: Option<u64>,
 }
 
-/// Whether this node's wall clock is that of a majority: `others` are the wall clocks that
-/// voters reported, out of `voters` voters, this node included.
+/// Whether one wall clock is that of a majority: `others` are how far ahead of some moment the
+/// clocks are that voters reported, out of `voters` voters, and `own` is this one's.
 #[must_use]
-pub fn is_agreed(own_us: u64, others: &[u64], voters: usize, bound_us: u64) -> bool {
-    let agreeing = others.iter().filter(|other| own_us.abs_diff(**other) <= bound_us).count();
-    (agreeing + 1) * 2 > voters
+pub fn is_agreed(own: i128, others: &[i128], voters: usize, bound_us: u64) -> bool {
+    let near = |other: &&i128| own.abs_diff(**other) <= u128::from(bound_us);
+    (others.iter().filter(near).count() + 1) * 2 > voters
+}
+
+/// The voter whose wall clock a majority agrees with, when this node's is not it: `ahead` are
+/// how far ahead of this node's the others' clocks are.
+#[must_use]
+pub fn agreed_other(ahead: &[(NodeId, i128)], voters: usize, bound_us: u64) -> Option<NodeId> {
+    let agreed = |(id, by): &&(NodeId, i128)| {
+        // Everybody else, this node with its own zero among them.
+        let others = ahead.iter().filter(|(other, _)| other != id).map(|(_, by)| *by);
+        let others: Vec<i128> = others.chain([0]).collect();
+        is_agreed(*by, &others, voters, bound_us)
+    };
+    ahead.iter().find(agreed).map(|(id, _)| *id)
 }
 
 impl LogClock {
@@ -34,6 +48,12 @@ impl LogClock {
     pub fn start(clock: SharedClock, last: LogTime, wall_us: Option<u64>) -> LogClock {
         let started_us = clock.monotonic_us();
         LogClock { clock, start: last, started_us, wall_us }
+    }
+
+    /// Whether a majority vouched for the wall clock.
+    #[must_use]
+    pub fn is_anchored(&self) -> bool {
+        self.wall_us.is_some()
     }
 
     /// The stamp for an entry proposed now.
@@ -61,10 +81,18 @@ mod tests {
 
     #[test]
     fn a_majority_must_agree_with_the_wall_clock() {
-        assert!(is_agreed(100, &[105, 900], 3, 10), "two of three");
-        assert!(!is_agreed(100, &[500, 900], 3, 10), "one of three");
-        assert!(!is_agreed(100, &[], 3, 10), "nobody answered");
-        assert!(is_agreed(100, &[], 1, 10), "alone");
+        assert!(is_agreed(0, &[5, 800], 3, 10), "two of three");
+        assert!(!is_agreed(0, &[-400, 800], 3, 10), "one of three");
+        assert!(!is_agreed(0, &[], 3, 10), "nobody answered");
+        assert!(is_agreed(0, &[], 1, 10), "alone");
+    }
+
+    #[test]
+    fn an_outlier_names_a_voter_whose_clock_a_majority_shares() {
+        let hour = 3_600_000_000;
+        assert_eq!(agreed_other(&[(2, hour), (3, hour + 5)], 3, 10), Some(2));
+        assert_eq!(agreed_other(&[(2, hour), (3, -hour)], 3, 10), None, "all differ");
+        assert_eq!(agreed_other(&[(2, hour)], 3, 10), None, "one of three is no majority");
     }
 
     #[test]
