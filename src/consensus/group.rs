@@ -20,8 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::Raft;
-use openraft::ReadPolicy;
-use openraft::async_runtime::WatchReceiver as _;
+use openraft::async_runtime::{Instant as _, WatchReceiver as _};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -29,6 +28,7 @@ use tonic::transport::Channel;
 pub use leadership::Leadership;
 pub use status::{NodeView, Role, Status};
 
+use super::confirm::Confirmer;
 use super::error::{GroupError, Reason};
 use super::fastpath::{self, FastPathOptions};
 use super::forward::{ForwardError, LeaderChannels};
@@ -43,6 +43,7 @@ use super::types::{Member, NodeId, scoped};
 use super::zones::Wanted;
 use crate::clock::SharedClock;
 use crate::queue::command::{Command, Envelope, Receive, SessionTag};
+use crate::queue::error::Rejection;
 use crate::queue::ids::{LogTime, Position};
 use crate::queue::outcome::Reply;
 use crate::storage::disk::FlushMode;
@@ -119,6 +120,7 @@ struct Inner {
     store: SharedStore,
     log: Log,
     proposer: Proposer,
+    confirmer: Confirmer,
     peers: Peers,
     leadership: watch::Receiver<Leadership>,
     terms: watch::Receiver<Option<Arc<Term>>>,
@@ -188,12 +190,15 @@ impl Group {
         let (terms_out, terms) = watch::channel(None);
         let (leadership_out, leadership) = watch::channel(Leadership::default());
         let (proposer, propose) = Proposer::new(raft.clone(), terms.clone());
+        let round = (config.election.1 * 2).max(Duration::from_secs(1));
+        let (confirmer, confirm) = Confirmer::new(raft.clone(), peers.clone(), round);
         let (signal, lost) = fastpath::signal();
         let inner = Inner {
             raft: raft.clone(),
             store,
             log,
             proposer,
+            confirmer,
             peers: peers.clone(),
             leadership,
             terms,
@@ -209,6 +214,7 @@ impl Group {
         let fast = fastpath::run(raft, peers, FastPathOptions::default(), lost);
         let tasks: Vec<Task> = vec![
             ("proposer", Box::pin(propose)),
+            ("confirmer", Box::pin(confirm)),
             ("fast path", Box::pin(fast)),
             (
                 "leadership",
@@ -355,42 +361,57 @@ impl Group {
         wait: Duration,
         deadline: Instant,
     ) -> Result<Option<Done>, GroupError> {
-        let give_up = (Instant::now() + wait).min(deadline);
+        // The last confirmation needs its time before the deadline.
+        let latest = deadline.checked_sub(self.inner.config.heartbeat).unwrap_or(deadline);
+        let give_up = (Instant::now() + wait).min(latest);
         let mut applied = self.applied();
         let mut leadership = self.leadership();
+        let mut confirmed = false;
         loop {
             applied.borrow_and_update();
-            let now = self.term()?.clock.stamp();
-            let (visible, next) = {
-                let store = self.inner.store.read();
-                let state = store.state();
-                let now = LogTime(now.0.max(state.log_time().0));
-                let visible = state.has_visible(account, &receive.queue, now)?;
-                let next = state.next_visible(account, &receive.queue);
-                (visible, next.map(|at| at.0.saturating_sub(now.0)))
-            };
-            if visible {
-                let command = Command::Receive(receive.clone());
-                let envelope = Envelope { session, account: account.to_owned(), command };
-                let done = self.propose(envelope, deadline).await?;
-                let empty = matches!(&done.outcome, Ok(Reply::Received { messages, .. }) if messages.is_empty());
-                // Another receiver was faster. Under a session the empty answer stands.
-                if !empty || session.is_some() {
-                    return Ok(Some(done));
+            let seen = self.look_for(account, &receive.queue)?;
+            let (over, refused) = (Instant::now() >= give_up, seen.is_err());
+            match seen {
+                Ok((true, _)) => {
+                    let command = Command::Receive(receive.clone());
+                    let envelope = Envelope { session, account: account.to_owned(), command };
+                    let done = self.propose(envelope, deadline).await?;
+                    // Another receiver was faster. Under a session the empty answer stands.
+                    if !gave_nothing(&done) || session.is_some() {
+                        return Ok(Some(done));
+                    }
                 }
-                continue;
-            }
-            if Instant::now() >= give_up {
-                self.confirm(deadline).await?;
-                return Ok(None);
-            }
-            let due = next.map_or(give_up, |us| Instant::now() + Duration::from_micros(us.max(1)));
-            tokio::select! {
-                changed = applied.changed() => { changed.map_err(|_| stopped())?; }
-                changed = leadership.changed() => { changed.map_err(|_| stopped())?; }
-                () = tokio::time::sleep_until(due.min(give_up)) => {}
+                // A leader that was replaced without knowing it sees neither the messages nor
+                // the queues of its successor: *nothing* takes a majority's word, and then
+                // another look.
+                Ok((false, _)) | Err(_) if !confirmed && (over || refused) => {
+                    self.confirm(deadline).await?;
+                    confirmed = true;
+                }
+                Err(rejection) => return Err(rejection.into()),
+                Ok((false, _)) if over => return Ok(None),
+                Ok((false, next)) => {
+                    let due = next.map_or(give_up, |after| Instant::now() + after.max(NAP));
+                    tokio::select! {
+                        changed = applied.changed() => { changed.map_err(|_| stopped())?; }
+                        changed = leadership.changed() => { changed.map_err(|_| stopped())?; }
+                        () = tokio::time::sleep_until(due.min(give_up)) => {}
+                    }
+                }
             }
         }
+    }
+
+    /// Whether a queue has a message for a receive proposed now, and after how long that may
+    /// change by time alone.
+    fn look_for(&self, account: &str, queue: &str) -> Result<Seen, GroupError> {
+        let now = self.term()?.clock.stamp();
+        let store = self.inner.store.read();
+        let state = store.state();
+        let now = LogTime(now.0.max(state.log_time().0));
+        let next = state.next_visible(account, queue);
+        let next = next.map(|at| Duration::from_micros(at.0.saturating_sub(now.0)));
+        Ok(state.has_visible(account, queue, now).map(|visible| (visible, next)))
     }
 
     /// Confirms with a majority that this node leads and has applied everything acknowledged
@@ -399,18 +420,7 @@ impl Group {
     /// # Errors
     /// *Not now* when it could not be confirmed by the deadline.
     pub async fn confirm(&self, deadline: Instant) -> Result<(), GroupError> {
-        let raft = &self.inner.raft;
-        let confirmed = self.inner.peers.scoped(async {
-            let linearizer = raft
-                .get_read_linearizer(ReadPolicy::ReadIndex)
-                .await
-                .map_err(|_| GroupError::not_applied(Reason::NoQuorum))?;
-            linearizer.await_ready(raft).await.map_err(|_| stopped())?;
-            Ok(())
-        });
-        tokio::time::timeout_at(deadline, confirmed)
-            .await
-            .map_err(|_| GroupError::not_applied(Reason::Deadline))?
+        self.inner.confirmer.confirm(deadline).await
     }
 
     /// Reads from the store at the freshness asked for; the T is that of the state which
@@ -443,11 +453,17 @@ impl Group {
         Ok((look(&store, now), at))
     }
 
-    /// Whether this node led or knew a leader within this time. A follower without a leader
-    /// cannot know how old its state is.
+    /// Whether this node heard of a leader within this time: as a follower by what it was sent,
+    /// as the leader by a majority's answers. Knowing a leader's name says nothing: a node that
+    /// is cut off knows it for ever.
     fn heard_within(&self, bound: Duration) -> bool {
-        let leadership = self.inner.leadership.borrow();
-        leadership.leader.is_some() || leadership.since.elapsed() <= bound
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.current_leader == Some(self.node()) {
+            let alone = metrics.membership_config.voter_ids().count() == 1;
+            return alone || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() <= bound);
+        }
+        self.inner.peers.last_heard().is_some_and(|at| at.elapsed() <= bound)
     }
 
     /// Whether this node knows that exactly this entry is committed and applied. An entry that
@@ -480,6 +496,17 @@ impl Group {
     fn is_running(&self) -> bool {
         self.inner.raft.metrics().borrow_watched().running_state.is_ok()
     }
+}
+
+/// What a look for messages found.
+type Seen = Result<(bool, Option<Duration>), Rejection>;
+
+/// The shortest wait for time alone: a message that expired in its lease is no news until a
+/// pulse has removed it.
+const NAP: Duration = Duration::from_millis(5);
+
+fn gave_nothing(done: &Done) -> bool {
+    matches!(&done.outcome, Ok(Reply::Received { messages, .. }) if messages.is_empty())
 }
 
 fn stopped() -> GroupError {

@@ -1,6 +1,7 @@
 //! The second floor: the Raft group. The only room that may name openraft.
 
 mod admission;
+pub mod confirm;
 pub mod error;
 pub mod fastpath;
 pub mod forward;

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{Clock as _, SystemClock};
 use crate::consensus::network::{Io, TcpNetwork};
 use crate::queue::command::{Content, NewMessage, Settings, StringMap, TimeToLive};
 use crate::queue::ids::Span;
@@ -17,6 +17,8 @@ use crate::queue::outcome::Standing;
 use crate::storage::disk::real::RealDisk;
 use crate::storage::log::LogOptions;
 use crate::storage::store::StoreOptions;
+
+mod truth;
 
 struct TestNode {
     group: Group,

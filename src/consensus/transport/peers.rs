@@ -8,9 +8,10 @@
 //! INVALID_ARGUMENT one that does not say. Calls from and to cut peers hang.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -39,6 +40,7 @@ struct Inner {
     faults: Faults,
     calls: AtomicU64,
     admitted: AtomicBool,
+    heard: Mutex<Option<Instant>>,
 }
 
 /// A cluster id that no call can carry.
@@ -63,8 +65,18 @@ impl Peers {
         let cluster_value = cluster.parse().map_err(|_| refused())?;
         let calls = AtomicU64::new(0);
         let admitted = AtomicBool::new(false);
-        let inner =
-            Inner { cluster, cluster_value, node, network, channel, faults, calls, admitted };
+        let heard = Mutex::default();
+        let inner = Inner {
+            cluster,
+            cluster_value,
+            node,
+            network,
+            channel,
+            faults,
+            calls,
+            admitted,
+            heard,
+        };
         Ok(Peers { inner: Arc::new(inner) })
     }
 
@@ -102,6 +114,17 @@ impl Peers {
     /// Says that it was; see [`admission`](super::super::membership::admission_check).
     pub(in crate::consensus) fn set_admitted(&self) {
         self.inner.admitted.store(true, Ordering::Release);
+    }
+
+    /// When this node last took entries or a heartbeat from the leader it follows.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Instant> {
+        *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that it did, at `at`.
+    pub(super) fn set_heard(&self, at: Instant) {
+        *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
     /// Runs a call into openraft, with a seed of its own that follows from the node and the

@@ -379,6 +379,9 @@ fn answering(
         let peers = peers.clone();
         async move {
             peers.faults().until_healed(sender).await;
+            if matches!(answer, Ok(Ok(_))) {
+                peers.set_heard(tokio::time::Instant::now());
+            }
             answer.map(|result| convert::appended_out(&result)).map_err(|error| stopped(&error))
         }
     });
