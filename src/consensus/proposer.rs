@@ -138,6 +138,11 @@ async fn run(
             let Ok(job) = waiting.try_recv() else { break };
             jobs.push(job);
         }
+        // Who has given up was told that the outcome is unknown; it need not happen.
+        jobs.retain(|job| !job.reply.is_closed());
+        if jobs.is_empty() {
+            continue;
+        }
         let rest = jobs.split_off(batch_len(&jobs));
         let batch = std::mem::replace(&mut jobs, rest);
         let term = terms.borrow().clone();

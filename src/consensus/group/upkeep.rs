@@ -14,6 +14,8 @@ use crate::queue::command::{Command, Envelope};
 const EVERY: Duration = Duration::from_millis(100);
 /// Entries that the log keeps below the durable position, for followers that lag.
 const KEEP_ENTRIES: u64 = 50_000;
+/// Bytes of log files above which it keeps fewer.
+const KEEP_BYTES: u64 = 2 << 30;
 /// Purges are made in steps of at least this many entries.
 const PURGE_STEP: u64 = 10_000;
 /// A flush that runs this long is a stalled disk.
@@ -37,7 +39,10 @@ pub(super) async fn run(group: Group) {
         }
         purge(&group).await;
         pulse(&group).await;
-        if handed_over.elapsed() >= STEADY && should_hand_over(&group) {
+        let stalled = group.inner.log.stalled_for() >= STALLED;
+        // A zone is preferred, a disk that does not write must go.
+        let pause = if stalled { STALLED } else { STEADY };
+        if handed_over.elapsed() >= pause && should_hand_over(&group, stalled) {
             handed_over = Instant::now();
             let to = preferred(&group);
             if let Err(error) = group.hand_over(to).await {
@@ -57,10 +62,12 @@ async fn purge(group: &Group) {
         replication.values().map(|m| m.map_or(0, |id| id.index())).min().unwrap_or(u64::MAX)
     });
     // A voter that is gone for long does not hold the log for ever: it is seeded by snapshot.
+    let held = metrics.last_log_index.unwrap_or(0).saturating_sub(purged);
+    let keep = keep(held, group.inner.log.disk_bytes());
     let horizon = durable
-        .saturating_sub(KEEP_ENTRIES)
-        .min(slowest.max(durable.saturating_sub(4 * KEEP_ENTRIES)));
-    if horizon < purged + PURGE_STEP {
+        .saturating_sub(keep)
+        .min(slowest.max(durable.saturating_sub(keep.saturating_mul(4))));
+    if horizon < purged.saturating_add(PURGE_STEP.min(keep / 4 + 1)) {
         return;
     }
     let trigger = group.raft().trigger();
@@ -70,6 +77,15 @@ async fn purge(group: &Group) {
     };
     // An error here means that Raft has stopped, which the loop sees next.
     let _ = group.peers().scoped(work).await;
+}
+
+/// How many entries to keep of a log that holds `entries` in files of `bytes`.
+fn keep(entries: u64, bytes: u64) -> u64 {
+    if bytes <= KEEP_BYTES {
+        return KEEP_ENTRIES;
+    }
+    let average = (bytes / entries.max(1)).max(1);
+    KEEP_ENTRIES.min(KEEP_BYTES / average)
 }
 
 /// Proposes to do what time made due, if this node leads.
@@ -85,11 +101,11 @@ async fn pulse(group: &Group) {
     }
 }
 
-fn should_hand_over(group: &Group) -> bool {
+fn should_hand_over(group: &Group, stalled: bool) -> bool {
     if !group.inner.leadership.borrow().is_me {
         return false;
     }
-    if group.inner.log.stalled_for() >= STALLED {
+    if stalled {
         tracing::warn!("a flush of the log has stalled: leadership goes to another node");
         return true;
     }
@@ -110,4 +126,17 @@ fn preferred(group: &Group) -> Option<u64> {
         .filter(|node| node.voter && node.member.zone == zone)
         .find(|node| node.matched.is_some_and(|held| held + NEARLY >= status.last_log))
         .map(|node| node.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_of_large_entries_is_kept_by_bytes() {
+        assert_eq!(keep(1_000_000, 1 << 30), KEEP_ENTRIES, "within the bytes");
+        let quarter = 256 << 10;
+        assert_eq!(keep(50_000, 50_000 * quarter), KEEP_BYTES / quarter);
+        assert_eq!(keep(0, u64::MAX), 0);
+    }
 }
