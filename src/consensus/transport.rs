@@ -11,6 +11,8 @@ pub mod faults;
 pub mod peers;
 pub mod service;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 /// No message between nodes is longer. The leader's reader cuts at a mebibyte, an entry alone
 /// may be a few.
