@@ -30,6 +30,8 @@ pub enum ServerError {
     Listen { key: &'static str, address: SocketAddr, source: io::Error },
     #[error("the data directory {dir} cannot be used: {source}", dir = dir.display())]
     DataDir { dir: PathBuf, source: Box<dyn Error + Send + Sync> },
+    #[error("this node may not take part: {source}")]
+    MayNotJoin { source: Box<dyn Error + Send + Sync> },
     #[error("{doing}: {source}")]
     Fatal { doing: &'static str, source: Box<dyn Error + Send + Sync> },
 }
@@ -40,7 +42,7 @@ impl ServerError {
         match self {
             ServerError::Config { .. } | ServerError::ConfigFile { .. } => ErrorClass::Config,
             ServerError::PortInUse { .. } => ErrorClass::PortInUse,
-            ServerError::DataDir { .. } => ErrorClass::DataDir,
+            ServerError::DataDir { .. } | ServerError::MayNotJoin { .. } => ErrorClass::DataDir,
             ServerError::Listen { .. } | ServerError::Fatal { .. } => ErrorClass::Fatal,
         }
     }

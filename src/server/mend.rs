@@ -1,0 +1,214 @@
+//! Mends the log before Raft starts: what is damaged or in doubt is fetched from peers, and a
+//! record in doubt that no voter has is cut.
+//!
+//! Laws: until the log is whole this node says nothing to Raft. Meanwhile it answers its peers'
+//! questions for log entries, because they may be mending too; everything else it refuses. A
+//! record in doubt is cut only when every other node has answered.
+
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::ServerError;
+use crate::consensus::transport::{PeerClient, Peers};
+use crate::proto::peer::v1 as pb;
+use crate::proto::peer::v1::peer_service_server::{PeerService, PeerServiceServer};
+use crate::queue::ids::Position;
+use crate::storage::log::{Log, LogEntry, LogState, Payload};
+use crate::storage::mend::{Hole, Trouble};
+
+const QUESTION: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(250);
+const ANSWER_BYTES: usize = 8 << 20;
+
+/// Mends until nothing is left to mend.
+pub(super) async fn run(
+    log: &Log,
+    mut state: LogState,
+    peers: &Peers,
+    others: &[(u64, String)],
+) -> Result<(), ServerError> {
+    let unmended = |source| ServerError::fatal("the log cannot be mended", source);
+    while let Some(trouble) = state.trouble.iter().find(|trouble| trouble.hole().is_some()).copied()
+    {
+        let Some(hole) = trouble.hole() else { break };
+        tracing::warn!(
+            ?trouble,
+            "the log is not whole; asking the other nodes for the entries that are missing"
+        );
+        let in_doubt = matches!(trouble, Trouble::Doubt(_));
+        match fetch(hole, peers, others).await {
+            Fetched::Entries(entries) => {
+                state = log.mend(hole, entries).await.map_err(unmended)?;
+                tracing::info!("the log was mended");
+            }
+            Fetched::NobodyHasThem if in_doubt => {
+                state = log.cut_doubt().await.map_err(unmended)?;
+                tracing::warn!("the last record was cut: no other node has it");
+            }
+            Fetched::NobodyHasThem if others.is_empty() => {
+                let why = format!(
+                    "entries {} to {} are damaged and there is no other node to fetch them from",
+                    hole.first(),
+                    hole.last.index
+                );
+                return Err(ServerError::fatal("the log cannot be mended", why));
+            }
+            Fetched::NobodyHasThem | Fetched::Undecided => tokio::time::sleep(PAUSE).await,
+        }
+    }
+    Ok(())
+}
+
+enum Fetched {
+    Entries(Vec<LogEntry>),
+    /// All others answered, and none has all of them.
+    NobodyHasThem,
+    Undecided,
+}
+
+async fn fetch(hole: Hole, peers: &Peers, others: &[(u64, String)]) -> Fetched {
+    let mut silent = false;
+    for (id, address) in others {
+        match fetch_from(hole, peers, *id, address).await {
+            Ok(Some(entries)) => return Fetched::Entries(entries),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::info!(node = id, %error, "a node did not answer");
+                silent = true;
+            }
+        }
+    }
+    if silent { Fetched::Undecided } else { Fetched::NobodyHasThem }
+}
+
+/// Exactly the hole's entries, or `None` when that node does not have them.
+async fn fetch_from(
+    hole: Hole,
+    peers: &Peers,
+    id: u64,
+    address: &str,
+) -> Result<Option<Vec<LogEntry>>, crate::consensus::transport::CallError> {
+    let mut client = PeerClient::new(peers.clone(), id, address);
+    let mut entries: Vec<LogEntry> = Vec::new();
+    let mut next = hole.first();
+    let end = hole.last.index.saturating_add(1);
+    while next < end {
+        let read = client.read_log(next, end, QUESTION).await?;
+        let read: Option<Vec<LogEntry>> = read.into_iter().map(entry).collect();
+        let Some(read) = read.filter(|read| !read.is_empty()) else { return Ok(None) };
+        for entry in read {
+            if entry.position.index != next {
+                return Ok(None);
+            }
+            next += 1;
+            entries.push(entry);
+        }
+    }
+    let fits = entries.last().is_some_and(|entry| entry.position == hole.last);
+    Ok(fits.then_some(entries))
+}
+
+fn entry(message: pb::LogEntry) -> Option<LogEntry> {
+    let payload = match message.kind() {
+        pb::EntryKind::Blank => Payload::Blank,
+        pb::EntryKind::Membership => Payload::Membership(message.payload),
+        pb::EntryKind::Commands => Payload::Commands(message.payload),
+        pb::EntryKind::Unspecified => return None,
+    };
+    let id = message.id?;
+    Some(LogEntry { position: Position { term: id.term, node: id.node, index: id.index }, payload })
+}
+
+fn message(entry: LogEntry) -> pb::LogEntry {
+    let (kind, payload) = match entry.payload {
+        Payload::Blank => (pb::EntryKind::Blank, bytes::Bytes::new()),
+        Payload::Membership(bytes) => (pb::EntryKind::Membership, bytes),
+        Payload::Commands(bytes) => (pb::EntryKind::Commands, bytes),
+    };
+    let Position { term, node, index } = entry.position;
+    pb::LogEntry { id: Some(pb::LogId { term, node, index }), kind: kind.into(), payload }
+}
+
+/// What a node that mends answers its peers.
+pub(super) struct MendingPeer {
+    pub(super) log: Log,
+    pub(super) peers: Peers,
+}
+
+impl MendingPeer {
+    pub(super) fn into_server(self) -> PeerServiceServer<MendingPeer> {
+        PeerServiceServer::new(self)
+    }
+}
+
+fn mending<T>() -> Result<Response<T>, Status> {
+    Err(Status::unavailable("this node mends its log before it takes part"))
+}
+
+#[tonic::async_trait]
+impl PeerService for MendingPeer {
+    type AppendStream = BoxStream<'static, Result<pb::AppendResponse, Status>>;
+
+    async fn append(
+        &self,
+        _: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        mending()
+    }
+
+    async fn vote(
+        &self,
+        _: Request<pb::VoteRequest>,
+    ) -> Result<Response<pb::VoteResponse>, Status> {
+        mending()
+    }
+
+    async fn install_snapshot(
+        &self,
+        _: Request<Streaming<pb::InstallSnapshotRequest>>,
+    ) -> Result<Response<pb::InstallSnapshotResponse>, Status> {
+        mending()
+    }
+
+    async fn transfer_leader(
+        &self,
+        _: Request<pb::TransferLeaderRequest>,
+    ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
+        mending()
+    }
+
+    async fn read_clock(
+        &self,
+        _: Request<pb::ReadClockRequest>,
+    ) -> Result<Response<pb::ReadClockResponse>, Status> {
+        mending()
+    }
+
+    async fn read_log(
+        &self,
+        request: Request<pb::ReadLogRequest>,
+    ) -> Result<Response<pb::ReadLogResponse>, Status> {
+        self.peers.admit(request.metadata())?;
+        let pb::ReadLogRequest { from_index, to_index } = request.into_inner();
+        let read = self.log.read(from_index, to_index, ANSWER_BYTES);
+        // What is missing here too is as good as not there.
+        let entries = read.unwrap_or_default().into_iter().map(message).collect();
+        Ok(Response::new(pb::ReadLogResponse { entries }))
+    }
+
+    async fn get_digest(
+        &self,
+        _: Request<pb::GetDigestRequest>,
+    ) -> Result<Response<pb::GetDigestResponse>, Status> {
+        mending()
+    }
+
+    async fn get_standing(
+        &self,
+        _: Request<pb::GetStandingRequest>,
+    ) -> Result<Response<pb::GetStandingResponse>, Status> {
+        mending()
+    }
+}
