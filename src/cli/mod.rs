@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod exit;
+pub mod lab;
 pub mod message;
 pub mod output;
 pub mod queue;
@@ -34,6 +35,9 @@ Examples:
 Every flag has an environment variable, for example ZONEQ_ENDPOINT=http://a:7401,http://b:7401.
 ";
 
+/// The node that is asked when there is no lab and nobody says.
+const ENDPOINT: &str = "http://127.0.0.1:7401";
+
 /// Work queues that survive the loss of a zone.
 #[derive(Debug, Parser)]
 #[command(name = "zoneq", version, after_help = format!("{EXAMPLES}\n{}", exit::TABLE))]
@@ -52,16 +56,13 @@ pub struct Global {
     /// Print JSON, one object a line; the last one is the result
     #[arg(long, global = true, env = "ZONEQ_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
-    /// Nodes to talk to, separated by commas; the first is asked first
-    #[arg(
-        long,
-        short,
-        global = true,
-        env = "ZONEQ_ENDPOINT",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7401"
-    )]
+    /// Nodes to talk to, separated by commas; the first is asked first [default: those of the lab
+    /// in --dir, else http://127.0.0.1:7401]
+    #[arg(long, short, global = true, env = "ZONEQ_ENDPOINT", value_delimiter = ',')]
     pub endpoint: Vec<String>,
+    /// The folder of the lab that is meant [default: ./zoneq-lab]
+    #[arg(long, global = true, env = "ZONEQ_LAB_DIR")]
+    pub dir: Option<PathBuf>,
     /// The account whose queues are meant
     #[arg(long, global = true, env = "ZONEQ_ACCOUNT", default_value = "default")]
     pub account: String,
@@ -96,6 +97,9 @@ pub enum Verb {
     /// Look after the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterVerb),
+    /// Run a cluster of real processes on this machine, and hurt it
+    #[command(subcommand)]
+    Lab(lab::LabVerb),
     /// Print a completion script for a shell
     Completion(Completion),
 }
@@ -114,10 +118,22 @@ pub struct Context {
 }
 
 impl Context {
+    /// With the endpoints of the lab, or the usual one, where none is given.
     #[must_use]
-    pub fn new(global: Global) -> Context {
+    pub fn new(mut global: Global) -> Context {
         let out = Output::new(global.json);
+        global.endpoint.retain(|address| !address.is_empty());
+        if global.endpoint.is_empty() {
+            let dir = global.dir.clone().unwrap_or_else(|| lab::files::DEFAULT_DIR.into());
+            global.endpoint = lab::files::endpoints(&dir).unwrap_or_else(|| vec![ENDPOINT.into()]);
+        }
         Context { global, out }
+    }
+
+    /// The folder of the lab that is meant.
+    #[must_use]
+    pub fn lab_dir(&self) -> PathBuf {
+        self.global.dir.clone().unwrap_or_else(|| lab::files::DEFAULT_DIR.into())
     }
 
     /// A client as the global flags say.
@@ -128,7 +144,7 @@ impl Context {
     /// A client whose calls may take this long unless `--deadline` says otherwise.
     pub fn client_within(&self, usual: Duration) -> anyhow::Result<Client> {
         let mut builder = Client::builder()
-            .endpoints(self.global.endpoint.iter().filter(|address| !address.is_empty()).cloned())
+            .endpoints(self.global.endpoint.iter().cloned())
             .account(self.global.account.clone())
             .deadline(self.global.deadline.unwrap_or(usual));
         if let Some(path) = &self.global.tls_ca {
@@ -196,6 +212,7 @@ async fn run(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Delete(verb) => verb.run(context).await,
         Verb::Clear(verb) => verb.run(context).await,
         Verb::Cluster(verb) => verb.run(context).await,
+        Verb::Lab(verb) => verb.run(context).await,
         Verb::Completion(verb) => verb.run(),
     }
 }

@@ -1,0 +1,223 @@
+//! The figures of a run, under the names that other load generators of this kind print.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+/// Latencies in microseconds, up to ten minutes.
+#[derive(Clone, Debug)]
+pub struct Latency(Option<Histogram<u64>>);
+
+impl Default for Latency {
+    fn default() -> Self {
+        Latency(Histogram::new_with_bounds(1, 600_000_000, 3).ok())
+    }
+}
+
+impl Latency {
+    pub fn record(&mut self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if let Some(histogram) = &mut self.0 {
+            histogram.saturating_record(micros.max(1));
+        }
+    }
+
+    pub fn add(&mut self, other: &Latency) {
+        if let (Some(mine), Some(other)) = (&mut self.0, &other.0) {
+            // Both have the same bounds, so nothing can be out of range.
+            let _ = mine.add(other);
+        }
+    }
+
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let Some(histogram) = self.0.as_ref().filter(|histogram| !histogram.is_empty()) else {
+            return Value::Null;
+        };
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        json!({
+            "n": histogram.len(),
+            "mean_us": histogram.mean().round(),
+            "p50_us": at(0.5),
+            "p99_us": at(0.99),
+            "p999_us": at(0.999),
+            "max_us": histogram.max(),
+        })
+    }
+}
+
+/// Adds the fields of `more` to an object.
+pub fn put(object: &mut Value, more: Value) {
+    if let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) {
+        object.extend(more);
+    }
+}
+
+/// One decimal.
+#[must_use]
+pub fn tenths(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
+/// The longest time without an acknowledgement since it was armed.
+#[derive(Debug, Default)]
+pub struct Gap(Mutex<Gaps>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Gaps {
+    armed_at: Option<u64>,
+    last: u64,
+    longest: u64,
+    began: u64,
+    acked_since: u64,
+}
+
+/// What a gap was, in nanoseconds of the clock it was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GapFound {
+    pub longest: u64,
+    /// When it began, and when the watch was armed.
+    pub began: u64,
+    pub armed: u64,
+    /// False when nothing was acknowledged since.
+    pub recovered: bool,
+}
+
+impl Gap {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Gaps> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something was acknowledged at this time.
+    pub fn acknowledged(&self, now: u64) {
+        let mut gaps = self.lock();
+        if gaps.armed_at.is_some() {
+            let gap = now.saturating_sub(gaps.last);
+            if gaps.last > 0 && gap > gaps.longest {
+                (gaps.longest, gaps.began) = (gap, gaps.last);
+            }
+            gaps.acked_since += 1;
+        }
+        gaps.last = gaps.last.max(now);
+    }
+
+    /// From here on gaps count.
+    pub fn arm(&self, now: u64) {
+        let mut gaps = self.lock();
+        *gaps = Gaps { armed_at: Some(now), last: gaps.last, ..Gaps::default() };
+    }
+
+    /// Acknowledgements since it was armed.
+    #[must_use]
+    pub fn since(&self) -> u64 {
+        self.lock().acked_since
+    }
+
+    /// The longest gap so far; one that has not ended counts up to `now`.
+    #[must_use]
+    pub fn found(&self, now: u64) -> GapFound {
+        let gaps = *self.lock();
+        let open = now.saturating_sub(gaps.last);
+        let armed = gaps.armed_at.unwrap_or(now);
+        let recovered = gaps.acked_since > 0;
+        if !recovered || open > gaps.longest {
+            return GapFound { longest: open, began: gaps.last, armed, recovered };
+        }
+        GapFound { longest: gaps.longest, began: gaps.began, armed, recovered }
+    }
+}
+
+/// The middle and the largest of some numbers.
+#[must_use]
+pub fn middle_and_largest(mut numbers: Vec<f64>) -> (f64, f64) {
+    numbers.sort_by(f64::total_cmp);
+    let middle = numbers.get(numbers.len() / 2).copied().unwrap_or(0.0);
+    (middle, numbers.last().copied().unwrap_or(0.0))
+}
+
+/// The result in a few lines for people: those of these fields that are there.
+#[must_use]
+pub fn text(result: &Value) -> String {
+    const FIELDS: [&str; 28] = [
+        "run",
+        "durability",
+        "msgs_per_s",
+        "fill_msgs_per_s",
+        "acked",
+        "completed",
+        "errors",
+        "first_error",
+        "send_latency",
+        "deliver_latency",
+        "end_to_end_latency",
+        "rounds",
+        "gap_ms",
+        "longest_gap_ms",
+        "recovered",
+        "acked_lost",
+        "unacked_found",
+        "delivered_twice",
+        "not_delivered",
+        "redelivered",
+        "disk_bytes_per_msg",
+        "rss_mib_full",
+        "server_cores",
+        "server_cpu_us_per_msg",
+        "client_cpu_us_per_msg",
+        "server_written_bytes_per_msg",
+        "machine_flushes_per_msg",
+        "server_rss_mib",
+    ];
+    let mut lines = Vec::new();
+    for name in FIELDS {
+        match result.get(name) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) => lines.push(format!("{name:<30}{text}")),
+            Some(Value::Object(latency)) => {
+                let parts = latency.iter().map(|(name, value)| format!("{name} {value}"));
+                lines.push(format!("{name:<30}{}", parts.collect::<Vec<_>>().join("  ")));
+            }
+            Some(value) => lines.push(format!("{name:<30}{value}")),
+        }
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_the_longest_silence_after_it_was_armed() {
+        let gap = Gap::default();
+        for now in [10, 1_000] {
+            gap.acknowledged(now);
+        }
+        gap.arm(1_010);
+        assert_eq!(gap.found(1_500).longest, 500, "it has not ended yet");
+        assert!(!gap.found(1_500).recovered);
+        for now in [1_600, 1_650, 1_640] {
+            gap.acknowledged(now);
+        }
+        let found = gap.found(1_651);
+        assert_eq!((found.longest, found.began, found.recovered), (600, 1_000, true));
+        assert_eq!(gap.since(), 3);
+    }
+
+    #[test]
+    fn latencies_are_given_under_their_names() {
+        let mut latency = Latency::default();
+        assert_eq!(latency.json(), Value::Null);
+        for millis in 1..=100 {
+            latency.record(Duration::from_millis(millis));
+        }
+        let mut twice = latency.clone();
+        twice.add(&latency);
+        assert_eq!(twice.json()["n"], 200);
+        let p50 = twice.json()["p50_us"].as_f64().expect("a number");
+        assert!((p50 - 50_000.0).abs() < 100.0, "{p50}");
+        assert_eq!(middle_and_largest(vec![3.0, 1.0, 2.0]), (2.0, 3.0));
+    }
+}

@@ -1,0 +1,372 @@
+//! The lab's folder: `lab.json` with the nodes, one folder a node with its data and its log.
+//!
+//! Laws: `lab.json` is replaced as a whole, under the folder's lock, so that two verbs at once do
+//! not lose each other's changes. A process id counts only together with the start time of the
+//! process, so that a number that was given away again is never signalled.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::process;
+use crate::cli::exit::Usage;
+
+/// Where a lab is when nobody says.
+pub const DEFAULT_DIR: &str = "zoneq-lab";
+const FILE: &str = "lab.json";
+const VERSION: u32 = 1;
+/// How long a verb waits for another verb on the same lab.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What `lab.json` holds.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct LabFile {
+    pub version: u32,
+    pub cluster_id: String,
+    pub nodes: Vec<LabNode>,
+    /// Groups of nodes that are cut off from all others.
+    #[serde(default)]
+    pub partitions: Vec<Vec<u64>>,
+}
+
+/// One node of a lab.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct LabNode {
+    pub id: u64,
+    pub region: String,
+    pub zone: String,
+    pub grpc_port: u16,
+    pub peer_port: u16,
+    /// The command line after the name of the binary.
+    pub args: Vec<String>,
+    pub process: Option<process::Id>,
+}
+
+impl LabNode {
+    #[must_use]
+    pub fn grpc(&self) -> String {
+        format!("127.0.0.1:{}", self.grpc_port)
+    }
+
+    #[must_use]
+    pub fn peer(&self) -> String {
+        format!("127.0.0.1:{}", self.peer_port)
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.grpc())
+    }
+
+    #[must_use]
+    pub fn state(&self) -> process::State {
+        self.process.map_or(process::State::Down, process::state)
+    }
+}
+
+/// A lab and where it is.
+#[derive(Clone, Debug)]
+pub struct Lab {
+    pub dir: PathBuf,
+    pub file: LabFile,
+}
+
+/// The right to change a lab, until dropped.
+#[derive(Debug)]
+pub struct LabLock {
+    _file: File,
+}
+
+impl LabLock {
+    /// Waits for other verbs on the same lab.
+    pub async fn take(dir: &Path) -> anyhow::Result<LabLock> {
+        let path = dir.join("lab.lock");
+        let file = File::options()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(|| format!("the lab's lock {} cannot be opened", path.display()))?;
+        let until = tokio::time::Instant::now() + LOCK_PATIENCE;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(LabLock { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) if tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => anyhow::bail!(
+                    "another command has been changing the lab in {} for {} s",
+                    dir.display(),
+                    LOCK_PATIENCE.as_secs()
+                ),
+                Err(error) => {
+                    let error = io::Error::from(error);
+                    return Err(error)
+                        .with_context(|| format!("{} cannot be locked", path.display()));
+                }
+            }
+        }
+    }
+}
+
+impl Lab {
+    /// A new lab; nothing is written yet.
+    #[must_use]
+    pub fn new(dir: PathBuf, cluster_id: String, nodes: Vec<LabNode>) -> Lab {
+        let file = LabFile { version: VERSION, cluster_id, nodes, partitions: Vec::new() };
+        Lab { dir, file }
+    }
+
+    /// Whether a folder holds a lab.
+    #[must_use]
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(FILE).is_file()
+    }
+
+    /// Reads a lab; a folder without one is the user's mistake.
+    pub fn load(dir: &Path) -> anyhow::Result<Lab> {
+        let path = dir.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let text = format!(
+                    "there is no lab in {}; start one with `zoneq lab up --dir {}`",
+                    dir.display(),
+                    dir.display()
+                );
+                return Err(Usage(text).into());
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("{} cannot be read", path.display()));
+            }
+        };
+        let file: LabFile = serde_json::from_str(&text)
+            .with_context(|| format!("{} is not the file of a lab", path.display()))?;
+        if file.version != VERSION {
+            let text = format!(
+                "{} has version {}, and this binary knows {VERSION}",
+                path.display(),
+                file.version
+            );
+            return Err(Usage(text).into());
+        }
+        Ok(Lab { dir: dir.to_path_buf(), file })
+    }
+
+    /// Replaces `lab.json`.
+    pub fn save(&self) -> anyhow::Result<()> {
+        let path = self.dir.join(FILE);
+        let beside = self.dir.join(format!("{FILE}.new"));
+        let mut text = serde_json::to_string_pretty(&self.file)?;
+        text.push('\n');
+        std::fs::write(&beside, text)
+            .and_then(|()| std::fs::rename(&beside, &path))
+            .with_context(|| format!("{} cannot be written", path.display()))
+    }
+
+    #[must_use]
+    pub fn node_dir(&self, id: u64) -> PathBuf {
+        self.dir.join(format!("node-{id}"))
+    }
+
+    #[must_use]
+    pub fn log_path(&self, id: u64) -> PathBuf {
+        self.node_dir(id).join("log")
+    }
+
+    #[must_use]
+    pub fn data_dir(&self, id: u64) -> PathBuf {
+        self.node_dir(id).join("data")
+    }
+
+    #[must_use]
+    pub fn node(&self, id: u64) -> Option<&LabNode> {
+        self.file.nodes.iter().find(|node| node.id == id)
+    }
+
+    pub fn node_mut(&mut self, id: u64) -> Option<&mut LabNode> {
+        self.file.nodes.iter_mut().find(|node| node.id == id)
+    }
+
+    /// Zones in the order of their first node.
+    #[must_use]
+    pub fn zones(&self) -> Vec<String> {
+        let mut zones: Vec<String> = Vec::new();
+        for node in &self.file.nodes {
+            if !zones.contains(&node.zone) {
+                zones.push(node.zone.clone());
+            }
+        }
+        zones
+    }
+
+    /// The ids of the nodes of a zone.
+    #[must_use]
+    pub fn in_zone(&self, zone: &str) -> Vec<u64> {
+        self.file.nodes.iter().filter(|node| node.zone == zone).map(|node| node.id).collect()
+    }
+
+    #[must_use]
+    pub fn urls(&self) -> Vec<String> {
+        self.file.nodes.iter().map(LabNode::url).collect()
+    }
+
+    /// Process ids of the nodes that run.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        let running = self.file.nodes.iter().filter(|node| node.state() != process::State::Down);
+        running.filter_map(|node| node.process.map(|process| process.pid)).collect()
+    }
+
+    /// The nodes that words on a command line mean: `z1`, `2`, `node 2`, `all`, several of them.
+    pub fn targets(&self, words: &[String]) -> anyhow::Result<Vec<u64>> {
+        let mut ids = Vec::new();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let word = match word.as_str() {
+                "node" | "zone" => words
+                    .next()
+                    .ok_or_else(|| Usage(format!("`{word}` needs a name or number behind it")))?,
+                _ => word,
+            };
+            let found = match (word.as_str(), word.parse::<u64>()) {
+                ("all", _) => self.file.nodes.iter().map(|node| node.id).collect(),
+                (_, Ok(id)) if self.node(id).is_some() => vec![id],
+                (zone, _) => self.in_zone(zone),
+            };
+            if found.is_empty() {
+                let ids: Vec<u64> = self.file.nodes.iter().map(|node| node.id).collect();
+                let zones = self.zones().join(", ");
+                let text = format!(
+                    "{word:?} is no node or zone of this lab; its nodes: {ids:?}, zones: {zones}"
+                );
+                return Err(Usage(text).into());
+            }
+            for id in found {
+                if !ids.contains(&id) {
+                    ids.push(id);
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The peers that a node must be cut off from, both ways, under the partitions in force.
+    #[must_use]
+    pub fn cut_peers(&self, id: u64) -> Vec<u64> {
+        let others = self.file.nodes.iter().map(|node| node.id).filter(|other| *other != id);
+        let parted = |other: &u64| {
+            let apart = |group: &Vec<u64>| group.contains(&id) != group.contains(other);
+            self.file.partitions.iter().any(apart)
+        };
+        others.filter(parted).collect()
+    }
+}
+
+/// The addresses for clients of the lab in a folder; `None` when there is no lab.
+#[must_use]
+pub fn endpoints(dir: &Path) -> Option<Vec<String>> {
+    Lab::exists(dir).then(|| Lab::load(dir).ok()).flatten().map(|lab| lab.urls())
+}
+
+/// The first free port from `from` on, not one of `taken`. Says which were passed over.
+pub fn free_port(from: u16, taken: &[u16], passed: &mut Vec<u16>) -> anyhow::Result<u16> {
+    for port in from..=u16::MAX {
+        if taken.contains(&port) {
+            continue;
+        }
+        if is_free(port) {
+            return Ok(port);
+        }
+        passed.push(port);
+    }
+    anyhow::bail!("no port from {from} on is free")
+}
+
+/// Whether a listener could be bound now.
+#[must_use]
+pub fn is_free(port: u16) -> bool {
+    std::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lab() -> Lab {
+        let node = |id: u64, zone: &str| LabNode {
+            id,
+            region: "east".to_owned(),
+            zone: zone.to_owned(),
+            grpc_port: 1,
+            peer_port: 2,
+            args: Vec::new(),
+            process: None,
+        };
+        let nodes = vec![node(1, "z1"), node(2, "z2"), node(3, "z3"), node(4, "z1")];
+        Lab::new(PathBuf::from("/nowhere"), "c".to_owned(), nodes)
+    }
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_target_is_a_node_a_zone_or_all_of_them() {
+        let lab = lab();
+        for (line, ids) in [
+            ("2", vec![2]),
+            ("node 2", vec![2]),
+            ("z1", vec![1, 4]),
+            ("zone z1 3", vec![1, 4, 3]),
+            ("z1 1", vec![1, 4]),
+            ("all", vec![1, 2, 3, 4]),
+        ] {
+            assert_eq!(lab.targets(&words(line)).expect(line), ids, "{line}");
+        }
+        for line in ["z9", "9", "node", "node z9"] {
+            let error = lab.targets(&words(line)).expect_err(line);
+            assert!(error.is::<Usage>(), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_partition_cuts_both_ways_and_keeps_a_zone_together() {
+        let mut lab = lab();
+        lab.file.partitions = vec![vec![1, 4]];
+        assert_eq!(lab.cut_peers(1), [2, 3]);
+        assert_eq!(lab.cut_peers(4), [2, 3]);
+        assert_eq!(lab.cut_peers(2), [1, 4]);
+        lab.file.partitions.push(vec![2]);
+        assert_eq!(lab.cut_peers(2), [1, 3, 4]);
+        assert_eq!(lab.cut_peers(3), [1, 2, 4]);
+    }
+
+    #[tokio::test]
+    async fn a_lab_survives_its_file_and_gives_its_endpoints() {
+        let dir = tempfile::tempdir().expect("a folder");
+        assert_eq!(endpoints(dir.path()), None);
+        assert!(Lab::load(dir.path()).expect_err("no lab").is::<Usage>());
+        let _lock = LabLock::take(dir.path()).await.expect("nobody else");
+        let lab = Lab { dir: dir.path().to_path_buf(), ..lab() };
+        lab.save().expect("saved");
+        assert_eq!(Lab::load(dir.path()).expect("loaded").file, lab.file);
+        assert_eq!(endpoints(dir.path()).expect("a lab").len(), 4);
+    }
+
+    #[test]
+    fn a_taken_port_is_passed_over() {
+        let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = held.local_addr().expect("bound").port();
+        let mut passed = Vec::new();
+        let found = free_port(port, &[port.saturating_add(1)], &mut passed).expect("another");
+        assert!(found > port.saturating_add(1) || port >= u16::MAX - 1);
+        assert_eq!(passed.first(), Some(&port));
+    }
+}

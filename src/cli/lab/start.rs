@@ -1,0 +1,354 @@
+//! Starts a lab's nodes and waits until they serve.
+//!
+//! Laws: ports are chosen by one lab at a time on this machine, from the choice to the moment the
+//! nodes listen on them. Nodes that do not come up are killed, and what their log ends with is in
+//! the error.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use super::files::{self, Lab, LabLock, LabNode};
+use super::process::{self, State};
+use super::table::Eye;
+use crate::cli::exit::Usage;
+use crate::clock::{Clock as _, SystemClock};
+
+const REGION: &str = "east";
+const HEARTBEAT_MS: u64 = 80;
+const ELECTION_MS: &str = "200..400";
+const MOST_NODES: u32 = 15;
+/// How long nodes may take until they serve.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a lab is to be laid out; what is not given is as it was, or as usual.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    pub zones: Option<u32>,
+    pub nodes_per_zone: Option<u32>,
+    pub grpc_port: u16,
+    pub peer_port: u16,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Layout { zones: None, nodes_per_zone: None, grpc_port: 7401, peer_port: 7501 }
+    }
+}
+
+/// A lab that is up.
+#[derive(Debug)]
+pub struct Started {
+    pub lab: Lab,
+    /// What the user should know.
+    pub notes: Vec<String>,
+    pub took: Duration,
+}
+
+/// The zone rule: a majority of the voters is left when any one zone is lost.
+#[must_use]
+pub fn survives_a_zone(nodes_of_each_zone: &[u64]) -> bool {
+    let voters: u64 = nodes_of_each_zone.iter().sum();
+    let largest = nodes_of_each_zone.iter().max().copied().unwrap_or(0);
+    voters - largest > voters / 2
+}
+
+impl Layout {
+    /// Refuses what makes no sense, and what differs from a lab that is there.
+    pub fn checked(self, dir: &Path) -> anyhow::Result<Layout> {
+        let usage = |text: String| Err(Usage(text).into());
+        let (zones, each) = (self.zones.unwrap_or(3), self.nodes_per_zone.unwrap_or(1));
+        let nodes = zones.saturating_mul(each);
+        if nodes == 0 || nodes > MOST_NODES {
+            return usage(format!(
+                "--zones {zones} times --nodes-per-zone {each} is {nodes}; allowed: 1 to \
+                 {MOST_NODES} nodes"
+            ));
+        }
+        let layout = vec![u64::from(each); zones as usize];
+        if zones != 1 && !survives_a_zone(&layout) {
+            return usage(format!(
+                "--zones {zones}: no majority is left when one of {zones} zones is lost; use 3 or \
+                 more, or 1 for LRS"
+            ));
+        }
+        if !Lab::exists(dir) {
+            return Ok(self);
+        }
+        let lab = Lab::load(dir)?;
+        let there = lab.zones();
+        let largest = there.iter().map(|zone| lab.in_zone(zone).len()).max().unwrap_or(0);
+        for (flag, asked, is) in [
+            ("--zones", self.zones, there.len()),
+            ("--nodes-per-zone", self.nodes_per_zone, largest),
+        ] {
+            if asked.is_some_and(|asked| asked as usize != is) {
+                return usage(format!(
+                    "{flag} is {}, and the lab in {} has {is}; use another --dir, or remove it",
+                    asked.unwrap_or(0),
+                    dir.display()
+                ));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Zones are taken in turn, so that the first nodes are in different ones.
+    fn nodes(self, notes: &mut Vec<String>) -> anyhow::Result<Vec<LabNode>> {
+        let (zones, each) = (self.zones.unwrap_or(3), self.nodes_per_zone.unwrap_or(1));
+        let (mut grpc, mut peer) = (self.grpc_port, self.peer_port);
+        let (mut taken, mut passed) = (Vec::new(), Vec::new());
+        let mut nodes = Vec::new();
+        for id in 1..=u64::from(zones * each) {
+            let grpc_port = files::free_port(grpc, &taken, &mut passed)?;
+            taken.push(grpc_port);
+            let peer_port = files::free_port(peer, &taken, &mut passed)?;
+            taken.push(peer_port);
+            (grpc, peer) = (grpc_port.saturating_add(1), peer_port.saturating_add(1));
+            nodes.push(LabNode {
+                id,
+                region: REGION.to_owned(),
+                zone: format!("z{}", (id - 1) % u64::from(zones) + 1),
+                grpc_port,
+                peer_port,
+                args: Vec::new(),
+                process: None,
+            });
+        }
+        if !passed.is_empty() {
+            notes.push(format!("ports in use by others were passed over: {passed:?}"));
+        }
+        Ok(nodes)
+    }
+}
+
+/// The command line of a node.
+fn args(lab: &Lab, node: &LabNode) -> Vec<String> {
+    let peer =
+        |node: &LabNode| format!("{}={}@{}/{}", node.id, node.zone, node.peer(), node.grpc());
+    let peers: Vec<String> = lab.file.nodes.iter().map(peer).collect();
+    let data = lab.data_dir(node.id).display().to_string();
+    let mut args = vec!["serve".to_owned(), "--json".to_owned(), "--enable-faults".to_owned()];
+    for (flag, value) in [
+        ("--node-id", node.id.to_string()),
+        ("--cluster-id", lab.file.cluster_id.clone()),
+        ("--region", node.region.clone()),
+        ("--zone", node.zone.clone()),
+        ("--data-dir", data),
+        ("--grpc-listen", node.grpc()),
+        ("--peer-listen", node.peer()),
+        ("--peers", peers.join(",")),
+        ("--heartbeat-ms", HEARTBEAT_MS.to_string()),
+        ("--election-ms", ELECTION_MS.to_owned()),
+    ] {
+        args.extend([flag.to_owned(), value]);
+    }
+    args
+}
+
+/// Brings a lab up: a new one, or the one that is there with its data.
+pub async fn up(dir: &Path, layout: &Layout) -> anyhow::Result<Started> {
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("the lab's folder {} cannot be made", dir.display()))?;
+    let dir = dir.canonicalize().with_context(|| format!("{} cannot be read", dir.display()))?;
+    let _lock = LabLock::take(&dir).await?;
+    let choosing = std::env::temp_dir().join("zoneq-lab-ports");
+    std::fs::create_dir_all(&choosing)
+        .with_context(|| format!("{} cannot be made", choosing.display()))?;
+    let _ports = LabLock::take(&choosing).await?;
+    let begun = Instant::now();
+    let mut notes = Vec::new();
+    let mut lab = if Lab::exists(&dir) {
+        let mut lab = Lab::load(&dir)?;
+        lab.file.partitions.clear();
+        move_ports(&mut lab, &mut notes)?;
+        lab
+    } else {
+        let nodes = layout.nodes(&mut notes)?;
+        let mark = SystemClock::default().wall_us();
+        Lab::new(dir.clone(), format!("lab-{mark:x}"), nodes)
+    };
+    if lab.zones().len() == 1 {
+        notes.push(
+            "one zone: this lab is LRS; an acknowledged write survives the loss of a node at \
+             most, not of the zone"
+                .to_owned(),
+        );
+    }
+    let ids: Vec<u64> = lab.file.nodes.iter().map(|node| node.id).collect();
+    let down = |lab: &Lab| -> Vec<u64> {
+        let down = lab.file.nodes.iter().filter(|node| node.state() == State::Down);
+        down.map(|node| node.id).collect()
+    };
+    let mine = down(&lab);
+    if mine.is_empty() {
+        notes.push("every node was running already".to_owned());
+    }
+    let ready = async {
+        nodes(&mut lab, &mine).await?;
+        wait_serving(&lab, &ids, PATIENCE).await?;
+        // Nodes that were running may still be cut off.
+        if mine.len() < ids.len() { super::set_faults(&lab).await } else { Ok(()) }
+    };
+    if let Err(error) = ready.await {
+        super::kill(&mut lab, &mine).await?;
+        lab.save()?;
+        return Err(error);
+    }
+    Ok(Started { lab, notes, took: begun.elapsed() })
+}
+
+/// Nodes of a lab that was down know each other by their peer ports, so those must be free;
+/// ports for clients may move.
+fn move_ports(lab: &mut Lab, notes: &mut Vec<String>) -> anyhow::Result<()> {
+    let mut taken: Vec<u16> =
+        lab.file.nodes.iter().flat_map(|node| [node.grpc_port, node.peer_port]).collect();
+    for node in lab.file.nodes.iter_mut().filter(|node| node.state() == State::Down) {
+        if !files::is_free(node.peer_port) {
+            let text = format!(
+                "port {} of node {} is in use by another process, and the other nodes know it by \
+                 that port; end that process, or start a lab in another --dir",
+                node.peer_port, node.id
+            );
+            return Err(Usage(text).into());
+        }
+        if !files::is_free(node.grpc_port) {
+            let port = files::free_port(node.grpc_port, &taken, &mut Vec::new())?;
+            notes.push(format!(
+                "port {} is in use by another process; node {} serves on {port}",
+                node.grpc_port, node.id
+            ));
+            node.grpc_port = port;
+            taken.push(port);
+        }
+    }
+    Ok(())
+}
+
+/// Starts those of the nodes that are down and saves the lab; they may not serve yet.
+pub async fn nodes(lab: &mut Lab, ids: &[u64]) -> anyhow::Result<()> {
+    for id in ids {
+        let Some(node) = lab.node(*id).cloned() else { continue };
+        if node.state() != State::Down {
+            continue;
+        }
+        std::fs::create_dir_all(lab.node_dir(*id))
+            .with_context(|| format!("{} cannot be made", lab.node_dir(*id).display()))?;
+        let args = args(lab, &node);
+        let started = process::start(&args, &lab.log_path(*id))?;
+        if let Some(node) = lab.node_mut(*id) {
+            node.args = args;
+            node.process = Some(started);
+        }
+        // Before anything is waited for, so that no process is ever forgotten.
+        lab.save()?;
+    }
+    Ok(())
+}
+
+/// Waits until each of these nodes serves and knows a leader.
+pub async fn wait_serving(lab: &Lab, ids: &[u64], patience: Duration) -> anyhow::Result<()> {
+    let until = Instant::now() + patience;
+    let waiting = lab.file.nodes.iter().filter(|node| ids.contains(&node.id)).map(|node| {
+        let log = lab.log_path(node.id);
+        async move {
+            let eye = Eye::new(node)?;
+            loop {
+                let knows = eye.status().await.is_some_and(|status| status.leader_id != 0);
+                if knows && eye.is_serving().await {
+                    return Ok(());
+                }
+                if node.state() == State::Down {
+                    let end = process::tail(&log, 5);
+                    anyhow::bail!("node {} ended; its log {} says\n{end}", node.id, log.display());
+                }
+                if Instant::now() >= until {
+                    anyhow::bail!(
+                        "node {} does not serve after {} s; see {}",
+                        node.id,
+                        patience.as_secs(),
+                        log.display()
+                    );
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    });
+    join_all(waiting).await.into_iter().collect()
+}
+
+/// Waits until every node serves and has applied all that was committed when this began.
+pub async fn wait_healed(lab: &Lab, patience: Duration) -> anyhow::Result<()> {
+    let ids: Vec<u64> = lab.file.nodes.iter().map(|node| node.id).collect();
+    wait_serving(lab, &ids, patience).await?;
+    let until = Instant::now() + patience;
+    let eyes = Eye::all(lab)?;
+    let mut target = 0;
+    loop {
+        let statuses = join_all(eyes.iter().map(Eye::status)).await;
+        if target == 0 {
+            let committed = statuses.iter().flatten().map(|status| status.committed_index);
+            target = committed.max().unwrap_or(0);
+        }
+        let there = |status: &Option<_>| {
+            status.as_ref().is_some_and(|status: &crate::proto::admin::v1::GetStatusResponse| {
+                status.applied_index >= target && status.leader_id != 0
+            })
+        };
+        if target > 0 && statuses.iter().all(there) {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            anyhow::bail!("not every node has caught up after {} s", patience.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_zone_rule_holds_for_equal_zones_from_three_on_and_never_for_two() {
+        for each in 1..=5 {
+            assert!(survives_a_zone(&[each; 3]), "3 x {each}");
+            assert!(survives_a_zone(&[each; 5]), "5 x {each}");
+            assert!(!survives_a_zone(&[each; 2]), "2 x {each}");
+            assert!(!survives_a_zone(&[each]), "1 x {each}");
+        }
+        assert!(!survives_a_zone(&[2, 1, 1]));
+        assert!(survives_a_zone(&[2, 2, 1]));
+    }
+
+    #[test]
+    fn layouts_that_cannot_stand_are_refused_by_name() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let check = |zones, nodes_per_zone| {
+            Layout { zones, nodes_per_zone, ..Layout::default() }.checked(dir.path())
+        };
+        assert!(check(None, None).is_ok());
+        assert!(check(Some(1), None).is_ok(), "LRS, asked for by name");
+        for (zones, each, part) in
+            [(2, 1, "--zones 2"), (0, 1, "--zones 0"), (5, 4, "allowed: 1 to 15")]
+        {
+            let error = check(Some(zones), Some(each)).expect_err(part);
+            assert!(error.is::<Usage>() && error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_new_lab_takes_zones_in_turn_and_a_node_is_told_of_all() {
+        let layout = Layout { nodes_per_zone: Some(2), ..Layout::default() };
+        let nodes = layout.nodes(&mut Vec::new()).expect("ports are free");
+        let zones: Vec<&str> = nodes.iter().map(|node| node.zone.as_str()).collect();
+        assert_eq!(zones, ["z1", "z2", "z3", "z1", "z2", "z3"]);
+        let lab = Lab::new("/nowhere".into(), "c".to_owned(), nodes);
+        let line = args(&lab, &lab.file.nodes[0]).join(" ");
+        assert!(line.contains("--peers 1=z1@127.0.0.1:"), "{line}");
+        assert!(line.contains("--election-ms 200..400 ") || line.ends_with("200..400"), "{line}");
+    }
+}
