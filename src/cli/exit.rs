@@ -5,6 +5,8 @@
 use std::fmt;
 
 use crate::client::ClientError;
+use crate::server::{ErrorClass, ServerError};
+use crate::storage::error::StorageError;
 
 /// The codes, as `--help` lists them.
 pub const TABLE: &str = "\
@@ -57,6 +59,14 @@ impl Exit {
             if cause.is::<Usage>() {
                 return Exit::Usage;
             }
+            if let Some(error) = cause.downcast_ref::<ServerError>() {
+                return match error.class() {
+                    ErrorClass::Config | ErrorClass::PortInUse => Exit::Usage,
+                    ErrorClass::DataDir if is_damage(error) => Exit::Internal,
+                    ErrorClass::DataDir => Exit::Usage,
+                    ErrorClass::Fatal => Exit::Internal,
+                };
+            }
             if let Some(error) = cause.downcast_ref::<ClientError>() {
                 return match error {
                     ClientError::Invalid(_) => Exit::Usage,
@@ -69,6 +79,18 @@ impl Exit {
         }
         Exit::Failed
     }
+}
+
+/// Whether the data itself is unsound: looking elsewhere or ending another process is no remedy.
+fn is_damage(error: &ServerError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if matches!(error.downcast_ref(), Some(StorageError::Damaged { .. })) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The user's mistake on the command line or in the configuration: exit code 64.

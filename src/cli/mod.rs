@@ -9,6 +9,7 @@ pub mod lab;
 pub mod message;
 pub mod output;
 pub mod queue;
+pub mod serve;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -77,6 +78,8 @@ pub struct Global {
 /// What may be asked. A new verb gets a file of its own, a variant here, and an arm in `run`.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Run a node
+    Serve(Box<serve::Serve>),
     /// Create, delete, show and change queues
     #[command(subcommand)]
     Queue(queue::QueueVerb),
@@ -192,6 +195,9 @@ fn refuse(error: &clap::Error) -> Exit {
 }
 
 fn run_to_end(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
+    if let Verb::Serve(serve) = verb {
+        return serve::run_alone(*serve, context);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -203,6 +209,7 @@ fn run_to_end(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
 
 async fn run(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
     match verb {
+        Verb::Serve(verb) => verb.run(context).await,
         Verb::Queue(verb) => verb.run(context).await,
         Verb::Send(verb) => verb.run(context).await,
         Verb::Receive(verb) => verb.run(context).await,

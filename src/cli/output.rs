@@ -63,7 +63,7 @@ impl Output {
 
     /// The error: an object as the last line of output, or a sentence on standard error.
     pub fn error(self, error: &anyhow::Error, exit: Exit) {
-        let text = format!("{error:#}");
+        let text = chain(error);
         if self.json {
             let reason = error.chain().find_map(|cause| {
                 let error = cause.downcast_ref::<crate::client::ClientError>()?;
@@ -99,6 +99,20 @@ impl Output {
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
     }
+}
+
+/// The error and its causes in one sentence; what was said already is not said again.
+#[must_use]
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let next = cause.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+    }
+    text
 }
 
 /// One line on standard output, at once.

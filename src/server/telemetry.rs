@@ -5,9 +5,10 @@ use tracing_subscriber::EnvFilter;
 /// Writes events to standard error. `ZONEQ_LOG` says which, in the words of `tracing`'s filter,
 /// for example `info,zoneq::consensus=debug`; without it those of `info` and above. A second
 /// call changes nothing, so that embedded nodes may share a process.
-pub fn start() {
-    let filter = EnvFilter::try_from_env("ZONEQ_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+pub fn start(filter: Option<&str>) {
+    let filter = filter
+        .and_then(|filter| EnvFilter::try_new(filter).ok())
+        .unwrap_or_else(|| EnvFilter::new("info,openraft=warn"));
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
