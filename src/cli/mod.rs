@@ -3,7 +3,9 @@
 //! Laws: every flag has an environment variable `ZONEQ_*`; `--json` prints one object a line and
 //! the last is the result; exit codes are those of [`exit::TABLE`], also for a bad flag.
 
+pub mod bench;
 pub mod cluster;
+pub mod drill;
 pub mod exit;
 pub mod lab;
 pub mod message;
@@ -103,6 +105,11 @@ pub enum Verb {
     /// Run a cluster of real processes on this machine, and hurt it
     #[command(subcommand)]
     Lab(lab::LabVerb),
+    /// Lose a zone on purpose under load, and prove that nothing was lost
+    #[command(subcommand)]
+    Drill(drill::DrillVerb),
+    /// Measure throughput, latency, failover and footprint
+    Bench(bench::Bench),
     /// Print a completion script for a shell
     Completion(Completion),
 }
@@ -220,6 +227,8 @@ async fn run(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Clear(verb) => verb.run(context).await,
         Verb::Cluster(verb) => verb.run(context).await,
         Verb::Lab(verb) => verb.run(context).await,
+        Verb::Drill(verb) => verb.run(context).await,
+        Verb::Bench(verb) => verb.run(context).await,
         Verb::Completion(verb) => verb.run(),
     }
 }

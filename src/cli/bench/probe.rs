@@ -43,7 +43,8 @@ fn busy_and_steal() -> (f64, f64) {
 /// Flushes that the disks completed, all of the machine.
 fn flushes() -> f64 {
     let text = fs::read_to_string("/proc/diskstats").unwrap_or_default();
-    let counts = text.lines().filter_map(|line| line.split_whitespace().nth(18)?.parse().ok());
+    let counts =
+        text.lines().filter_map(|line| line.split_whitespace().nth(18)?.parse::<f64>().ok());
     counts.sum::<f64>()
 }
 

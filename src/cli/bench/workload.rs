@@ -106,11 +106,8 @@ impl Line {
         address: &str,
         connections: usize,
     ) -> anyhow::Result<Line> {
-        let address = if address.contains("://") {
-            address.to_owned()
-        } else {
-            format!("http://{address}")
-        };
+        let address =
+            if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
         let endpoint = Endpoint::from_shared(address)?.tcp_nodelay(true);
         let unary = (0..connections).map(|_| endpoint.connect_lazy()).collect();
         Ok(Line { client, queue: queue.into(), unary })
@@ -246,8 +243,10 @@ impl Receiver {
                 acks.delete_batch(items).await.map_err(|error| error.to_string())?.outcomes
             }
             Kind::Unary(service) => {
-                let item =
-                    |item: DeleteItem| pb::DeleteItem { id: item.id, pop_receipt: item.pop_receipt };
+                let item = |item: DeleteItem| pb::DeleteItem {
+                    id: item.id,
+                    pop_receipt: item.pop_receipt,
+                };
                 let request = pb::DeleteRequest {
                     account: self.line.client.account().to_owned(),
                     queue: self.line.queue.to_string(),
@@ -275,7 +274,11 @@ mod tests {
         let maker = Maker::new(1_024);
         let (number, payload) = maker.make(77);
         assert_eq!((payload.len(), maker.read(&payload)), (1_024, Some((number, 77))));
-        let other = Maker { mark: maker.mark + 1, pool: Vec::new(), ..Arc::into_inner(Maker::new(1_024)).expect("alone") };
+        let other = Maker {
+            mark: maker.mark + 1,
+            pool: Vec::new(),
+            ..Arc::into_inner(Maker::new(1_024)).expect("alone")
+        };
         assert_eq!(other.read(&payload), None, "another run's");
         assert_eq!(maker.read(b"short"), None);
         let mut seen = [0u32; 256];

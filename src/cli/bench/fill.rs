@@ -1,0 +1,107 @@
+//! The runs about what a cluster uses while nothing or little happens: `backlog` and `idle`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::flow::Errors;
+use super::probe::{self, Probe};
+use super::report::{put, tenths};
+use super::workload::{Maker, Sender};
+use super::{Ground, data_dirs};
+
+/// A cluster at rest is given so long to come to rest.
+const SETTLE: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Backlog {
+    /// Messages to fill it with
+    messages: u64,
+    /// Seconds after which filling ends
+    #[arg(long, env = "ZONEQ_BENCH_BACKLOG_MAX_SECS", default_value_t = 300.0)]
+    max_secs: f64,
+}
+
+async fn fill(
+    mut sender: Sender,
+    maker: Arc<Maker>,
+    acked: Arc<AtomicU64>,
+    errors: Arc<Errors>,
+    (messages, batch, end): (u64, usize, Instant),
+) {
+    while Instant::now() < end && maker.made() < messages {
+        match sender.send(maker.batch(batch, maker.now())).await {
+            Ok(()) => {
+                acked.fetch_add(batch as u64, Relaxed);
+            }
+            Err(error) => {
+                errors.met(error);
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+pub async fn backlog(ground: &Ground, verb: Backlog) -> anyhow::Result<Value> {
+    let workers = ground.options.concurrency.unwrap_or(64);
+    let batch = if ground.options.batch == 1 { 50 } else { ground.options.batch };
+    let mut out = ground.head(&format!("backlog {}", verb.messages), "backlog");
+    let maker = Maker::new(ground.options.payload);
+    let acked = Arc::new(AtomicU64::new(0));
+    let errors = Arc::new(Errors::default());
+    let dirs = ground.lab.as_ref().map(data_dirs).unwrap_or_default();
+    let disk = || dirs.iter().map(|dir| probe::disk_bytes(dir)).sum::<u64>();
+    let disk_before = disk();
+    let pids = ground.pids();
+    let probe = Probe::start(&pids);
+    let empty = probe.memory();
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs_f64(verb.max_secs.clamp(1.0, 86_400.0));
+    let tasks: Vec<_> = (0..workers)
+        .map(|worker| {
+            let sender = ground.line.sender(worker);
+            let what = (verb.messages, batch, end);
+            tokio::spawn(fill(sender, maker.clone(), acked.clone(), errors.clone(), what))
+        })
+        .collect();
+    for task in tasks {
+        task.await?;
+    }
+    let count = acked.load(Relaxed);
+    let seconds = begun.elapsed().as_secs_f64();
+    let used = probe.end(count);
+    sleep(SETTLE).await;
+    let grown = disk().saturating_sub(disk_before);
+    let probe = Probe::start(&pids);
+    sleep(ground.window()).await;
+    put(
+        &mut out,
+        json!({
+            "workers": workers,
+            "batch": batch,
+            "acked": count,
+            "fill_s": tenths(seconds),
+            "fill_msgs_per_s": tenths(count as f64 / seconds),
+            "fill": used,
+            "rss_mib_empty": empty,
+            "rss_mib_full": probe.memory(),
+            "disk_bytes_per_msg": tenths(grown as f64 / count.max(1) as f64),
+            "idle_with_backlog": probe.end(0),
+        }),
+    );
+    put(&mut out, errors.json());
+    Ok(out)
+}
+
+pub async fn idle(ground: &Ground) -> anyhow::Result<Value> {
+    let mut out = ground.head("idle", "idle");
+    sleep(Duration::from_secs(3)).await;
+    let probe = Probe::start(&ground.pids());
+    sleep(ground.window()).await;
+    put(&mut out, probe.end(0));
+    Ok(out)
+}

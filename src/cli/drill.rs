@@ -1,0 +1,218 @@
+//! `zoneq drill`: loses a zone on purpose under load, and proves what was promised.
+//!
+//! Laws: the client's own ledger is the witness, not the servers; a drill that found a loss, an
+//! early redelivery or a resurrection exits with 1. It works on a queue of its own and removes
+//! it. Without a lab it makes one in a temporary folder, says so, and takes it down again.
+
+pub mod ledger;
+mod load;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use tokio::time::Instant;
+
+use self::ledger::Verdict;
+use self::load::{Load, Running};
+use super::Context;
+use super::exit::{Exit, Usage};
+use super::lab;
+use super::lab::files::{Lab, LabLock};
+use super::lab::process::State;
+use super::lab::start::{self, Layout};
+use super::lab::table::{self, Eye};
+use crate::client::Client;
+use crate::clock::{Clock as _, SystemClock};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Subcommand)]
+pub enum DrillVerb {
+    /// Lose the leader's zone under load, heal it, drain, and compare
+    #[command(after_help = "\
+Examples:
+  zoneq drill zone                   SIGKILL of the leader's zone, once
+  zoneq drill zone --rounds 20
+  zoneq drill zone --graceful        as an operator stops a zone
+  zoneq drill zone --dir /tmp/lab    on a lab of one's own")]
+    Zone(Zone),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Zone {
+    /// Stop the zone's nodes with SIGTERM in the place of SIGKILL
+    #[arg(long, env = "ZONEQ_DRILL_ZONE_GRACEFUL", value_parser = FalseyValueParser::new())]
+    graceful: bool,
+    /// How many times
+    #[arg(long, env = "ZONEQ_DRILL_ZONE_ROUNDS", default_value_t = 1)]
+    rounds: u32,
+}
+
+impl DrillVerb {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let DrillVerb::Zone(zone) = self;
+        if zone.rounds == 0 {
+            return Err(Usage("--rounds is 0; allowed: 1 and more".to_owned()).into());
+        }
+        let dir = context.lab_dir();
+        let running = Lab::load(&dir)
+            .is_ok_and(|lab| lab.file.nodes.iter().any(|node| node.state() != State::Down));
+        if running {
+            return zone.on(context, &dir).await;
+        }
+        if context.global.dir.is_some() {
+            Lab::load(&dir)?;
+            let text = format!("the lab in {} is down; start it with `lab up`", dir.display());
+            return Err(Usage(text).into());
+        }
+        let own = own_dir();
+        context.out.say(&format!("no lab is running: starting one in {}", own.display()))?;
+        let up = start::up(&own, &Layout::default()).await?;
+        for note in &up.notes {
+            context.out.say(note)?;
+        }
+        let drilled = zone.on(context, &own).await;
+        let down = lab::down(&own).await;
+        let exit = drilled?;
+        down?;
+        if exit == Exit::Done {
+            std::fs::remove_dir_all(&own)?;
+        }
+        Ok(exit)
+    }
+}
+
+/// A folder that nobody else has.
+fn own_dir() -> PathBuf {
+    let mark = SystemClock::default().wall_us();
+    std::env::temp_dir().join(format!("zoneq-drill-{mark:x}-{}", std::process::id()))
+}
+
+/// What a round showed.
+#[derive(Clone, Debug)]
+struct Round {
+    zone: String,
+    gap_ms: f64,
+    healed_ms: u128,
+}
+
+impl Zone {
+    async fn on(self, context: &Context, dir: &Path) -> anyhow::Result<Exit> {
+        let lab = Lab::load(dir)?;
+        if lab.zones().len() < 3 {
+            let text = "the lab has one zone only; a drill needs three to lose one";
+            return Err(Usage(text.to_owned()).into());
+        }
+        let mark = SystemClock::default().wall_us();
+        let client = Client::builder()
+            .endpoints(lab.urls())
+            .account(context.global.account.clone())
+            .deadline(context.global.deadline.unwrap_or(Duration::from_secs(30)))
+            .connections(2)
+            .build()?;
+        start::wait_healed(&lab, PATIENCE).await?;
+        let running = Load::start(client, format!("drill-{mark:x}"), mark).await?;
+        let bar = context.out.progress(Some(u64::from(self.rounds)), "losing zones");
+        let mut longest: f64 = 0.0;
+        for number in 1..=self.rounds {
+            let round = self.round(dir, &running).await?;
+            longest = longest.max(round.gap_ms);
+            let value = json!({
+                "round": number, "zone": round.zone, "graceful": self.graceful,
+                "gap_ms": round.gap_ms, "healed_ms": u64::try_from(round.healed_ms).ok(),
+                "failed_requests": running.load.failed(),
+            });
+            context.out.item(&value)?;
+            let how = if self.graceful { "stopped" } else { "killed" };
+            let line = format!(
+                "round {number}: zone {} {how}; no acknowledgement for {:.0} ms; healed after {} ms",
+                round.zone, round.gap_ms, round.healed_ms
+            );
+            bar.suspend(|| context.out.say(&line))?;
+            bar.inc(1);
+        }
+        bar.set_message("draining");
+        let load = running.load.clone();
+        let verdict = running.finish(PATIENCE * 2).await?;
+        bar.finish_and_clear();
+        self.conclude(context, &verdict, &load, longest)
+    }
+
+    /// Loses the leader's zone once, and waits until all is well again.
+    async fn round(self, dir: &Path, running: &Running) -> anyhow::Result<Round> {
+        let load = &running.load;
+        load.wait_acknowledged(300, PATIENCE).await?;
+        let _lock = LabLock::take(dir).await?;
+        let mut lab = Lab::load(dir)?;
+        let views = table::look(&lab, &Eye::all(&lab)?).await;
+        let leader = table::leader(&views).and_then(|id| lab.node(id));
+        let zone = leader
+            .map(|node| node.zone.clone())
+            .ok_or_else(|| anyhow::anyhow!("nobody leads, so there is no leader's zone to lose"))?;
+        let ids = lab.in_zone(&zone);
+        load.gap.arm(load.now());
+        if self.graceful {
+            lab::stop(&mut lab, &ids).await?;
+        } else {
+            lab::kill(&mut lab, &ids).await?;
+        }
+        lab.save()?;
+        load.wait_acknowledged(300, PATIENCE).await?;
+        let back = Instant::now();
+        start::nodes(&mut lab, &ids).await?;
+        start::wait_healed(&lab, PATIENCE).await?;
+        let healed_ms = back.elapsed().as_millis();
+        load.wait_acknowledged(100, PATIENCE).await?;
+        let gap = load.gap.found(load.now());
+        let gap_ms = (gap.longest as f64 / 1e5).round() / 10.0;
+        Ok(Round { zone, gap_ms, healed_ms })
+    }
+
+    fn conclude(
+        self,
+        context: &Context,
+        verdict: &Verdict,
+        load: &Load,
+        longest: f64,
+    ) -> anyhow::Result<Exit> {
+        for finding in &verdict.findings {
+            context.out.item(&json!({ "finding": finding }))?;
+            context.out.say(finding)?;
+        }
+        let value = json!({
+            "ok": verdict.ok(),
+            "rounds": self.rounds,
+            "acknowledged": verdict.acknowledged,
+            "lost": verdict.lost,
+            "duplicated_while_leased": verdict.duplicated_while_leased,
+            "resurrected": verdict.resurrected,
+            "longest_gap_ms": longest,
+            "rpo_messages": verdict.lost,
+            "rpo_ms": 0,
+            "rto_ms": longest,
+            "tail_found": 0,
+            "tail_replayed": 0,
+            "never_sent": verdict.never_sent,
+            "unknown": verdict.unknown,
+            "unknown_found": verdict.unknown_found,
+            "failed_requests": load.failed(),
+            "first_error": load.first_error(),
+        });
+        let word = if verdict.ok() { "nothing was lost" } else { "THE DRILL FAILED" };
+        let text = format!(
+            "{word}: {} acknowledged, {} lost, {} given again while leased, {} resurrected; {} \
+             requests failed; longest pause {longest:.0} ms over {} rounds",
+            verdict.acknowledged,
+            verdict.lost,
+            verdict.duplicated_while_leased,
+            verdict.resurrected,
+            load.failed(),
+            self.rounds
+        );
+        context.out.result(&value, &text)?;
+        Ok(if verdict.ok() { Exit::Done } else { Exit::Failed })
+    }
+}

@@ -1,0 +1,275 @@
+//! The load of a drill: senders and workers that write down in the ledger what they do before
+//! they do it, and what came of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::ledger::Ledger;
+use crate::cli::bench::report::Gap;
+use crate::client::{
+    Client, ClientError, DeleteItem, DeleteOutcome, Message, QueueSettings, Reason, ReceiveOptions,
+    Ttl, Update,
+};
+
+const SENDERS: usize = 16;
+const WORKERS: usize = 8;
+const BATCH: u32 = 16;
+const BODY: usize = 256;
+/// Short, so that lapsed leases are redelivered within a round.
+const LEASE: Duration = Duration::from_secs(2);
+/// Each sender rests so long after an acknowledgement: a drill looks for loss, not for speed.
+const REST: Duration = Duration::from_millis(8);
+
+/// Senders and workers on one queue.
+#[derive(Debug)]
+pub struct Load {
+    client: Client,
+    queue: String,
+    begun: Instant,
+    mark: u64,
+    next: AtomicU64,
+    ledger: Mutex<Ledger>,
+    pub gap: Gap,
+    sending: AtomicBool,
+    working: AtomicBool,
+    /// Calls that ended in an error, after the client library's own retries.
+    failed: AtomicU64,
+    first_error: Mutex<Option<String>>,
+}
+
+/// A load that runs.
+#[derive(Debug)]
+pub struct Running {
+    pub load: Arc<Load>,
+    senders: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Makes the queue and starts.
+    pub async fn start(client: Client, queue: String, mark: u64) -> anyhow::Result<Running> {
+        let settings = QueueSettings { default_ttl: Ttl::Never, ..QueueSettings::default() };
+        client.create_queue(&queue, BTreeMap::new(), settings).await?;
+        let load = Arc::new(Load {
+            client,
+            queue,
+            begun: Instant::now(),
+            mark,
+            next: AtomicU64::new(1),
+            ledger: Mutex::new(Ledger::default()),
+            gap: Gap::default(),
+            sending: AtomicBool::new(true),
+            working: AtomicBool::new(true),
+            failed: AtomicU64::new(0),
+            first_error: Mutex::new(None),
+        });
+        let senders = (0..SENDERS).map(|_| tokio::spawn(load.clone().sender())).collect();
+        let workers = (0..WORKERS).map(|_| tokio::spawn(load.clone().worker())).collect();
+        Ok(Running { load, senders, workers })
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nanoseconds since the load began.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Relaxed)
+    }
+
+    #[must_use]
+    pub fn first_error(&self) -> Option<String> {
+        self.first_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for more acknowledged sends.
+    pub async fn wait_acknowledged(&self, more: u64, patience: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + patience;
+        let target = self.ledger().acknowledged() + more;
+        while self.ledger().acknowledged() < target {
+            if Instant::now() >= until {
+                let why = self.first_error().unwrap_or_else(|| "no call has failed".to_owned());
+                anyhow::bail!("no {more} sends were acknowledged in {patience:?}; {why}");
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    fn met(&self, error: &ClientError) {
+        self.failed.fetch_add(1, Relaxed);
+        let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| error.to_string());
+    }
+
+    fn body(&self, number: u64) -> Bytes {
+        let mut body = BytesMut::with_capacity(BODY);
+        body.put_u64_le(number);
+        body.put_u64_le(self.mark);
+        body.resize(BODY, (number % 251) as u8);
+        body.freeze()
+    }
+
+    /// The number of one of this drill's messages, if the body is whole.
+    fn number(&self, body: &[u8]) -> Option<u64> {
+        let number = u64::from_le_bytes(body.get(..8)?.try_into().ok()?);
+        (self.body(number) == body).then_some(number)
+    }
+
+    async fn sender(self: Arc<Self>) {
+        while self.sending.load(Relaxed) {
+            let number = self.next.fetch_add(1, Relaxed);
+            self.ledger().sending(number);
+            match self.client.send(&self.queue, self.body(number)).await {
+                Ok(_) => {
+                    self.ledger().sent(number);
+                    self.gap.acknowledged(self.now());
+                }
+                Err(error) => {
+                    if error.is_not_applied() {
+                        self.ledger().not_sent(number);
+                    }
+                    self.met(&error);
+                }
+            }
+            sleep(REST).await;
+        }
+    }
+
+    async fn worker(self: Arc<Self>) {
+        let options = ReceiveOptions {
+            max_messages: BATCH,
+            visibility_timeout: Some(LEASE),
+            wait: Duration::from_millis(500),
+        };
+        while self.working.load(Relaxed) {
+            let received = match self.client.receive(&self.queue, options).await {
+                Ok(received) => received,
+                Err(error) => {
+                    self.met(&error);
+                    sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            };
+            let at = received.durability.and_then(|durability| durability.log_time);
+            let Some(at) = at else { continue };
+            let mut taken = Vec::with_capacity(received.messages.len());
+            for message in received.messages {
+                let number = self.number(&message.body).unwrap_or(u64::MAX);
+                let ends = message.visible_at.unwrap_or(at);
+                self.ledger().granted(number, message.dequeue_count, at, ends);
+                taken.push((number, message));
+            }
+            self.work(taken, at).await;
+        }
+    }
+
+    /// Most messages are deleted at once; some are worked on longer, some are dropped.
+    async fn work(&self, taken: Vec<(u64, Message)>, at: SystemTime) {
+        let draining = !self.sending.load(Relaxed);
+        let mut deletes = Vec::with_capacity(taken.len());
+        for (number, mut message) in taken {
+            let first = message.dequeue_count == 1;
+            // A worker that died: its lease lapses and another one gets the message.
+            if number % 29 == 0 && first && !draining {
+                continue;
+            }
+            if number % 13 == 0 && first && !self.update(number, &mut message, at).await {
+                continue;
+            }
+            deletes.push((number, message));
+        }
+        if deletes.is_empty() {
+            return;
+        }
+        let items = deletes.iter().map(|(_, message)| DeleteItem::from(message)).collect();
+        match self.client.delete_batch(&self.queue, items).await {
+            Ok(deleted) => {
+                let deleted_at = deleted.durability.log_time.unwrap_or(at);
+                for ((number, _), outcome) in deletes.iter().zip(&deleted.outcomes) {
+                    match outcome {
+                        DeleteOutcome::Deleted => self.ledger().deleted(*number, deleted_at),
+                        // Gone by an earlier delete of unknown fate, or leased to another.
+                        _ => {}
+                    }
+                }
+            }
+            Err(error) => {
+                self.met(&error);
+                if !error.is_not_applied() {
+                    for (number, _) in &deletes {
+                        self.ledger().delete_unknown(*number);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the lease longer or gives the message back; true when it is still ours.
+    async fn update(&self, number: u64, message: &mut Message, at: SystemTime) -> bool {
+        let longer = number % 2 == 0;
+        let span = if longer { LEASE * 2 } else { Duration::ZERO };
+        let update = Update { visibility_timeout: Some(span), ..Update::default() };
+        let updated =
+            self.client.update(&self.queue, &message.id, &message.pop_receipt, update).await;
+        let count = message.dequeue_count;
+        match updated {
+            Ok(updated) => {
+                self.ledger().moved(number, count, at, updated.visible_at);
+                message.pop_receipt = updated.pop_receipt;
+                longer
+            }
+            Err(ClientError::Rejected { reason: Reason::ReceiptMismatch, .. }) => false,
+            Err(error) => {
+                self.met(&error);
+                if !error.is_not_applied() {
+                    self.ledger().moved(number, count, at, None);
+                }
+                false
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Ends the senders, lets the workers empty the queue, and judges the book.
+    pub async fn finish(self, patience: Duration) -> anyhow::Result<super::ledger::Verdict> {
+        self.load.sending.store(false, Relaxed);
+        for sender in self.senders {
+            timeout(patience, sender).await??;
+        }
+        let until = Instant::now() + patience;
+        loop {
+            let total = self.load.client.queue(&self.load.queue).await?.counts.total;
+            if total == 0 {
+                break;
+            }
+            if Instant::now() >= until {
+                anyhow::bail!(
+                    "{total} messages are left after {} s of draining",
+                    patience.as_secs()
+                );
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.load.working.store(false, Relaxed);
+        for worker in self.workers {
+            timeout(patience, worker).await??;
+        }
+        let verdict = self.load.ledger().judge();
+        self.load.client.delete_queue(&self.load.queue).await?;
+        Ok(verdict)
+    }
+}
