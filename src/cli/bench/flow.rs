@@ -222,21 +222,7 @@ pub async fn paced(ground: &Ground, rate: f64) -> anyhow::Result<Value> {
 async fn flow(ground: &Ground, plan: Plan) -> anyhow::Result<Value> {
     let batch = ground.options.batch;
     let mut out = ground.head(&plan.name, "pipeline");
-    let permits =
-        if plan.window == 0 { Semaphore::MAX_PERMITS / 2 } else { plan.window.max(batch) };
-    let run = Arc::new(Pipeline {
-        maker: Maker::new(ground.options.payload),
-        batch,
-        phase: AtomicU8::new(WARM),
-        drained: AtomicBool::new(false),
-        sent: AtomicU64::new(0),
-        done: AtomicU64::new(0),
-        counted: AtomicU64::new(0),
-        again: AtomicU64::new(0),
-        seen: Numbers::default(),
-        window: Semaphore::new(permits),
-        errors: Errors::default(),
-    });
+    let run = Arc::new(Pipeline::new(ground, &plan));
     let mut consumers = Vec::new();
     for worker in 0..plan.consumers {
         let receiver = ground.line.receiver(worker, plan.receive_batch);
@@ -300,6 +286,25 @@ async fn flow(ground: &Ground, plan: Plan) -> anyhow::Result<Value> {
 }
 
 impl Pipeline {
+    fn new(ground: &Ground, plan: &Plan) -> Pipeline {
+        let batch = ground.options.batch;
+        let permits =
+            if plan.window == 0 { Semaphore::MAX_PERMITS / 2 } else { plan.window.max(batch) };
+        Pipeline {
+            maker: Maker::new(ground.options.payload),
+            batch,
+            phase: AtomicU8::new(WARM),
+            drained: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
+            again: AtomicU64::new(0),
+            seen: Numbers::default(),
+            window: Semaphore::new(permits),
+            errors: Errors::default(),
+        }
+    }
+
     async fn producer(
         self: Arc<Self>,
         mut sender: Sender,

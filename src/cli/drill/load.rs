@@ -199,10 +199,9 @@ impl Load {
             Ok(deleted) => {
                 let deleted_at = deleted.durability.log_time.unwrap_or(at);
                 for ((number, _), outcome) in deletes.iter().zip(&deleted.outcomes) {
-                    match outcome {
-                        DeleteOutcome::Deleted => self.ledger().deleted(*number, deleted_at),
-                        // Gone by an earlier delete of unknown fate, or leased to another.
-                        _ => {}
+                    // Else it is gone by an earlier delete of unknown fate, or another's.
+                    if *outcome == DeleteOutcome::Deleted {
+                        self.ledger().deleted(*number, deleted_at);
                     }
                 }
             }
@@ -219,7 +218,7 @@ impl Load {
 
     /// Makes the lease longer or gives the message back; true when it is still ours.
     async fn update(&self, number: u64, message: &mut Message, at: SystemTime) -> bool {
-        let longer = number % 2 == 0;
+        let longer = number.is_multiple_of(2);
         let span = if longer { LEASE * 2 } else { Duration::ZERO };
         let update = Update { visibility_timeout: Some(span), ..Update::default() };
         let updated =

@@ -140,6 +140,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    #[allow(clippy::zombie_processes, reason = "`state` reaps it")]
     async fn a_process_is_known_by_its_number_and_its_start() {
         let child = Command::new("sleep").arg("60").spawn().expect("sleep runs");
         let pid = child.id();
