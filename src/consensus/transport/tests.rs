@@ -16,6 +16,7 @@ use tonic::Code;
 use super::super::fastpath::{self, FastPathOptions};
 use super::super::machine::{Machine, SharedStore};
 use super::super::membership::{AdmissionError, Demand, Membership, admission_check};
+use super::super::pending::Pending;
 use super::super::network::{ChannelOptions, Listener, Network as _, TcpNetwork};
 use super::super::types::{LogId, Member, RaftEntry, TypeConfig, Vote, scoped};
 use super::super::zones::{Redundancy, Wanted};
@@ -157,7 +158,7 @@ impl Node {
             let store = Store::open(disk.shared(), Path::new("/tables"), options).unwrap();
             let store = SharedStore::new(store, FlushMode::Inline);
             let factory = PeerNetworkFactory::new(peers.clone());
-            let machine = Machine::new(store.clone());
+            let machine = Machine::new(store.clone(), Pending::default());
             let raft = Raft::new(id, config, factory, log.clone(), machine);
             (store.clone(), scoped(id, raft).await.unwrap())
         });
