@@ -31,6 +31,11 @@ use super::types::{SnapshotData, TypeConfig};
 /// Signals waiting to be looked at; more are dropped, for they say the same.
 const WAITING: usize = 16;
 
+/// A dying process closes its sockets one by one, and its listener need not be the first: the
+/// address is dialled this often, [`DIAL_PAUSE`] apart, before its answer is believed.
+const DIALS: u32 = 6;
+const DIAL_PAUSE: Duration = Duration::from_millis(15);
+
 /// A leader's stream that ended by a broken connection.
 #[derive(Clone, Copy, Debug)]
 pub struct LeaderLost {
@@ -120,7 +125,7 @@ where
     let address = &next.leader_address;
     if peers.faults().is_cut(leader)
         || !is_own_address(lost.remote, address, options.trust_names)
-        || !refuses(peers, address).await
+        || !is_gone(raft, peers, address, lost.vote).await
     {
         return false;
     }
@@ -184,6 +189,30 @@ fn is_own_address(remote: Option<SocketAddr>, address: &str, trust_names: bool) 
         Ok(address) => remote.is_some_and(|remote| remote.ip() == address.ip()),
         Err(_) => trust_names,
     }
+}
+
+/// Whether the leader's process is gone; false as soon as this node follows another vote.
+async fn is_gone<SM>(
+    raft: &Raft<TypeConfig, SM>,
+    peers: &Peers,
+    address: &str,
+    vote: VoteOf<TypeConfig>,
+) -> bool
+where
+    SM: RaftStateMachine<TypeConfig, SnapshotData = SnapshotData>,
+{
+    for dial in 0..DIALS {
+        if dial > 0 {
+            tokio::time::sleep(DIAL_PAUSE).await;
+        }
+        if raft.metrics().borrow_watched().vote != vote {
+            return false;
+        }
+        if refuses(peers, address).await {
+            return true;
+        }
+    }
+    false
 }
 
 async fn refuses(peers: &Peers, address: &str) -> bool {

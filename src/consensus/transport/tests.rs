@@ -16,8 +16,8 @@ use tonic::Code;
 use super::super::fastpath::{self, FastPathOptions};
 use super::super::machine::{Machine, SharedStore};
 use super::super::membership::{AdmissionError, Demand, Membership, admission_check};
-use super::super::pending::Pending;
 use super::super::network::{ChannelOptions, Listener, Network as _, TcpNetwork};
+use super::super::pending::Pending;
 use super::super::types::{LogId, Member, RaftEntry, TypeConfig, Vote, scoped};
 use super::super::zones::{Redundancy, Wanted};
 use super::*;
@@ -238,7 +238,8 @@ impl Cluster {
         let mut first = cluster.members.clone();
         first.remove(&(voters + 1));
         let form = cluster.nodes[0].membership();
-        cluster.nodes[0].run(form.form(first, Wanted::Zrs)).unwrap();
+        let wanted = if voters > 1 { Wanted::Zrs } else { Wanted::Lrs };
+        cluster.nodes[0].run(form.form(first, wanted)).unwrap();
         for node in &cluster.nodes[..voters as usize] {
             node.until(PATIENCE, "a leader", |now| now.current_leader.is_some());
         }
@@ -260,8 +261,20 @@ impl Cluster {
     }
 }
 
+/// Writes once the leader is sure of its majority, which on a busy machine takes a moment.
 fn write(leader: &Node) -> u64 {
-    leader.run(leader.raft.write_blank()).unwrap().log_id.index
+    let written = async {
+        loop {
+            match leader.raft.write_blank().await {
+                Ok(written) => return written.log_id.index,
+                Err(refusal) if refusal.forward_to_leader().is_some() => {
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    leader.run(async { tokio::time::timeout(PATIENCE, written).await }).expect("in time")
 }
 
 #[test]
