@@ -79,6 +79,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         range: R,
     ) -> Result<Vec<RaftEntry>, io::Error> {
         let purged = self.log.last_purged().map_or(0, |at| at.index.saturating_add(1));
+        let first = self.log.first().unwrap_or(u64::MAX).max(purged);
         let end = self.log.last().map_or(0, |at| at.index.saturating_add(1));
         let from = match range.start_bound() {
             Bound::Included(at) => *at,
@@ -90,7 +91,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(at) => *at,
             Bound::Unbounded => u64::MAX,
         };
-        let (from, to) = (from.max(purged), to.min(end));
+        let (from, to) = (from.max(first), to.min(end));
         if from >= to {
             return Ok(Vec::new());
         }

@@ -339,6 +339,15 @@ impl Log {
         self.view().committed
     }
 
+    /// The index of the first entry held: of what follows the last purged one, where there is
+    /// one, and of the first appended otherwise.
+    #[must_use]
+    pub fn first(&self) -> Option<u64> {
+        let view = self.view();
+        let newest = view.cache.front().map(|entry| entry.position.index);
+        view.runs.first().into_iter().chain(newest).min()
+    }
+
     /// The last entry; the last purged one when the log is empty.
     #[must_use]
     pub fn last(&self) -> Option<Position> {
@@ -394,6 +403,20 @@ impl Log {
         let first = view.runs.find(next).map(|run| run.segment);
         let first = first.or_else(|| view.segments.keys().next_back().copied());
         view.segments.range(first.unwrap_or(0)..).map(|(_, segment)| segment.len).sum()
+    }
+
+    /// The last entry before the newest segments that together take no more than `bytes`; `None`
+    /// when all entries are in those, or none is.
+    #[must_use]
+    pub fn before_newest(&self, bytes: u64) -> Option<u64> {
+        let view = self.view();
+        let mut held = 0;
+        let newest = view.segments.iter().rev().take_while(|(_, segment)| {
+            held += segment.len;
+            held <= bytes
+        });
+        let oldest_kept = newest.last().map(|(number, _)| *number)?;
+        view.runs.first_from(oldest_kept)?.checked_sub(1)
     }
 
     /// Entries from `from` up to and without `to`, as many as fit in `max_bytes` and at least

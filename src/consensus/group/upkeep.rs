@@ -7,17 +7,17 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::time::Instant;
 
+use super::super::types::LogId;
 use super::Group;
 use crate::queue::command::{Command, Envelope};
+use crate::storage::horizon::{Claim, Holder, horizon};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(100);
-/// Entries that the log keeps below the durable position, for followers that lag.
-const KEEP_ENTRIES: u64 = 50_000;
-/// Bytes of log files above which it keeps fewer.
-const KEEP_BYTES: u64 = 2 << 30;
-/// Purges are made in steps of at least this many entries.
-const PURGE_STEP: u64 = 10_000;
+/// The newest part of the log that is kept in any case, for followers that lag a moment.
+const KEEP_BYTES: u64 = 256 << 20;
+/// What is kept for a voter that is behind or gone; beyond it the voter is seeded by a snapshot.
+const KEEP_FOR_A_VOTER_BYTES: u64 = 2 << 30;
 /// A flush that runs this long is a stalled disk.
 const STALLED: Duration = Duration::from_secs(2);
 /// The preferred zone must look healthy this long before leadership moves there.
@@ -52,40 +52,38 @@ pub(super) async fn run(group: Group) {
     }
 }
 
-/// Lets the log go below what the tables hold durably, keeping some for followers that lag and
-/// all that a reachable voter still needs.
+/// Lets the log go below what the tables hold durably, but for its newest part and, on the
+/// leader, for what a voter still needs within its budget. Segments that are given back are
+/// written again, which costs the disk and the page cache less than new ones.
 async fn purge(group: &Group) {
     let metrics = group.raft().metrics().borrow_watched().clone();
-    let durable = group.store().read().durable().map_or(0, |at| at.index);
-    let purged = metrics.purged.map_or(0, |id| id.index());
-    let slowest = metrics.replication.as_ref().map_or(u64::MAX, |replication| {
-        replication.values().map(|m| m.map_or(0, |id| id.index())).min().unwrap_or(u64::MAX)
-    });
-    // A voter that is gone for long does not hold the log for ever: it is seeded by snapshot.
-    let held = metrics.last_log_index.unwrap_or(0).saturating_sub(purged);
-    let keep = keep(held, group.inner.log.disk_bytes());
-    let horizon = durable
-        .saturating_sub(keep)
-        .min(slowest.max(durable.saturating_sub(keep.saturating_mul(4))));
-    if horizon < purged.saturating_add(PURGE_STEP.min(keep / 4 + 1)) {
+    let log = &group.inner.log;
+    let durable = group.store().read().durable().map(|at| at.index);
+    let index = |id: &Option<LogId>| id.as_ref().map(LogId::index);
+    let claims: Vec<Claim> = metrics
+        .replication
+        .iter()
+        .flat_map(|voters| voters.values())
+        .map(|matched| Claim {
+            holder: Holder::SlowestVoter,
+            after: index(matched),
+            budget_bytes: KEEP_FOR_A_VOTER_BYTES,
+        })
+        .collect();
+    let allowed = horizon(durable, &claims, |after| log.bytes_after(after)).through;
+    let through = allowed.min(log.before_newest(KEEP_BYTES));
+    let (Some(through), purged) = (through, index(&metrics.purged)) else { return };
+    let frees = log.bytes_after(purged).saturating_sub(log.bytes_after(Some(through)));
+    if purged.is_some_and(|purged| through <= purged) || frees == 0 {
         return;
     }
     let trigger = group.raft().trigger();
     let work = async {
         trigger.snapshot().await?;
-        trigger.purge_log(horizon).await
+        trigger.purge_log(through).await
     };
     // An error here means that Raft has stopped, which the loop sees next.
     let _ = group.peers().scoped(work).await;
-}
-
-/// How many entries to keep of a log that holds `entries` in files of `bytes`.
-fn keep(entries: u64, bytes: u64) -> u64 {
-    if bytes <= KEEP_BYTES {
-        return KEEP_ENTRIES;
-    }
-    let average = (bytes / entries.max(1)).max(1);
-    KEEP_ENTRIES.min(KEEP_BYTES / average)
 }
 
 /// Proposes to do what time made due, if this node leads.
@@ -126,17 +124,4 @@ fn preferred(group: &Group) -> Option<u64> {
         .filter(|node| node.voter && node.member.zone == zone)
         .find(|node| node.matched.is_some_and(|held| held + NEARLY >= status.last_log))
         .map(|node| node.id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_of_large_entries_is_kept_by_bytes() {
-        assert_eq!(keep(1_000_000, 1 << 30), KEEP_ENTRIES, "within the bytes");
-        let quarter = 256 << 10;
-        assert_eq!(keep(50_000, 50_000 * quarter), KEEP_BYTES / quarter);
-        assert_eq!(keep(0, u64::MAX), 0);
-    }
 }

@@ -166,6 +166,17 @@ impl Runs {
         self.0.get(at).copied().filter(|run| run.first <= index)
     }
 
+    /// The first entry held.
+    pub fn first(&self) -> Option<u64> {
+        self.0.front().map(|run| run.first)
+    }
+
+    /// The first entry that lies in a segment or in a later one.
+    pub fn first_from(&self, segment: u64) -> Option<u64> {
+        let at = self.0.partition_point(|run| run.segment < segment);
+        self.0.get(at).map(|run| run.first)
+    }
+
     /// The first segment that still holds an entry.
     pub fn first_segment(&self) -> Option<u64> {
         self.0.front().map(|run| run.segment)

@@ -158,6 +158,10 @@ async fn a_purge_gives_segments_back_and_beyond_the_end_it_moves_the_log() {
         append(&log, some(1, index..index + 1)).await.expect("durable");
     }
     let before = log.disk_bytes();
+    let through = log.before_newest(before / 2).expect("entries in older segments");
+    assert!(log.bytes_after(Some(through)) <= before / 2);
+    assert!(log.bytes_after(Some(through - 1)) > before / 2, "as many as fit are kept");
+    assert_eq!(log.before_newest(0), None);
     log.purge(at(1, 580)).await.expect("durable");
     assert!(log.disk_bytes() < before / 3, "{} of {before}", log.disk_bytes());
     assert!(log.read(580, 581, 10).is_err(), "a purged entry is an error, not a gap");
