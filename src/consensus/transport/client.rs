@@ -38,6 +38,9 @@ const STREAM_STALL: Duration = Duration::from_secs(2);
 /// Pauses between attempts to reach a peer that is not reachable.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
+/// openraft waits only between requests of an open stream; before a stream is opened anew this
+/// side waits itself, no longer than this, since a new leader has to wait for it too.
+const LAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a call to a peer failed.
 #[derive(Debug, thiserror::Error)]
@@ -95,13 +98,15 @@ pub struct PeerClient {
     target: u64,
     address: String,
     service: Option<PeerServiceClient<Channel>>,
+    /// Append streams that could not be opened since the last that could.
+    failures: u32,
 }
 
 impl PeerClient {
     /// A client that connects at its first call.
     #[must_use]
     pub fn new(peers: Peers, target: u64, address: &str) -> PeerClient {
-        PeerClient { peers, target, address: address.to_owned(), service: None }
+        PeerClient { peers, target, address: address.to_owned(), service: None, failures: 0 }
     }
 
     fn service(&mut self) -> Result<PeerServiceClient<Channel>, CallError> {
@@ -198,6 +203,50 @@ impl PeerClient {
         convert::vote_response_in(answer).map_err(|e| NetworkError::new(&e).into())
     }
 
+    /// Sends what `input` yields; the answers come in the same order.
+    async fn open_append<S>(
+        &mut self,
+        input: S,
+        option: RPCOption,
+    ) -> Result<impl Stream<Item = AppendAnswer> + use<S>, CallError>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let mut service = self.service()?;
+        let sent = Arc::new(AtomicU64::new(0));
+        let requests = outgoing(input, self.peers.clone(), self.target, Arc::clone(&sent));
+        let request = self.peers.request(self.target, requests);
+        let setup = self.setup(&option);
+        let answers = self.bounded("an append", setup, service.append(request)).await?;
+        let peers = self.peers.clone();
+        let answers = Answers { peers, target: self.target, answers, sent, received: 0 };
+        Ok(futures::stream::unfold(Some(answers), |answers| async move {
+            let mut answers = answers?;
+            let answer = answers.next().await?;
+            let goes_on = matches!(answer, Ok(Ok(_)));
+            Some((answer, goes_on.then_some(answers)))
+        }))
+    }
+
+    /// Counts the streams that could not be opened, and says when that begins and ends.
+    fn note_append(&mut self, failed: Option<&CallError>) {
+        let node = self.target;
+        match failed {
+            Some(error) => {
+                if self.failures == 0 {
+                    tracing::warn!(node, %error, "a peer cannot be reached");
+                }
+                self.failures = self.failures.saturating_add(1);
+            }
+            None => {
+                if self.failures > 0 {
+                    tracing::info!(node, "a peer is reached again");
+                }
+                self.failures = 0;
+            }
+        }
+    }
+
     /// How long a stream's beginning may take: a connection may have to be made first.
     fn setup(&self, option: &RPCOption) -> Duration {
         option.soft_ttl().max(self.peers.channel_options().connect_timeout)
@@ -217,7 +266,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             self.target
         ));
         let one = Box::pin(futures::stream::once(std::future::ready(rpc)));
-        let mut answers = self.stream_append(one, option).await?;
+        let mut answers = Box::pin(self.open_append(one, option).await?);
         match answers.next().await {
             Some(answer) => Ok(answer?.into()),
             None => Err(silent.into()),
@@ -239,21 +288,12 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let mut service = self.service()?;
-            let sent = Arc::new(AtomicU64::new(0));
-            let requests = outgoing(input, self.peers.clone(), self.target, Arc::clone(&sent));
-            let request = self.peers.request(self.target, requests);
-            let setup = self.setup(&option);
-            let answers = self.bounded("an append", setup, service.append(request)).await?;
-            let peers = self.peers.clone();
-            let answers = Answers { peers, target: self.target, answers, sent, received: 0 };
-            let stream = futures::stream::unfold(Some(answers), |answers| async move {
-                let mut answers = answers?;
-                let answer = answers.next().await?;
-                let goes_on = matches!(answer, Ok(Ok(_)));
-                Some((answer, goes_on.then_some(answers)))
-            });
-            let stream: BoxStream<'s, _> = Box::pin(stream);
+            if let Some(pause) = pause_after(self.failures) {
+                tokio::time::sleep(pause).await;
+            }
+            let opened = self.open_append(input, option).await;
+            self.note_append(opened.as_ref().err());
+            let stream: BoxStream<'s, _> = Box::pin(opened?);
             Ok(stream)
         })
     }
@@ -336,6 +376,15 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         });
         Some(Backoff::new(pauses))
     }
+}
+
+/// What openraft takes as the answer to one append.
+type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+
+/// How long to wait before another attempt; none after a success.
+fn pause_after(failures: u32) -> Option<Duration> {
+    let doublings = failures.checked_sub(1)?.min(8);
+    Some((FIRST_BACKOFF * (1 << doublings)).min(LAST_PAUSE))
 }
 
 /// The requests as they leave: counted, and held while the peer is cut.
