@@ -30,6 +30,7 @@ mod outbox;
 mod receive_stream;
 mod send_stream;
 mod session;
+mod shelf;
 mod types;
 mod verbs;
 

@@ -5,7 +5,6 @@
 //! same session. Messages that were on their way when it broke come again once their leases have
 //! run out: delivery is at least once. Only a refusal ends it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use super::endpoints::{Choice, Pick, Pool};
 use super::error::{ClientError, Failure, Verdict};
 use super::outbox::{Outbox, Patience, Waiter};
 use super::send_stream::{TICK, next};
+use super::shelf::{self, Reader, Stock};
 use super::types::{self, DeleteItem, Deleted, Message};
 use super::verbs::{service, single_outcome};
 use crate::proto::queue::v1 as pb;
@@ -55,7 +55,7 @@ impl Default for StreamOptions {
 /// Received messages, one after the other. Dropping it ends the stream.
 #[derive(Debug)]
 pub struct ReceiveStream {
-    messages: mpsc::Receiver<Result<Message, ClientError>>,
+    shelf: Reader,
     acks: Acks,
 }
 
@@ -97,27 +97,42 @@ impl Client {
             max_batch: options.max_batch,
         };
         let (jobs, waiting) = mpsc::channel(WAITING);
-        let (deliver, messages) = mpsc::channel(1);
+        let (stock, shelf) = shelf::new();
         let task = Task {
             open,
             credit: options.credit,
             asked: 0,
-            held: VecDeque::new(),
-            deliver,
+            stock,
             waiting,
             outbox: Outbox::new(self.shared.sessions, self.shared.pool.len()),
             patience: Patience::new(self.shared.attempt),
         };
         tokio::spawn(task.run(self.shared.pool.clone()));
         let acks = Acks { jobs, queue: Arc::from(queue), deadline: self.shared.deadline };
-        Ok(ReceiveStream { messages, acks })
+        Ok(ReceiveStream { shelf, acks })
     }
 }
 
 impl ReceiveStream {
     /// The next message, waiting for it as long as it takes. After an error there is no more.
     pub async fn next(&mut self) -> Option<Result<Message, ClientError>> {
-        self.messages.recv().await
+        self.shelf.next().await
+    }
+
+    /// The next message and up to `most` in all that are here already: for workers that take
+    /// many at once. `None` and an error as in [`next`](Self::next); never an empty list unless
+    /// `most` is 0.
+    pub async fn next_batch(&mut self, most: usize) -> Option<Result<Vec<Message>, ClientError>> {
+        if most == 0 {
+            return Some(Ok(Vec::new()));
+        }
+        let first = match self.shelf.next().await? {
+            Ok(first) => first,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut taken = vec![first];
+        self.shelf.take(most - 1, &mut taken);
+        Some(Ok(taken))
     }
 
     /// Deletes a message that came on this stream.
@@ -185,8 +200,7 @@ struct Task {
     credit: u32,
     /// Credit given on this stream whose messages have not come.
     asked: u32,
-    held: VecDeque<Message>,
-    deliver: mpsc::Sender<Result<Message, ClientError>>,
+    stock: Stock,
     waiting: mpsc::Receiver<Job>,
     outbox: Outbox<Vec<DeleteItem>, pb::DeleteResponse, Joined>,
     patience: Patience,
@@ -232,7 +246,7 @@ impl Task {
             drop(pick);
             if let Verdict::Final(error) = failure.verdict {
                 self.outbox.end_all(&error);
-                let _ = self.deliver.send(Err(error)).await;
+                self.stock.end(error);
                 return;
             }
             if fruitless as usize >= pool.len() {
@@ -245,7 +259,7 @@ impl Task {
     }
 
     fn is_over(&self) -> bool {
-        self.deliver.is_closed()
+        self.stock.is_abandoned()
             && self.waiting.is_closed()
             && self.waiting.is_empty()
             && self.outbox.is_empty()
@@ -271,7 +285,7 @@ impl Task {
         let mut jobs = Vec::with_capacity(JOINED);
         self.asked = 0;
         self.patience.start();
-        let deliver = self.deliver.clone();
+        let stock = self.stock.clone();
         let mut acks_ended = false;
         let mut first = Some(Request::Open(self.open.clone()));
         loop {
@@ -300,16 +314,13 @@ impl Task {
                         }
                     }
                 }
-                permit = deliver.reserve(), if !self.held.is_empty() && !deliver.is_closed() => {
-                    if let (Ok(permit), Some(message)) = (permit, self.held.pop_front()) {
-                        permit.send(Ok(message));
-                    }
-                }
+                // More credit may be due, or nobody reads any more.
+                () = stock.taken() => {}
                 count = self.waiting.recv_many(&mut jobs, room), if room > 0 && !acks_ended => {
                     acks_ended = count == 0;
                     self.accept(&mut jobs);
                 }
-                _ = tick.tick(), if !self.outbox.is_empty() || self.deliver.is_closed() => {
+                _ = tick.tick(), if !self.outbox.is_empty() || self.stock.is_abandoned() => {
                     self.outbox.sweep(Instant::now());
                     if !self.outbox.is_out() {
                         self.patience.start();
@@ -327,10 +338,10 @@ impl Task {
 
     /// More credit, once half of it has been used up.
     fn due_credit(&self) -> u32 {
-        if self.deliver.is_closed() {
+        if self.stock.is_abandoned() {
             return 0;
         }
-        let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        let held = u32::try_from(self.stock.len()).unwrap_or(u32::MAX);
         let due = self.credit.saturating_sub(self.asked).saturating_sub(held);
         if due >= self.credit.div_ceil(2) { due } else { 0 }
     }
@@ -381,7 +392,7 @@ impl Task {
             return Err(Failure::nonsense("the node sent more messages than it had credit for"));
         };
         self.asked = asked;
-        self.held.extend(answer.messages.into_iter().map(Message::from));
+        self.stock.add(answer.messages.into_iter().map(Message::from));
         for deleted in answer.deleted {
             let outcome = match deleted.result {
                 Some(pb::receive_stream_deleted::Result::Deleted(deleted)) => Ok(deleted),

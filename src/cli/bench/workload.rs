@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures::FutureExt as _;
 use rand::{RngCore as _, SeedableRng as _};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -202,19 +201,13 @@ impl Receiver {
     pub async fn receive(&mut self, wait: Duration) -> Result<Vec<Delivery>, String> {
         match &mut self.kind {
             Kind::Stream { stream, .. } => {
-                let Ok(first) = tokio::time::timeout(wait, stream.next()).await else {
+                let next = stream.next_batch(self.most as usize);
+                let Ok(next) = tokio::time::timeout(wait, next).await else {
                     return Ok(Vec::new());
                 };
-                let ended = || "the stream has ended".to_owned();
-                let mut next = Some(first.ok_or_else(ended)?);
-                let mut taken = Vec::new();
-                while let Some(message) = next.take() {
-                    taken.push(Delivery::from(message.map_err(|error| error.to_string())?));
-                    if taken.len() < self.most as usize {
-                        next = stream.next().now_or_never().flatten();
-                    }
-                }
-                Ok(taken)
+                let taken = next.ok_or_else(|| "the stream has ended".to_owned())?;
+                let taken = taken.map_err(|error| error.to_string())?;
+                Ok(taken.into_iter().map(Delivery::from).collect())
             }
             Kind::Unary(service) => {
                 let request = pb::ReceiveRequest {
