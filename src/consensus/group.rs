@@ -9,8 +9,10 @@
 
 mod leadership;
 mod local;
+mod receive;
 mod status;
 mod upkeep;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -27,6 +29,7 @@ use tonic::transport::Channel;
 
 pub use leadership::Leadership;
 pub use status::{NodeView, Role, Status};
+use waiting::Waiting;
 
 use super::confirm::Confirmer;
 use super::error::{GroupError, Reason};
@@ -42,10 +45,8 @@ use super::transport::{Faults, PeerNetworkFactory, PeerService, Peers};
 use super::types::{Member, NodeId, scoped};
 use super::zones::Wanted;
 use crate::clock::SharedClock;
-use crate::queue::command::{Command, Envelope, Receive, SessionTag};
-use crate::queue::error::Rejection;
+use crate::queue::command::Envelope;
 use crate::queue::ids::{LogTime, Position};
-use crate::queue::outcome::Reply;
 use crate::storage::disk::FlushMode;
 use crate::storage::log::Log;
 use crate::storage::store::Store;
@@ -125,6 +126,7 @@ struct Inner {
     leadership: watch::Receiver<Leadership>,
     terms: watch::Receiver<Option<Arc<Term>>>,
     channels: LeaderChannels,
+    waiting: Waiting,
     /// The disk held neither vote nor log when this process started.
     began_empty: bool,
     draining: AtomicBool,
@@ -203,6 +205,7 @@ impl Group {
             leadership,
             terms,
             channels: LeaderChannels::new(peers.clone()),
+            waiting: Waiting::default(),
             began_empty,
             draining: AtomicBool::new(false),
             config,
@@ -220,6 +223,7 @@ impl Group {
                 "leadership",
                 Box::pin(leadership::run(group.clone(), clock, leadership_out, terms_out)),
             ),
+            ("receivers", Box::pin(receive::serve(group.clone()))),
             ("upkeep", Box::pin(upkeep::run(group.clone()))),
         ];
         Ok(Started { group, tasks, peer_service })
@@ -348,72 +352,6 @@ impl Group {
         self.submit(envelope, deadline)?.await
     }
 
-    /// Leases messages, waiting up to `wait` for the first. `None` = nothing was visible, by a
-    /// majority's word.
-    ///
-    /// # Errors
-    /// A rejection, or *not now* when leadership moved while it waited.
-    pub async fn receive(
-        &self,
-        account: &str,
-        receive: &Receive,
-        session: Option<SessionTag>,
-        wait: Duration,
-        deadline: Instant,
-    ) -> Result<Option<Done>, GroupError> {
-        // The last confirmation needs its time before the deadline.
-        let latest = deadline.checked_sub(self.inner.config.heartbeat).unwrap_or(deadline);
-        let give_up = (Instant::now() + wait).min(latest);
-        let mut applied = self.applied();
-        let mut leadership = self.leadership();
-        let mut confirmed = false;
-        loop {
-            applied.borrow_and_update();
-            let seen = self.look_for(account, &receive.queue)?;
-            let (over, refused) = (Instant::now() >= give_up, seen.is_err());
-            match seen {
-                Ok((true, _)) => {
-                    let command = Command::Receive(receive.clone());
-                    let envelope = Envelope { session, account: account.to_owned(), command };
-                    let done = self.propose(envelope, deadline).await?;
-                    // Another receiver was faster. Under a session the empty answer stands.
-                    if !gave_nothing(&done) || session.is_some() {
-                        return Ok(Some(done));
-                    }
-                }
-                // A leader that was replaced without knowing it sees neither the messages nor
-                // the queues of its successor: *nothing* takes a majority's word, and then
-                // another look.
-                Ok((false, _)) | Err(_) if !confirmed && (over || refused) => {
-                    self.confirm(deadline).await?;
-                    confirmed = true;
-                }
-                Err(rejection) => return Err(rejection.into()),
-                Ok((false, _)) if over => return Ok(None),
-                Ok((false, next)) => {
-                    let due = next.map_or(give_up, |after| Instant::now() + after.max(NAP));
-                    tokio::select! {
-                        changed = applied.changed() => { changed.map_err(|_| stopped())?; }
-                        changed = leadership.changed() => { changed.map_err(|_| stopped())?; }
-                        () = tokio::time::sleep_until(due.min(give_up)) => {}
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whether a queue has a message for a receive proposed now, and after how long that may
-    /// change by time alone.
-    fn look_for(&self, account: &str, queue: &str) -> Result<Seen, GroupError> {
-        let now = self.term()?.clock.stamp();
-        let store = self.inner.store.read();
-        let state = store.state();
-        let now = LogTime(now.0.max(state.log_time().0));
-        let next = state.next_visible(account, queue);
-        let next = next.map(|at| Duration::from_micros(at.0.saturating_sub(now.0)));
-        Ok(state.has_visible(account, queue, now).map(|visible| (visible, next)))
-    }
-
     /// Confirms with a majority that this node leads and has applied everything acknowledged
     /// before the call.
     ///
@@ -496,17 +434,6 @@ impl Group {
     fn is_running(&self) -> bool {
         self.inner.raft.metrics().borrow_watched().running_state.is_ok()
     }
-}
-
-/// What a look for messages found.
-type Seen = Result<(bool, Option<Duration>), Rejection>;
-
-/// The shortest wait for time alone: a message that expired in its lease is no news until a
-/// pulse has removed it.
-const NAP: Duration = Duration::from_millis(5);
-
-fn gave_nothing(done: &Done) -> bool {
-    matches!(&done.outcome, Ok(Reply::Received { messages, .. }) if messages.is_empty())
 }
 
 fn stopped() -> GroupError {

@@ -108,13 +108,13 @@ impl State {
         Ok((page.shown, more.then_some(page.token)))
     }
 
-    /// Whether a receive at `at` would find a message.
+    /// How many messages receives at `at` would find.
     ///
     /// # Errors
     /// [`Rejection::QueueNotFound`].
-    pub fn has_visible(&self, account: &str, queue: &str, at: LogTime) -> Result<bool, Rejection> {
+    pub fn visible(&self, account: &str, queue: &str, at: LogTime) -> Result<u64, Rejection> {
         let at = at.max(self.log_time());
-        Ok(self.find_queue(account, queue)?.lineup.visible(at) > 0)
+        Ok(self.find_queue(account, queue)?.lineup.visible(at))
     }
 
     /// The earliest time after T at which a delayed or leased message stops waiting. It becomes

@@ -111,7 +111,8 @@ impl Group {
     /// of the layout. Never more than is known: on a follower no zone is named.
     #[must_use]
     pub fn durability(&self, position: Position) -> (u32, Vec<String>) {
-        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let watched = self.inner.raft.metrics();
+        let metrics = watched.borrow_watched();
         let members = &metrics.membership_config;
         let voters: Vec<(NodeId, &Member)> = members
             .voter_ids()

@@ -11,7 +11,10 @@ use tokio::time::Instant;
 use super::*;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consensus::network::{Io, TcpNetwork};
-use crate::queue::command::{Content, NewMessage, Settings, StringMap, TimeToLive};
+use crate::queue::command::{
+    Command, Content, NewMessage, Receive, Settings, StringMap, TimeToLive,
+};
+use crate::queue::error::Rejection;
 use crate::queue::ids::Span;
 use crate::queue::outcome::Standing;
 use crate::storage::disk::real::RealDisk;

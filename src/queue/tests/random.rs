@@ -201,8 +201,8 @@ fn compare(stage: &Stage, model: &Model) {
         assert_eq!(stage.state.next_visible(ACCOUNT, name), queue.next_change(model.now));
         for later in [0, 1_000_000, 40_000_000] {
             let at = LogTime(model.now.0 + later);
-            let visible = queue.counts(at).visible > 0;
-            assert_eq!(stage.state.has_visible(ACCOUNT, name, at), Ok(visible));
+            let visible = queue.counts(at).visible;
+            assert_eq!(stage.state.visible(ACCOUNT, name, at), Ok(visible));
         }
     }
     assert_eq!(stage.state.totals(), (model.queues.len() as u64, messages, bytes));

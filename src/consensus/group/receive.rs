@@ -1,0 +1,153 @@
+//! Receiving: look, wait in line, propose.
+//!
+//! Laws: a receive is proposed only when there is something that nobody else is about to take,
+//! so waiting costs no entry of the log; an empty answer has a majority's word.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::waiting::{Claim, Turn};
+use super::{Group, GroupError, stopped};
+use crate::consensus::proposer::Done;
+use crate::queue::command::{Command, Envelope, Receive, SessionTag};
+use crate::queue::error::Rejection;
+use crate::queue::ids::LogTime;
+use crate::queue::outcome::Reply;
+
+/// The shortest wait for time alone: a message that expired in its lease is no news until a
+/// pulse has removed it.
+const NAP: Duration = Duration::from_millis(5);
+/// The longest the lines are left alone when nothing is applied.
+const REST: Duration = Duration::from_secs(60);
+
+impl Group {
+    /// Leases messages, waiting up to `wait` for the first. `None` = nothing was visible, by a
+    /// majority's word.
+    ///
+    /// # Errors
+    /// A rejection, or *not now* when leadership moved while it waited.
+    pub async fn receive(
+        &self,
+        account: &str,
+        receive: &Receive,
+        session: Option<SessionTag>,
+        wait: Duration,
+        deadline: Instant,
+    ) -> Result<Option<Done>, GroupError> {
+        // The last confirmation needs its time before the deadline.
+        let latest = deadline.checked_sub(self.inner.config.heartbeat).unwrap_or(deadline);
+        let give_up = (Instant::now() + wait).min(latest);
+        let mut confirmed = false;
+        loop {
+            let seen = self.visible(account, &receive.queue)?;
+            let over = Instant::now() >= give_up;
+            let visible = *seen.as_ref().unwrap_or(&0);
+            let mut claim = self.claim(account, receive, visible);
+            if claim.is_none() && visible == 0 && !confirmed && (over || seen.is_err()) {
+                // A leader that was replaced without knowing it sees neither the messages nor
+                // the queues of its successor: *nothing* takes a majority's word, and then
+                // another look.
+                self.confirm(deadline).await?;
+                confirmed = true;
+                continue;
+            }
+            seen?;
+            if claim.is_none() && over && visible == 0 {
+                return Ok(None);
+            }
+            // Whose time is over while others are about to take all there is tries with them.
+            if claim.is_none() && !over {
+                claim = self.stand_in_line(account, receive, give_up).await?;
+                if claim.is_none() {
+                    continue;
+                }
+            }
+            let command = Command::Receive(receive.clone());
+            let envelope = Envelope { session, account: account.to_owned(), command };
+            let done = self.propose(envelope, deadline).await?;
+            drop(claim);
+            // Another receiver was faster. Under a session the empty answer stands.
+            if !gave_nothing(&done) || session.is_some() {
+                return Ok(Some(done));
+            }
+            if over {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn claim(&self, account: &str, receive: &Receive, visible: u64) -> Option<Claim> {
+        let most = u64::from(receive.max_messages);
+        self.inner.waiting.claim(account, &receive.queue, most, visible)
+    }
+
+    /// Waits for a turn; `None` says to look again.
+    async fn stand_in_line(
+        &self,
+        account: &str,
+        receive: &Receive,
+        give_up: Instant,
+    ) -> Result<Option<Claim>, GroupError> {
+        let mut leadership = self.leadership();
+        let most = u64::from(receive.max_messages);
+        let mut ticket = self.inner.waiting.join(account, &receive.queue, most);
+        // A change before these lines shows in the term, a later one ends the wait.
+        leadership.borrow_and_update();
+        self.term()?;
+        tokio::select! {
+            turn = ticket.turn() => Ok(match turn {
+                Turn::Take(claim) => Some(claim),
+                Turn::Look => None,
+            }),
+            changed = leadership.changed() => {
+                changed.map_err(|_| stopped())?;
+                Ok(None)
+            }
+            () = tokio::time::sleep_until(give_up) => Ok(None),
+        }
+    }
+
+    /// How many messages receives that are proposed now would find.
+    fn visible(&self, account: &str, queue: &str) -> Result<Result<u64, Rejection>, GroupError> {
+        let now = self.term()?.clock.stamp();
+        let store = self.inner.store.read();
+        let state = store.state();
+        Ok(state.visible(account, queue, LogTime(now.0.max(state.log_time().0))))
+    }
+
+    /// Gives those in line their turns, and says when the next may have one by time alone.
+    fn serve_lines(&self) -> Duration {
+        let Ok(term) = self.term() else { return REST };
+        let now = term.clock.stamp();
+        let store = self.inner.store.read();
+        let state = store.state();
+        let now = LogTime(now.0.max(state.log_time().0));
+        self.inner.waiting.serve(|account, queue| state.visible(account, queue, now).ok());
+        let mut next: Option<LogTime> = None;
+        self.inner.waiting.each_queue(|account, queue| {
+            next = next.into_iter().chain(state.next_visible(account, queue)).min();
+        });
+        let pause = next.map(|at| Duration::from_micros(at.0.saturating_sub(now.0)));
+        pause.map_or(REST, |pause| pause.clamp(NAP, REST))
+    }
+}
+
+/// Serves the lines whenever something was applied, somebody came or left, or time has passed;
+/// runs until Raft stops.
+pub(super) async fn serve(group: Group) {
+    let mut applied = group.applied();
+    while group.is_running() {
+        applied.borrow_and_update();
+        let pause = group.serve_lines();
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            () = group.inner.waiting.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+fn gave_nothing(done: &Done) -> bool {
+    matches!(&done.outcome, Ok(Reply::Received { messages, .. }) if messages.is_empty())
+}
