@@ -179,7 +179,7 @@ impl Group {
             faults,
         )?;
         let began_empty = log.vote().is_none() && log.last().is_none();
-        let store = SharedStore::new(store, mode);
+        let store = SharedStore::new(store);
         let factory = PeerNetworkFactory::new(peers.clone());
         let pending = Pending::default();
         let logs = LogStore::new(log.clone(), pending.clone());

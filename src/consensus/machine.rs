@@ -25,7 +25,6 @@ use crate::queue::ids::{Epoch, LogTime, Position};
 use crate::queue::outcome::{Outcome, Reply as QueueReply};
 use crate::storage::bodies::Found;
 use crate::storage::codec;
-use crate::storage::disk::FlushMode;
 use crate::storage::snapshot::SnapshotView;
 use crate::storage::store::{Store, StoreError};
 
@@ -42,14 +41,13 @@ pub struct AppliedMark {
 pub struct SharedStore {
     store: Arc<RwLock<Store>>,
     applied: watch::Sender<AppliedMark>,
-    mode: FlushMode,
 }
 
 impl SharedStore {
     #[must_use]
-    pub fn new(store: Store, mode: FlushMode) -> SharedStore {
+    pub fn new(store: Store) -> SharedStore {
         let (applied, _) = watch::channel(mark_of(&store));
-        SharedStore { store: Arc::new(RwLock::new(store)), applied, mode }
+        SharedStore { store: Arc::new(RwLock::new(store)), applied }
     }
 
     /// The store to read, for a moment: never across an await.
@@ -72,18 +70,20 @@ impl SharedStore {
         self.applied.send_replace(mark);
     }
 
-    /// Makes all that is applied durable in the tables.
+    /// Makes all that is applied durable in the tables. Nobody waits for the disk meanwhile.
     ///
     /// # Errors
     /// A failed commit: the node must stop.
     pub async fn commit(&self) -> Result<(), StoreError> {
-        match self.mode {
-            FlushMode::Inline => self.write().commit_now(),
-            FlushMode::Threads => {
-                let shared = self.clone();
-                tokio::task::spawn_blocking(move || shared.write().commit_now())
-                    .await
-                    .unwrap_or_else(|gone| Err(StoreError::Failed(gone.to_string())))
+        let target = self.read().applied();
+        loop {
+            let mut commits = self.read().commits();
+            commits.borrow_and_update();
+            if self.write().commit_through(target)? {
+                return Ok(());
+            }
+            if commits.changed().await.is_err() {
+                return Err(StoreError::Failed("the writer of the tables has ended".into()));
             }
         }
     }

@@ -268,6 +268,23 @@ impl Store {
         Ok(true)
     }
 
+    /// Begins a commit of what is not durable yet, unless one is running. Says whether all that
+    /// was applied up to `target` is durable; when it is not, wait for [`Store::commits`] and
+    /// ask again.
+    ///
+    /// # Errors
+    /// The failure of a commit: the node must stop.
+    pub fn commit_through(&mut self, target: Option<Position>) -> Result<bool, StoreError> {
+        let index = |position: Option<Position>| position.map(|at| at.index);
+        self.pick_up()?;
+        if index(self.durable) < index(target) && !self.writer.busy() && self.changed() {
+            self.begin_commit();
+            // In place it has ended already.
+            self.pick_up()?;
+        }
+        Ok(index(self.durable) >= index(target))
+    }
+
     fn due(&self) -> bool {
         let bodies = &self.generation.bodies;
         if self.dirty_bytes() >= self.options.commit_bytes

@@ -13,7 +13,6 @@ use super::super::types::scoped;
 use super::*;
 use crate::clock::{ManualClock, SharedClock};
 use crate::queue::ids::Position;
-use crate::storage::disk::FlushMode;
 use crate::storage::disk::faulty::FaultyDisk;
 use crate::storage::log::LogOptions;
 use crate::storage::store::{Store, StoreOptions};
@@ -39,7 +38,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, FaultyDisk> for Fresh {
         let store =
             Store::open(disk.shared(), Path::new("/node/store"), StoreOptions::new(clock()))
                 .unwrap();
-        let (pending, shared) = (Pending::default(), SharedStore::new(store, FlushMode::Inline));
+        let (pending, shared) = (Pending::default(), SharedStore::new(store));
         let machine = Machine::new(shared, pending.clone());
         Ok((disk, LogStore::new(log, pending), machine))
     }

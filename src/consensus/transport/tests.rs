@@ -156,7 +156,7 @@ impl Node {
         let (store, raft) = runtime.block_on(async {
             let options = StoreOptions::new(clock.clone());
             let store = Store::open(disk.shared(), Path::new("/tables"), options).unwrap();
-            let store = SharedStore::new(store, FlushMode::Inline);
+            let store = SharedStore::new(store);
             let factory = PeerNetworkFactory::new(peers.clone());
             let machine = Machine::new(store.clone(), Pending::default());
             let raft = Raft::new(id, config, factory, log.clone(), machine);
