@@ -3,10 +3,12 @@
 //! Law: a code never claims more than is known: 75 is for a write that may have happened.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::client::ClientError;
 use crate::server::{ErrorClass, ServerError};
 use crate::storage::error::StorageError;
+use crate::storage::store::StoreError;
 
 /// The codes, as `--help` lists them.
 pub const TABLE: &str = "\
@@ -59,13 +61,10 @@ impl Exit {
             if cause.is::<Usage>() {
                 return Exit::Usage;
             }
-            if let Some(error) = cause.downcast_ref::<ServerError>() {
-                return match error.class() {
-                    ErrorClass::Config | ErrorClass::PortInUse => Exit::Usage,
-                    ErrorClass::DataDir if is_damage(error) => Exit::Internal,
-                    ErrorClass::DataDir => Exit::Usage,
-                    ErrorClass::Fatal => Exit::Internal,
-                };
+            // What a running node failed of is shared by all who ask it.
+            let shared = cause.downcast_ref::<Arc<ServerError>>().map(AsRef::as_ref);
+            if let Some(error) = cause.downcast_ref::<ServerError>().or(shared) {
+                return of_server(error);
             }
             if let Some(error) = cause.downcast_ref::<ClientError>() {
                 return match error {
@@ -81,11 +80,28 @@ impl Exit {
     }
 }
 
+fn of_server(error: &ServerError) -> Exit {
+    match error.class() {
+        ErrorClass::Config | ErrorClass::PortInUse => Exit::Usage,
+        ErrorClass::DataDir if is_damage(error) => Exit::Internal,
+        ErrorClass::DataDir => Exit::Usage,
+        ErrorClass::Fatal => Exit::Internal,
+    }
+}
+
 /// Whether the data itself is unsound: looking elsewhere or ending another process is no remedy.
 fn is_damage(error: &ServerError) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if matches!(error.downcast_ref(), Some(StorageError::Damaged { .. })) {
+        let of_log = matches!(
+            error.downcast_ref(),
+            Some(StorageError::Damaged { .. } | StorageError::VoteLost { .. })
+        );
+        let of_tables = matches!(
+            error.downcast_ref(),
+            Some(StoreError::Damaged { .. } | StoreError::Codec(_) | StoreError::Load { .. })
+        );
+        if of_log || of_tables {
             return true;
         }
         cause = error.source();
@@ -124,6 +140,8 @@ mod tests {
             (ClientError::Invalid(message()).into(), 64),
             (Usage(message()).into(), 64),
             (anyhow::anyhow!("other"), 1),
+            (Arc::new(ServerError::MayNotJoin { source: "wiped".into() }).into(), 64),
+            (Arc::new(ServerError::Fatal { doing: "a task", source: "ended".into() }).into(), 70),
         ];
         for (error, code) in cases {
             let text = format!("{error:?}");

@@ -184,13 +184,17 @@ fn judge(
     text: &str,
     retry_after: Option<Duration>,
 ) -> Verdict {
-    let message = text.to_owned();
+    let message = unprefixed(text).to_owned();
     let refusal = Reason::from_wire(reason);
     match (reason, outcome) {
         _ if !matches!(refusal, Reason::Other(_)) => {
             Verdict::Final(ClientError::Rejected { reason: refusal, message })
         }
         ("SESSION_ENDED", _) => Verdict::SessionEnded { message },
+        // The cluster is not as the call needs it: asking again gives the same answer.
+        _ if code == Code::FailedPrecondition => {
+            Verdict::Final(ClientError::Rejected { reason: refusal, message })
+        }
         (_, Some("not_applied")) => Verdict::NotApplied { message, retry_after },
         (_, Some("unknown")) | ("FATAL" | "OUTCOME_UNKNOWN" | "DEADLINE_EXCEEDED", _) => {
             Verdict::Unknown { message }
@@ -199,6 +203,12 @@ fn judge(
         ("", _) => judge_code(code, message, retry_after),
         _ => Verdict::Final(ClientError::Rejected { reason: refusal, message }),
     }
+}
+
+/// What the class says already is not said again.
+fn unprefixed(text: &str) -> &str {
+    let prefixes = ["not now: ", "it is not known whether this was applied: "];
+    prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text)
 }
 
 /// A status without our details: from the transport, from a proxy, or from tonic itself.

@@ -148,7 +148,7 @@ impl Task {
                 Ended::Moved => pick.leave(),
                 Ended::Failed { failure, opened } => {
                     let (sent, why) = failure.sent(opened);
-                    self.outbox.broken(sent, &why);
+                    self.outbox.broken(sent, &format!("{} said: {why}", pick.address()));
                     if let Verdict::Final(error) = &failure.verdict {
                         self.outbox.end_all(error);
                     }

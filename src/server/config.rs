@@ -244,7 +244,7 @@ impl ConfigKeys {
     /// # Errors
     /// [`ServerError::Config`]: the first key that is missing or wrong.
     pub fn into_config(self) -> Result<Config, ServerError> {
-        let needed = |key| move || refuse(key, "is missing", "it has no default");
+        let needed = |key: &'static str| move || missing(key);
         let tls = match (self.tls_cert, self.tls_key, self.tls_ca) {
             (None, None, None) => None,
             (Some(cert), Some(key), Some(ca)) => Some(TlsFiles { cert, key, ca }),
@@ -281,6 +281,12 @@ impl ConfigKeys {
         config.validate()?;
         Ok(config)
     }
+}
+
+fn missing(key: &str) -> ServerError {
+    let (flag, variable) = (key.replace('_', "-"), key.to_uppercase());
+    let ways = format!("--{flag}, ZONEQ_{variable} or the key in the configuration file");
+    refuse(key, "is missing and has no default", ways)
 }
 
 fn set<T>(value: &mut T, given: Option<T>) {
