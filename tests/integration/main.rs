@@ -1,0 +1,16 @@
+//! The built binary as its users meet it: real processes, real sockets, real files.
+//!
+//! Laws: every test has a folder and ports of its own and leaves no process behind, also when it
+//! fails; nothing is slept through, every wait is for a condition and has an end; what nodes
+//! wrote to their logs is part of the test: a warning that the test did not ask for fails it.
+
+mod drills;
+mod embedding;
+mod faces;
+mod faults;
+mod lab_verbs;
+mod members;
+mod refusals;
+mod serving;
+mod stage;
+mod verbs;

@@ -1,0 +1,91 @@
+//! The verbs on queues and messages, asked of each node in turn.
+
+use serde_json::{Value, json};
+
+use super::stage::Lab;
+
+#[test]
+fn every_verb_works_on_any_node() {
+    let lab = Lab::up();
+    for (at, url) in lab.urls().iter().enumerate() {
+        let queue = format!("orders-{at}");
+        let on = |line: &str| lab.run(&format!("{line} -e {url}"));
+        queues(&on, &queue);
+        messages(&on, &queue);
+        on(&format!("queue delete {queue}")).exits(0);
+        let gone = on(&format!("queue show {queue}")).exits(2);
+        assert_eq!(gone["error"]["reason"], "QUEUE_NOT_FOUND");
+    }
+    lab.warned_only_of(&[]);
+}
+
+type On<'a> = &'a dyn Fn(&str) -> super::stage::Ran;
+
+fn queues(on: On<'_>, queue: &str) {
+    let made = on(&format!("queue create {queue} --metadata team=shop --visibility 2m")).exits(0);
+    assert_eq!(made["created"], true);
+    assert_eq!(made["durability"]["zones_at_least"], 2, "{made}");
+    let same = on(&format!("queue create {queue} --metadata team=shop --visibility 2m")).exits(0);
+    assert_eq!(same["created"], false, "an equal queue is no error");
+    let other = on(&format!("queue create {queue} --visibility 3m")).exits(2);
+    assert_eq!(other["error"]["reason"], "QUEUE_EXISTS");
+    let bad = on("queue create Bad_Name").exits(2);
+    assert_eq!(bad["error"]["reason"], "INVALID_ARGUMENT");
+
+    on(&format!("queue set-metadata {queue} owner=ann")).exits(0);
+    on(&format!("queue set-settings {queue} --ttl never --max-message-bytes 10")).exits(0);
+    let shown = on(&format!("queue show {queue}")).exits(0);
+    assert_eq!(shown["queue"]["metadata"], json!({ "owner": "ann" }));
+    let settings = json!({
+        "default_ttl": "never", "default_visibility_timeout": "2m", "max_message_bytes": 10
+    });
+    assert_eq!(shown["queue"]["settings"], settings);
+    let listed = on(&format!("queue list --prefix {queue}"));
+    assert_eq!(listed.exits(0)["queues"], 1);
+    assert_eq!(listed.items()[0]["name"], queue);
+    let stale = on(&format!("queue show {queue} --max-staleness 30s")).exits(0);
+    assert_eq!(stale["queue"]["name"], queue);
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("{key} in {value}"))
+}
+
+fn messages(on: On<'_>, queue: &str) {
+    let sent = on(&format!("send {queue} a b --header kind=book")).exits(0);
+    assert_eq!((&sent["sent"], &sent["ok"]), (&2.into(), &true.into()));
+    let large = on(&format!("send {queue} far-too-large")).exits(2);
+    assert_eq!(large["error"]["reason"], "INVALID_ARGUMENT", "{large}");
+    on(&format!("send {queue} later --delay 1h")).exits(0);
+    let peeked = on(&format!("peek {queue} --max 10"));
+    assert_eq!(peeked.exits(0)["messages"], 2);
+    assert_eq!(peeked.items()[0]["headers"], json!({ "kind": "book" }));
+    assert!(peeked.items()[0].get("pop_receipt").is_none(), "a peek gives no receipt");
+    let delayed = on(&format!("peek {queue} --state delayed"));
+    assert_eq!(delayed.items()[0]["body"], "later");
+
+    let received = on(&format!("receive {queue}"));
+    assert_eq!(received.exits(0)["received"], 1);
+    let first = &received.items()[0];
+    assert_eq!((&first["body"], &first["dequeue_count"]), (&"a".into(), &1.into()));
+    let (id, receipt) = (text(first, "id"), text(first, "pop_receipt"));
+    let shown = on(&format!("get {queue} {id}")).exits(0);
+    assert_eq!(shown["message"]["body"], "a", "{shown}");
+
+    let updated = on(&format!("update {queue} {id} {receipt} --visibility 0s --body A")).exits(0);
+    assert_ne!(text(&updated, "pop_receipt"), receipt, "{updated}");
+    let stale = on(&format!("delete {queue} {id} {receipt}")).exits(2);
+    assert_eq!(stale["error"]["reason"], "RECEIPT_MISMATCH", "the old receipt counts no more");
+    let again = on(&format!("receive {queue} --max 10 --delete"));
+    assert_eq!((&again.exits(0)["received"], &again.result()["deleted"]), (&2.into(), &2.into()));
+    let bodies: Vec<Value> = again.items().iter().map(|item| item["body"].clone()).collect();
+    assert!(bodies.contains(&"A".into()) && bodies.contains(&"b".into()), "{bodies:?}");
+    let gone = on(&format!("get {queue} {id}")).exits(2);
+    assert_eq!(gone["error"]["reason"], "MESSAGE_NOT_FOUND");
+    assert_eq!(on(&format!("receive {queue}")).exits(0)["received"], 0, "nothing is no error");
+
+    let cleared = on(&format!("clear {queue}")).exits(0);
+    assert_eq!(cleared["removed"], 1, "the delayed one: {cleared}");
+    let counts = on(&format!("queue show {queue}")).exits(0)["queue"]["counts"].clone();
+    assert_eq!((&counts["total"], &counts["bytes"]), (&0.into(), &0.into()));
+}
