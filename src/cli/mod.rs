@@ -5,8 +5,10 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod doctor;
 pub mod drill;
 pub mod exit;
+pub mod inspect;
 pub mod lab;
 pub mod message;
 pub mod output;
@@ -110,6 +112,10 @@ pub enum Verb {
     Drill(drill::DrillVerb),
     /// Measure throughput, latency, failover and footprint
     Bench(bench::Bench),
+    /// Check a host and a node's configuration, and say what should be changed
+    Doctor(Box<doctor::Doctor>),
+    /// Show what the data directory of a stopped node holds, and change nothing
+    Inspect(inspect::Inspect),
     /// Print a completion script for a shell
     Completion(Completion),
 }
@@ -229,6 +235,8 @@ async fn run(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Lab(verb) => verb.run(context).await,
         Verb::Drill(verb) => verb.run(context).await,
         Verb::Bench(verb) => verb.run(context).await,
+        Verb::Doctor(verb) => verb.run(context).await,
+        Verb::Inspect(verb) => verb.run(context).await,
         Verb::Completion(verb) => verb.run(),
     }
 }
@@ -336,6 +344,10 @@ mod tests {
             }
             let env = flag.get_env().and_then(|env| env.to_str()).unwrap_or_default().to_owned();
             assert!(env.starts_with("ZONEQ_"), "{path} --{name} has no ZONEQ_ variable: {env:?}");
+            // It reads what `serve` reads.
+            if path.ends_with(" doctor") && env != "ZONEQ_DOCTOR_WRITES" {
+                return;
+            }
             let place = format!("{path} --{name}");
             if let Some(other) = seen.insert(env.clone(), place.clone()) {
                 panic!("{env} is used by {other} and {place}");

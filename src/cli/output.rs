@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::exit::Exit;
 use crate::client::{Durability, Message, Queue, Ttl};
+use crate::queue::ids::LogTime;
 
 /// Where results go.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +128,12 @@ pub fn raw(line: &[u8]) -> io::Result<()> {
 #[must_use]
 pub fn time(at: Option<SystemTime>) -> String {
     at.map_or_else(|| "-".to_owned(), |at| prost_types::Timestamp::from(at).to_string())
+}
+
+/// A time of the log as RFC 3339.
+#[must_use]
+pub fn log_time(at: LogTime) -> String {
+    time(SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(at.0)))
 }
 
 fn time_json(at: Option<SystemTime>) -> Value {

@@ -44,7 +44,7 @@ use crate::storage::store::{Store, StoreOptions};
 use tls::Tls;
 
 /// How far a wall clock may differ from those of a majority.
-const CLOCK_BOUND: Duration = Duration::from_secs(1);
+pub const CLOCK_BOUND: Duration = Duration::from_secs(1);
 /// How long a node with an empty disk asks the others whether it was ever used.
 const JOIN_WITHIN: Duration = Duration::from_secs(300);
 /// A client connection that is silent is asked this often whether it is still there.

@@ -35,6 +35,22 @@ impl Tls {
     }
 }
 
+/// Whether the files can be read, as a start reads them.
+///
+/// # Errors
+/// [`ServerError::Config`], which names the file.
+pub fn check(files: &TlsFiles) -> Result<(), ServerError> {
+    Tls::read(files).map(|_| ())
+}
+
+/// What this node shows its peers.
+///
+/// # Errors
+/// As [`check`].
+pub fn peer(files: &TlsFiles) -> Result<PeerTls, ServerError> {
+    Tls::read(files).map(|tls| tls.peer)
+}
+
 fn pem(key: &str, path: &Path) -> Result<Vec<u8>, ServerError> {
     std::fs::read(path).map_err(|error| ServerError::Config {
         key: key.to_owned(),

@@ -3,6 +3,7 @@
 //! [`FlushMode`]).
 
 pub mod faulty;
+pub mod overlay;
 pub mod real;
 
 use std::fmt::Debug;

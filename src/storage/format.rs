@@ -66,7 +66,7 @@ impl DataDir {
         })?;
         let created = match read_identity(disk.as_ref(), dir)? {
             Some(found) => {
-                check(dir, &found, &identity)?;
+                check_identity(dir, &found, &identity)?;
                 false
             }
             None => {
@@ -153,7 +153,11 @@ fn write_identity(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Result<()
     disk.sync_dir(dir).map_err(during("sync", dir))
 }
 
-fn check(dir: &Path, found: &Identity, wanted: &Identity) -> Result<(), StorageError> {
+/// Whether a folder is the one that is wanted.
+///
+/// # Errors
+/// [`StorageError::ForeignCluster`] or [`StorageError::ForeignNode`].
+pub fn check_identity(dir: &Path, found: &Identity, wanted: &Identity) -> Result<(), StorageError> {
     let path = dir.to_path_buf();
     if found.cluster_id != wanted.cluster_id {
         let (found, expected) = (found.cluster_id.clone(), wanted.cluster_id.clone());

@@ -4,10 +4,12 @@
 //! fails; nothing is slept through, every wait is for a condition and has an end; what nodes
 //! wrote to their logs is part of the test: a warning that the test did not ask for fails it.
 
+mod doctoring;
 mod drills;
 mod embedding;
 mod faces;
 mod faults;
+mod inspection;
 mod lab_verbs;
 mod members;
 mod refusals;

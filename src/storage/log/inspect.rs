@@ -30,7 +30,8 @@ pub struct InspectedRecord {
 /// What a stopped log holds.
 #[derive(Debug)]
 pub struct Inspection {
-    pub vote: Option<VoteRecord>,
+    /// An error when the vote is lost or cannot be read; the log may be whole all the same.
+    pub vote: Result<Option<VoteRecord>, StorageError>,
     pub last: Option<Position>,
     pub last_purged: Option<Position>,
     pub committed: Option<Position>,
@@ -43,7 +44,7 @@ pub struct Inspection {
 /// # Errors
 /// When the disk fails, a segment is missing or the format is newer.
 pub fn inspect(disk: &dyn Disk, dir: &Path) -> Result<Inspection, StorageError> {
-    let vote = VoteFile::peek(disk, dir)?;
+    let vote = VoteFile::peek(disk, dir);
     let scan = scan(disk, dir)?;
     let records = scan.segments.iter().flat_map(|segment| {
         segment.pieces.iter().filter_map(|piece| match piece {
