@@ -204,13 +204,14 @@ impl Zone {
         let word = if verdict.ok() { "nothing was lost" } else { "THE DRILL FAILED" };
         let text = format!(
             "{word}: {} acknowledged, {} lost, {} given again while leased, {} resurrected; {} \
-             requests failed; longest pause {longest:.0} ms over {} rounds",
+             requests failed; longest pause {longest:.0} ms over {} {}",
             verdict.acknowledged,
             verdict.lost,
             verdict.duplicated_while_leased,
             verdict.resurrected,
             load.failed(),
-            self.rounds
+            self.rounds,
+            if self.rounds == 1 { "round" } else { "rounds" },
         );
         context.out.result(&value, &text)?;
         Ok(if verdict.ok() { Exit::Done } else { Exit::Failed })
