@@ -1,0 +1,69 @@
+//! What the simulator is asked for.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Runs seeds of the simulation and checks every promise on each.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sim")]
+pub struct Arguments {
+    /// How many seeds to run
+    #[arg(long, default_value_t = 20)]
+    pub seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 1)]
+    pub from: u64,
+    /// Runs this seed alone, in this process
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Simulated seconds of faults; healing and drain come after
+    #[arg(long, default_value_t = 60)]
+    pub secs: u64,
+    /// Runs so many of the seeds a second time and compares the traces
+    #[arg(long, default_value_t = 3)]
+    pub twice: u64,
+    /// Processes at once [default: one for each core]
+    #[arg(long)]
+    pub jobs: Option<usize>,
+    /// Writes every event of the one seed to this file
+    #[arg(long)]
+    pub trace: Option<PathBuf>,
+    /// Stops at the first seed that fails
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// The seed's process says its verdict in one line of JSON
+    #[arg(long, hide = true)]
+    pub verdict: bool,
+
+    // What `cargo test` may pass to every test binary.
+    #[arg(hide = true)]
+    filters: Vec<String>,
+    #[arg(long, hide = true)]
+    list: bool,
+    #[arg(long, hide = true)]
+    ignored: bool,
+    #[arg(long, hide = true)]
+    exact: bool,
+    #[arg(long, hide = true)]
+    nocapture: bool,
+    #[arg(long, short, hide = true)]
+    quiet: bool,
+    #[arg(long, hide = true)]
+    skip: Vec<String>,
+    #[arg(long, hide = true)]
+    test_threads: Option<usize>,
+    #[arg(long, hide = true)]
+    format: Option<String>,
+    #[arg(long, hide = true)]
+    color: Option<String>,
+}
+
+impl Arguments {
+    /// `cargo test` was asked for other tests, or for a list.
+    pub fn is_for_others(&self) -> bool {
+        let named = |filter: &String| "simulation".contains(filter.as_str());
+        let filtered = !self.filters.is_empty() && !self.filters.iter().any(named);
+        self.list || self.ignored || filtered || self.skip.iter().any(named)
+    }
+}

@@ -1,0 +1,7 @@
+//! The simulator's checks, checked: each finds the history that breaks its promise. The
+//! simulator itself has its own `main`, so these run in a test binary of the usual kind.
+
+#[allow(dead_code, reason = "the simulator writes histories, the tests of the checks only read")]
+mod history;
+#[allow(dead_code, reason = "the list of all checks is the simulator's")]
+mod invariants;

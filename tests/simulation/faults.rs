@@ -1,0 +1,271 @@
+//! What is done to the world, and when: a schedule drawn from the seed.
+//!
+//! Two lanes run side by side: one takes nodes and links away, the other makes them worse.
+//! Everything ends, and once the chaos is over everything is healed.
+
+use std::time::Duration;
+
+use zoneq::storage::disk::faulty::Dice;
+
+use crate::history::Micros;
+use crate::world::{CLIENT_HOSTS, NODES, Order, World};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process is gone and its disk lost what was not synced; the kernel refuses dials.
+    Kill(u64),
+    PowerCut(u64),
+    PowerCutOfAll,
+    /// Power goes in the middle of a write, or before a sync did its work.
+    DieAtWrite(u64, u64),
+    DieAtSync(u64, u64),
+    /// A sync fails and drops what it should have kept; the node must stop.
+    FailSync(u64, u64),
+    FailIo(u64, u64),
+    /// Cut off from the other nodes and, if so drawn, from the clients.
+    Isolate(u64, bool),
+    Cut(u64, u64),
+    CutOneWay(u64, u64),
+    Hold(u64, u64),
+    /// Cut off while the others let their logs go, so that it needs a snapshot.
+    Outrun(u64),
+    /// One packet in so many is lost, everywhere.
+    Loss(u64),
+    SlowDisk(u64, Duration),
+    SlowDisks(Duration),
+    ClockStep(u64, i64),
+    HandOver,
+    Purge,
+}
+
+/// A fault that was begun and when it ends.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    fault: Fault,
+    until: Micros,
+}
+
+/// One lane: at most one fault at a time.
+struct Lane {
+    dice: Dice,
+    draw: fn(&mut Dice) -> Fault,
+    running: Option<Running>,
+    next: Micros,
+    longest_pause: u64,
+}
+
+pub struct Faults {
+    lanes: [Lane; 2],
+}
+
+fn node(dice: &mut Dice) -> u64 {
+    NODES[dice.below(NODES.len() as u64) as usize]
+}
+
+fn pair(dice: &mut Dice) -> (u64, u64) {
+    let one = node(dice);
+    let others: Vec<u64> = NODES.into_iter().filter(|other| *other != one).collect();
+    (one, others[dice.below(2) as usize])
+}
+
+/// Takes nodes and links away.
+fn hard(dice: &mut Dice) -> Fault {
+    match dice.below(24) {
+        0..3 => Fault::Kill(node(dice)),
+        3..6 => Fault::PowerCut(node(dice)),
+        6..9 => Fault::PowerCutOfAll,
+        9..11 => Fault::DieAtWrite(node(dice), 1 + dice.below(60)),
+        11..13 => Fault::DieAtSync(node(dice), 1 + dice.below(30)),
+        13 => Fault::FailSync(node(dice), 1 + dice.below(30)),
+        14 => Fault::FailIo(node(dice), 1 + dice.below(60)),
+        15..18 => Fault::Isolate(node(dice), dice.below(2) == 0),
+        18 => {
+            let (a, b) = pair(dice);
+            Fault::Cut(a, b)
+        }
+        19..21 => {
+            let (a, b) = pair(dice);
+            Fault::CutOneWay(a, b)
+        }
+        21 => {
+            let (a, b) = pair(dice);
+            Fault::Hold(a, b)
+        }
+        _ => Fault::Outrun(node(dice)),
+    }
+}
+
+/// Makes things worse without taking them away.
+fn soft(dice: &mut Dice) -> Fault {
+    let slow = |dice: &mut Dice| match dice.below(6) {
+        // A stalled disk on the leader makes it hand over.
+        0 => Duration::from_millis(2_500),
+        1 => Duration::from_millis(400),
+        _ => Duration::from_millis(5 + dice.below(60)),
+    };
+    match dice.below(12) {
+        0..2 => Fault::Loss(100 + dice.below(2_000)),
+        2..4 => Fault::SlowDisk(node(dice), slow(dice)),
+        4 => Fault::SlowDisks(slow(dice).min(Duration::from_millis(400))),
+        5..8 => {
+            // Mostly within the bound that nodes trust each other by, sometimes far beyond.
+            let span = if dice.below(3) == 0 { 20_000_000 } else { 900_000 };
+            Fault::ClockStep(node(dice), dice.below(2 * span) as i64 - span as i64)
+        }
+        8..10 => Fault::HandOver,
+        _ => Fault::Purge,
+    }
+}
+
+impl Faults {
+    pub fn new(seed: u64) -> Faults {
+        let lane = |salt: u64, draw, longest_pause| {
+            let mut dice = Dice::new(seed.rotate_left(24) ^ salt);
+            let next = 500_000 + dice.below(longest_pause);
+            Lane { dice, draw, running: None, next, longest_pause }
+        };
+        Faults { lanes: [lane(0x68_6172_64, hard, 3_000_000), lane(0x73_6f66_74, soft, 2_500_000)] }
+    }
+
+    /// Begins and ends what is due.
+    pub fn turn(&mut self, world: &mut World) {
+        let now = world.now();
+        for lane in &mut self.lanes {
+            if let Some(running) = lane.running.filter(|running| running.until <= now) {
+                lane.running = None;
+                end(world, running.fault);
+                lane.next = now + 300_000 + lane.dice.below(lane.longest_pause);
+            } else if lane.running.is_none() && lane.next <= now {
+                let fault = (lane.draw)(&mut lane.dice);
+                let length = 200_000 + lane.dice.below(4_000_000);
+                lane.running = Some(Running { fault, until: now + length });
+                begin(world, fault);
+            }
+        }
+    }
+
+    /// Ends everything, for good.
+    pub fn heal(&mut self, world: &mut World) {
+        for lane in &mut self.lanes {
+            if let Some(running) = lane.running.take() {
+                end(world, running.fault);
+            }
+        }
+        for host in world.hosts.clone() {
+            host.clock.set_skew(0);
+        }
+        world.note(format_args!("all faults have healed"));
+    }
+}
+
+fn name(id: u64) -> String {
+    format!("z{id}")
+}
+
+fn begin(world: &mut World, fault: Fault) {
+    world.note(format_args!("{fault:?} begins; node {:?} leads", world.leader()));
+    match fault {
+        Fault::Kill(id) => world.power_off(id, true),
+        Fault::PowerCut(id) => world.power_off(id, false),
+        Fault::PowerCutOfAll => NODES.into_iter().for_each(|id| world.power_off(id, false)),
+        Fault::DieAtWrite(id, n) => on_disk(world, id, |disk| disk.kill_at_write(n)),
+        Fault::DieAtSync(id, n) => on_disk(world, id, |disk| disk.kill_at_sync(n)),
+        Fault::FailSync(id, n) => on_disk(world, id, |disk| disk.fail_sync(n)),
+        Fault::FailIo(id, n) => on_disk(world, id, |disk| disk.fail_op(n)),
+        Fault::Isolate(id, from_clients) => isolate(world, id, from_clients, true),
+        Fault::Cut(a, b) => cut(world, &name(a), &name(b), true),
+        Fault::CutOneWay(a, b) => {
+            world.wires.cut(&name(a), &name(b), true);
+            world.sim.partition_oneway(name(a), name(b));
+        }
+        Fault::Hold(a, b) => world.sim.hold(name(a), name(b)),
+        Fault::Outrun(id) => isolate(world, id, false, true),
+        Fault::Loss(one_in) => world.sim.set_fail_rate(1.0 / one_in as f64),
+        Fault::SlowDisk(id, delay) => slow(world, &[id], delay),
+        Fault::SlowDisks(delay) => slow(world, &NODES, delay),
+        Fault::ClockStep(id, by) => {
+            if let Some(host) = world.host(id) {
+                host.clock.set_skew(by);
+            }
+        }
+        Fault::HandOver => order_all(world, Order::HandOver),
+        Fault::Purge => order_all(world, Order::Purge),
+    }
+}
+
+fn end(world: &mut World, fault: Fault) {
+    world.note(format_args!("{fault:?} ends"));
+    match fault {
+        Fault::Kill(id) | Fault::PowerCut(id) => world.power_on(id),
+        Fault::PowerCutOfAll => NODES.into_iter().for_each(|id| world.power_on(id)),
+        // A disk that did not get as far as its fault dies now, by a power cut.
+        Fault::DieAtWrite(id, _)
+        | Fault::DieAtSync(id, _)
+        | Fault::FailSync(id, _)
+        | Fault::FailIo(id, _) => {
+            if !world.is_down(id) {
+                world.power_off(id, false);
+                world.power_on(id);
+            }
+        }
+        Fault::Isolate(id, from_clients) => isolate(world, id, from_clients, false),
+        Fault::Cut(a, b) => cut(world, &name(a), &name(b), false),
+        Fault::CutOneWay(a, b) => {
+            world.wires.cut(&name(a), &name(b), false);
+            world.sim.repair_oneway(name(a), name(b));
+        }
+        Fault::Hold(a, b) => world.sim.release(name(a), name(b)),
+        Fault::Outrun(id) => {
+            order_all(world, Order::Purge);
+            isolate(world, id, false, false);
+        }
+        Fault::Loss(_) => world.sim.set_fail_rate(0.0),
+        Fault::SlowDisk(id, _) => slow(world, &[id], Duration::ZERO),
+        Fault::SlowDisks(_) => slow(world, &NODES, Duration::ZERO),
+        // A clock that was stepped stays wrong until the next step or the healing.
+        Fault::ClockStep(..) | Fault::HandOver | Fault::Purge => {}
+    }
+}
+
+fn on_disk(
+    world: &mut World,
+    id: u64,
+    how: impl FnOnce(&zoneq::storage::disk::faulty::FaultyDisk),
+) {
+    if let Some(host) = world.host(id) {
+        host.let_disk_fail(how);
+    }
+}
+
+fn slow(world: &mut World, ids: &[u64], delay: Duration) {
+    for host in ids.iter().filter_map(|id| world.host(*id)) {
+        host.disk().set_sync_delay(delay);
+    }
+}
+
+fn order_all(world: &mut World, order: Order) {
+    for host in &world.hosts {
+        host.order(order);
+    }
+}
+
+fn cut(world: &mut World, a: &str, b: &str, cut: bool) {
+    world.wires.cut(a, b, cut);
+    if cut {
+        world.sim.partition(a, b);
+    } else {
+        world.sim.repair(a, b);
+    }
+}
+
+fn isolate(world: &mut World, id: u64, from_clients: bool, isolated: bool) {
+    let own = name(id);
+    for other in NODES.into_iter().filter(|other| *other != id) {
+        cut(world, &own, &name(other), isolated);
+    }
+    if from_clients {
+        for client in CLIENT_HOSTS {
+            cut(world, &own, client, isolated);
+        }
+    }
+}

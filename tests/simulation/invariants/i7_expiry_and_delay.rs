@@ -1,0 +1,95 @@
+//! I7: a message is never delivered at or after its expiry and never dropped before; a delayed
+//! message is never delivered early.
+
+use crate::history::{DRAIN, Life, LogTime, Op, Story};
+
+pub fn check(story: &Story<'_>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (id, life) in &story.lives {
+        for grant in &life.grants {
+            let at = grant.mark.at;
+            if grant.what.expires_at.is_some_and(|expires| at >= expires) {
+                wrong.push(format!("{id} was delivered at T {at}, after its expiry"));
+            }
+            if let Some(visible) = not_before(life).filter(|visible| at < *visible) {
+                wrong.push(format!("{id} was delivered at T {at}, delayed until {visible}"));
+            }
+            if life.sent.is_some_and(|sent| sent.what.expires_at != grant.what.expires_at) {
+                wrong.push(format!("{id} has another expiry than its send was told"));
+            }
+        }
+        for (_, at, shown) in &life.sightings {
+            if shown.expires_at.is_some_and(|expires| *at >= expires) {
+                wrong.push(format!("{id} was shown by a read at T {at}, after its expiry"));
+            }
+        }
+        wrong.extend(dropped(story, id, life));
+    }
+    wrong
+}
+
+/// The end of its delay, unless an update moved it.
+fn not_before(life: &Life<'_>) -> Option<LogTime> {
+    let moved = !life.updates.is_empty() || !life.unknown.is_empty();
+    life.sent.filter(|_| !moved).map(|sent| sent.what.visible_at)
+}
+
+/// A message with time left that the final drain did not find.
+fn dropped(story: &Story<'_>, id: &str, life: &Life<'_>) -> Option<String> {
+    let ending = &story.history.ending;
+    let sent = life.sent?;
+    let expires = sent.what.expires_at?;
+    let of_clients = |op: &Op| op.client != DRAIN;
+    let gone = life.deletes.iter().any(|delete| of_clients(delete.op))
+        || life.maybe_deleted().any(|op| of_clients(op))
+        || story.maybe_cleared(life.queue, sent.what.inserted_at, sent.op);
+    let drained = life.grants.iter().any(|grant| grant.op.client == DRAIN);
+    (ending.drained && expires > ending.at && !gone && !drained).then(|| {
+        format!("{id} expires at T {expires}, and at T {} the final drain missed it", ending.at)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::sample::{Sample, shown};
+
+    fn broken(sample: Sample) -> usize {
+        check(&Story::of(&sample.ended())).len()
+    }
+
+    fn received(ttl: Option<u64>, delay: u64, at: u64) -> Sample {
+        let mut sample = Sample::default();
+        sample.send_with("m", 1, ttl, delay);
+        let mut message = shown("m", 1, "r", at + 2, 1);
+        message.expires_at = ttl.map(|ttl| 1 + ttl);
+        sample.receive_shown(2, message, at, 2);
+        sample
+    }
+
+    #[test]
+    fn delivery_before_expiry_and_after_the_delay_is_right() {
+        assert_eq!(broken(received(Some(10), 4, 5)), 0);
+    }
+
+    #[test]
+    fn delivery_at_the_moment_of_expiry_is_found() {
+        assert_eq!(broken(received(Some(10), 0, 10)), 0);
+        assert_eq!(broken(received(Some(10), 0, 11)), 1);
+    }
+
+    #[test]
+    fn delivery_before_the_delay_has_passed_is_found() {
+        assert_eq!(broken(received(None, 6, 6)), 1);
+    }
+
+    #[test]
+    fn a_message_dropped_before_its_expiry_is_found() {
+        let mut sample = Sample::default();
+        sample.send_with("m", 1, Some(5_000), 0);
+        assert_eq!(broken(sample), 1);
+        let mut sample = Sample::default();
+        sample.send_with("m", 1, Some(50), 0);
+        assert_eq!(broken(sample), 0);
+    }
+}

@@ -1,0 +1,41 @@
+//! The simulator: whole clusters of the real code on a simulated network, with simulated disks
+//! and clocks, and every fault decided by a seed.
+//!
+//! `cargo sim --seeds 200` runs seeds, each in a process of its own; `cargo sim --seed 7` runs
+//! one. In the ordinary tests twenty seeds run, and a few of them twice: the same seed must give
+//! the same trace. A failure prints the one command that repeats it.
+//!
+//! It refuses to be built without `tokio_unstable`: the scheduler would not follow the seed.
+
+#[cfg(not(tokio_unstable))]
+compile_error!(
+    "the simulator needs tokio's seeded scheduler: do not set RUSTFLAGS, .cargo/config.toml does"
+);
+
+mod arguments;
+mod entropy;
+mod faults;
+mod history;
+#[allow(dead_code, unused_imports, reason = "its tests run in checks.rs, under a harness")]
+mod invariants;
+mod network;
+mod run;
+mod seeds;
+mod workload;
+mod world;
+
+use std::process::ExitCode;
+
+use arguments::Arguments;
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.is_for_others() {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(seed) = arguments.seed {
+        return seeds::one(&arguments, seed);
+    }
+    seeds::many(&arguments)
+}

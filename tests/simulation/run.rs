@@ -1,0 +1,197 @@
+//! One seed: chaos, healing, the ending, and the verdict.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::faults::Faults;
+use crate::history::{DRAIN, Ending, Micros, SharedHistory};
+use crate::invariants;
+use crate::network::{SimNetwork, Wires};
+use crate::workload::{QUEUES, Worker};
+use crate::world::{CLIENT_HOSTS, World};
+
+const WORKERS_PER_HOST: u32 = 3;
+/// How long the cluster has for each step of the ending.
+const PATIENCE: Micros = 60_000_000;
+/// Messages of one receive of the drain, and their lease: longer than the drain takes.
+const DRAINED_AT_ONCE: u32 = 100;
+const DRAIN_LEASE: u64 = 3_600_000_000;
+/// A tag that no worker uses.
+const PROOF_OF_SERVICE: u64 = 1;
+
+/// What came of a seed.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub seed: u64,
+    pub hash: u64,
+    pub events: u64,
+    pub calls: usize,
+    pub acknowledged: usize,
+    pub simulated_ms: u64,
+    pub leaders: usize,
+    pub broken: Vec<(String, String)>,
+}
+
+/// Runs one seed with `seconds` of chaos.
+pub fn run(seed: u64, seconds: u64, trace: Option<&std::path::Path>) -> Verdict {
+    let history = SharedHistory::default();
+    if trace.is_some() {
+        history.lock().keep_lines();
+    }
+    let mut world = World::new(seed, history.clone());
+    let ran = stages(&mut world, seed, seconds);
+    let mut broken: Vec<(String, String)> = Vec::new();
+    if let Err(error) = ran {
+        broken.push(("the run".to_owned(), error.to_string()));
+    }
+    let history = history.lock();
+    if let Some(path) = trace
+        && let Err(error) = std::fs::write(path, history.lines().join("\n"))
+    {
+        broken.push(("the trace".to_owned(), error.to_string()));
+    }
+    let cases = invariants::broken(&history).into_iter();
+    broken.extend(cases.map(|(name, case)| (name.to_owned(), case)));
+    let (hash, events) = history.hash();
+    Verdict {
+        seed,
+        hash,
+        events,
+        calls: history.ops.len(),
+        acknowledged: history.acknowledged(),
+        simulated_ms: world.now() / 1_000,
+        leaders: history.leaders.len(),
+        broken,
+    }
+}
+
+fn stages(world: &mut World, seed: u64, seconds: u64) -> turmoil::Result {
+    let stop = Arc::new(AtomicBool::new(false));
+    clients(world, seed, &stop);
+    let mut faults = Faults::new(seed);
+    let end = seconds * 1_000_000;
+    while world.now() < end {
+        world.step()?;
+        faults.turn(world);
+    }
+    faults.heal(world);
+    stop.store(true, Ordering::Relaxed);
+    let mut ending = Ending { converged: converge(world)?, ..Ending::default() };
+    if ending.converged {
+        ending = close(world, seed)?;
+    }
+    if !ending.drained {
+        ending.words = words(world);
+    }
+    // Until all nodes have applied what the drain did.
+    if ending.drained {
+        ending.converged = converge(world)?;
+        ending.words = words(world);
+    }
+    let mut history = world.history.lock();
+    history.ending = ending;
+    Ok(())
+}
+
+fn clients(world: &mut World, seed: u64, stop: &Arc<AtomicBool>) {
+    for (at, host) in (0..).zip(CLIENT_HOSTS) {
+        let (wires, history, stop) = (world.wires.clone(), world.history.clone(), stop.clone());
+        world.sim.client(host, async move {
+            let network = SimNetwork { host: host.to_owned(), wires };
+            let mut first = Worker::new(at + 1, seed, &network, history.clone());
+            for queue in QUEUES {
+                first.create(queue).await;
+            }
+            let numbers = (1..WORKERS_PER_HOST).map(|worker| 10 * worker + at + 1);
+            let workers = numbers.map(|n| Worker::new(n, seed, &network, history.clone()));
+            let working = workers.chain([first]).map(|worker| worker.work(stop.clone()));
+            futures::future::join_all(working).await;
+            Ok(())
+        });
+    }
+}
+
+/// Steps until all nodes follow one leader and have applied the same position.
+fn converge(world: &mut World) -> turmoil::Result<bool> {
+    let until = world.now() + PATIENCE;
+    while world.now() < until {
+        for _ in 0..50 {
+            world.step()?;
+        }
+        let statuses: Vec<_> = world.hosts.iter().filter_map(|host| host.status()).collect();
+        let one = |first: &zoneq::consensus::group::Status| {
+            statuses.iter().all(|status| {
+                status.leader.is_some()
+                    && status.leader == first.leader
+                    && status.applied == first.last_log
+                    && status.digest == first.digest
+            })
+        };
+        if statuses.len() == world.hosts.len() && statuses.first().is_some_and(one) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn words(world: &World) -> String {
+    let of = |host: &Arc<crate::world::Host>| match host.status() {
+        Some(status) => format!(
+            "node {}: leader {:?}, term {}, log {}, applied {}, digest {:032x}",
+            host.id, status.leader, status.term, status.last_log, status.applied, status.digest.0
+        ),
+        None => format!("node {}: down", host.id),
+    };
+    world.hosts.iter().map(of).collect::<Vec<_>>().join("; ")
+}
+
+/// One more send, and then everything is received and deleted.
+fn close(world: &mut World, seed: u64) -> turmoil::Result<Ending> {
+    let ending = Rc::new(RefCell::new(Ending { converged: true, ..Ending::default() }));
+    let told = Rc::clone(&ending);
+    let (wires, history) = (Wires::default(), world.history.clone());
+    world.sim.client("closer", async move {
+        let network = SimNetwork { host: "closer".to_owned(), wires };
+        let mut worker = Worker::new(DRAIN, seed, &network, history);
+        while !worker.send_tags(QUEUES[0], vec![PROOF_OF_SERVICE], None, 0).await {}
+        told.borrow_mut().served = true;
+        let mut left = 0;
+        for queue in QUEUES {
+            let (still, at) = drain(&mut worker, queue).await;
+            left += still;
+            told.borrow_mut().at = at;
+        }
+        let mut told = told.borrow_mut();
+        (told.left, told.drained) = (left, true);
+        Ok(())
+    });
+    let until = world.now() + PATIENCE;
+    while world.now() < until && !ending.borrow().drained {
+        world.step()?;
+    }
+    let ending = ending.borrow().clone();
+    Ok(ending)
+}
+
+/// Receives and deletes until nothing is visible, leased or delayed any more; the count and T of
+/// the last look.
+async fn drain(worker: &mut Worker, queue: &str) -> (u64, u64) {
+    loop {
+        let given = worker.receive_for(queue, DRAINED_AT_ONCE, DRAIN_LEASE, 0).await;
+        if !given.is_empty() {
+            let mut deleted = false;
+            while !deleted {
+                deleted = worker.delete(queue, given.clone()).await;
+            }
+            continue;
+        }
+        if let Some((counts, at)) = worker.counts(queue).await
+            && counts.visible + counts.leased + counts.delayed == 0
+        {
+            return (counts.total - counts.due, at);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}

@@ -1,0 +1,239 @@
+//! Many seeds, each in a process of its own: state that a library keeps for the whole process
+//! cannot leak from one to the next, and an abort ends one seed only.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::arguments::Arguments;
+use crate::run::{self, Verdict};
+
+/// Cases shown of one broken promise.
+const SHOWN: usize = 5;
+/// The mark before a verdict in a seed's output.
+const VERDICT: &str = "verdict ";
+
+/// Runs one seed in this process.
+pub fn one(arguments: &Arguments, seed: u64) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .without_time()
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    let verdict = run::run(seed, arguments.secs, arguments.trace.as_deref());
+    if arguments.verdict {
+        println!("{VERDICT}{}", encode(&verdict));
+    } else {
+        println!("{}", line(&verdict));
+        show(&verdict);
+    }
+    if verdict.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn encode(verdict: &Verdict) -> serde_json::Value {
+    serde_json::json!({
+        "seed": verdict.seed,
+        "hash": format!("{:016x}", verdict.hash),
+        "events": verdict.events,
+        "calls": verdict.calls,
+        "acknowledged": verdict.acknowledged,
+        "simulated_ms": verdict.simulated_ms,
+        "leaders": verdict.leaders,
+        "broken": verdict.broken,
+    })
+}
+
+fn decode(text: &str) -> Option<Verdict> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    let number = |key: &str| value.get(key).and_then(serde_json::Value::as_u64);
+    let cases = value.get("broken")?.as_array()?.iter();
+    let broken = cases.filter_map(|case| {
+        let text = |at: usize| Some(case.get(at)?.as_str()?.to_owned());
+        Some((text(0)?, text(1)?))
+    });
+    Some(Verdict {
+        seed: number("seed")?,
+        hash: u64::from_str_radix(value.get("hash")?.as_str()?, 16).ok()?,
+        events: number("events")?,
+        calls: usize::try_from(number("calls")?).ok()?,
+        acknowledged: usize::try_from(number("acknowledged")?).ok()?,
+        simulated_ms: number("simulated_ms")?,
+        leaders: usize::try_from(number("leaders")?).ok()?,
+        broken: broken.collect(),
+    })
+}
+
+fn line(verdict: &Verdict) -> String {
+    format!(
+        "seed {:<6} {:>5} calls, {:>5} acknowledged, {:>3} leaderships, {:>3}.{} s simulated, \
+         trace {:016x} of {} events: {}",
+        verdict.seed,
+        verdict.calls,
+        verdict.acknowledged,
+        verdict.leaders,
+        verdict.simulated_ms / 1_000,
+        verdict.simulated_ms / 100 % 10,
+        verdict.hash,
+        verdict.events,
+        if verdict.broken.is_empty() { "every promise kept" } else { "BROKEN" }
+    )
+}
+
+fn show(verdict: &Verdict) {
+    let mut names: Vec<&String> = verdict.broken.iter().map(|(name, _)| name).collect();
+    names.dedup();
+    for name in names {
+        let cases: Vec<&String> =
+            verdict.broken.iter().filter(|(of, _)| of == name).map(|(_, case)| case).collect();
+        for case in cases.iter().take(SHOWN) {
+            println!("  {name}: {case}");
+        }
+        if cases.len() > SHOWN {
+            println!("  {name}: and {} more", cases.len() - SHOWN);
+        }
+    }
+}
+
+/// What came of a seed's process.
+pub enum Ended {
+    Verdict(Verdict),
+    /// It died without one: a panic or an abort. The end of what it said.
+    Died(String),
+}
+
+/// Runs a seed in a process of its own, under a mutant or none.
+pub fn in_process(seed: u64, secs: u64, mutant: Option<&str>) -> Ended {
+    let Ok(own) = std::env::current_exe() else {
+        return Ended::Died("this binary does not know where it is".to_owned());
+    };
+    let mut command = Command::new(own);
+    command.args(["--verdict", "--seed", &seed.to_string(), "--secs", &secs.to_string()]);
+    command.env_remove("ZONEQ_MUTANT").stdin(Stdio::null());
+    if let Some(mutant) = mutant {
+        command.env("ZONEQ_MUTANT", mutant);
+    }
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => return Ended::Died(error.to_string()),
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let verdict = said.lines().find_map(|line| decode(line.strip_prefix(VERDICT)?));
+    match verdict {
+        Some(verdict) => Ended::Verdict(verdict),
+        None => {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let lines: Vec<&str> = errors.lines().filter(|line| !line.is_empty()).collect();
+            let end = lines.iter().skip(lines.len().saturating_sub(8)).copied();
+            Ended::Died(end.collect::<Vec<_>>().join("\n  "))
+        }
+    }
+}
+
+fn repeat(seed: u64, secs: u64) -> String {
+    format!("  repeat it: cargo sim --seed {seed} --secs {secs}")
+}
+
+/// What many seeds came to.
+#[derive(Default)]
+struct Total {
+    done: u64,
+    failed: Vec<u64>,
+    simulated_ms: u64,
+    acknowledged: usize,
+}
+
+/// Runs the seeds and says how it went.
+pub fn many(arguments: &Arguments) -> ExitCode {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = arguments.jobs.unwrap_or(cores).max(1);
+    println!(
+        "simulation: {} seeds from {} of {} s, {jobs} at a time, {} of them twice",
+        arguments.seeds,
+        arguments.from,
+        arguments.secs,
+        arguments.twice.min(arguments.seeds)
+    );
+    let next = AtomicU64::new(0);
+    let total = Mutex::new(Total::default());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let stop = arguments.fail_fast
+                        && !total.lock().unwrap_or_else(PoisonError::into_inner).failed.is_empty();
+                    if at >= arguments.seeds || stop {
+                        return;
+                    }
+                    let seed = arguments.from + at;
+                    let (verdict, words) = judge(arguments, seed, at < arguments.twice);
+                    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                    note(&mut total, arguments, seed, verdict.as_ref(), &words);
+                }
+            });
+        }
+    });
+    let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!(
+        "simulation: {} seeds, {} failed{}; {} s simulated, {} calls acknowledged",
+        total.done,
+        total.failed.len(),
+        if total.failed.is_empty() { String::new() } else { format!(": {:?}", total.failed) },
+        total.simulated_ms / 1_000,
+        total.acknowledged
+    );
+    if total.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The verdict of a seed, and what else is wrong with it.
+fn judge(arguments: &Arguments, seed: u64, twice: bool) -> (Option<Verdict>, String) {
+    match in_process(seed, arguments.secs, None) {
+        Ended::Died(words) => (None, format!("seed {seed:<6} died:\n  {words}")),
+        Ended::Verdict(first) if twice => {
+            let words = match in_process(seed, arguments.secs, None) {
+                Ended::Verdict(again) if again.hash == first.hash => String::new(),
+                Ended::Verdict(again) => format!(
+                    "seed {seed:<6} gave trace {:016x}, and then {:016x}: a run does not repeat",
+                    first.hash, again.hash
+                ),
+                Ended::Died(words) => format!("seed {seed:<6} died the second time:\n  {words}"),
+            };
+            (Some(first), words)
+        }
+        Ended::Verdict(first) => (Some(first), String::new()),
+    }
+}
+
+fn note(
+    total: &mut Total,
+    arguments: &Arguments,
+    seed: u64,
+    verdict: Option<&Verdict>,
+    words: &str,
+) {
+    total.done += 1;
+    let broken = verdict.is_none_or(|verdict| !verdict.broken.is_empty());
+    if let Some(verdict) = verdict {
+        total.simulated_ms += verdict.simulated_ms;
+        total.acknowledged += verdict.acknowledged;
+        if broken || !std::io::stdout().is_terminal() {
+            println!("{}", line(verdict));
+        } else {
+            print!("\r{} of {} seeds ", total.done, arguments.seeds);
+            // A terminal that is gone does not matter.
+            let _ = std::io::stdout().flush();
+        }
+        show(verdict);
+    }
+    if !words.is_empty() {
+        println!("{words}");
+    }
+    if broken || !words.is_empty() {
+        total.failed.push(seed);
+        println!("{}", repeat(seed, arguments.secs));
+    }
+}
