@@ -1,7 +1,7 @@
 //! I5: only the newest receipt works. A send, a grant and an update each give one, and each
 //! makes all earlier ones of that message void. A receipt that nobody gave never works.
 
-use crate::history::{Answer, Call, Life, Mark, Op, Outcome, Story};
+use crate::history::{Answer, Call, Life, LogTime, Op, Outcome, Story};
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -13,13 +13,13 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
             let Some((_, given)) = issued.iter().find(|(given, _)| *given == receipt) else {
                 continue;
             };
-            let newer = issued.iter().find(|(other, at)| {
-                *other != receipt && at.index > given.index && at.index < change.mark.index
-            });
+            let newer = issued
+                .iter()
+                .find(|(other, at)| *other != receipt && at > given && *at < change.mark.at);
             if let Some((_, newer)) = newer {
                 wrong.push(format!(
-                    "{id}: a receipt given at {given:?} worked at {:?}, though a newer one was \
-                     given at {newer:?}",
+                    "{id}: a receipt given at T {given} worked at {:?}, though a newer one was \
+                     given at T {newer}",
                     change.mark
                 ));
             }
@@ -28,12 +28,13 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
     wrong
 }
 
-/// Every receipt that an acknowledged call gave, with its place in the log.
-fn issued<'a>(life: &Life<'a>) -> Vec<(&'a str, Mark)> {
-    let sent = life.sent.iter().map(|sent| (&*sent.what.receipt, sent.mark));
-    let granted = life.grants.iter().map(|grant| (&*grant.what.receipt, grant.mark));
+/// Every receipt that an acknowledged call gave, with its T. A send that was tried again is
+/// answered from its session, at a later mark than that of its effect.
+fn issued<'a>(life: &Life<'a>) -> Vec<(&'a str, LogTime)> {
+    let sent = life.sent.iter().map(|sent| (&*sent.what.receipt, sent.what.inserted_at));
+    let granted = life.grants.iter().map(|grant| (&*grant.what.receipt, grant.mark.at));
     let updated = life.updates.iter().filter_map(|update| match &update.op.outcome {
-        Outcome::Ok(Answer::Updated { receipt, .. }) => Some((&**receipt, update.mark)),
+        Outcome::Ok(Answer::Updated { receipt, .. }) => Some((&**receipt, update.mark.at)),
         _ => None,
     });
     sent.chain(granted).chain(updated).collect()
