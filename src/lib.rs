@@ -24,6 +24,7 @@ pub mod clock;
 pub mod proto;
 
 pub mod consensus;
+pub mod mutants;
 pub mod queue;
 pub mod server;
 pub mod storage;

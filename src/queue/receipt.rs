@@ -30,7 +30,7 @@ pub fn open(
         .find(id.number)
         .filter(|message| message.epoch == id.epoch && !message.is_due(now))
         .ok_or(Closed::NotFound)?;
-    if message.receipt != receipt {
+    if message.receipt != receipt && !crate::mutants::is_chosen("old-receipt") {
         return Err(Closed::Mismatch);
     }
     Ok(message)

@@ -107,8 +107,8 @@ impl State {
     fn take_turn(&mut self, envelope: &Envelope, step: &mut Step) -> Outcome {
         let Some(tag) = &envelope.session else { return self.run(envelope, step) };
         match self.sessions.begin(tag, step.now, &mut step.changes) {
-            Turn::Answer(outcome) => outcome,
-            Turn::Run => {
+            Turn::Answer(outcome) if !crate::mutants::is_chosen("sessions-forgotten") => outcome,
+            Turn::Answer(_) | Turn::Run => {
                 let outcome = self.run(envelope, step);
                 self.sessions.keep(tag, &outcome);
                 outcome

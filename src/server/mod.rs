@@ -58,6 +58,30 @@ pub struct Parts {
     pub network: Arc<dyn Network>,
     /// Decides elections in a simulation; from the system elsewhere.
     pub seed: u64,
+    pub sizes: Sizes,
+}
+
+/// Sizes and pauses of what lies on the disk. A simulation makes them small, so that a segment
+/// is full and a commit due within seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub log_segment_bytes: u64,
+    /// Newest entries of the log kept in memory.
+    pub log_cache_bytes: usize,
+    pub body_segment_bytes: u32,
+    /// A table commit begins when anything waits for this long.
+    pub commit_interval: Duration,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Sizes {
+            log_segment_bytes: 64 << 20,
+            log_cache_bytes: 32 << 20,
+            body_segment_bytes: 64 << 20,
+            commit_interval: Duration::from_secs(5),
+        }
+    }
 }
 
 impl Parts {
@@ -69,6 +93,7 @@ impl Parts {
             clock: Arc::new(SystemClock::default()),
             network: Arc::new(TcpNetwork),
             seed: rand::rng().next_u64(),
+            sizes: Sizes::default(),
         }
     }
 }
@@ -276,7 +301,9 @@ async fn open_log(config: &Config, parts: &Parts) -> Result<(DataDir, Log, LogSt
         region: config.region.clone(),
         zone: config.zone.clone(),
     };
-    let options = LogOptions::new(parts.seed, Arc::clone(&parts.clock));
+    let mut options = LogOptions::new(parts.seed, Arc::clone(&parts.clock));
+    options.segment_bytes = parts.sizes.log_segment_bytes;
+    options.cache_bytes = parts.sizes.log_cache_bytes;
     let opening = move || {
         let refused = |source| ServerError::DataDir { dir: dir.clone(), source };
         let data_dir =
@@ -302,6 +329,8 @@ async fn open_store(config: &Config, parts: &Parts) -> Result<Store, ServerError
     let mut options = StoreOptions::new(Arc::clone(&parts.clock));
     options.engine = config.engine;
     options.body_bytes = config.body_memory_bytes;
+    options.bodies.segment_bytes = parts.sizes.body_segment_bytes;
+    options.commit_interval = parts.sizes.commit_interval;
     disk_work(parts.disk.flush_mode(), move || {
         Store::open(disk, &dir.join("tables"), options)
             .map_err(|error| ServerError::DataDir { dir, source: Box::new(error) })

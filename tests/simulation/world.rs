@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use zoneq::consensus::group::{Group, Status};
-use zoneq::server::{Config, Node, Parts};
-use zoneq::storage::disk::faulty::FaultyDisk;
+use zoneq::server::{Config, Node, Parts, Sizes};
+use zoneq::storage::disk::faulty::{Dice, FaultyDisk};
 
 use crate::history::{Applied, Micros, SharedHistory};
 use crate::network::{SimClock, SimNetwork, Wires, now_us};
@@ -38,6 +38,7 @@ pub struct Host {
     pub name: String,
     pub clock: Arc<SimClock>,
     seed: u64,
+    sizes: Sizes,
     wires: Wires,
     history: SharedHistory,
     life: Mutex<Life>,
@@ -60,8 +61,8 @@ impl std::fmt::Debug for Life {
 }
 
 impl Host {
-    fn new(id: u64, seed: u64, wires: Wires, history: SharedHistory) -> Host {
-        let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17) ^ (id << 56);
+    fn new(id: u64, cluster_seed: u64, wires: Wires, history: SharedHistory) -> Host {
+        let seed = cluster_seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17) ^ (id << 56);
         let life = Life {
             number: 0,
             disk: FaultyDisk::new(seed),
@@ -71,7 +72,8 @@ impl Host {
             stopped: None,
         };
         let (name, clock) = (format!("z{id}"), Arc::default());
-        Host { id, name, clock, seed, wires, history, life: Mutex::new(life) }
+        let sizes = small_sizes(cluster_seed);
+        Host { id, name, clock, seed, sizes, wires, history, life: Mutex::new(life) }
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {
@@ -135,6 +137,7 @@ impl Host {
             clock: Arc::<SimClock>::clone(&self.clock),
             network: Arc::new(SimNetwork { host: self.name.clone(), wires: self.wires.clone() }),
             seed: self.seed ^ life.number,
+            sizes: self.sizes,
         }
     }
 
@@ -171,6 +174,17 @@ impl Host {
         }
         self.life().stopped = Some(words);
         Ok(())
+    }
+}
+
+/// Small enough that segments are filled, recycled and copied forward many times in a run.
+fn small_sizes(seed: u64) -> Sizes {
+    let mut dice = Dice::new(seed ^ 0x73_697a_6573);
+    Sizes {
+        log_segment_bytes: (64 << 10) << dice.below(4),
+        log_cache_bytes: (16 << 10) << dice.below(6),
+        body_segment_bytes: (32 << 10) << dice.below(4),
+        commit_interval: Duration::from_millis(200 + dice.below(4_000)),
     }
 }
 

@@ -5,12 +5,13 @@ use crate::source::{self, Source};
 
 /// Each room and what it may import of this crate. A room not listed here may import nothing,
 /// so that a new room starts with a decision.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
-    ("queue", &[]),
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
+    ("mutants", &[]),
+    ("queue", &["mutants"]),
     ("clock", &[]),
     ("proto", &[]),
-    ("storage", &["queue", "clock"]),
-    ("consensus", &["storage", "queue", "clock", "proto"]),
+    ("storage", &["queue", "clock", "mutants"]),
+    ("consensus", &["storage", "queue", "clock", "proto", "mutants"]),
     ("api", &["consensus", "storage", "queue", "clock", "proto"]),
     ("client", &["proto"]),
     ("server", &["api", "consensus", "storage", "queue", "clock", "proto"]),

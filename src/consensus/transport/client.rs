@@ -9,8 +9,8 @@
 //! Refuses to send to a peer that is cut off: such calls hang until their deadline.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
@@ -26,9 +26,10 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 
-use super::super::types::{Member, SnapshotData, TypeConfig};
+use super::super::types::{LogId, Member, SnapshotData, TypeConfig};
 use super::peers::Peers;
 use super::{MAX_MESSAGE_BYTES, convert, snapshot};
+use crate::mutants;
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_client::PeerServiceClient;
 
@@ -213,7 +214,7 @@ impl PeerClient {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let mut service = self.service()?;
-        let sent = Arc::new(AtomicU64::new(0));
+        let sent = Arc::new(Sent::default());
         let requests = outgoing(input, self.peers.clone(), self.target, Arc::clone(&sent));
         let request = self.peers.request(self.target, requests);
         let setup = self.setup(&option);
@@ -392,17 +393,51 @@ fn outgoing(
     input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     peers: Peers,
     target: u64,
-    sent: Arc<AtomicU64>,
+    sent: Arc<Sent>,
 ) -> impl Stream<Item = pb::AppendRequest> + Send + 'static {
     futures::stream::unfold((input, peers, sent), move |(mut input, peers, sent)| async move {
         let request = input.next().await?;
+        sent.believe(&request);
         let message = convert::append_out(request)
             .inspect_err(|error| tracing::error!(%error, target_node = target, "cannot encode"))
             .ok()?;
-        sent.fetch_add(1, Ordering::Relaxed);
+        sent.count.fetch_add(1, Ordering::Relaxed);
         peers.faults().until_healed(target).await;
         Some((message, (input, peers, sent)))
     })
+}
+
+/// What one append stream has sent.
+#[derive(Default)]
+struct Sent {
+    count: AtomicU64,
+    /// For a mutant: the ends of requests that it takes for answered.
+    believed: std::sync::Mutex<Vec<LogId>>,
+}
+
+impl Sent {
+    fn believe(&self, request: &AppendEntriesRequest<TypeConfig>) {
+        let end = request.entries.last().map(|entry| entry.log_id);
+        if mutants::is_chosen("acknowledge-before-quorum")
+            && let Some(end) = end
+        {
+            self.believed.lock().unwrap_or_else(PoisonError::into_inner).push(end);
+        }
+    }
+
+    /// Waits for something to believe; without the mutant there never is.
+    async fn belief(&self) -> LogId {
+        if !mutants::is_chosen("acknowledge-before-quorum") {
+            return std::future::pending().await;
+        }
+        loop {
+            let end = self.believed.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            match end {
+                Some(end) => return end,
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
 }
 
 /// The answers of one append stream.
@@ -410,7 +445,7 @@ struct Answers {
     peers: Peers,
     target: u64,
     answers: Streaming<pb::AppendResponse>,
-    sent: Arc<AtomicU64>,
+    sent: Arc<Sent>,
     received: u64,
 }
 
@@ -421,7 +456,13 @@ impl Answers {
         let target = self.target;
         let mut sent_before = self.received;
         let answer = loop {
-            match tokio::time::timeout(STREAM_STALL, self.message()).await {
+            let sent = Arc::clone(&self.sent);
+            let answer = tokio::select! {
+                biased;
+                end = sent.belief() => return Some(Ok(Ok(Some(end)))),
+                answer = tokio::time::timeout(STREAM_STALL, self.message()) => answer,
+            };
+            match answer {
                 Ok(answer) => break answer,
                 // Nothing came for a whole period; it is a stall only if something was already
                 // waiting for its answer when the period began.
@@ -429,7 +470,7 @@ impl Answers {
                     let (call, within) = ("an append", STREAM_STALL);
                     return Some(Err(CallError::Late { target, call, within }.into()));
                 }
-                Err(_) => sent_before = self.sent.load(Ordering::Relaxed),
+                Err(_) => sent_before = self.sent.count.load(Ordering::Relaxed),
             }
         };
         match answer {

@@ -17,6 +17,7 @@ use super::segment::{
     spare_path,
 };
 use super::{LogEntry, LogOptions};
+use crate::mutants;
 use crate::queue::ids::Position;
 use crate::storage::disk::{Disk, DiskFile, OpenMode};
 use crate::storage::error::{StorageError, during};
@@ -180,7 +181,9 @@ impl Writer {
         let path = &self.active.path;
         let file = &self.active.file;
         file.write_vectored_at(&encoded.slices(), self.offset).map_err(during("write", path))?;
-        file.sync_data().map_err(during("sync", path))?;
+        if !mutants::is_chosen("no-fsync") {
+            file.sync_data().map_err(during("sync", path))?;
+        }
         let run = entries.first().map(|first| Run {
             first: first.position.index,
             last: first.position.index + entries.len() as u64 - 1,
@@ -503,7 +506,9 @@ fn name_segment(
     file.sync_data().map_err(during("sync", from))?;
     let path = segment_path(dir, header.number);
     disk.rename(from, &path).map_err(during("rename", from))?;
-    disk.sync_dir(dir).map_err(during("sync", dir))?;
+    if !mutants::is_chosen("no-directory-fsync") {
+        disk.sync_dir(dir).map_err(during("sync", dir))?;
+    }
     let len = file.len().map_err(during("measure", &path))?;
     let (number, generation) = (header.number, header.generation);
     Ok(Arc::new(Segment { number, generation, path, file, len }))

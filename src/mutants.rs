@@ -1,0 +1,37 @@
+//! Deliberate breaks, which the simulator must catch: a check that never failed proves nothing.
+//!
+//! Without the feature `mutants` every question here is answered *no* by the compiler. The
+//! feature needs debug assertions, so that it cannot ship. One break at a time, named by the
+//! environment variable `ZONEQ_MUTANT`.
+
+#[cfg(all(feature = "mutants", not(debug_assertions)))]
+compile_error!("the feature `mutants` breaks promises on purpose: build it with debug assertions");
+
+/// Every break by its name, and what it does.
+pub const ALL: [(&str, &str); 8] = [
+    ("no-fsync", "a record of the log counts as durable when it is written"),
+    ("vote-unsynced", "a vote counts as durable when it is written"),
+    ("no-directory-fsync", "the name of a new log segment counts as durable when it is given"),
+    ("stale-suffix", "what a recycled segment held before is read as if it followed"),
+    ("acknowledge-before-quorum", "entries count as held by a node once they are sent to it"),
+    ("stale-leader-read", "a node that thinks it leads answers without asking a majority"),
+    ("old-receipt", "any receipt of a message opens it"),
+    ("sessions-forgotten", "a write that is tried again runs again"),
+];
+
+/// Whether this break is chosen.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn is_chosen(name: &str) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let chosen = CHOSEN.get_or_init(|| std::env::var("ZONEQ_MUTANT").ok());
+    chosen.as_deref() == Some(name)
+}
+
+/// Nothing is broken on purpose.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+#[inline]
+pub const fn is_chosen(_name: &str) -> bool {
+    false
+}
