@@ -249,6 +249,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         };
         self.shared.write().install(ready).map_err(broken)?;
         self.shared.publish();
+        tracing::info!("a snapshot from another node was installed");
         Ok(())
     }
 

@@ -25,13 +25,19 @@ pub struct Arguments {
     pub twice: u64,
     /// Processes at once [default: one for each core]
     #[arg(long)]
-    pub jobs: Option<usize>,
+    jobs: Option<usize>,
     /// Writes every event of the one seed to this file
     #[arg(long)]
     pub trace: Option<PathBuf>,
     /// Stops at the first seed that fails
     #[arg(long)]
     pub fail_fast: bool,
+    /// Runs every deliberate break of the code until it is caught, within this many seeds
+    #[arg(long)]
+    pub mutants: bool,
+    /// Only this one of them
+    #[arg(long)]
+    pub mutant: Option<String>,
     /// The seed's process says its verdict in one line of JSON
     #[arg(long, hide = true)]
     pub verdict: bool,
@@ -60,6 +66,12 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Processes at once.
+    pub fn jobs(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.jobs.unwrap_or(cores).max(1)
+    }
+
     /// `cargo test` was asked for other tests, or for a list.
     pub fn is_for_others(&self) -> bool {
         let named = |filter: &String| "simulation".contains(filter.as_str());

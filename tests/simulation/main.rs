@@ -3,7 +3,8 @@
 //!
 //! `cargo sim --seeds 200` runs seeds, each in a process of its own; `cargo sim --seed 7` runs
 //! one. In the ordinary tests twenty seeds run, and a few of them twice: the same seed must give
-//! the same trace. A failure prints the one command that repeats it.
+//! the same trace. A failure prints the one command that repeats it. `cargo mutants-sim` breaks
+//! the code on purpose, in eight ways, and must see each of them.
 //!
 //! It refuses to be built without `tokio_unstable`: the scheduler would not follow the seed.
 
@@ -13,11 +14,13 @@ compile_error!(
 );
 
 mod arguments;
+mod coverage;
 mod entropy;
 mod faults;
 mod history;
 #[allow(dead_code, unused_imports, reason = "its tests run in checks.rs, under a harness")]
 mod invariants;
+mod mutants;
 mod network;
 mod run;
 mod seeds;
@@ -36,6 +39,9 @@ fn main() -> ExitCode {
     }
     if let Some(seed) = arguments.seed {
         return seeds::one(&arguments, seed);
+    }
+    if arguments.mutants {
+        return mutants::run(&arguments);
     }
     seeds::many(&arguments)
 }

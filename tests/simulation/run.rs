@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::coverage::Counts;
 use crate::faults::Faults;
 use crate::history::{DRAIN, Ending, Micros, SharedHistory};
 use crate::invariants;
@@ -32,6 +33,8 @@ pub struct Verdict {
     pub simulated_ms: u64,
     pub leaders: usize,
     pub broken: Vec<(String, String)>,
+    /// What the nodes said of themselves, counted.
+    pub seen: Counts,
 }
 
 /// Runs one seed with `seconds` of chaos.
@@ -64,6 +67,7 @@ pub fn run(seed: u64, seconds: u64, trace: Option<&std::path::Path>) -> Verdict 
         simulated_ms: world.now() / 1_000,
         leaders: history.leaders.len(),
         broken,
+        seen: Counts::new(),
     }
 }
 

@@ -7,28 +7,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::arguments::Arguments;
+use crate::coverage::{self, Counts, Coverage};
 use crate::run::{self, Verdict};
 
 /// Cases shown of one broken promise.
 const SHOWN: usize = 5;
+/// Real seconds that one seed may take.
+const LONGEST_SECONDS: u32 = 1_200;
 /// The mark before a verdict in a seed's output.
 const VERDICT: &str = "verdict ";
 
 /// Runs one seed in this process.
 pub fn one(arguments: &Arguments, seed: u64) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .without_time()
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .init();
-    let verdict = run::run(seed, arguments.secs, arguments.trace.as_deref());
+    // A seed that does not end is ended by the kernel, and counts as dead.
+    // SAFETY: it only sets a timer.
+    unsafe { libc::alarm(LONGEST_SECONDS) };
+    let coverage = Coverage::begin();
+    let mut verdict = run::run(seed, arguments.secs, arguments.trace.as_deref());
+    verdict.seen = coverage.counts();
     if arguments.verdict {
         println!("{VERDICT}{}", encode(&verdict));
     } else {
         println!("{}", line(&verdict));
+        coverage::lines(&verdict.seen).iter().for_each(|line| println!("{line}"));
         show(&verdict);
     }
     if verdict.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -44,6 +45,7 @@ fn encode(verdict: &Verdict) -> serde_json::Value {
         "simulated_ms": verdict.simulated_ms,
         "leaders": verdict.leaders,
         "broken": verdict.broken,
+        "seen": verdict.seen,
     })
 }
 
@@ -55,7 +57,10 @@ fn decode(text: &str) -> Option<Verdict> {
         let text = |at: usize| Some(case.get(at)?.as_str()?.to_owned());
         Some((text(0)?, text(1)?))
     });
+    let seen = value.get("seen")?.as_object()?.iter();
+    let seen = seen.filter_map(|(sentence, count)| Some((sentence.clone(), count.as_u64()?)));
     Some(Verdict {
+        seen: seen.collect(),
         seed: number("seed")?,
         hash: u64::from_str_radix(value.get("hash")?.as_str()?, 16).ok()?,
         events: number("events")?,
@@ -144,12 +149,12 @@ struct Total {
     failed: Vec<u64>,
     simulated_ms: u64,
     acknowledged: usize,
+    seen: Counts,
 }
 
 /// Runs the seeds and says how it went.
 pub fn many(arguments: &Arguments) -> ExitCode {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = arguments.jobs.unwrap_or(cores).max(1);
+    let jobs = arguments.jobs();
     println!(
         "simulation: {} seeds from {} of {} s, {jobs} at a time, {} of them twice",
         arguments.seeds,
@@ -186,6 +191,7 @@ pub fn many(arguments: &Arguments) -> ExitCode {
         total.simulated_ms / 1_000,
         total.acknowledged
     );
+    coverage::lines(&total.seen).iter().for_each(|line| println!("{line}"));
     if total.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -220,6 +226,9 @@ fn note(
     if let Some(verdict) = verdict {
         total.simulated_ms += verdict.simulated_ms;
         total.acknowledged += verdict.acknowledged;
+        for (sentence, count) in &verdict.seen {
+            *total.seen.entry(sentence.clone()).or_default() += count;
+        }
         if broken || !std::io::stdout().is_terminal() {
             println!("{}", line(verdict));
         } else {

@@ -341,7 +341,13 @@ impl World {
                 self.sim.partition(host.name.as_str(), other.as_str());
             }
         }
+        let disk = host.disk();
+        let before = (disk.writes(), disk.syncs());
         self.sim.crash(host.name.as_str());
+        if (disk.writes(), disk.syncs()) != before {
+            let what = format!("node {}: a destructor reached a disk without power", host.id);
+            self.history.lock().unexpected_stops.push(what);
+        }
         if kernel_lives {
             self.wires.refuse(&host.name, true);
         } else {

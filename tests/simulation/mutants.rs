@@ -1,0 +1,68 @@
+//! Every deliberate break of the code must be caught: each runs seed after seed until a promise
+//! is broken, or its process dies.
+
+use std::process::ExitCode;
+
+use crate::arguments::Arguments;
+use crate::seeds::{Ended, in_process};
+
+/// What caught a break.
+fn caught(seed: u64, secs: u64, mutant: &str) -> Option<String> {
+    match in_process(seed, secs, Some(mutant)) {
+        Ended::Died(words) => Some(format!("a node died: {}", words.lines().last()?.trim())),
+        Ended::Verdict(verdict) => {
+            let mut names: Vec<&str> = verdict.broken.iter().map(|(name, _)| &**name).collect();
+            names.dedup();
+            let (_, case) = verdict.broken.first()?;
+            Some(format!("{}: {case}", names.join(", ")))
+        }
+    }
+}
+
+/// Runs each break, or the one asked for, until it is caught.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    if !cfg!(feature = "mutants") {
+        println!("this simulator was built without the feature `mutants`: cargo mutants-sim");
+        return ExitCode::FAILURE;
+    }
+    let mut escaped = Vec::new();
+    let asked = |(name, _): &&(&str, &str)| arguments.mutant.as_deref().is_none_or(|m| m == *name);
+    for (name, what) in zoneq::mutants::ALL.iter().filter(asked) {
+        println!("{name}: {what}");
+        match first_catch(arguments, name) {
+            Some((seed, by)) => println!("  caught at seed {seed} by {by}"),
+            None => {
+                println!("  NOT CAUGHT in {} seeds", arguments.seeds);
+                escaped.push(*name);
+            }
+        }
+    }
+    if escaped.is_empty() {
+        println!("every mutant was caught");
+        return ExitCode::SUCCESS;
+    }
+    println!("not caught: {}", escaped.join(", "));
+    ExitCode::FAILURE
+}
+
+/// The first seed, of as many at once as there are jobs, that catches it.
+fn first_catch(arguments: &Arguments, name: &str) -> Option<(u64, String)> {
+    let seeds: Vec<u64> = (arguments.from..arguments.from + arguments.seeds).collect();
+    for together in seeds.chunks(arguments.jobs()) {
+        let found = std::thread::scope(|scope| {
+            let running: Vec<_> = together
+                .iter()
+                .map(|seed| (*seed, scope.spawn(|| caught(*seed, arguments.secs, name))))
+                .collect();
+            let ended = running.into_iter().map(|(seed, thread)| (seed, thread.join().ok()));
+            let mut caught = ended.filter_map(|(seed, by)| Some((seed, by??)));
+            let first = caught.next();
+            caught.for_each(drop);
+            first
+        });
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
