@@ -124,7 +124,7 @@ impl Faults {
             let next = 500_000 + dice.below(longest_pause);
             Lane { dice, draw, running: None, next, longest_pause }
         };
-        Faults { lanes: [lane(0x68_6172_64, hard, 3_000_000), lane(0x73_6f66_74, soft, 2_500_000)] }
+        Faults { lanes: [lane(0x6861_7264, hard, 3_000_000), lane(0x736f_6674, soft, 2_500_000)] }
     }
 
     /// Begins and ends what is due.

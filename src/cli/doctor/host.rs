@@ -127,7 +127,7 @@ pub(super) fn disk_speed(config: &Config, writes: u32) -> Vec<Check> {
     let place = nearest(&config.data_dir);
     let mut checks = Vec::new();
     if let Ok(system) = rustix::fs::statfs(&place)
-        && matches!(system.f_type as i64, TMPFS | RAMFS)
+        && matches!(system.f_type, TMPFS | RAMFS)
     {
         checks.push(Check::warn(
             "file system",

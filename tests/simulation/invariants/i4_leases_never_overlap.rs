@@ -48,11 +48,11 @@ fn end_of(
 ) -> LogTime {
     let within =
         updates.iter().filter(|update| update.mark > first.mark && update.mark.at <= until);
-    let ends = within.filter_map(|update| match &update.what.outcome {
+    let mut ends = within.filter_map(|update| match &update.what.outcome {
         Outcome::Ok(Answer::Updated { visible_at, .. }) => Some(*visible_at),
         _ => None,
     });
-    ends.last().unwrap_or(first.what.visible_at)
+    ends.next_back().unwrap_or(first.what.visible_at)
 }
 
 #[cfg(test)]
