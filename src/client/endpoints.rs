@@ -75,6 +75,12 @@ fn endpoint(
         Some("http" | "https") if endpoint.uri().host().is_some_and(|host| !host.is_empty()) => {}
         _ => return Err(wrong("must be http://HOST:PORT or https://HOST:PORT".to_owned())),
     }
+    // A colon behind the host with no port that can be read: too large, or none at all.
+    let place = endpoint.uri().authority().map_or("", |all| all.as_str());
+    let behind_host = place.rsplit_once(']').map_or(place, |(_, behind)| behind);
+    if behind_host.contains(':') && endpoint.uri().port_u16().is_none() {
+        return Err(wrong("its port is not one of 1 to 65535".to_owned()));
+    }
     let endpoint = endpoint
         .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
@@ -243,7 +249,7 @@ mod tests {
 
     #[test]
     fn addresses_that_make_no_sense_are_refused_by_name() {
-        for address in ["", "ftp://a:1", "http://", "https://a:1"] {
+        for address in ["", "ftp://a:1", "http://", "https://a:1", "a:70000", "http://a:"] {
             let error = endpoint(address, None, Duration::from_millis(1)).expect_err(address);
             assert!(error.to_string().contains(&format!("{address:?}")), "{error}");
         }

@@ -213,6 +213,10 @@ impl<Q: Clone, R, W: Waiter<R>> Outbox<Q, R, W> {
                 pending.last = Some(why.to_owned());
             }
         }
+        // What was never written waits for the next node, and knows why this one was none.
+        for pending in self.pending.values_mut().filter(|pending| pending.doubt.is_none()) {
+            pending.last = Some(why.to_owned());
+        }
         // In the order of their first writing, as far as they do not rest.
         let resting: BTreeSet<u64> = self.resting.iter().map(|(_, tag)| *tag).collect();
         self.ready = self.pending.keys().filter(|tag| !resting.contains(tag)).copied().collect();

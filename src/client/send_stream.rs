@@ -220,7 +220,11 @@ impl Task {
                     }
                     Err(status) => return Ended::failed(&status, true),
                 },
-                permit = out.reserve(), if self.outbox.has_ready() && !self.moving => match permit {
+                // Nothing is written before the node took the stream: what it never took was
+                // certainly not applied, and nobody has to wonder.
+                permit = out.reserve(),
+                    if answers.is_some() && self.outbox.has_ready() && !self.moving => match permit
+                {
                     Ok(permit) => permit.send(self.frame()),
                     // The connection dropped its end; `answers` or `open` says why.
                     Err(_) => self.moving = true,
@@ -233,11 +237,12 @@ impl Task {
                 }
                 _ = tick.tick(), if !self.outbox.is_empty() => {
                     self.outbox.sweep(Instant::now());
-                    if !self.outbox.is_out() {
+                    let opened = answers.is_some();
+                    if opened && !self.outbox.is_out() {
                         self.patience.start();
                     } else if let Some(silence) = self.patience.over() {
                         let failure = Failure::silent(silence);
-                        return Ended::Failed { failure, opened: true };
+                        return Ended::Failed { failure, opened };
                     }
                 }
             }

@@ -44,7 +44,8 @@ impl Kind {
 /// The leader's channel, or `None` when this node leads.
 pub(super) async fn place(group: &Group, call: &Call) -> Result<Option<Channel>, Refusal> {
     let mut leadership = group.leadership();
-    let until = call.deadline.min(Instant::now() + PATIENCE);
+    // Not to the very end: the answer that nothing was applied must reach the caller in time.
+    let until = Instant::now() + PATIENCE.min(call.remaining() * 3 / 4);
     loop {
         let now = *leadership.borrow_and_update();
         if now.is_me {
