@@ -51,6 +51,9 @@ use crate::storage::disk::FlushMode;
 use crate::storage::log::Log;
 use crate::storage::store::Store;
 
+/// A leader that nothing was heard of for so long, at least, is not said to lead.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// A task that lives as long as the node, with its name.
 pub type Task = (&'static str, Pin<Box<dyn Future<Output = ()> + Send>>);
 
@@ -392,6 +395,14 @@ impl Group {
         let at = store.state().log_time();
         let now = LogTime(now.0.max(at.0));
         Ok((look(&store, now), at))
+    }
+
+    /// The leader, if this node heard of it lately. Where no majority is, nobody is.
+    #[must_use]
+    pub fn leader_heard(&self) -> Option<NodeId> {
+        let leader = self.inner.raft.metrics().borrow_watched().current_leader?;
+        let bound = (self.inner.config.election.1 * 2).max(SILENCE);
+        self.heard_within(bound).then_some(leader)
     }
 
     /// Whether this node heard of a leader within this time: as a follower by what it was sent,

@@ -24,7 +24,8 @@ pub(super) async fn run(group: Group, reporter: HealthReporter) {
             let status = group.status();
             caught_up = status.leader.is_some() && status.applied >= status.committed;
         }
-        let led = leadership.borrow_and_update().leader.is_some();
+        leadership.borrow_and_update();
+        let led = group.leader_heard().is_some();
         let serving = caught_up && led && !group.is_draining();
         if last != Some(serving) {
             let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };

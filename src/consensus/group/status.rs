@@ -57,6 +57,7 @@ impl Group {
     #[must_use]
     pub fn status(&self) -> Status {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let leader = self.leader_heard();
         let members = &metrics.membership_config;
         let voters: Vec<NodeId> = members.voter_ids().collect();
         let index = |id: &Option<super::super::types::LogId>| id.map_or(0, |id| id.index());
@@ -66,7 +67,7 @@ impl Group {
                 let voter = voters.contains(id);
                 let own = *id == metrics.id;
                 let role = match metrics.state {
-                    _ if metrics.current_leader == Some(*id) => Role::Leader,
+                    _ if leader == Some(*id) => Role::Leader,
                     ServerState::Candidate if own => Role::Candidate,
                     _ if voter => Role::Follower,
                     _ => Role::Learner,
@@ -80,7 +81,7 @@ impl Group {
         Status {
             cluster_id: self.inner.config.cluster_id.clone(),
             node: metrics.id,
-            leader: metrics.current_leader,
+            leader,
             term: metrics.current_term,
             last_log: metrics.last_log_index.unwrap_or(0),
             committed: index(&metrics.local_committed),
