@@ -121,7 +121,7 @@ impl Doctor {
             Ok(config) => look(&mut report, &config, self.writes).await?,
             Err(error) => report.add([Check::fail(
                 "configuration",
-                super::output::chain(&error),
+                super::output::chain(&error).trim_end(),
                 "`zoneq serve` would not start; what needs the configuration was not checked",
             )])?,
         }

@@ -136,8 +136,13 @@ fn identity(
         Ok(Some(identity)) => Ok(Some(identity)),
         Ok(None) => usage(format!("{}: it is empty", not_one())),
         Err(error @ StorageError::NewerFormat { .. }) => usage(error.to_string()),
-        Err(error) if !disk.exists(&dir.join("log")) && !disk.exists(&dir.join("tables")) => {
-            usage(format!("{}: {error}", not_one()))
+        Err(_) if !dir.join("log").is_dir() && !dir.join("tables").is_dir() => {
+            let below = dir.join("data");
+            let hint = match disk.exists(&below.join("identity.json")) {
+                true => format!("; {} is one", below.display()),
+                false => String::new(),
+            };
+            usage(format!("{}: it has no identity{hint}", not_one()))
         }
         Err(error) => {
             findings.push(Finding::new("identity", error.to_string()));
@@ -358,12 +363,24 @@ fn people(
                 ),
             },
         );
-        line("log entries", format!("{} to {}", log["first"], at(&log["last"])));
+        line(
+            "log entries",
+            match log["first"].is_null() {
+                true => "none".to_owned(),
+                false => format!("{} to {}", log["first"], at(&log["last"])),
+            },
+        );
         line("log committed", at(&log["committed"]));
         line("log purged", at(&log["purged"]));
     }
     if let Some(Tables { value, .. }) = tables {
-        line("tables hold", format!("entries up to {}", at(&value["applied"])));
+        line(
+            "tables hold",
+            match value["applied"].is_null() {
+                true => "nothing yet".to_owned(),
+                false => format!("entries up to {}", at(&value["applied"])),
+            },
+        );
         line("log time", value["log_time"].as_str().unwrap_or("-").to_owned());
         line("digest", value["digest"].as_str().unwrap_or("-").to_owned());
         let (queues, messages) = (&value["queue_count"], &value["messages"]);

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::serving::{Serving, alone};
-use super::stage::{Lab, Ran, zoneq};
+use super::stage::{Lab, PEERS_ARE_LOST, Ran, zoneq};
 
 fn doctor(home: &Path, flags: &str) -> Ran {
     zoneq(home, &format!("doctor --json --writes 20 {flags}"))
@@ -88,7 +88,7 @@ fn clocks_of_the_peers_that_answer_are_compared() {
     assert_eq!(clocks[0]["state"], "ok", "{clocks:?}");
     assert!(clocks[0]["found"].to_string().contains("that of node 2"), "{clocks:?}");
     assert_eq!(clocks[1]["state"], "warn", "node 3 is down: {clocks:?}");
-    lab.warned_only_of(&["openraft::"]);
+    lab.warned_only_of(PEERS_ARE_LOST);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `zoneq drill`: the product's own proof, run as a user runs it.
 
-use super::stage::Lab;
+use super::stage::{Lab, PEERS_ARE_LOST};
 
 fn drill(line: &str) {
     let lab = Lab::up();
@@ -16,7 +16,7 @@ fn drill(line: &str) {
     assert_eq!(lab.ok("queue list")["queues"], 0, "the drill's queue is removed");
     let equal = lab.ok("cluster verify");
     assert_eq!((&equal["equal"], &equal["nodes"]), (&true.into(), &3.into()), "{equal}");
-    lab.warned_only_of(&["openraft::"]);
+    lab.warned_only_of(PEERS_ARE_LOST);
 }
 
 #[test]

@@ -39,6 +39,14 @@ fn kinds(result: &Value) -> Vec<&str> {
     findings.filter_map(|finding| finding["kind"].as_str()).collect()
 }
 
+/// What the commands in the listed entries were to do, in order.
+fn verbs(ran: &Ran) -> Vec<String> {
+    let entries = ran.items();
+    let commands = entries.iter().filter_map(|entry| entry["commands"].as_array()).flatten();
+    let verbs = commands.filter_map(|command| command["verb"].as_str());
+    verbs.filter(|verb| *verb != "pulse").map(str::to_owned).collect()
+}
+
 #[test]
 fn stopped_and_killed_nodes_show_the_same_data_and_keep_every_byte() {
     let lab = Lab::up();
@@ -47,6 +55,7 @@ fn stopped_and_killed_nodes_show_the_same_data_and_keep_every_byte() {
     let running = zoneq(lab.home(), &format!("inspect {}", lab.data_dir(1).display()));
     running.says(64, &["in use by a running node", "zoneq cluster status"]);
 
+    let index = lab.ok("cluster verify")["index"].as_u64().expect("an index");
     lab.ok("lab down");
     let stopped: Vec<Value> =
         (1..=3).map(|id| inspected(lab.home(), &lab.data_dir(id), "").exits(0)).collect();
@@ -56,7 +65,9 @@ fn stopped_and_killed_nodes_show_the_same_data_and_keep_every_byte() {
         assert_eq!(result["identity"]["cluster_id"], lab.cluster_id());
         assert!(result["log"]["vote"]["term"].as_u64().is_some_and(|term| term > 0), "{result}");
         let tables = &result["tables"];
-        assert_eq!(tables["applied"], result["log"]["last"], "stopped, all of it is committed");
+        // Behind it there may be the first entry of who led last, which nobody was left to take.
+        let applied = tables["applied"]["index"].as_u64();
+        assert!(applied >= Some(index), "stopped, the tables hold it all: {result}");
         assert_eq!((&tables["queue_count"], &tables["messages"]), (&1.into(), &2.into()));
         let queue = &tables["queues"][0];
         assert_eq!((&queue["name"], &queue["counts"]["visible"]), (&"orders".into(), &2.into()));
@@ -66,15 +77,13 @@ fn stopped_and_killed_nodes_show_the_same_data_and_keep_every_byte() {
     lab.ok("lab up --detach");
     lab.ok("send orders three");
     lab.ok("lab kill all");
-    // Committed on two nodes at least; the tables of a killed node may be older than its log.
-    let lasts: Vec<u64> = (1..=3)
-        .filter_map(|id| {
-            let killed = inspected(lab.home(), &lab.data_dir(id), "").exits(0);
-            killed["log"]["last"]["index"].as_u64()
-        })
-        .collect();
-    let before = stopped[0]["log"]["last"]["index"].as_u64().expect("an index");
-    assert!(lasts.iter().filter(|last| **last > before).count() >= 2, "{lasts:?} after {before}");
+    // Acknowledged is in two zones at least; the tables of a killed node may be older than its log.
+    let holding = (1..=3).filter(|id| {
+        let killed = inspected(lab.home(), &lab.data_dir(*id), "--entries ..");
+        killed.exits(0);
+        verbs(&killed).iter().filter(|verb| *verb == "send").count() == 2
+    });
+    assert!(holding.count() >= 2);
 }
 
 #[test]
@@ -92,16 +101,7 @@ fn entries_are_decoded_to_verbs_in_order() {
     let dir = home.path().join("data");
     let ran = inspected(home.path(), &dir, "--entries ..");
     let last = ran.exits(0)["log"]["last"]["index"].as_u64().expect("an index");
-    let verbs: Vec<String> = ran
-        .items()
-        .iter()
-        .filter_map(|entry| entry["commands"].as_array())
-        .flatten()
-        .filter_map(|command| command["verb"].as_str())
-        .filter(|verb| *verb != "pulse")
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(verbs, ["create_queue", "send", "receive", "delete", "clear"]);
+    assert_eq!(verbs(&ran), ["create_queue", "send", "receive", "delete", "clear"]);
     let indexes: Vec<u64> = ran.items().iter().filter_map(|e| e["index"].as_u64()).collect();
     let first = ran.result()["log"]["first"].as_u64().expect("an index");
     assert_eq!(indexes, (first..=last).collect::<Vec<_>>(), "all of them, in order");

@@ -1,6 +1,6 @@
 //! `zoneq lab`: up, status, down and up again.
 
-use super::stage::{Lab, zoneq};
+use super::stage::{Lab, PEERS_ARE_LOST, zoneq};
 
 #[test]
 fn a_lab_comes_up_serves_goes_down_and_comes_back_with_its_data() {
@@ -32,7 +32,7 @@ fn a_lab_comes_up_serves_goes_down_and_comes_back_with_its_data() {
 
     lab.ok("lab up --detach");
     assert_eq!(lab.ok("receive orders --wait 5s")["received"], 1);
-    lab.warned_only_of(&["openraft::"]);
+    lab.warned_only_of(PEERS_ARE_LOST);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::serving::Serving;
-use super::stage::{Lab, Ports, wait};
+use super::stage::{Lab, PEERS_ARE_LOST, Ports, wait};
 
 /// Role and vote of every node, as node 2 has it, which leads: one that was removed is told of
 /// nothing any more.
@@ -75,5 +75,5 @@ fn a_fourth_node_learns_takes_a_voters_place_and_is_removed() {
     assert_eq!(lab.seen_by(2)["redundancy"], "degraded");
     lab.ok("send orders still");
     four.stop();
-    lab.warned_only_of(&["openraft::"]);
+    lab.warned_only_of(PEERS_ARE_LOST);
 }

@@ -15,6 +15,9 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_zoneq");
 /// The longest that any command or condition may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The warning of a test that loses, stops or silences nodes.
+pub const PEERS_ARE_LOST: &[&str] = &["a peer cannot be reached"];
+
 /// Ports of one test; nobody else in this process gets them.
 pub struct Ports {
     pub grpc: u16,
@@ -291,12 +294,11 @@ impl Lab {
         lines
     }
 
-    /// Fails when a node warned of something else than what the test brought about. On a busy
-    /// machine a heartbeat may be late without anybody's doing.
+    /// Fails when a node warned of something else than what the test brought about.
     #[track_caller]
     pub fn warned_only_of(&self, expected: &[&str]) {
         let known = |line: &str| expected.iter().any(|word| line.contains(word));
-        let unexpected = |line: &String| !known(line) && !line.contains("send a heartbeat");
+        let unexpected = |line: &String| !known(line);
         let lines: Vec<String> = self.warnings().into_iter().filter(unexpected).collect();
         assert!(lines.is_empty(), "unexpected warnings:\n{}", lines.join("\n"));
     }
