@@ -31,6 +31,8 @@ const CATCH_UP: Duration = Duration::from_secs(600);
 const DIGEST: Duration = Duration::from_secs(6);
 /// A digest holds for one position, which passes quickly under load: so often it is tried.
 const DIGEST_TRIES: usize = 20;
+/// Between two tries: this node may have just started, and be behind what the others still know.
+const DIGEST_PAUSE: Duration = Duration::from_millis(100);
 const HOST_PORT: &str = "host:port";
 
 /// The cluster service of one node. A clone is the same service.
@@ -189,7 +191,10 @@ impl ClusterFace {
     /// position passes before all have said.
     async fn verify_here(&self, deadline: Instant) -> Answer<pb::VerifyDigestsResponse> {
         let mut last = pb::VerifyDigestsResponse::default();
-        for _ in 0..DIGEST_TRIES {
+        for attempt in 0..DIGEST_TRIES {
+            if attempt > 0 {
+                tokio::time::sleep(DIGEST_PAUSE).await;
+            }
             last = self.digests_once().await;
             let whole = last.nodes.iter().all(|node| node.error.is_empty());
             if whole || Instant::now() >= deadline {
