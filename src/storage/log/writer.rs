@@ -467,7 +467,7 @@ fn open_segments(disk: &dyn Disk, found: &Scan) -> Result<Vec<Arc<Segment>>, Sto
 }
 
 /// Writes zeros page by page. One large write would be kept in memory as one large block, and a
-/// kernel with such blocks (Linux from 6.16 on ext4) then treats the whole of it as changed by
+/// kernel with such blocks (seen on Linux 6.18 with ext4) then treats the whole of it as changed by
 /// each small record: its fsync took three times as long (benches/README.md).
 fn write_zeros(file: &dyn DiskFile, from: u64, len: u64) -> io::Result<()> {
     let zeros = [0; PAGE as usize];
