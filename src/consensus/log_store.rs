@@ -2,7 +2,7 @@
 //!
 //! Laws: `append` returns when the entries are readable and reports them flushed after their
 //! fsync, in order; a read is whole or an error, never short of what the log holds, save for the
-//! byte budget that bounds one message to a follower.
+//! byte budget that bounds one message to a follower. Entries that were purged are no error.
 
 use std::fmt::Debug;
 use std::io;
@@ -120,7 +120,14 @@ impl RaftLogReader<TypeConfig> for LogStore {
         start: u64,
         end: u64,
     ) -> Result<Vec<RaftEntry>, io::Error> {
-        let entries = self.log.read(start, end, READ_BYTES).map_err(broken)?;
+        let entries = match self.log.read(start, end, READ_BYTES) {
+            Ok(entries) => entries,
+            // Who asks is the replication of a leadership that is over: a snapshot of the next
+            // leader took the place of these entries. An error would end this node; openraft
+            // takes nothing for a heartbeat and then sees that it leads no more.
+            Err(StorageError::OutOfRange { .. }) => Vec::new(),
+            Err(error) => return Err(broken(error)),
+        };
         entries.into_iter().map(loaded).collect()
     }
 }
