@@ -12,6 +12,7 @@ use bytes::Bytes;
 use openraft::entry::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
+use super::machine::Machine;
 use super::pending::Pending;
 use super::types::{LogId, Proposal, RaftEntry, TypeConfig, Vote, log_id, position};
 use crate::storage::error::StorageError;
@@ -30,12 +31,22 @@ fn broken(error: StorageError) -> io::Error {
 pub struct LogStore {
     log: Log,
     pending: Pending,
+    /// For a mutant: applies and answers what no majority holds yet.
+    early: Option<Machine>,
 }
 
 impl LogStore {
     #[must_use]
     pub fn new(log: Log, pending: Pending) -> LogStore {
-        LogStore { log, pending }
+        LogStore { log, pending, early: None }
+    }
+
+    /// Under the mutant, what this node proposes is applied and answered as it enters the log.
+    #[must_use]
+    pub fn answering(mut self, machine: &Machine) -> LogStore {
+        let early = crate::mutants::is_chosen("acknowledge-before-quorum");
+        self.early = early.then(|| machine.clone());
+        self
     }
 }
 
@@ -172,6 +183,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries = entries.into_iter().map(|entry| {
             if let EntryPayload::Normal(proposal) = &entry.payload {
                 self.pending.add(entry.log_id, proposal);
+                self.early
+                    .iter()
+                    .try_for_each(|early| early.apply_early(&entry.log_id, proposal))?;
             }
             stored(entry)
         });
