@@ -28,6 +28,8 @@ use crate::storage::vote::VoteFile;
 const STEP: u64 = 1 << 20;
 /// A page of the page cache.
 const PAGE: u64 = 4 << 10;
+/// The end of a segment that only truncations and purges use when there is no spare.
+const KEPT_BYTES: u64 = 64 << 10;
 /// What a mended segment's records may hold at most.
 const MEND_RECORD_BYTES: usize = 4 << 20;
 
@@ -141,6 +143,25 @@ impl Writer {
         self.active.len.saturating_sub(self.offset) + spares
     }
 
+    /// Whether entries of so many bytes can be written: they fit in the segment, or there is
+    /// another to go on in. Makes that if it must. The end of the segment is left to the records
+    /// that give space back.
+    ///
+    /// # Errors
+    /// When the disk fails; a full one is no error.
+    pub fn make_room(&mut self, bytes: u64) -> Result<bool, StorageError> {
+        let kept = KEPT_BYTES.min(self.active.len / 16);
+        let fits = self.offset.saturating_add(bytes).saturating_add(kept) <= self.active.len;
+        while !fits && self.offset > SEGMENT_HEADER && self.spares.is_empty() {
+            self.no_space = false;
+            self.prepare_step()?;
+            if self.no_space {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     pub fn active(&self) -> u64 {
         self.active.number
     }
@@ -222,6 +243,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Forgets that the disk was full.
+    pub fn try_again(&mut self) {
+        self.no_space = false;
+    }
+
     /// Whether a spare is missing that could be made.
     pub fn wants_spare(&self) -> bool {
         !self.no_space && self.spares.len() < self.options.spares.max(1)
@@ -245,6 +271,12 @@ impl Writer {
     fn step(&mut self) -> Result<(), StorageError> {
         let total = self.options.segment_bytes;
         if self.making.is_none() {
+            let free = self.disk.free_bytes(&self.dir);
+            if free.map_err(during("measure the space of", &self.dir))? < total + total / 8 {
+                // Trying would take the last space from those who write beside this.
+                let source = io::Error::from(io::ErrorKind::StorageFull);
+                return Err(StorageError::io("make a segment in", &self.dir, source));
+            }
             let path = self.dir.join("segment.tmp");
             let file =
                 self.disk.open(&path, OpenMode::OpenOrCreate).map_err(during("create", &path))?;
