@@ -87,7 +87,7 @@ impl Writer {
         for leftover in std::mem::take(&mut found.leftovers) {
             let spare = spare_path(dir, next_spare);
             disk.rename(&leftover, &spare).map_err(during("rename", &leftover))?;
-            disk.sync_dir(dir).map_err(during("sync", dir))?;
+            sync_names(disk.as_ref(), dir)?;
             next_spare += 1;
             spares.push_back(spare);
         }
@@ -293,7 +293,7 @@ impl Writer {
         making.file.sync_data().map_err(during("sync", path))?;
         let spare = spare_path(&self.dir, self.next_spare);
         self.disk.rename(path, &spare).map_err(during("rename", path))?;
-        self.disk.sync_dir(&self.dir).map_err(during("sync", &self.dir))?;
+        sync_names(self.disk.as_ref(), &self.dir)?;
         self.next_spare += 1;
         self.spares.push_back(spare);
         self.making = None;
@@ -320,10 +320,11 @@ impl Writer {
                 self.disk.remove_file(&path).map_err(during("remove", &path))?;
             }
         }
-        self.disk.sync_dir(&self.dir).map_err(during("sync", &self.dir))
+        sync_names(self.disk.as_ref(), &self.dir)
     }
 
-    /// Fills a hole: writes its segment anew beside the old one and renames.
+    /// Fills a hole: writes its segment anew beside the old one and renames. Other holes of the
+    /// segment stay holes.
     pub fn fill(
         &self,
         segment: &Scanned,
@@ -344,10 +345,7 @@ impl Writer {
             match piece {
                 Piece::Record { offset, header } => new.copy(&old, *offset, header)?,
                 Piece::Hole(found) if found == hole => new.fill(hole, entries),
-                Piece::Hole(other) => {
-                    let what = format!("index {} is missing too: mend that first", other.first());
-                    return Err(StorageError::Unmended { what });
-                }
+                Piece::Hole(other) => new.keep(other),
             }
         }
         new.bytes.resize(new.bytes.len().max(self.options.segment_bytes as usize), 0);
@@ -358,7 +356,7 @@ impl Writer {
         file.write_all_at(&new.bytes, 0).map_err(during("write", &beside))?;
         file.sync_data().map_err(during("sync", &beside))?;
         self.disk.rename(&beside, &segment.path).map_err(during("rename", &beside))?;
-        self.disk.sync_dir(&self.dir).map_err(during("sync", &self.dir))
+        sync_names(self.disk.as_ref(), &self.dir)
     }
 
     /// Cuts the record in doubt, which is the last.
@@ -417,6 +415,30 @@ impl Rewrite {
             self.put(Kind::Entries, some, last, self.purged, None);
             rest = after;
         }
+    }
+
+    /// Leaves another hole to be found again: what it held is said, and is not there.
+    fn keep(&mut self, hole: &Hole) {
+        if self.last != hole.after {
+            self.put(Kind::Truncate, &[], hole.after, self.purged, None);
+        }
+        let missing = hole.last.index.saturating_add(1).saturating_sub(hole.first());
+        let count = u32::try_from(missing).unwrap_or(u32::MAX).max(1);
+        let (bytes, checksum) = record::encode_lost(Header {
+            kind: Kind::Entries,
+            segment: self.header.number,
+            generation: self.header.generation,
+            seed: self.seed,
+            count,
+            payload: 0,
+            before: hole.after,
+            last: Some(hole.last),
+            purged: self.purged,
+            committed: None,
+        });
+        self.bytes.extend_from_slice(&bytes);
+        self.seed = checksum;
+        self.last = Some(hole.last);
     }
 
     fn put(
@@ -526,6 +548,14 @@ fn new_segment(
     name_segment(disk, dir, &path, header)
 }
 
+/// Makes the names in the log's folder durable.
+fn sync_names(disk: &dyn Disk, dir: &Path) -> Result<(), StorageError> {
+    if mutants::is_chosen("no-directory-fsync") {
+        return Ok(());
+    }
+    disk.sync_dir(dir).map_err(during("sync", dir))
+}
+
 /// Header, fsync, rename, fsync of the folder: only then may a record follow.
 fn name_segment(
     disk: &dyn Disk,
@@ -538,9 +568,7 @@ fn name_segment(
     file.sync_data().map_err(during("sync", from))?;
     let path = segment_path(dir, header.number);
     disk.rename(from, &path).map_err(during("rename", from))?;
-    if !mutants::is_chosen("no-directory-fsync") {
-        disk.sync_dir(dir).map_err(during("sync", dir))?;
-    }
+    sync_names(disk, dir)?;
     let len = file.len().map_err(during("measure", &path))?;
     let (number, generation) = (header.number, header.generation);
     Ok(Arc::new(Segment { number, generation, path, file, len }))
