@@ -172,6 +172,19 @@ impl PeerClient {
         Ok(answer.await?.entries)
     }
 
+    /// What the peer has applied, entry `from` at least, as the chunks of a snapshot. `within`
+    /// bounds the wait for the first.
+    pub async fn read_snapshot(
+        &mut self,
+        from: u64,
+        within: Duration,
+    ) -> Result<Streaming<pb::ReadSnapshotResponse>, CallError> {
+        let mut service = self.service()?;
+        let message = pb::ReadSnapshotRequest { from_index: from };
+        let request = self.peers.request(self.target, message);
+        self.bounded("reading a snapshot", within, service.read_snapshot(request)).await
+    }
+
     /// The peer's data digest at `index`.
     pub async fn digest(
         &mut self,

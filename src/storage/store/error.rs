@@ -32,3 +32,16 @@ pub enum StoreError {
     #[error("the tables are not written any more since a commit failed: {0}")]
     Failed(String),
 }
+
+impl StoreError {
+    /// Whether what lies on the disk is unsound, rather than out of reach or of another version.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StoreError::Damaged { .. } | StoreError::Load { .. } => true,
+            StoreError::Codec(error) => !matches!(error, CodecError::Version { .. }),
+            StoreError::Tables(error) => error.is_damage(),
+            _ => false,
+        }
+    }
+}
