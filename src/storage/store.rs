@@ -75,7 +75,7 @@ impl StoreOptions {
 }
 
 /// A commit is this much smaller where space is scarce.
-const THRIFTY: usize = 6;
+const THRIFTY: usize = 16;
 /// What the tables may take for a commit beside its rows.
 const TABLES_BYTES: u64 = 1 << 20;
 /// Between two attempts at a commit for which there was no room.
@@ -380,10 +380,9 @@ impl Store {
         let most = u64::from(self.options.bodies.copy_bytes).min(scarce.unwrap_or(u64::MAX));
         let copied = if bodies.has_sparse(scarce) { most } else { 0 };
         // The tables write whole pages for changed rows, and the old ones are free only later.
-        let needs_bytes = (self.dirty_cost as u64)
-            .saturating_mul(2)
-            .saturating_add(bodies.waiting_bytes() as u64)
-            .saturating_add(copied + TABLES_BYTES);
+        let tables_bytes = (self.dirty_cost as u64).saturating_mul(2).saturating_add(TABLES_BYTES);
+        let needs_bytes =
+            tables_bytes.saturating_add(bodies.waiting_bytes() as u64).saturating_add(copied);
         self.dirty_cost = 0;
         // In key order: the engine finds its pages warm, and a simulation repeats.
         dirty.sort_unstable();
@@ -407,6 +406,7 @@ impl Store {
             batch,
             space: self.options.space.clone(),
             needs_bytes,
+            tables_bytes,
             rubbish,
         });
     }

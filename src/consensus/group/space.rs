@@ -22,8 +22,9 @@ use crate::storage::error::StorageError;
 use crate::storage::reserve::Stage;
 use crate::storage::space::Space;
 
-/// How often it looks.
+/// How often it looks, and how often where space is scarce.
 const EVERY: Duration = Duration::from_millis(200);
+const OFTEN: Duration = Duration::from_millis(50);
 /// When a refused call may be tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What a voter said of its disk holds for so long, at least.
@@ -201,10 +202,7 @@ impl Group {
 /// Looks until Raft stops.
 pub(super) async fn run(group: Group, mode: FlushMode) {
     let space = group.space();
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while group.is_running() {
-        ticks.tick().await;
         match look(&space, group.owed_bytes(), mode).await {
             Ok(stage) => group.note_look(stage, &space),
             Err(error) => {
@@ -213,6 +211,7 @@ pub(super) async fn run(group: Group, mode: FlushMode) {
                 return;
             }
         }
+        tokio::time::sleep(if space.is_scarce() { OFTEN } else { EVERY }).await;
     }
 }
 

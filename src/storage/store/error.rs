@@ -34,6 +34,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether a write found the disk full. Of a sync nobody knows what it left.
+    #[must_use]
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, StoreError::Io { doing: "written" | "made", source, .. }
+            if source.kind() == io::ErrorKind::StorageFull)
+    }
+
     /// Whether what lies on the disk is unsound, rather than out of reach or of another version.
     #[must_use]
     pub fn is_damage(&self) -> bool {
