@@ -7,7 +7,8 @@
 //! of all entries since the last commit count, not only what is alive. At the commit it is
 //! appended to a body segment, fsynced before the commit that names its place. A segment without a live content
 //! is deleted once the tables no longer name it and no snapshot pins it; one with less than a
-//! quarter alive is copied forward, a bounded number of bytes a commit.
+//! quarter alive is copied forward, a bounded number of bytes a commit. Where space is scarce
+//! the emptiest go first, and with as much as seven eighths alive.
 //!
 //! This file plans; `segment.rs` does the reading and writing, `directory.rs` knows places.
 
@@ -71,8 +72,14 @@ struct Segment {
 }
 
 impl Segment {
-    fn sparse(&self) -> bool {
-        self.live < u64::from(self.len) / 4
+    /// Less than a quarter lives; where space is scarce, less than seven eighths and no more
+    /// bytes than may be written for it.
+    fn sparse(&self, scarce: Option<u64>) -> bool {
+        let len = u64::from(self.len);
+        match scarce {
+            Some(most) => self.live < len - len / 8 && self.live <= most,
+            None => self.live < len / 4,
+        }
     }
 }
 
@@ -279,8 +286,9 @@ impl Bodies {
 
     /// Gives every content in memory a place, copies sparse segments forward, and adds what the
     /// tables must know to `batch`. The flush must be durable before the batch; then
-    /// [`Bodies::committed`]. One at a time.
-    pub fn plan(&mut self, batch: &mut Batch) -> Flush {
+    /// [`Bodies::committed`]. One at a time. Where space is `scarce` it says how much may live in
+    /// a segment that is emptied.
+    pub fn plan(&mut self, batch: &mut Batch, scarce: Option<u64>) -> Flush {
         let mut flush = Flush::default();
         let mut grown = BTreeSet::new();
         self.held_cost = 0;
@@ -296,7 +304,7 @@ impl Bodies {
         self.directory.insert_all(placing.iter().map(|placing| (placing.id.0, placing.to)));
         self.placing = placing.into();
         flush.new = Arc::clone(&self.placing);
-        self.copy_forward(&mut flush, &mut grown);
+        self.copy_forward(&mut flush, &mut grown, scarce);
         self.retire(batch, &mut grown);
         for number in grown {
             if let Some(segment) = self.segments.get(&number) {
@@ -336,17 +344,20 @@ impl Bodies {
     }
 
     /// Moves what lives in sparse segments, up to the bound, so that they empty.
-    fn copy_forward(&mut self, flush: &mut Flush, grown: &mut BTreeSet<u32>) {
+    fn copy_forward(&mut self, flush: &mut Flush, grown: &mut BTreeSet<u32>, scarce: Option<u64>) {
         let mut budget = u64::from(self.options.copy_bytes);
-        let sparse: Vec<_> = self
+        let mut sparse: Vec<_> = self
             .segments
             .iter()
             .filter(|(number, segment)| {
-                Some(**number) != self.active && segment.live > 0 && segment.sparse()
+                Some(**number) != self.active && segment.live > 0 && segment.sparse(scarce)
             })
-            .map(|(number, segment)| (*number, segment.first, segment.last))
+            .map(|(number, segment)| (segment.live, *number, segment.first, segment.last))
             .collect();
-        for (number, first, last) in sparse {
+        if scarce.is_some() {
+            sparse.sort_unstable();
+        }
+        for (_, number, first, last) in sparse {
             let mut chosen = Vec::new();
             for (id, place) in self.directory.range(first, last) {
                 if place.segment != number || self.placing(id).is_some() {
@@ -413,9 +424,9 @@ impl Bodies {
 
     /// Whether a commit would free space even if nothing else changed.
     #[must_use]
-    pub fn has_sparse(&self) -> bool {
+    pub fn has_sparse(&self, scarce: Option<u64>) -> bool {
         self.segments.iter().any(|(number, segment)| {
-            segment.live == 0 || (Some(*number) != self.active && segment.sparse())
+            segment.live == 0 || (Some(*number) != self.active && segment.sparse(scarce))
         })
     }
 
@@ -478,7 +489,7 @@ mod tests {
         let read = |bodies: &Bodies, n: u8| bodies.find(ContentId(n.into())).unwrap().read();
         let commit = |bodies: &mut Bodies, then: &dyn Fn(&Bodies)| {
             let mut batch = Batch::new();
-            let flush = bodies.plan(&mut batch);
+            let flush = bodies.plan(&mut batch, None);
             then(bodies);
             bodies.files().write(&flush).unwrap();
             then(bodies);
@@ -518,7 +529,7 @@ mod tests {
             bodies.put(ContentId(id * 2), Content::default());
             if id % 100_000 == 99_999 {
                 let mut batch = Batch::new();
-                let flush = bodies.plan(&mut batch);
+                let flush = bodies.plan(&mut batch, None);
                 bodies.files().write(&flush).unwrap();
                 tables.commit(&batch).unwrap();
                 bodies.committed();

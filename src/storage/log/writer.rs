@@ -26,6 +26,8 @@ use crate::storage::vote::VoteFile;
 
 /// Zeros written in one step of making a spare.
 const STEP: u64 = 1 << 20;
+/// The end of a segment that only truncations and purges use when there is no spare.
+const KEPT_BYTES: u64 = 64 << 10;
 /// What a mended segment's records may hold at most.
 const MEND_RECORD_BYTES: usize = 4 << 20;
 
@@ -83,7 +85,7 @@ impl Writer {
         for leftover in std::mem::take(&mut found.leftovers) {
             let spare = spare_path(dir, next_spare);
             disk.rename(&leftover, &spare).map_err(during("rename", &leftover))?;
-            disk.sync_dir(dir).map_err(during("sync", dir))?;
+            sync_names(disk.as_ref(), dir)?;
             next_spare += 1;
             spares.push_back(spare);
         }
@@ -137,6 +139,25 @@ impl Writer {
     pub fn room(&self) -> u64 {
         let spares = self.spares.len() as u64 * (self.options.segment_bytes - SEGMENT_HEADER);
         self.active.len.saturating_sub(self.offset) + spares
+    }
+
+    /// Whether entries of so many bytes can be written: they fit in the segment, or there is
+    /// another to go on in. Makes that if it must. The end of the segment is left to the records
+    /// that give space back.
+    ///
+    /// # Errors
+    /// When the disk fails; a full one is no error.
+    pub fn make_room(&mut self, bytes: u64) -> Result<bool, StorageError> {
+        let kept = KEPT_BYTES.min(self.active.len / 16);
+        let fits = self.offset.saturating_add(bytes).saturating_add(kept) <= self.active.len;
+        while !fits && self.offset > SEGMENT_HEADER && self.spares.is_empty() {
+            self.no_space = false;
+            self.prepare_step()?;
+            if self.no_space {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub fn active(&self) -> u64 {
@@ -220,6 +241,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Forgets that the disk was full.
+    pub fn try_again(&mut self) {
+        self.no_space = false;
+    }
+
     /// Whether a spare is missing that could be made.
     pub fn wants_spare(&self) -> bool {
         !self.no_space && self.spares.len() < self.options.spares.max(1)
@@ -243,6 +269,12 @@ impl Writer {
     fn step(&mut self) -> Result<(), StorageError> {
         let total = self.options.segment_bytes;
         if self.making.is_none() {
+            let free = self.disk.free_bytes(&self.dir);
+            if free.map_err(during("measure the space of", &self.dir))? < total + total / 8 {
+                // Trying would take the last space from those who write beside this.
+                let source = io::Error::from(io::ErrorKind::StorageFull);
+                return Err(StorageError::io("make a segment in", &self.dir, source));
+            }
             let path = self.dir.join("segment.tmp");
             let file = self
                 .disk
@@ -261,7 +293,7 @@ impl Writer {
         making.file.sync_data().map_err(during("sync", path))?;
         let spare = spare_path(&self.dir, self.next_spare);
         self.disk.rename(path, &spare).map_err(during("rename", path))?;
-        self.disk.sync_dir(&self.dir).map_err(during("sync", &self.dir))?;
+        sync_names(self.disk.as_ref(), &self.dir)?;
         self.next_spare += 1;
         self.spares.push_back(spare);
         self.making = None;
@@ -288,10 +320,11 @@ impl Writer {
                 self.disk.remove_file(&path).map_err(during("remove", &path))?;
             }
         }
-        self.disk.sync_dir(&self.dir).map_err(during("sync", &self.dir))
+        sync_names(self.disk.as_ref(), &self.dir)
     }
 
-    /// Fills a hole: writes its segment anew beside the old one and renames.
+    /// Fills a hole: writes its segment anew beside the old one and renames. Other holes of the
+    /// segment stay holes.
     pub fn fill(
         &self,
         segment: &Scanned,
@@ -312,10 +345,7 @@ impl Writer {
             match piece {
                 Piece::Record { offset, header } => new.copy(&old, *offset, header)?,
                 Piece::Hole(found) if found == hole => new.fill(hole, entries),
-                Piece::Hole(other) => {
-                    let what = format!("index {} is missing too: mend that first", other.first());
-                    return Err(StorageError::Unmended { what });
-                }
+                Piece::Hole(other) => new.keep(other),
             }
         }
         new.bytes.resize(new.bytes.len().max(self.options.segment_bytes as usize), 0);
@@ -328,7 +358,7 @@ impl Writer {
         file.write_all_at(&new.bytes, 0).map_err(during("write", &beside))?;
         file.sync_data().map_err(during("sync", &beside))?;
         self.disk.rename(&beside, &segment.path).map_err(during("rename", &beside))?;
-        self.disk.sync_dir(&self.dir).map_err(during("sync", &self.dir))
+        sync_names(self.disk.as_ref(), &self.dir)
     }
 
     /// Cuts the record in doubt, which is the last.
@@ -387,6 +417,30 @@ impl Rewrite {
             self.put(Kind::Entries, some, last, self.purged, None);
             rest = after;
         }
+    }
+
+    /// Leaves another hole to be found again: what it held is said, and is not there.
+    fn keep(&mut self, hole: &Hole) {
+        if self.last != hole.after {
+            self.put(Kind::Truncate, &[], hole.after, self.purged, None);
+        }
+        let missing = hole.last.index.saturating_add(1).saturating_sub(hole.first());
+        let count = u32::try_from(missing).unwrap_or(u32::MAX).max(1);
+        let (bytes, checksum) = record::encode_lost(Header {
+            kind: Kind::Entries,
+            segment: self.header.number,
+            generation: self.header.generation,
+            seed: self.seed,
+            count,
+            payload: 0,
+            before: hole.after,
+            last: Some(hole.last),
+            purged: self.purged,
+            committed: None,
+        });
+        self.bytes.extend_from_slice(&bytes);
+        self.seed = checksum;
+        self.last = Some(hole.last);
     }
 
     fn put(
@@ -494,6 +548,14 @@ fn new_segment(
     name_segment(disk, dir, &path, header)
 }
 
+/// Makes the names in the log's folder durable.
+fn sync_names(disk: &dyn Disk, dir: &Path) -> Result<(), StorageError> {
+    if mutants::is_chosen("no-directory-fsync") {
+        return Ok(());
+    }
+    disk.sync_dir(dir).map_err(during("sync", dir))
+}
+
 /// Header, fsync, rename, fsync of the folder: only then may a record follow.
 fn name_segment(
     disk: &dyn Disk,
@@ -506,9 +568,7 @@ fn name_segment(
     file.sync_data().map_err(during("sync", from))?;
     let path = segment_path(dir, header.number);
     disk.rename(from, &path).map_err(during("rename", from))?;
-    if !mutants::is_chosen("no-directory-fsync") {
-        disk.sync_dir(dir).map_err(during("sync", dir))?;
-    }
+    sync_names(disk, dir)?;
     let len = file.len().map_err(during("measure", &path))?;
     let (number, generation) = (header.number, header.generation);
     Ok(Arc::new(Segment { number, generation, path, file, len }))
