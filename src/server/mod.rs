@@ -32,7 +32,8 @@ use crate::api::grpc::{ClusterFace, QueueFace};
 use crate::clock::{SharedClock, SystemClock};
 use crate::consensus::group::{Group, GroupConfig, Started};
 use crate::consensus::network::{
-    CONNECTION_WINDOW_BYTES, ChannelOptions, Listener, Network, STREAM_WINDOW_BYTES, TcpNetwork,
+    CONNECTION_WINDOW_BYTES, ChannelOptions, FRAME_BYTES, Listener, Network, STREAM_WINDOW_BYTES,
+    TcpNetwork,
 };
 use crate::consensus::types::Member;
 use crate::consensus::zones::{self, Wanted};
@@ -414,6 +415,7 @@ fn server(tls: Option<tonic::transport::ServerTlsConfig>) -> Result<Server, Serv
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE));
     match tls {

@@ -51,7 +51,7 @@ pub struct StoreOptions {
     pub commit_interval: Duration,
     /// With this much more than `commit_bytes` waiting, nothing is applied.
     pub hold_bytes: usize,
-    /// A commit begins when contents in memory take this much.
+    /// A commit begins when the entries that contents in memory came in take this much.
     pub body_bytes: usize,
     pub bodies: BodyOptions,
     /// The space on the disk.
@@ -80,10 +80,6 @@ const THRIFTY: usize = 16;
 const TABLES_BYTES: u64 = 1 << 20;
 /// Between two attempts at a commit for which there was no room.
 const NO_ROOM_PAUSE_US: u64 = 100_000;
-
-/// Bodies up to this size are copied out of their entry, which may be much larger and would
-/// otherwise stay in memory with them.
-const COPIED_BODY: usize = 256 << 10;
 
 /// About what a changed row takes in a commit.
 fn row_cost(key: &RowKey) -> usize {
@@ -158,6 +154,8 @@ impl Store {
     /// are empty.
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         let mut applied = self.state.apply(entry);
+        let bytes = entry.commands.iter().map(|envelope| envelope.command.size()).sum();
+        self.generation.bodies.note_entry(bytes);
         self.note(std::mem::take(&mut applied.changes));
         self.mark(entry.position);
         applied
@@ -224,12 +222,7 @@ impl Store {
         }
         for event in changes.contents {
             match event {
-                ContentEvent::Put(id, mut content) => {
-                    if content.body.len() <= COPIED_BODY {
-                        content.body = Bytes::copy_from_slice(&content.body);
-                    }
-                    self.generation.bodies.put(id, content);
-                }
+                ContentEvent::Put(id, content) => self.generation.bodies.put(id, content),
                 ContentEvent::Drop(id) => self.generation.bodies.remove(id),
             }
         }
@@ -255,7 +248,9 @@ impl Store {
     /// Whether so much waits that nothing may be applied until a commit ends.
     #[must_use]
     pub fn must_wait(&self) -> bool {
-        self.dirty_bytes() >= self.options.commit_bytes.saturating_add(self.options.hold_bytes)
+        let beyond = |bytes: usize, at: usize| bytes >= at.saturating_add(self.options.hold_bytes);
+        beyond(self.dirty_bytes(), self.options.commit_bytes)
+            || beyond(self.generation.bodies.held_bytes(), self.options.body_bytes)
     }
 
     /// Changes whenever a commit ends; then [`Store::commit_if_due`] picks it up.

@@ -245,11 +245,11 @@ macro_rules! leader_verb {
     ($self:ident, $request:ident, $verb:ident, $here:ident) => {{
         let call = patient(&$request);
         let request = $request.into_inner();
-        let Some(channel) = forward::place(&$self.group, &call).await? else {
+        let Some(way) = forward::place(&$self.group, &call).await? else {
             let made = tokio::time::timeout_at(call.deadline, $self.$here(request)).await;
             return made.map_err(|_| late())?.map(Response::new);
         };
-        let mut client = ClusterServiceClient::new(channel);
+        let mut client = ClusterServiceClient::new(way.channel);
         let answer = client.$verb(forward::signed(&call, request)).await;
         answer
             .map(|answer| Response::new(answer.into_inner()))

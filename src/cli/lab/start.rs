@@ -18,7 +18,7 @@ use crate::cli::exit::Usage;
 use crate::clock::{Clock as _, SystemClock};
 
 const REGION: &str = "east";
-const HEARTBEAT_MS: u64 = 80;
+const HEARTBEAT_MS: u64 = 100;
 const ELECTION_MS: &str = "200..400";
 /// A lab may lie on a small disk, and all its nodes on one.
 const DISK_RESERVE_BYTES: u64 = 16 << 20;

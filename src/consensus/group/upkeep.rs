@@ -15,7 +15,7 @@ use crate::storage::horizon::{Claim, Holder, horizon};
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(100);
 /// The newest part of the log that is kept in any case, for followers that lag a moment.
-const KEEP_BYTES: u64 = 256 << 20;
+const KEEP_BYTES: u64 = 128 << 20;
 /// What is kept for a voter that is behind or gone; beyond it the voter is seeded by a snapshot.
 const KEEP_FOR_A_VOTER_BYTES: u64 = 2 << 30;
 /// A flush that runs this long is a stalled disk.
