@@ -8,6 +8,7 @@
 //!   truncation, a purge and a vote each have their own fsync before anything after them.
 //! * What a purge frees is deleted or reused only when the purge is durable.
 //! * A failed write or fsync is final: never tried again, every waiting and later call fails.
+//! * Entries for which a full disk has no segment wait, unwritten, until it has.
 //! * A log with a hole takes nothing until [`Log::mend`] or [`Log::cut_doubt`] closed it.
 //!
 //! Over a real disk a standing thread flushes, and no runtime is needed. Over a simulated one a
@@ -181,8 +182,7 @@ impl Log {
     /// Opens or makes the log in `dir`, which must be locked by the caller.
     ///
     /// # Errors
-    /// When the disk fails, both slots of the vote are bad, a segment is missing, or the format
-    /// is newer. Damage that can be mended is no error: see [`LogState::trouble`].
+    /// When the disk fails, both slots of the vote are bad, or the format is newer. Damage that can be mended is no error: see [`LogState::trouble`].
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -386,6 +386,18 @@ impl Log {
     #[must_use]
     pub fn room(&self) -> u64 {
         self.shared.room().saturating_sub(self.view().queued_bytes)
+    }
+
+    /// Whether spare segments are made before they are needed, which is the usual; not where
+    /// space is scarce. A segment that must be had is made all the same.
+    pub fn make_spares_ahead(&self, ahead: bool) {
+        self.shared.set_ahead(ahead);
+    }
+
+    /// Bytes of one segment file.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.shared.segment_bytes()
     }
 
     /// Bytes of all segments, for the purge horizon.

@@ -6,7 +6,7 @@ use super::super::transport::LocalNode;
 use super::Group;
 use crate::proto::peer::v1 as pb;
 use crate::storage::disk::FlushMode;
-use crate::storage::snapshot::SnapshotWriter;
+use crate::storage::snapshot::{SnapshotView, SnapshotWriter};
 use crate::storage::store::StoreError;
 
 /// How long a digest waits for its position.
@@ -41,6 +41,15 @@ impl LocalNode for Local {
         Ok(entries.into_iter().map(message).collect())
     }
 
+    async fn snapshot(&self) -> Result<SnapshotView, StoreError> {
+        let store = &self.group.inner.store;
+        match store.commit().await {
+            // What is durable may do.
+            Ok(()) | Err(StoreError::NoRoom) => store.read().view(),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn digest(&self, index: u64) -> Option<[u8; 16]> {
         let mut applied = self.group.applied();
         let reached = applied.wait_for(|mark| mark.position.is_some_and(|at| at.index >= index));
@@ -48,6 +57,15 @@ impl LocalNode for Local {
         let store = self.group.inner.store.read();
         let exact = store.applied().is_some_and(|at| at.index == index);
         exact.then(|| store.state().digest().0.to_be_bytes())
+    }
+
+    fn refuses_entries(&self, bytes: u64) -> Option<String> {
+        self.group.refuses_entries(bytes)
+    }
+
+    fn refuses_snapshot(&self) -> Option<String> {
+        let short = self.group.disk_is_short(self.group.node());
+        short.then(|| format!("the disk of node {} is nearly full", self.group.node()))
     }
 
     fn began_empty(&self) -> bool {

@@ -10,7 +10,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
@@ -100,19 +100,17 @@ pub struct PeerClient {
     address: String,
     service: Option<PeerServiceClient<Channel>>,
     pace: Pace,
+    /// The last append stream ended because the peer has no room for entries.
+    refused: Arc<AtomicBool>,
 }
 
 impl PeerClient {
     /// A client that connects at its first call.
     #[must_use]
     pub fn new(peers: Peers, target: u64, address: &str) -> PeerClient {
-        PeerClient {
-            peers,
-            target,
-            address: address.to_owned(),
-            service: None,
-            pace: Pace::default(),
-        }
+        let address = address.to_owned();
+        let (pace, refused) = (Pace::default(), Arc::default());
+        PeerClient { peers, target, address, service: None, pace, refused }
     }
 
     fn service(&mut self) -> Result<PeerServiceClient<Channel>, CallError> {
@@ -174,6 +172,19 @@ impl PeerClient {
         Ok(answer.await?.entries)
     }
 
+    /// What the peer has applied, entry `from` at least, as the chunks of a snapshot. `within`
+    /// bounds the wait for the first.
+    pub async fn read_snapshot(
+        &mut self,
+        from: u64,
+        within: Duration,
+    ) -> Result<Streaming<pb::ReadSnapshotResponse>, CallError> {
+        let mut service = self.service()?;
+        let message = pb::ReadSnapshotRequest { from_index: from };
+        let request = self.peers.request(self.target, message);
+        self.bounded("reading a snapshot", within, service.read_snapshot(request)).await
+    }
+
     /// The peer's data digest at `index`.
     pub async fn digest(
         &mut self,
@@ -225,7 +236,8 @@ impl PeerClient {
         let setup = self.setup(&option);
         let answers = self.bounded("an append", setup, service.append(request)).await?;
         let peers = self.peers.clone();
-        let answers = Answers { peers, target: self.target, answers, sent, received: 0 };
+        let (target, refused) = (self.target, Arc::clone(&self.refused));
+        let answers = Answers { peers, target, answers, sent, received: 0, refused };
         Ok(futures::stream::unfold(Some(answers), |answers| async move {
             let mut answers = answers?;
             let answer = answers.next().await?;
@@ -294,6 +306,9 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            if self.refused.swap(false, Ordering::Relaxed) {
+                self.pace.refused(Instant::now());
+            }
             if let Some(due) = self.pace.due {
                 tokio::time::sleep_until(due).await;
             }
@@ -403,6 +418,10 @@ impl Pace {
         self.failures = self.failures.saturating_add(1);
         self.due = Some(now + pause);
     }
+
+    fn refused(&mut self, now: Instant) {
+        self.due = Some(now + LAST_PAUSE);
+    }
 }
 
 /// The requests as they leave: counted, and held while the peer is cut.
@@ -430,6 +449,7 @@ struct Answers {
     answers: Streaming<pb::AppendResponse>,
     sent: Arc<AtomicU64>,
     received: u64,
+    refused: Arc<AtomicBool>,
 }
 
 type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
@@ -453,11 +473,17 @@ impl Answers {
         match answer {
             Ok(Some(message)) => {
                 self.received += 1;
+                if let Some(report) = convert::disk_in(&message) {
+                    self.peers.note_disk(self.target, report);
+                }
                 Some(convert::appended_in(message).map_err(|e| NetworkError::new(&e).into()))
             }
             Ok(None) => None,
             Err(status) if status.code() == Code::Ok => None,
             Err(status) => {
+                if status.code() == Code::ResourceExhausted {
+                    self.refused.store(true, Ordering::Relaxed);
+                }
                 let (call, status) = ("an append", Box::new(status));
                 Some(Err(CallError::Status { target, call, status }.into()))
             }

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::storage::codec::CodecError;
+use crate::storage::error::StorageError;
 use crate::storage::tables::TablesError;
 
 /// An error of the store. After one of a commit the store refuses all further commits.
@@ -10,6 +11,8 @@ use crate::storage::tables::TablesError;
 pub enum StoreError {
     #[error(transparent)]
     Tables(#[from] TablesError),
+    #[error(transparent)]
+    Disk(#[from] StorageError),
     #[error("a row of the tables is not readable")]
     Codec(#[from] CodecError),
     #[error("{path} could not be {doing}")]
@@ -22,8 +25,30 @@ pub enum StoreError {
     Empty,
     #[error("the snapshot is refused: {0}")]
     Snapshot(String),
+    #[error("the disk has no room for a commit of the tables; it is tried again")]
+    NoRoom,
     #[error("the thread that writes the tables could not be started")]
     Thread(#[source] io::Error),
     #[error("the tables are not written any more since a commit failed: {0}")]
     Failed(String),
+}
+
+impl StoreError {
+    /// Whether a write found the disk full. Of a sync nobody knows what it left.
+    #[must_use]
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, StoreError::Io { doing: "written" | "made", source, .. }
+            if source.kind() == io::ErrorKind::StorageFull)
+    }
+
+    /// Whether what lies on the disk is unsound, rather than out of reach or of another version.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StoreError::Damaged { .. } | StoreError::Load { .. } => true,
+            StoreError::Codec(error) => !matches!(error, CodecError::Version { .. }),
+            StoreError::Tables(error) => error.is_damage(),
+            _ => false,
+        }
+    }
 }
