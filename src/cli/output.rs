@@ -265,8 +265,10 @@ pub fn queue_json(queue: &Queue) -> Value {
             "due": counts.due,
             "total": counts.total,
             "bytes": counts.bytes,
+            "oldest_age_ms": counts.oldest_age.map(|age| age.as_millis() as u64),
         },
         "created_at": time_json(queue.created_at),
+        "paused": queue.paused,
     })
 }
 
@@ -299,6 +301,11 @@ pub fn queue_details(queue: &Queue) -> Vec<Vec<String>> {
             or_default(settings.max_message_bytes.map(|bytes| format!("{bytes} bytes"))),
         ],
         vec!["created at".to_owned(), time(queue.created_at)],
+        vec!["receives".to_owned(), if queue.paused { "paused" } else { "open" }.to_owned()],
+        vec![
+            "age of the oldest message".to_owned(),
+            queue.counts.oldest_age.map_or_else(|| "-".to_owned(), span_text),
+        ],
     ];
     for (name, value) in &queue.metadata {
         rows.push(vec![format!("metadata {name}"), value.clone()]);

@@ -31,6 +31,12 @@ pub enum QueueVerb {
     /// Change a queue's settings; those not given stay as they are
     #[command(after_help = "Example:\n  zoneq queue set-settings orders --visibility 5m")]
     SetSettings(SetSettings),
+    /// Stop receives: they find nothing until the queue is resumed; everything else works
+    #[command(after_help = "Example:\n  zoneq queue pause orders")]
+    Pause(Name),
+    /// Let receives go on
+    #[command(after_help = "Example:\n  zoneq queue resume orders")]
+    Resume(Name),
 }
 
 #[derive(Debug, Args)]
@@ -113,6 +119,14 @@ impl QueueVerb {
                 done(context, &queue, "given new metadata", &durability)
             }
             QueueVerb::SetSettings(verb) => verb.run(context).await,
+            QueueVerb::Pause(Name { queue }) => {
+                let durability = context.client()?.pause_queue(&queue).await?;
+                done(context, &queue, "paused", &durability)
+            }
+            QueueVerb::Resume(Name { queue }) => {
+                let durability = context.client()?.resume_queue(&queue).await?;
+                done(context, &queue, "resumed", &durability)
+            }
         }
     }
 }

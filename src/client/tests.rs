@@ -257,6 +257,18 @@ impl QueueService for Node {
     ) -> Result<Response<pb::SetQueueSettingsResponse>, Status> {
         not_scripted()
     }
+    async fn pause_queue(
+        &self,
+        _: Request<pb::PauseQueueRequest>,
+    ) -> Result<Response<pb::PauseQueueResponse>, Status> {
+        not_scripted()
+    }
+    async fn resume_queue(
+        &self,
+        _: Request<pb::ResumeQueueRequest>,
+    ) -> Result<Response<pb::ResumeQueueResponse>, Status> {
+        not_scripted()
+    }
     async fn send(
         &self,
         _: Request<pb::SendRequest>,

@@ -109,6 +109,8 @@ pub struct QueueCounts {
     pub due: u64,
     pub total: u64,
     pub bytes: u64,
+    /// How long ago the oldest message still there was sent; `None` when there is none.
+    pub oldest_age: Option<Duration>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,6 +120,8 @@ pub struct Queue {
     pub settings: QueueSettings,
     pub counts: QueueCounts,
     pub created_at: Option<SystemTime>,
+    /// Receives find nothing until the queue is resumed.
+    pub paused: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -375,8 +379,10 @@ impl From<pb::Queue> for Queue {
                 due: counts.due,
                 total: counts.total,
                 bytes: counts.bytes,
+                oldest_age: counts.oldest_age.and_then(|age| Duration::try_from(age).ok()),
             },
             created_at: time(queue.created_at),
+            paused: queue.paused,
         }
     }
 }

@@ -155,6 +155,28 @@ impl Client {
         Ok(types::durability(answer.durability))
     }
 
+    /// Stops receives: they find nothing until [`Client::resume_queue`]. Everything else works.
+    pub async fn pause_queue(&self, name: &str) -> Result<Durability, ClientError> {
+        let request = pb::PauseQueueRequest {
+            account: self.shared.account.clone(),
+            name: name.to_owned(),
+            session: None,
+        };
+        let answer = call!(self, self.write_plan(), pause_queue, session request)?;
+        Ok(types::durability(answer.durability))
+    }
+
+    /// Lets receives go on, and wakes those that wait.
+    pub async fn resume_queue(&self, name: &str) -> Result<Durability, ClientError> {
+        let request = pb::ResumeQueueRequest {
+            account: self.shared.account.clone(),
+            name: name.to_owned(),
+            session: None,
+        };
+        let answer = call!(self, self.write_plan(), resume_queue, session request)?;
+        Ok(types::durability(answer.durability))
+    }
+
     /// Sends one message. Sends made at the same time share a stream and its frames.
     pub async fn send(
         &self,

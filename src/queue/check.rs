@@ -58,7 +58,9 @@ pub fn command(command: &Command) -> Checked {
             queue_name(name)?;
             settings(wanted)
         }
-        Command::DeleteQueue { name } | Command::Clear { queue: name } => queue_name(name),
+        Command::DeleteQueue { name }
+        | Command::SetPaused { name, .. }
+        | Command::Clear { queue: name } => queue_name(name),
         Command::Send { queue, messages } => {
             queue_name(queue)?;
             batch("messages", messages.len())?;

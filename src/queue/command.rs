@@ -52,6 +52,11 @@ pub enum Command {
         name: String,
         settings: Settings,
     },
+    /// Stops the receives of a queue, or lets them go on; all other verbs work as before.
+    SetPaused {
+        name: String,
+        paused: bool,
+    },
     Send {
         queue: String,
         messages: Vec<NewMessage>,

@@ -61,6 +61,10 @@ pub fn queue(row: &QueueRow) -> u128 {
     sink.word(u64::from(row.settings.max_message_bytes));
     sink.word(row.created_at.0);
     sink.word(row.cleared_below.0);
+    // What came later is hashed with a number of its own, and only where it is not the default.
+    if row.paused {
+        sink.word(1);
+    }
     xxh3_128_with_seed(&sink.0, QUEUE)
 }
 
@@ -153,6 +157,7 @@ impl Sink {
             Reply::Cleared { removed } => self.words(&[9, *removed]),
             Reply::Pulsed { more } => self.words(&[10, u64::from(*more)]),
             Reply::RulesRaised => self.word(11),
+            Reply::PausedSet => self.word(12),
         }
     }
 

@@ -39,6 +39,7 @@ pub enum Reply {
     QueueDeleted,
     MetadataSet,
     SettingsSet,
+    PausedSet,
     Sent(Vec<Sent>),
     Received {
         messages: Vec<Granted>,

@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::catalog::Queue;
 use super::error::Rejection;
-use super::ids::{LogTime, MessageId, Number};
+use super::ids::{LogTime, MessageId, Number, Span};
 use super::limits::PAGE;
 use super::message::Message;
 use super::order::{Band, Lineup};
@@ -28,6 +28,8 @@ pub struct QueueView {
     pub counts: Counts,
     /// When the oldest message still there was sent.
     pub oldest: Option<LogTime>,
+    /// How old that message is at the T of the state.
+    pub oldest_age: Option<Span>,
 }
 
 /// Where a peek goes on: behind the last untouched and the last touched message it looked at
@@ -108,20 +110,22 @@ impl State {
         Ok((page.shown, more.then_some(page.token)))
     }
 
-    /// How many messages receives at `at` would find.
+    /// How many messages receives at `at` would find; in a paused queue they find none.
     ///
     /// # Errors
     /// [`Rejection::QueueNotFound`].
     pub fn visible(&self, account: &str, queue: &str, at: LogTime) -> Result<u64, Rejection> {
         let at = at.max(self.log_time());
-        Ok(self.find_queue(account, queue)?.lineup.visible(at))
+        let found = self.find_queue(account, queue)?;
+        Ok(if found.row.paused { 0 } else { found.lineup.visible(at) })
     }
 
     /// The earliest time after T at which a delayed or leased message stops waiting. It becomes
-    /// visible then, unless it expires first: who wakes must ask again.
+    /// visible then, unless it expires first: who wakes must ask again. `None` in a paused queue.
     #[must_use]
     pub fn next_visible(&self, account: &str, queue: &str) -> Option<LogTime> {
-        self.catalog.find(account, queue)?.lineup.next_change(self.log_time())
+        let found = self.catalog.find(account, queue)?;
+        if found.row.paused { None } else { found.lineup.next_change(self.log_time()) }
     }
 
     /// When a pulse has work: the earliest expiry or end of a session. It may lie before T.
@@ -143,10 +147,12 @@ impl State {
     }
 
     fn view(&self, queue: &Queue) -> QueueView {
+        let (now, oldest) = (self.log_time(), queue.lineup.oldest());
         QueueView {
             row: queue.row.clone(),
-            counts: queue.lineup.counts(self.log_time()),
-            oldest: queue.lineup.oldest(),
+            counts: queue.lineup.counts(now),
+            oldest,
+            oldest_age: oldest.map(|at| now.since(at)),
         }
     }
 }

@@ -60,6 +60,8 @@ pub struct QueueRow {
     pub cleared_below: Number,
     /// The queue was deleted; its rows are freed in the background, then this one.
     pub deleted: bool,
+    /// Receives give nothing.
+    pub paused: bool,
 }
 
 /// Up to 256 untouched messages in send order, all of one epoch.

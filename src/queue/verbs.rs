@@ -32,6 +32,10 @@ pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mu
             change_row(state, account, name, step, |row| row.settings.clone_from(settings))?;
             Ok(Reply::SettingsSet)
         }
+        Command::SetPaused { name, paused } => {
+            change_row(state, account, name, step, |row| row.paused = *paused)?;
+            Ok(Reply::PausedSet)
+        }
         Command::Send { queue, messages } => send(state, account, queue, messages, step),
         Command::Receive(asked) => receive(state, account, asked, step),
         Command::Update(asked) => update(state, account, asked, step),
@@ -81,6 +85,7 @@ fn create_queue(
         created_at: step.now,
         cleared_below: Number(0),
         deleted: false,
+        paused: false,
     });
     step.changes.row(RowKey::Queue(id));
     Ok(Reply::QueueCreated { created: true })
@@ -163,6 +168,9 @@ fn send(
 
 fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -> Outcome {
     let queue = state.catalog.open(account, &asked.queue)?;
+    if queue.row.paused {
+        return Ok(Reply::Received { messages: Vec::new(), more: false });
+    }
     let visibility = asked.visibility.unwrap_or(queue.row.settings.default_visibility);
     let visible_at = step.now.after(visibility);
     // All are picked before the first is put back, or a visibility of 0 would give one twice.

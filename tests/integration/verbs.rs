@@ -43,8 +43,25 @@ fn queues(on: On<'_>, queue: &str) {
     let listed = on(&format!("queue list --prefix {queue}"));
     assert_eq!(listed.exits(0)["queues"], 1);
     assert_eq!(listed.items()[0]["name"], queue);
+    pausing(on, queue);
     let stale = on(&format!("queue show {queue} --max-staleness 30s")).exits(0);
     assert_eq!(stale["queue"]["name"], queue);
+}
+
+fn pausing(on: On<'_>, queue: &str) {
+    on(&format!("queue pause {queue}")).exits(0);
+    on(&format!("send {queue} waits")).exits(0);
+    assert_eq!(on(&format!("receive {queue} --wait 200ms")).exits(0)["received"], 0);
+    let shown = on(&format!("queue show {queue}")).exits(0);
+    assert_eq!(
+        (&shown["queue"]["paused"], &shown["queue"]["counts"]["visible"]),
+        (&true.into(), &1.into())
+    );
+    assert!(shown["queue"]["counts"]["oldest_age_ms"].is_u64(), "{shown}");
+    on(&format!("queue resume {queue}")).exits(0);
+    assert_eq!(on(&format!("receive {queue} --delete")).exits(0)["deleted"], 1);
+    let shown = on(&format!("queue show {queue}")).exits(0);
+    assert_eq!(shown["queue"]["counts"]["oldest_age_ms"], Value::Null, "{shown}");
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {

@@ -263,14 +263,16 @@ pub(super) fn queue_out(view: QueueView) -> pb::Queue {
         name: view.row.name,
         metadata: view.row.metadata,
         settings: Some(settings_out(&view.row.settings)),
-        counts: Some(counts_out(view.counts)),
+        counts: Some(counts_out(view.counts, view.oldest_age)),
         created_at: Some(timestamp(view.row.created_at)),
+        paused: view.row.paused,
     }
 }
 
-fn counts_out(counts: Counts) -> pb::QueueCounts {
+fn counts_out(counts: Counts, oldest_age: Option<Span>) -> pb::QueueCounts {
     let Counts { visible, leased, delayed, due, total, bytes } = counts;
-    pb::QueueCounts { visible, leased, delayed, due, total, bytes }
+    let oldest_age = oldest_age.map(duration);
+    pb::QueueCounts { visible, leased, delayed, due, total, bytes, oldest_age }
 }
 
 pub(super) fn sent_out(sent: &Sent) -> pb::SentMessage {

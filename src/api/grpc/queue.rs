@@ -69,7 +69,7 @@ impl QueueFace {
     }
 
     /// Proposes a write and takes its outcome apart from its receipt.
-    async fn write(
+    pub(super) async fn write(
         &self,
         call: &Call,
         envelope: Envelope,
@@ -88,7 +88,7 @@ impl QueueFace {
     }
 
     /// Reads the state that is fresh enough.
-    async fn look<T: Send>(
+    pub(super) async fn look<T: Send>(
         &self,
         call: &Call,
         staleness: Option<Duration>,
@@ -97,93 +97,6 @@ impl QueueFace {
         let _permit = self.admission.admit(CALL_BYTES)?;
         let freshness = staleness.map_or(Freshness::Linearizable, Freshness::Stale);
         Ok(self.group.read(freshness, call.deadline, |store, _| read(store)).await?)
-    }
-
-    async fn create_here(
-        &self,
-        call: &Call,
-        request: pb::CreateQueueRequest,
-    ) -> Answer<pb::CreateQueueResponse> {
-        let bytes = request.encoded_len();
-        let settings = convert::settings(request.settings)?;
-        let command = Command::CreateQueue {
-            name: request.name.clone(),
-            metadata: request.metadata.clone(),
-            settings: settings.clone(),
-        };
-        let envelope = convert::envelope(request.account, request.session, command)?;
-        let account = envelope.account.clone();
-        let (reply, durability) = self.write(call, envelope, bytes).await?;
-        let Reply::QueueCreated { created } = reply else { return Err(other_write()) };
-        // This node has applied the write, so its state has the queue, unless it is gone again.
-        let name = request.name.clone();
-        let fresh_enough = Some(Duration::from_secs(60));
-        let found = self.look(call, fresh_enough, |store| store.state().queue(&account, &name));
-        let queue = match found.await {
-            Ok((Some(view), _)) => convert::queue_out(view),
-            _ => pb::Queue {
-                name: request.name,
-                metadata: request.metadata,
-                settings: Some(convert::settings_out(&settings)),
-                counts: None,
-                created_at: durability.log_time,
-            },
-        };
-        Ok(pb::CreateQueueResponse { queue: Some(queue), created, durability: Some(durability) })
-    }
-
-    async fn delete_queue_here(
-        &self,
-        call: &Call,
-        request: pb::DeleteQueueRequest,
-    ) -> Answer<pb::DeleteQueueResponse> {
-        let command = Command::DeleteQueue { name: request.name };
-        let envelope = convert::envelope(request.account, request.session, command)?;
-        let (Reply::QueueDeleted, durability) = self.write(call, envelope, 0).await? else {
-            return Err(other_write());
-        };
-        Ok(pb::DeleteQueueResponse { durability: Some(durability) })
-    }
-
-    async fn set_metadata_here(
-        &self,
-        call: &Call,
-        request: pb::SetQueueMetadataRequest,
-    ) -> Answer<pb::SetQueueMetadataResponse> {
-        let bytes = request.encoded_len();
-        let command = Command::SetMetadata { name: request.name, metadata: request.metadata };
-        let envelope = convert::envelope(request.account, request.session, command)?;
-        let (Reply::MetadataSet, durability) = self.write(call, envelope, bytes).await? else {
-            return Err(other_write());
-        };
-        Ok(pb::SetQueueMetadataResponse { durability: Some(durability) })
-    }
-
-    async fn set_settings_here(
-        &self,
-        call: &Call,
-        request: pb::SetQueueSettingsRequest,
-    ) -> Answer<pb::SetQueueSettingsResponse> {
-        let settings = convert::settings(request.settings)?;
-        let command = Command::SetSettings { name: request.name, settings };
-        let envelope = convert::envelope(request.account, request.session, command)?;
-        let (Reply::SettingsSet, durability) = self.write(call, envelope, 0).await? else {
-            return Err(other_write());
-        };
-        Ok(pb::SetQueueSettingsResponse { durability: Some(durability) })
-    }
-
-    async fn clear_here(
-        &self,
-        call: &Call,
-        request: pb::ClearRequest,
-    ) -> Answer<pb::ClearResponse> {
-        let command = Command::Clear { queue: request.queue };
-        let envelope = convert::envelope(request.account, request.session, command)?;
-        let (Reply::Cleared { removed }, durability) = self.write(call, envelope, 0).await? else {
-            return Err(other_write());
-        };
-        Ok(pb::ClearResponse { removed, durability: Some(durability) })
     }
 
     async fn send_here(&self, call: &Call, request: pb::SendRequest) -> Answer<pb::SendResponse> {
@@ -509,6 +422,20 @@ impl QueueService for QueueFace {
         request: Request<pb::SetQueueSettingsRequest>,
     ) -> Answered<pb::SetQueueSettingsResponse> {
         verb!(self, request, write, set_queue_settings, set_settings_here)
+    }
+
+    async fn pause_queue(
+        &self,
+        request: Request<pb::PauseQueueRequest>,
+    ) -> Answered<pb::PauseQueueResponse> {
+        verb!(self, request, write, pause_queue, pause_here)
+    }
+
+    async fn resume_queue(
+        &self,
+        request: Request<pb::ResumeQueueRequest>,
+    ) -> Answered<pb::ResumeQueueResponse> {
+        verb!(self, request, write, resume_queue, resume_here)
     }
 
     async fn send(&self, request: Request<pb::SendRequest>) -> Answered<pb::SendResponse> {

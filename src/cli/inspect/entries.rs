@@ -163,6 +163,9 @@ fn command_json(envelope: &Envelope) -> Value {
             json!({ "verb": "set_metadata", "queue": name, "metadata": metadata })
         }
         Command::SetSettings { name, .. } => json!({ "verb": "set_settings", "queue": name }),
+        Command::SetPaused { name, paused } => {
+            json!({ "verb": "set_paused", "queue": name, "paused": paused })
+        }
         Command::Send { queue, messages } => json!({
             "verb": "send", "queue": queue, "messages": messages.len(),
             "message_bytes": bytes_of(messages),
@@ -206,6 +209,8 @@ fn command_text(envelope: &Envelope) -> String {
         Command::DeleteQueue { name } => on("delete queue", name),
         Command::SetMetadata { name, .. } => on("set metadata", name),
         Command::SetSettings { name, .. } => on("set settings", name),
+        Command::SetPaused { name, paused: true } => on("pause", name),
+        Command::SetPaused { name, paused: false } => on("resume", name),
         Command::Send { queue, messages } => {
             let (many, bytes) = (messages.len(), bytes_of(messages));
             format!("{}: {many} messages, {bytes} bytes", on("send", queue))

@@ -25,6 +25,7 @@ pub struct Queue {
     pub id: QueueId,
     metadata: StringMap,
     settings: Settings,
+    pub paused: bool,
     pub messages: Vec<Message>,
 }
 
@@ -86,6 +87,10 @@ impl Model {
                 self.queue(name)?.settings = settings.clone();
                 Ok(Reply::SettingsSet)
             }
+            Command::SetPaused { name, paused } => {
+                self.queue(name)?.paused = *paused;
+                Ok(Reply::PausedSet)
+            }
             Command::Send { queue, messages } => self.send(queue, messages),
             Command::Receive(asked) => self.receive(asked),
             Command::Update(asked) => self.update(asked),
@@ -115,7 +120,7 @@ impl Model {
         let (metadata, settings) = (metadata.clone(), settings.clone());
         let id = QueueId(self.next_queue);
         self.next_queue += 1;
-        let queue = Queue { id, metadata, settings, messages: Vec::new() };
+        let queue = Queue { id, metadata, settings, paused: false, messages: Vec::new() };
         self.queues.insert(name.to_owned(), queue);
         Ok(Reply::QueueCreated { created: true })
     }
@@ -157,6 +162,9 @@ impl Model {
     fn receive(&mut self, asked: &Receive) -> Outcome {
         let (now, epoch) = (self.now, self.epoch);
         let queue = self.queue(&asked.queue)?;
+        if queue.paused {
+            return Ok(Reply::Received { messages: Vec::new(), more: false });
+        }
         let span = asked.visibility.unwrap_or(queue.settings.default_visibility);
         let (mut picked, mut met, mut bytes) = (Vec::new(), Vec::new(), 0);
         for message in queue.sorted(|m| m.visible_at <= now) {

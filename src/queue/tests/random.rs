@@ -23,6 +23,7 @@ enum Step {
     DeleteQueue { queue: usize },
     SetMetadata { queue: usize, variant: u8 },
     SetSettings { queue: usize, variant: u8 },
+    SetPaused { queue: usize, paused: bool },
     Send { queue: usize, messages: Vec<(usize, usize, usize)> },
     Receive { queue: usize, max: u32, bytes: u32, span: usize },
     Update { queue: usize, pick: usize, span: usize, size: usize },
@@ -40,6 +41,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => queue().prop_map(|queue| Step::DeleteQueue { queue }),
         1 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::SetMetadata { queue, variant }),
         1 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::SetSettings { queue, variant }),
+        1 => (queue(), prop::bool::weighted(0.3))
+            .prop_map(|(queue, paused)| Step::SetPaused { queue, paused }),
         8 => (queue(), prop::collection::vec(message, 1..8))
             .prop_map(|(queue, messages)| Step::Send { queue, messages }),
         8 => (queue(), 1..6_u32, 0..60_u32, span())
@@ -94,6 +97,9 @@ impl Player {
             }
             Step::SetSettings { queue, variant } => {
                 Command::SetSettings { name: name(queue), settings: settings(*variant) }
+            }
+            Step::SetPaused { queue, paused } => {
+                Command::SetPaused { name: name(queue), paused: *paused }
             }
             Step::Send { queue, messages } => {
                 let messages = messages.iter().map(new_message).collect();
@@ -198,10 +204,12 @@ fn compare(stage: &Stage, model: &Model) {
             let shown = peek_all(stage, name, standing, 3);
             assert_eq!(shown, queue.peek(standing, model.now), "{standing:?} of {name}");
         }
-        assert_eq!(stage.state.next_visible(ACCOUNT, name), queue.next_change(model.now));
+        assert_eq!(view.row.paused, queue.paused);
+        let next = queue.next_change(model.now).filter(|_| !queue.paused);
+        assert_eq!(stage.state.next_visible(ACCOUNT, name), next);
         for later in [0, 1_000_000, 40_000_000] {
             let at = LogTime(model.now.0 + later);
-            let visible = queue.counts(at).visible;
+            let visible = if queue.paused { 0 } else { queue.counts(at).visible };
             assert_eq!(stage.state.visible(ACCOUNT, name, at), Ok(visible));
         }
     }

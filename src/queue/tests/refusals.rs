@@ -50,6 +50,7 @@ fn what_names_no_queue_is_refused_by_every_verb() {
         Command::DeleteQueue { name: name.clone() },
         Command::SetMetadata { name: name.clone(), metadata },
         Command::SetSettings { name: name.clone(), settings },
+        Command::SetPaused { name: name.clone(), paused: true },
         Command::Clear { queue: name.clone() },
         send(vec![text("hello")]),
         receive(1, None),

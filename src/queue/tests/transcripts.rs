@@ -50,7 +50,7 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek }
+transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause }
 
 /// Seconds, with microseconds only where there are any.
 fn time(at: LogTime) -> String {
@@ -101,6 +101,8 @@ impl Script {
             "delete-queue" => Command::DeleteQueue { name: queue()? },
             "set-metadata" => Command::SetMetadata { name: queue()?, metadata: metadata(args) },
             "set-settings" => Command::SetSettings { name: queue()?, settings: settings(args)? },
+            "pause" => Command::SetPaused { name: queue()?, paused: true },
+            "resume" => Command::SetPaused { name: queue()?, paused: false },
             "clear" => Command::Clear { queue: queue()? },
             "pulse" => Command::Pulse,
             "raise-rules" => Command::RaiseRules { version: queue()?.parse()? },
@@ -144,6 +146,10 @@ impl Script {
                     "visible {} leased {} delayed {} due {} total {} bytes {}",
                     c.visible, c.leased, c.delayed, c.due, c.total, c.bytes
                 )
+            }
+            "age" => {
+                let view = state.queue(ACCOUNT, &next()?).ok_or("no such queue")?;
+                view.oldest_age.map_or("nothing".to_owned(), |age| time(LogTime(age.0)))
             }
             "list" => list(state, args)?,
             "peek" => {

@@ -224,6 +224,9 @@ fn command_to(command: &Command) -> Wire {
             name: name.clone(),
             settings: Some(settings_to(settings)),
         }),
+        Command::SetPaused { name, paused } => {
+            Wire::SetPaused(pb::SetPaused { name: name.clone(), paused: *paused })
+        }
         Command::Send { queue, messages } => Wire::Send(pb::Send {
             queue: queue.clone(),
             messages: messages.iter().map(message_to).collect(),
@@ -303,6 +306,7 @@ fn command_from(command: Wire) -> Result<Command, CodecError> {
             name: it.name,
             settings: settings_from(need(it.settings, ENTRY, "settings")?),
         },
+        Wire::SetPaused(it) => Command::SetPaused { name: it.name, paused: it.paused },
         Wire::Send(it) => Command::Send {
             queue: it.queue,
             messages: it.messages.into_iter().map(message_from).collect::<Result<_, _>>()?,

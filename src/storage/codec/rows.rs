@@ -121,6 +121,7 @@ fn queue_to(row: &QueueRow) -> pb::QueueRow {
         created_at_us: row.created_at.0,
         cleared_below: row.cleared_below.0,
         deleted: row.deleted,
+        paused: row.paused,
     }
 }
 
@@ -134,6 +135,7 @@ fn queue_from(row: pb::QueueRow) -> Result<QueueRow, CodecError> {
         created_at: LogTime(row.created_at_us),
         cleared_below: Number(row.cleared_below),
         deleted: row.deleted,
+        paused: row.paused,
     })
 }
 
@@ -298,6 +300,7 @@ fn reply_to(reply: &Reply) -> Wire {
         Reply::QueueDeleted => Wire::QueueDeleted(pb::QueueDeleted {}),
         Reply::MetadataSet => Wire::MetadataSet(pb::MetadataSet {}),
         Reply::SettingsSet => Wire::SettingsSet(pb::SettingsSet {}),
+        Reply::PausedSet => Wire::PausedSet(pb::PausedSet {}),
         Reply::Sent(sent) => Wire::Sent(pb::Sent { messages: sent.iter().map(sent_to).collect() }),
         Reply::Received { messages, more } => Wire::Received(pb::Received {
             messages: messages.iter().map(granted_to).collect(),
@@ -347,6 +350,7 @@ fn outcome_from(outcome: Wire) -> Result<Outcome, CodecError> {
         Wire::QueueDeleted(_) => Reply::QueueDeleted,
         Wire::MetadataSet(_) => Reply::MetadataSet,
         Wire::SettingsSet(_) => Reply::SettingsSet,
+        Wire::PausedSet(_) => Reply::PausedSet,
         Wire::Sent(it) => {
             Reply::Sent(it.messages.into_iter().map(sent_from).collect::<Result<_, _>>()?)
         }

@@ -89,6 +89,7 @@ fn command() -> impl Strategy<Value = Command> {
         name.prop_map(|name| Command::DeleteQueue { name }),
         (name, map()).prop_map(|(name, metadata)| Command::SetMetadata { name, metadata }),
         (name, settings()).prop_map(|(name, settings)| Command::SetSettings { name, settings }),
+        (name, any::<bool>()).prop_map(|(name, paused)| Command::SetPaused { name, paused }),
         (name, prop::collection::vec(message(), 0..4))
             .prop_map(|(queue, messages)| Command::Send { queue, messages }),
         (name, any::<u32>(), any::<u32>(), prop::option::of(span())).prop_map(
@@ -192,6 +193,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         Just(Reply::QueueDeleted),
         Just(Reply::MetadataSet),
         Just(Reply::SettingsSet),
+        Just(Reply::PausedSet),
         prop::collection::vec(sent(), 0..3).prop_map(Reply::Sent),
         (prop::collection::vec(granted(), 0..3), any::<bool>())
             .prop_map(|(messages, more)| Reply::Received { messages, more }),
@@ -243,19 +245,22 @@ fn counters_row() -> impl Strategy<Value = CountersRow> {
 }
 
 fn queue_row() -> impl Strategy<Value = QueueRow> {
-    (number(), "[a-z]{0,4}", "[a-z]{0,4}", map(), settings(), time(), number(), any::<bool>())
-        .prop_map(|(id, account, name, metadata, settings, created_at, cleared_below, deleted)| {
-            QueueRow {
-                id: QueueId(id),
-                account,
-                name,
-                metadata,
-                settings,
-                created_at,
-                cleared_below: Number(cleared_below),
-                deleted,
-            }
-        })
+    let names = (number(), "[a-z]{0,4}", "[a-z]{0,4}", map(), settings());
+    let standing = (time(), number(), any::<bool>(), any::<bool>());
+    (names, standing).prop_map(|((id, account, name, metadata, settings), standing)| {
+        let (created_at, cleared_below, deleted, paused) = standing;
+        QueueRow {
+            id: QueueId(id),
+            account,
+            name,
+            metadata,
+            settings,
+            created_at,
+            cleared_below: Number(cleared_below),
+            deleted,
+            paused,
+        }
+    })
 }
 
 fn chunk_row() -> impl Strategy<Value = ChunkRow> {
