@@ -51,6 +51,9 @@ pub struct Send {
     /// Lifetime, or `never` [default: the queue's]
     #[arg(long, env = "ZONEQ_SEND_TTL", value_parser = parse_ttl)]
     ttl: Option<Ttl>,
+    /// 0 is given out first, 9 last [default: 4]
+    #[arg(long, env = "ZONEQ_SEND_PRIORITY", value_parser = clap::value_parser!(u8).range(0..=9))]
+    priority: Option<u8>,
 }
 
 #[derive(Debug, Args)]
@@ -188,7 +191,8 @@ impl Send {
 
     fn message(&self, body: Bytes, headers: &StringMap) -> NewMessage {
         let ttl = self.ttl.unwrap_or_default();
-        NewMessage { body, headers: headers.clone(), delay: self.delay, ttl }
+        let headers = headers.clone();
+        NewMessage { body, headers, delay: self.delay, ttl, priority: self.priority }
     }
 
     /// The bodies from the arguments, the file or standard input.

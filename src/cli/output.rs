@@ -185,6 +185,7 @@ pub fn message_json(message: &Message) -> Value {
         "expires_at": time_json(message.expires_at),
         "visible_at": time_json(message.visible_at),
         "dequeue_count": message.dequeue_count,
+        "priority": message.priority,
     });
     if let Value::Object(fields) = &mut value {
         if !message.pop_receipt.is_empty() {

@@ -35,6 +35,8 @@ pub struct NewMessage {
     pub headers: BTreeMap<String, String>,
     pub delay: Option<Duration>,
     pub ttl: Ttl,
+    /// 0 is given out first, 9 last; `None` = 4.
+    pub priority: Option<u8>,
 }
 
 impl NewMessage {
@@ -51,6 +53,12 @@ impl NewMessage {
     #[must_use]
     pub fn delay(mut self, delay: Duration) -> NewMessage {
         self.delay = Some(delay);
+        self
+    }
+
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> NewMessage {
+        self.priority = Some(priority);
         self
     }
 
@@ -187,6 +195,7 @@ pub struct Message {
     pub expires_at: Option<SystemTime>,
     pub visible_at: Option<SystemTime>,
     pub dequeue_count: u32,
+    pub priority: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -345,6 +354,7 @@ impl NewMessage {
             headers: self.headers,
             delay: wire_some(self.delay)?,
             ttl: wire_ttl(self.ttl)?,
+            priority: self.priority.map(u32::from),
         })
     }
 }
@@ -419,6 +429,7 @@ impl From<pb::Message> for Message {
             expires_at: time(message.expires_at),
             visible_at: time(message.visible_at),
             dequeue_count: message.dequeue_count,
+            priority: message.priority,
         }
     }
 }

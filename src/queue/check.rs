@@ -116,6 +116,10 @@ pub fn settings(settings: &Settings) -> Checked {
 
 fn message(message: &NewMessage) -> Checked {
     headers(&message.content)?;
+    if !limits::PRIORITIES.contains(&message.priority) {
+        let allowed = format!("{} to {}", limits::PRIORITIES.start(), limits::PRIORITIES.end());
+        return refuse("priority", format!("is {}", message.priority), allowed);
+    }
     if message.delay > limits::MAX_DELAY {
         let allowed = format!("0 to {} seconds", seconds(limits::MAX_DELAY));
         return refuse("delay", format!("is {} seconds", seconds(message.delay)), allowed);

@@ -108,6 +108,20 @@ pub struct NewMessage {
     pub content: Content,
     pub delay: Span,
     pub ttl: TimeToLive,
+    /// 0 is given out first, 9 last.
+    pub priority: u8,
+}
+
+/// An empty message, visible at once, that lives as long as its queue says.
+impl Default for NewMessage {
+    fn default() -> NewMessage {
+        NewMessage {
+            content: Content::default(),
+            delay: Span::ZERO,
+            ttl: TimeToLive::Default,
+            priority: super::limits::DEFAULT_PRIORITY,
+        }
+    }
 }
 
 /// Body and headers: they are stored together, outside the state.

@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use super::command::StringMap;
 use super::error::Rejection;
 use super::ids::{LogTime, QueueId};
+use super::limits::DEFAULT_PRIORITY;
 use super::message::Message;
 use super::outcome::{DeleteOutcome, Outcome, Reply};
 use super::rows::{CountersRow, QueueRow};
@@ -139,7 +140,10 @@ impl Sink {
                 for g in messages {
                     self.words(&[u64::from(g.id.epoch.0), g.id.number.0, g.content.0]);
                     self.words(&[u64::from(g.receipt.epoch.0), g.receipt.counter]);
-                    self.words(&[g.inserted_at.0, g.visible_at.0, u64::from(g.dequeue_count)]);
+                    // As a difference from the usual one, which hashes as if there were none.
+                    let priority = u64::from(g.priority ^ DEFAULT_PRIORITY) << 32;
+                    let count = u64::from(g.dequeue_count) | priority;
+                    self.words(&[g.inserted_at.0, g.visible_at.0, count]);
                     self.maybe(g.expires_at.map(|at| at.0));
                 }
             }

@@ -18,6 +18,9 @@ pub const QUEUE_NAME: std::ops::RangeInclusive<usize> = 3..=63;
 pub const ACCOUNT_NAME: std::ops::RangeInclusive<usize> = 3..=24;
 /// Queues in one account.
 pub const QUEUES: usize = 100_000;
+/// Priorities of messages; 0 is given out first.
+pub const PRIORITIES: std::ops::RangeInclusive<u8> = 0..=9;
+pub const DEFAULT_PRIORITY: u8 = 4;
 pub const DEFAULT_TTL: Span = Span::from_secs(7 * 24 * 3600);
 pub const DEFAULT_VISIBILITY: Span = Span::from_secs(30);
 pub const MAX_VISIBILITY: Span = Span::from_secs(7 * 24 * 3600);

@@ -8,9 +8,6 @@ use super::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt}
 use super::outcome::{Shown, Standing};
 use super::rows::{MessageRow, Untouched};
 
-/// The priority of every message until sends may name one.
-pub const DEFAULT_PRIORITY: u8 = 4;
-
 /// Everything the state knows of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -67,6 +64,7 @@ impl Message {
             expires_at: self.expires_at,
             visible_at: self.visible_at,
             dequeue_count: self.dequeue_count,
+            priority: self.priority,
             standing: self.standing(now),
         }
     }

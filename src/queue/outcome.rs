@@ -79,6 +79,7 @@ pub struct Granted {
     pub expires_at: Option<LogTime>,
     pub visible_at: LogTime,
     pub dequeue_count: u32,
+    pub priority: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +109,7 @@ pub struct Shown {
     pub expires_at: Option<LogTime>,
     pub visible_at: LogTime,
     pub dequeue_count: u32,
+    pub priority: u8,
     pub standing: Standing,
 }
 

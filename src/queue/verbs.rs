@@ -9,7 +9,7 @@ use super::command::{Command, NewMessage, Receive, Settings, StringMap, TimeToLi
 use super::error::Rejection;
 use super::ids::{ContentId, LogTime, MessageId, Number, QueueId, Receipt};
 use super::limits;
-use super::message::{DEFAULT_PRIORITY, Message};
+use super::message::Message;
 use super::order::Lineup;
 use super::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
 use super::receipt::{self, Closed};
@@ -137,7 +137,7 @@ fn send(
         let message = Message {
             number: Number(number),
             epoch: state.counters.epoch,
-            priority: DEFAULT_PRIORITY,
+            priority: new.priority,
             inserted_at: step.now,
             // The end of time is never.
             expires_at: ttl.map(|ttl| step.now.after(ttl)).filter(|at| at.0 != u64::MAX),
@@ -193,6 +193,7 @@ fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -
             expires_at: message.expires_at,
             visible_at,
             dequeue_count: message.dequeue_count,
+            priority: message.priority,
         });
     }
     let again = if visible_at <= step.now { messages.len() as u64 } else { 0 };

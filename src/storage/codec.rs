@@ -27,6 +27,7 @@ use bytes::Bytes;
 
 use crate::proto::log::v1 as pb;
 use crate::queue::command::{Content, Settings};
+use crate::queue::limits::DEFAULT_PRIORITY;
 use crate::queue::ids::{Epoch, MessageId, Number, Position, Receipt, Span};
 
 /// Why bytes could not be read back.
@@ -95,6 +96,16 @@ fn settings_from(settings: pb::Settings) -> Settings {
         default_visibility: Span(settings.default_visibility_us),
         max_message_bytes: settings.max_message_bytes,
     }
+}
+
+/// The usual priority is left out.
+fn priority_to(priority: u8) -> Option<u32> {
+    (priority != DEFAULT_PRIORITY).then_some(priority.into())
+}
+
+fn priority_from(priority: Option<u32>, what: &'static str) -> Result<u8, CodecError> {
+    let wrong = |_| CodecError::Wrong { what, field: "priority" };
+    priority.map_or(Ok(DEFAULT_PRIORITY), |given| given.try_into().map_err(wrong))
 }
 
 fn content_to(content: &Content) -> pb::Content {

@@ -81,6 +81,10 @@ fn messages(on: On<'_>, queue: &str) {
     let delayed = on(&format!("peek {queue} --state delayed"));
     assert_eq!(delayed.items()[0]["body"], "later");
 
+    on(&format!("send {queue} first --priority 0")).exits(0);
+    let first = on(&format!("receive {queue} --delete"));
+    assert_eq!((&first.items()[0]["body"], &first.items()[0]["priority"]), (&"first".into(), &0.into()));
+
     let received = on(&format!("receive {queue}"));
     assert_eq!(received.exits(0)["received"], 1);
     let first = &received.items()[0];

@@ -121,7 +121,15 @@ fn new_message(message: pb::NewMessage) -> Read<NewMessage> {
         content: Content { body: message.body, headers: message.headers },
         delay: span("delay", message.delay)?.unwrap_or(Span::ZERO),
         ttl,
+        priority: priority(message.priority)?,
     })
+}
+
+/// Absent = the usual one. What fits no byte is refused here, the rest by the queue's own check.
+fn priority(given: Option<u32>) -> Read<u8> {
+    let Some(given) = given else { return Ok(limits::DEFAULT_PRIORITY) };
+    u8::try_from(given)
+        .map_err(|_| Refusal::invalid("priority", format!("is {given}"), "0 to 9"))
 }
 
 pub(super) fn send(request: pb::SendRequest) -> Read<Envelope> {
@@ -295,6 +303,7 @@ pub(super) fn granted_out(granted: &Granted, content: Content) -> pb::Message {
         expires_at: granted.expires_at.map(timestamp),
         visible_at: Some(timestamp(granted.visible_at)),
         dequeue_count: granted.dequeue_count,
+        priority: granted.priority.into(),
     }
 }
 
@@ -308,6 +317,7 @@ pub(super) fn shown_out(shown: &Shown, content: Content) -> pb::Message {
         expires_at: shown.expires_at.map(timestamp),
         visible_at: Some(timestamp(shown.visible_at)),
         dequeue_count: shown.dequeue_count,
+        priority: shown.priority.into(),
     }
 }
 
@@ -376,7 +386,7 @@ mod tests {
 
     #[test]
     fn every_refusal_names_the_field_and_the_range() {
-        let table: [(&str, Read<()>, &str); 9] = [
+        let table: [(&str, Read<()>, &str); 10] = [
             ("delay", span("delay", wire(-1, 0)).map(drop), "delay is negative; allowed: a dur"),
             ("nanos", span("ttl", wire(0, i32::MAX)).map(drop), "ttl has 2147483647 nanosec"),
             ("long", span("ttl", wire(i64::MAX, 0)).map(drop), "seconds is too long"),
@@ -389,6 +399,7 @@ mod tests {
                 "page_size is 1001; allowed: 1 to 1000, or 0 for 100",
             ),
             ("token", peek_token("?").map(drop), "page_token cannot be read; allowed: that of"),
+            ("priority", priority(Some(256)).map(drop), "priority is 256; allowed: 0 to 9"),
             ("batch", receive("orders".into(), 1_001, None).map(drop), "max_messages is 1001; al"),
         ];
         for (name, outcome, expected) in table {
@@ -437,10 +448,11 @@ mod tests {
             expires_at: None,
             visible_at: LogTime(6),
             dequeue_count: 1,
+            priority: 9,
         };
         let message = granted_out(&granted, Content::default());
         assert_eq!(message_id(&message.id).map_err(text), Ok(id));
         assert_eq!(receipt(&message.pop_receipt).map_err(text), Ok(granted.receipt));
-        assert_eq!(message.expires_at, None);
+        assert_eq!((message.expires_at, message.priority), (None, 9));
     }
 }

@@ -2,7 +2,7 @@
 //! keeps a bounded number of outcomes.
 
 use super::stage::{ACCOUNT, QUEUE, Stage, create, delete, receive, secs, send, text, update};
-use crate::queue::command::{Command, Content, NewMessage, SessionTag, TimeToLive};
+use crate::queue::command::{Command, NewMessage, SessionTag, TimeToLive};
 use crate::queue::ids::{LogTime, Span};
 use crate::queue::limits::{BATCH, SESSION_OUTCOMES, WORK_PER_ENTRY};
 use crate::queue::message::Slot;
@@ -15,7 +15,7 @@ use crate::queue::{State, error::Rejection};
 const MILLION: u64 = 1_000_000;
 
 fn empty(ttl: TimeToLive) -> NewMessage {
-    NewMessage { content: Content::default(), delay: Span::ZERO, ttl }
+    NewMessage { ttl, ..NewMessage::default() }
 }
 
 /// A queue with a million messages. No table beside it: that would be the slow part.

@@ -138,7 +138,7 @@ impl Model {
             let message = Message {
                 number: Number(number),
                 epoch: self.epoch,
-                priority: 4,
+                priority: new.priority,
                 inserted_at: self.now,
                 expires_at: ttl.map(|ttl| self.now.after(ttl)),
                 visible_at: self.now.after(new.delay),
@@ -200,6 +200,7 @@ impl Model {
                 expires_at: message.expires_at,
                 visible_at: message.visible_at,
                 dequeue_count: message.dequeue_count,
+                priority: message.priority,
             });
         }
         Ok(Reply::Received { messages, more })

@@ -24,7 +24,7 @@ enum Step {
     SetMetadata { queue: usize, variant: u8 },
     SetSettings { queue: usize, variant: u8 },
     SetPaused { queue: usize, paused: bool },
-    Send { queue: usize, messages: Vec<(usize, usize, usize)> },
+    Send { queue: usize, messages: Vec<Fresh> },
     Receive { queue: usize, max: u32, bytes: u32, span: usize },
     Update { queue: usize, pick: usize, span: usize, size: usize },
     Delete { queue: usize, picks: Vec<usize> },
@@ -35,7 +35,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let queue = || 0..QUEUES.len();
     let span = || 0..SPANS.len();
-    let message = (0..20_usize, span(), span());
+    // Most have the usual priority, so that orders within one are met too.
+    let priority = prop_oneof![2 => Just(4_u8), 1 => 0..10_u8];
+    let message = (0..20_usize, span(), span(), priority);
     prop_oneof![
         3 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::Create { queue, variant }),
         1 => queue().prop_map(|queue| Step::DeleteQueue { queue }),
@@ -55,6 +57,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Pulse),
     ]
 }
+
+/// Size, delay, time to live and priority of a message.
+type Fresh = (usize, usize, usize, u8);
 
 /// (step, client and how many sequences it steps forward and leaves unanswered)
 type Sent = (Step, Option<(u128, u64, u64)>);
@@ -162,14 +167,15 @@ fn content(size: usize) -> Content {
     Content { body: Bytes::from(vec![b'x'; size]), headers: StringMap::new() }
 }
 
-fn new_message((size, delay, ttl): &(usize, usize, usize)) -> NewMessage {
+fn new_message((size, delay, ttl, priority): &Fresh) -> NewMessage {
     let delay = if *delay > 3 { SPANS[delay - 2] } else { 0 };
     let ttl = match ttl {
         0 | 1 => TimeToLive::Default,
         2 => TimeToLive::Never,
         more => TimeToLive::For(Span::from_secs(SPANS[*more] + delay)),
     };
-    NewMessage { content: content(*size), delay: Span::from_secs(delay), ttl }
+    let (content, delay) = (content(*size), Span::from_secs(delay));
+    NewMessage { content, delay, ttl, priority: *priority }
 }
 
 fn peek_all(stage: &Stage, queue: &str, standing: Standing, max: usize) -> Vec<Shown> {

@@ -113,6 +113,7 @@ fn arguments_out_of_range_name_their_field() {
         (send(vec![text(""); limits::BATCH + 1]), "messages"),
         (message(&|m| m.delay = Span(week)), "delay"),
         (message(&|m| m.ttl = TimeToLive::For(Span::ZERO)), "ttl"),
+        (message(&|m| m.priority = 10), "priority"),
         (
             message(&|m| {
                 m.delay = Span(9);

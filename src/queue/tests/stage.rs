@@ -161,7 +161,7 @@ pub fn create(name: &str) -> Command {
 pub fn text(body: &str) -> NewMessage {
     let body = Bytes::copy_from_slice(body.as_bytes());
     let content = Content { body, headers: StringMap::new() };
-    NewMessage { content, delay: Span::ZERO, ttl: TimeToLive::Default }
+    NewMessage { content, ..NewMessage::default() }
 }
 
 pub fn send(messages: Vec<NewMessage>) -> Command {

@@ -18,7 +18,7 @@ use crate::queue::command::{
 };
 use crate::queue::ids::{Epoch, LogTime, MessageId, Number, Receipt, Span};
 use crate::queue::outcome::{DeleteOutcome, Outcome, Reply, Shown, Standing};
-use crate::queue::{PeekToken, State};
+use crate::queue::{PeekToken, State, limits};
 
 type Failure = Box<dyn Error>;
 
@@ -50,7 +50,7 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause }
+transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority }
 
 /// Seconds, with microseconds only where there are any.
 fn time(at: LogTime) -> String {
@@ -243,7 +243,8 @@ fn send(queue: String, args: &mut ArgumentConsumer) -> Result<Command, Failure> 
         Some("never") => TimeToLive::Never,
         Some(text) => TimeToLive::For(span(text)?),
     };
-    let message = |body: &str| NewMessage { content: content(body), delay, ttl };
+    let priority = args.lookup_parse("priority")?.unwrap_or(limits::DEFAULT_PRIORITY);
+    let message = |body: &str| NewMessage { content: content(body), delay, ttl, priority };
     let messages = args.rest_pos().into_iter().map(|arg| message(&arg.value)).collect();
     Ok(Command::Send { queue, messages })
 }
@@ -268,7 +269,11 @@ fn show(m: &Shown) -> String {
         until(m.expires_at),
         time(m.visible_at),
         m.dequeue_count
-    )
+    ) + &unusual(m.priority)
+}
+
+fn unusual(priority: u8) -> String {
+    if priority == limits::DEFAULT_PRIORITY { String::new() } else { format!(" priority {priority}") }
 }
 
 fn answer(outcome: &Outcome) -> String {
@@ -290,7 +295,7 @@ fn answer(outcome: &Outcome) -> String {
                     m.content.0,
                     time(m.visible_at),
                     m.dequeue_count
-                )
+                ) + &unusual(m.priority)
             });
             out.push_str(match (messages.is_empty(), more) {
                 (true, false) => "nothing",

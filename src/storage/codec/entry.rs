@@ -6,8 +6,8 @@ use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use super::{
-    CodecError, big, big_bytes, content_from, content_to, id_from, id_to, need, receipt_from,
-    receipt_to, settings_from, settings_to,
+    CodecError, big, big_bytes, content_from, content_to, id_from, id_to, need, priority_from,
+    priority_to, receipt_from, receipt_to, settings_from, settings_to,
 };
 use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::envelope::Command as Wire;
@@ -140,6 +140,7 @@ fn message_len(message: &NewMessage, content: usize) -> usize {
         + field_uint_len(2, message.delay.0)
         + field_uint_len(3, ttl as u64)
         + field_uint_len(4, ttl_us)
+        + priority_to(message.priority).map_or(0, |it| key_len(5) + encoded_len_varint(it.into()))
 }
 
 fn put_message(message: &NewMessage, content_len: usize, out: &mut BytesMut) {
@@ -150,6 +151,10 @@ fn put_message(message: &NewMessage, content_len: usize, out: &mut BytesMut) {
     put_uint(2, message.delay.0, out);
     put_uint(3, ttl as u64, out);
     put_uint(4, ttl_us, out);
+    if let Some(priority) = priority_to(message.priority) {
+        encode_key(5, WireType::Varint, out);
+        encode_varint(priority.into(), out);
+    }
 }
 
 // The field writers leave out what has its default value, as proto3 does.
@@ -267,6 +272,7 @@ fn message_to(message: &NewMessage) -> pb::NewMessage {
         delay_us: message.delay.0,
         ttl: ttl.into(),
         ttl_us,
+        priority: priority_to(message.priority),
     }
 }
 
@@ -358,6 +364,7 @@ fn message_from(message: pb::NewMessage) -> Result<NewMessage, CodecError> {
         content: content_from(need(message.content, ENTRY, "content")?),
         delay: Span(message.delay_us),
         ttl,
+        priority: priority_from(message.priority, ENTRY)?,
     })
 }
 
@@ -399,7 +406,7 @@ mod tests {
     #[test]
     fn a_body_is_a_slice_of_the_entry() {
         let content = Content { body: Bytes::from(vec![7; 1000]), headers: StringMap::new() };
-        let message = NewMessage { content, delay: Span::ZERO, ttl: TimeToLive::Never };
+        let message = NewMessage { content, ..NewMessage::default() };
         let command = Command::Send { queue: "work".into(), messages: vec![message] };
         let entry = Entry {
             position: Position::default(),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{
     CodecError, Mark, big, big_bytes, id_from, id_to, need, position_from, position_to,
-    receipt_from, receipt_to, settings_from, settings_to,
+    priority_from, priority_to, receipt_from, receipt_to, settings_from, settings_to,
 };
 use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::kept_outcome::Outcome as Wire;
@@ -419,6 +419,7 @@ fn granted_to(granted: &Granted) -> pb::GrantedMessage {
         expires_at_us: granted.expires_at.map(|at| at.0),
         visible_at_us: granted.visible_at.0,
         dequeue_count: granted.dequeue_count,
+        priority: priority_to(granted.priority),
     }
 }
 
@@ -432,6 +433,7 @@ fn granted_from(granted: pb::GrantedMessage) -> Result<Granted, CodecError> {
         expires_at: granted.expires_at_us.map(LogTime),
         visible_at: LogTime(granted.visible_at_us),
         dequeue_count: granted.dequeue_count,
+        priority: priority_from(granted.priority, what)?,
     })
 }
 

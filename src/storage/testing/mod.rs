@@ -75,7 +75,12 @@ fn message() -> impl Strategy<Value = NewMessage> + Clone {
         Just(TimeToLive::Never),
         span().prop_map(TimeToLive::For)
     ];
-    (content(), span(), ttl).prop_map(|(content, delay, ttl)| NewMessage { content, delay, ttl })
+    (content(), span(), ttl, any::<u8>()).prop_map(|(content, delay, ttl, priority)| NewMessage {
+        content,
+        delay,
+        ttl,
+        priority,
+    })
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -169,15 +174,20 @@ fn sent() -> impl Strategy<Value = Sent> {
 }
 
 fn granted() -> impl Strategy<Value = Granted> {
-    (id(), receipt(), number(), time(), prop::option::of(time()), time(), any::<u32>()).prop_map(
-        |(id, receipt, content, inserted_at, expires_at, visible_at, dequeue_count)| Granted {
-            id,
-            receipt,
-            content: ContentId(content),
-            inserted_at,
-            expires_at,
-            visible_at,
-            dequeue_count,
+    let times = (time(), prop::option::of(time()), time());
+    (id(), receipt(), number(), times, any::<u32>(), any::<u8>()).prop_map(
+        |(id, receipt, content, times, dequeue_count, priority)| {
+            let (inserted_at, expires_at, visible_at) = times;
+            Granted {
+                id,
+                receipt,
+                content: ContentId(content),
+                inserted_at,
+                expires_at,
+                visible_at,
+                dequeue_count,
+                priority,
+            }
         },
     )
 }

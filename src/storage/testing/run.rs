@@ -129,7 +129,8 @@ impl Run {
                 1 => TimeToLive::Never,
                 _ => TimeToLive::For(Span::from_secs(30)),
             };
-            NewMessage { content: self.content(), delay, ttl }
+            let priority = if self.rng.random() { 4 } else { self.rng.random_range(0..10) };
+            NewMessage { content: self.content(), delay, ttl, priority }
         });
         Command::Send { queue: queue.to_owned(), messages: messages.collect() }
     }
