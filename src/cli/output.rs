@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::exit::Exit;
-use crate::client::{Durability, Message, Queue, Ttl};
+use crate::client::{DeadLetter, DeadLetterReason, Durability, Message, Queue, Ttl};
 use crate::queue::ids::LogTime;
 
 /// Where results go.
@@ -188,6 +188,9 @@ pub fn message_json(message: &Message) -> Value {
         "priority": message.priority,
     });
     if let Value::Object(fields) = &mut value {
+        if let Some(dead) = &message.dead_letter {
+            fields.insert("dead_letter".to_owned(), dead_letter_json(dead));
+        }
         if !message.pop_receipt.is_empty() {
             fields.insert("pop_receipt".to_owned(), message.pop_receipt.clone().into());
         }
@@ -197,6 +200,21 @@ pub fn message_json(message: &Message) -> Value {
         };
     }
     value
+}
+
+fn dead_letter_json(dead: &DeadLetter) -> Value {
+    let reason = match dead.reason {
+        DeadLetterReason::MaxDeliveries => "max_deliveries",
+        DeadLetterReason::Unspecified => "unknown",
+    };
+    json!({
+        "reason": reason,
+        "source": dead.source,
+        "dead_lettered_at": time_json(dead.dead_lettered_at),
+        "first_received_at": time_json(dead.first_received_at),
+        "last_received_at": time_json(dead.last_received_at),
+        "deliveries": dead.deliveries,
+    })
 }
 
 pub const MESSAGE_HEAD: [&str; 5] = ["id", "count", "visible at", "pop receipt", "body"];
@@ -250,6 +268,7 @@ fn ttl_text(ttl: Ttl) -> String {
 #[must_use]
 pub fn queue_json(queue: &Queue) -> Value {
     let counts = queue.counts;
+    let dead = queue.settings.dead_letters.as_ref();
     json!({
         "name": queue.name,
         "metadata": queue.metadata,
@@ -258,6 +277,9 @@ pub fn queue_json(queue: &Queue) -> Value {
             "default_visibility_timeout":
                 queue.settings.default_visibility_timeout.map(span_text),
             "max_message_bytes": queue.settings.max_message_bytes,
+            "dead_letter_queue": dead.map(|target| target.queue.as_str()),
+            "max_deliveries": dead.and_then(|target| target.max_deliveries),
+            "dead_letter_ttl": queue.settings.dead_letter_ttl.map(span_text),
         },
         "counts": {
             "visible": counts.visible,
@@ -270,6 +292,7 @@ pub fn queue_json(queue: &Queue) -> Value {
         },
         "created_at": time_json(queue.created_at),
         "paused": queue.paused,
+        "dead_letters_refused_since": time_json(queue.dead_letters_refused_since),
     })
 }
 
@@ -308,6 +331,18 @@ pub fn queue_details(queue: &Queue) -> Vec<Vec<String>> {
             queue.counts.oldest_age.map_or_else(|| "-".to_owned(), span_text),
         ],
     ];
+    if let Some(target) = &settings.dead_letters {
+        let most = target.max_deliveries.map_or_else(|| "default".to_owned(), |n| n.to_string());
+        rows.push(vec!["dead letters go to".to_owned(), target.queue.clone()]);
+        rows.push(vec!["after deliveries".to_owned(), most]);
+    }
+    if let Some(ttl) = settings.dead_letter_ttl {
+        rows.push(vec!["time to live of dead letters here".to_owned(), span_text(ttl)]);
+    }
+    if let Some(since) = queue.dead_letters_refused_since {
+        let text = format!("refused by the dead-letter queue since {}", time(Some(since)));
+        rows.push(vec!["ALARM: dead letters".to_owned(), text]);
+    }
     for (name, value) in &queue.metadata {
         rows.push(vec![format!("metadata {name}"), value.clone()]);
     }

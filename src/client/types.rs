@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::error::ClientError;
 use crate::proto::queue::v1 as pb;
 
-pub use crate::proto::queue::v1::{DeleteOutcome, MessageState, Position};
+pub use crate::proto::queue::v1::{DeadLetterReason, DeleteOutcome, MessageState, Position};
 
 /// How long a message lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,19 @@ pub struct QueueSettings {
     pub default_ttl: Ttl,
     pub default_visibility_timeout: Option<Duration>,
     pub max_message_bytes: Option<u32>,
+    /// Where messages go that were given out too often.
+    pub dead_letters: Option<DeadLetters>,
+    /// How long messages live that come here as dead letters; `None` = for ever.
+    pub dead_letter_ttl: Option<Duration>,
+}
+
+/// Where a queue's dead letters go, and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadLetters {
+    /// A queue of the same account.
+    pub queue: String,
+    /// How often a message is given out before it is a dead letter; `None` = 10.
+    pub max_deliveries: Option<u32>,
 }
 
 /// A message to send.
@@ -130,6 +143,9 @@ pub struct Queue {
     pub created_at: Option<SystemTime>,
     /// Receives find nothing until the queue is resumed.
     pub paused: bool,
+    /// An alarm: since then the dead-letter queue takes no messages of this one, which are given
+    /// out again instead.
+    pub dead_letters_refused_since: Option<SystemTime>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -196,6 +212,22 @@ pub struct Message {
     pub visible_at: Option<SystemTime>,
     pub dequeue_count: u32,
     pub priority: u32,
+    /// Only in a dead-letter queue: how the message came there.
+    pub dead_letter: Option<DeadLetter>,
+}
+
+/// How a message came to a dead-letter queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub reason: DeadLetterReason,
+    /// The queue that it came from.
+    pub source: String,
+    pub dead_lettered_at: Option<SystemTime>,
+    /// `None` = not known: the queue had no dead-letter queue then.
+    pub first_received_at: Option<SystemTime>,
+    pub last_received_at: Option<SystemTime>,
+    /// How often it had been given out.
+    pub deliveries: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,10 +355,14 @@ pub(super) fn token(token: String) -> Option<String> {
 
 impl QueueSettings {
     pub(super) fn to_wire(&self) -> Result<pb::QueueSettings, ClientError> {
+        let dead = self.dead_letters.as_ref();
         Ok(pb::QueueSettings {
             default_ttl: wire_ttl(self.default_ttl)?,
             default_visibility_timeout: wire_some(self.default_visibility_timeout)?,
             max_message_bytes: self.max_message_bytes.unwrap_or(0),
+            dead_letter_queue: dead.map(|target| target.queue.clone()).unwrap_or_default(),
+            max_deliveries: dead.and_then(|target| target.max_deliveries).unwrap_or(0),
+            dead_letter_ttl: wire_some(self.dead_letter_ttl)?,
         })
     }
 }
@@ -343,6 +379,11 @@ impl From<pb::QueueSettings> for QueueSettings {
             default_visibility_timeout: settings.default_visibility_timeout.and_then(span),
             max_message_bytes: (settings.max_message_bytes > 0)
                 .then_some(settings.max_message_bytes),
+            dead_letters: (!settings.dead_letter_queue.is_empty()).then_some(DeadLetters {
+                queue: settings.dead_letter_queue,
+                max_deliveries: (settings.max_deliveries > 0).then_some(settings.max_deliveries),
+            }),
+            dead_letter_ttl: settings.dead_letter_ttl.and_then(span),
         }
     }
 }
@@ -393,6 +434,7 @@ impl From<pb::Queue> for Queue {
             },
             created_at: time(queue.created_at),
             paused: queue.paused,
+            dead_letters_refused_since: time(queue.dead_letters_refused_since),
         }
     }
 }
@@ -430,6 +472,20 @@ impl From<pb::Message> for Message {
             visible_at: time(message.visible_at),
             dequeue_count: message.dequeue_count,
             priority: message.priority,
+            dead_letter: message.dead_letter.map(DeadLetter::from),
+        }
+    }
+}
+
+impl From<pb::DeadLetter> for DeadLetter {
+    fn from(dead: pb::DeadLetter) -> DeadLetter {
+        DeadLetter {
+            reason: dead.reason(),
+            source: dead.source,
+            dead_lettered_at: time(dead.dead_lettered_at),
+            first_received_at: time(dead.first_received_at),
+            last_received_at: time(dead.last_received_at),
+            deliveries: dead.deliveries,
         }
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use super::command::Settings;
 use super::digest;
 use super::error::Rejection;
 use super::ids::{LogTime, QueueId};
@@ -21,6 +22,8 @@ pub struct Catalog {
     /// The earliest expiry of each queue that has one.
     expiries: BTreeSet<(LogTime, QueueId)>,
     totals: Settled,
+    /// Account and name of each dead-letter queue, with whose it is.
+    feeds: BTreeSet<(String, String, QueueId)>,
     pub(super) graves: BTreeMap<QueueId, Grave>,
 }
 
@@ -110,6 +113,7 @@ impl Catalog {
             return false;
         }
         self.names.entry(row.account.clone()).or_default().insert(row.name.clone(), id);
+        self.feeds.extend(feed(&row));
         self.queues.insert(id, Queue { row, lineup: Lineup::new(id), settled: Settled::default() });
         self.settle_row(id);
         true
@@ -127,11 +131,31 @@ impl Catalog {
         if let Some(at) = queue.settled.earliest {
             self.expiries.remove(&(at, id));
         }
+        if let Some(feed) = feed(&queue.row) {
+            self.feeds.remove(&feed);
+        }
         queue.row.deleted = true;
         let grave = self.graves.entry(id).or_default();
         grave.deleted = Some(queue.row);
         grave.lineups.push(queue.lineup);
         Some(id)
+    }
+
+    /// Replaces a queue's settings; [`Catalog::settle_row`] must follow.
+    pub fn set_settings(&mut self, id: QueueId, settings: &Settings) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        if let Some(feed) = feed(&queue.row) {
+            self.feeds.remove(&feed);
+        }
+        queue.row.settings.clone_from(settings);
+        self.feeds.extend(feed(&queue.row));
+    }
+
+    /// A queue whose dead letters go to the one of this name.
+    pub fn fed_by(&self, account: &str, name: &str) -> Option<&Queue> {
+        let first = (account.to_owned(), name.to_owned(), QueueId(0));
+        let (of, to, id) = self.feeds.range(first..).next()?;
+        if of == account && to == name { self.queues.get(id) } else { None }
     }
 
     /// Moves all messages of a queue into its grave; the caller moves its mark and settles.
@@ -188,6 +212,12 @@ impl Catalog {
     pub fn totals(&self) -> (u64, u64, u64) {
         (self.queues.len() as u64, self.totals.messages, self.totals.bytes)
     }
+}
+
+/// Where the dead letters of a queue go.
+fn feed(row: &QueueRow) -> Option<(String, String, QueueId)> {
+    let target = row.settings.dead_letters.as_ref()?;
+    Some((row.account.clone(), target.queue.clone(), row.id))
 }
 
 impl Settled {

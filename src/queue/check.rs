@@ -5,7 +5,7 @@
 //! at fixed limits, so the answer is the same everywhere. What depends on a queue's settings
 //! ([`content`]) is checked where the queue is known.
 
-use super::command::{Command, Content, NewMessage, Settings, StringMap, TimeToLive};
+use super::command::{Command, Content, DeadLetters, NewMessage, Settings, StringMap, TimeToLive};
 use super::error::Rejection;
 use super::ids::Span;
 use super::limits;
@@ -111,7 +111,20 @@ pub fn settings(settings: &Settings) -> Checked {
         let allowed = format!("1 to {}", limits::MAX_MESSAGE_BYTES);
         return refuse("settings.max_message_bytes", format!("is {bytes}"), allowed);
     }
-    Ok(())
+    if settings.dead_letter_ttl == Some(Span::ZERO) {
+        return refuse("settings.dead_letter_ttl", "is 0".to_owned(), "more than 0, or never");
+    }
+    settings.dead_letters.as_ref().map_or(Ok(()), dead_letters)
+}
+
+fn dead_letters(wanted: &DeadLetters) -> Checked {
+    queue_name(&wanted.queue)?;
+    let (most, given) = (limits::DELIVERIES, wanted.max_deliveries);
+    if most.contains(&given) {
+        return Ok(());
+    }
+    let allowed = format!("{} to {}", most.start(), most.end());
+    refuse("settings.max_deliveries", format!("is {given}"), allowed)
 }
 
 fn message(message: &NewMessage) -> Checked {

@@ -148,13 +148,26 @@ pub enum TimeToLive {
     For(Span),
 }
 
-/// A queue's settings. Priorities, groups, dead-lettering and deduplication add fields here.
+/// A queue's settings. A new field has a default that means what was so before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `None` = messages live for ever unless they say otherwise.
     pub default_ttl: Option<Span>,
     pub default_visibility: Span,
     pub max_message_bytes: u32,
+    /// Where messages go that were given out too often; `None` = they are given out for ever.
+    pub dead_letters: Option<DeadLetters>,
+    /// How long a message lives that came here by dead-lettering; `None` = for ever.
+    pub dead_letter_ttl: Option<Span>,
+}
+
+/// Where a queue's dead letters go, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetters {
+    /// A queue of the same account.
+    pub queue: String,
+    /// A message that was given out so often is a dead letter when its lease runs out.
+    pub max_deliveries: u32,
 }
 
 impl Default for Settings {
@@ -163,6 +176,8 @@ impl Default for Settings {
             default_ttl: Some(super::limits::DEFAULT_TTL),
             default_visibility: super::limits::DEFAULT_VISIBILITY,
             max_message_bytes: super::limits::DEFAULT_MESSAGE_BYTES,
+            dead_letters: None,
+            dead_letter_ttl: None,
         }
     }
 }

@@ -6,11 +6,12 @@
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::command::StringMap;
+use super::command::{DeadLetters, StringMap};
 use super::error::Rejection;
-use super::ids::{LogTime, QueueId};
+use super::ids::{LogTime, Number, QueueId};
 use super::limits::DEFAULT_PRIORITY;
 use super::message::Message;
+use super::note::{DeadReason, Note};
 use super::outcome::{DeleteOutcome, Outcome, Reply};
 use super::rows::{CountersRow, QueueRow};
 
@@ -19,6 +20,7 @@ const QUEUE: u64 = 2;
 const SESSION: u64 = 3;
 const OUTCOME: u64 = 4;
 const COUNTERS: u64 = 5;
+const NOTE: u64 = 6;
 
 #[must_use]
 pub fn message(queue: QueueId, m: &Message) -> u128 {
@@ -26,7 +28,7 @@ pub fn message(queue: QueueId, m: &Message) -> u128 {
         queue.0,
         m.number.0,
         u64::from(m.epoch.0) << 32 | u64::from(m.receipt.epoch.0),
-        u64::from(m.priority),
+        u64::from(m.priority) | u64::from(m.last) << 8,
         m.inserted_at.0,
         m.expires_at.map_or(u64::MAX, |at| at.0),
         m.visible_at.0,
@@ -35,6 +37,15 @@ pub fn message(queue: QueueId, m: &Message) -> u128 {
         m.content.0,
     ];
     hash_words(&words, MESSAGE)
+}
+
+/// A message's note; added to the message's own hash.
+#[must_use]
+pub fn note(queue: QueueId, number: Number, note: &Note) -> u128 {
+    let mut sink = Sink(Vec::with_capacity(128));
+    sink.words(&[queue.0, number.0]);
+    sink.note(note);
+    xxh3_128_with_seed(&sink.0, NOTE)
 }
 
 /// The parts of the counters row that both regions share.
@@ -65,6 +76,16 @@ pub fn queue(row: &QueueRow) -> u128 {
     // What came later is hashed with a number of its own, and only where it is not the default.
     if row.paused {
         sink.word(1);
+    }
+    if let Some(DeadLetters { queue, max_deliveries }) = &row.settings.dead_letters {
+        sink.words(&[2, u64::from(*max_deliveries)]);
+        sink.text(queue);
+    }
+    if let Some(ttl) = row.settings.dead_letter_ttl {
+        sink.words(&[3, ttl.0]);
+    }
+    if let Some((message, since)) = row.dead_letter_refused {
+        sink.words(&[4, message.0, since.0]);
     }
     xxh3_128_with_seed(&sink.0, QUEUE)
 }
@@ -120,6 +141,22 @@ impl Sink {
         }
     }
 
+    /// Each part with a number of its own, and only where it is there.
+    fn note(&mut self, note: &Note) {
+        if let Some((first, last)) = note.received {
+            self.words(&[1, first.0, last.0]);
+        }
+        if let Some(dead) = &note.dead {
+            let reason = match dead.reason {
+                DeadReason::MaxDeliveries => 1,
+            };
+            self.words(&[2, reason, dead.at.0, dead.arrived.0, u64::from(dead.deliveries)]);
+            self.text(&dead.source);
+            self.maybe(dead.received.map(|(first, _)| first.0));
+            self.maybe(dead.received.map(|(_, last)| last.0));
+        }
+    }
+
     fn reply(&mut self, reply: &Reply) {
         match reply {
             Reply::QueueCreated { created } => self.words(&[1, u64::from(*created)]),
@@ -145,6 +182,9 @@ impl Sink {
                     let count = u64::from(g.dequeue_count) | priority;
                     self.words(&[g.inserted_at.0, g.visible_at.0, count]);
                     self.maybe(g.expires_at.map(|at| at.0));
+                    if let Some(note) = &g.note {
+                        self.note(note);
+                    }
                 }
             }
             Reply::Updated { receipt, visible_at } => {
@@ -197,6 +237,11 @@ impl Sink {
             Rejection::SessionEnded => self.word(107),
             Rejection::WrongEpoch { seen, current } => {
                 self.words(&[108, u64::from(*seen), u64::from(*current)]);
+            }
+            Rejection::QueueInUse { queue, of } => {
+                self.word(110);
+                self.text(queue);
+                self.text(of);
             }
             Rejection::UnknownRules { asked, known } => {
                 self.words(&[109, u64::from(*asked), u64::from(*known)]);

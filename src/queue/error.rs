@@ -9,6 +9,10 @@ pub enum Rejection {
     QueueNotFound(String),
     #[error("queue {0:?} exists with other settings or metadata")]
     QueueExists(String),
+    #[error(
+        "queue {queue:?} is the dead-letter queue of {of:?}: change the settings of that one first"
+    )]
+    QueueInUse { queue: String, of: String },
     #[error("message {id} is not in queue {queue:?}")]
     MessageNotFound { queue: String, id: String },
     #[error(

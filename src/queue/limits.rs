@@ -21,6 +21,11 @@ pub const QUEUES: usize = 100_000;
 /// Priorities of messages; 0 is given out first.
 pub const PRIORITIES: std::ops::RangeInclusive<u8> = 0..=9;
 pub const DEFAULT_PRIORITY: u8 = 4;
+/// How often a message may be given out before it is a dead letter, where a queue has a
+/// dead-letter queue.
+pub const DELIVERIES: std::ops::RangeInclusive<u32> = 1..=10_000;
+/// Dead-letter queues one behind the other.
+pub const DEAD_LETTER_CHAIN: usize = 8;
 pub const DEFAULT_TTL: Span = Span::from_secs(7 * 24 * 3600);
 pub const DEFAULT_VISIBILITY: Span = Span::from_secs(30);
 pub const MAX_VISIBILITY: Span = Span::from_secs(7 * 24 * 3600);

@@ -139,7 +139,7 @@ impl State {
 
     fn load_message(&mut self, row: &MessageRow) -> Result<bool, LoadError> {
         if let Some(queue) = self.catalog.by_id_mut(row.queue)
-            && row.number >= queue.row.cleared_below
+            && row.arrived() >= queue.row.cleared_below
         {
             return Ok(queue.lineup.load_message(row));
         }

@@ -4,7 +4,10 @@
 //! untouched message's receipt and content carry its own number and it is visible from the
 //! moment it was sent.
 
+use std::sync::Arc;
+
 use super::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
+use super::note::Note;
 use super::outcome::{Shown, Standing};
 use super::rows::{MessageRow, Untouched};
 
@@ -21,6 +24,8 @@ pub struct Message {
     pub receipt: Receipt,
     pub content: ContentId,
     pub size: u32,
+    /// Its last lease: when that has run out, the message is due, and goes to the dead letters.
+    pub last: bool,
 }
 
 impl Message {
@@ -29,9 +34,21 @@ impl Message {
         MessageId { epoch: self.epoch, number: self.number }
     }
 
-    /// Past its expiry at `now`: it is never delivered, shown or changed again.
+    /// Past its expiry, or the end of its last lease, at `now`: it is never delivered, shown or
+    /// changed again in this queue.
     #[must_use]
     pub fn is_due(&self, now: LogTime) -> bool {
+        self.due_at().is_some_and(|at| at <= now)
+    }
+
+    /// When it becomes due.
+    #[must_use]
+    pub fn due_at(&self) -> Option<LogTime> {
+        if self.last { Some(self.waits_until()) } else { self.expires_at }
+    }
+
+    #[must_use]
+    pub fn is_expired(&self, now: LogTime) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
@@ -55,7 +72,7 @@ impl Message {
     }
 
     #[must_use]
-    pub fn shown(&self, queue: QueueId, now: LogTime) -> Shown {
+    pub fn shown(&self, queue: QueueId, now: LogTime, note: Option<Arc<Note>>) -> Shown {
         Shown {
             id: self.id(),
             queue,
@@ -66,11 +83,12 @@ impl Message {
             dequeue_count: self.dequeue_count,
             priority: self.priority,
             standing: self.standing(now),
+            note,
         }
     }
 
     #[must_use]
-    pub fn as_row(&self, queue: QueueId) -> MessageRow {
+    pub fn as_row(&self, queue: QueueId, note: Option<Arc<Note>>) -> MessageRow {
         MessageRow {
             queue,
             number: self.number,
@@ -83,6 +101,8 @@ impl Message {
             receipt: self.receipt,
             content: self.content,
             size: self.size,
+            last: self.last,
+            note,
         }
     }
 
@@ -99,6 +119,7 @@ impl Message {
             receipt: row.receipt,
             content: row.content,
             size: row.size,
+            last: row.last,
         }
     }
 }
@@ -162,6 +183,7 @@ impl Slot {
             receipt: Receipt { epoch, counter: self.number.0 },
             content: ContentId(self.number.0),
             size: self.size,
+            last: false,
         }
     }
 }

@@ -7,7 +7,8 @@
 //! Nothing moves because T moved. Visible or not is one comparison with T, and the counts are
 //! questions to three ordered sets of times (see `ranked.rs`):
 //!
-//! * `ends`: the expiry of every message that has one. Due = those up to T.
+//! * `ends`: the expiry of every message that has one, or the end of its last lease if that is
+//!   sooner. Due = those up to T.
 //! * `leases`, `delays`: when each touched message stops waiting (its visible time or its
 //!   expiry, what comes first). Leased and delayed = those after T.
 //! * visible = all that is left.
@@ -19,10 +20,12 @@
 //! Law: each change keeps `sum`, the digest of the messages, and names the row it changed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::digest;
 use super::ids::{Epoch, LogTime, Number, QueueId};
 use super::message::{Message, Slot};
+use super::note::Note;
 use super::outcome::{Changes, Counts};
 use super::ranked::{Key, Ranked};
 use super::rows::{ChunkRow, MessageRow, RowKey};
@@ -35,6 +38,8 @@ pub struct Lineup {
     queue: QueueId,
     bands: BTreeMap<u8, Band>,
     touched: BTreeMap<Number, Message>,
+    /// What few of the touched have.
+    notes: BTreeMap<Number, Arc<Note>>,
     ends: Ranked,
     leases: Ranked,
     delays: Ranked,
@@ -75,6 +80,7 @@ impl Lineup {
             queue,
             bands: BTreeMap::new(),
             touched: BTreeMap::new(),
+            notes: BTreeMap::new(),
             ends: Ranked::default(),
             leases: Ranked::default(),
             delays: Ranked::default(),
@@ -120,7 +126,7 @@ impl Lineup {
         self.counts(now).visible
     }
 
-    /// The earliest expiry of all.
+    /// When the first message becomes due.
     #[must_use]
     pub fn earliest_end(&self) -> Option<LogTime> {
         self.ends.first().map(|(at, _)| at)
@@ -148,7 +154,7 @@ impl Lineup {
         times.into_iter().flatten().map(|(at, _)| at).min()
     }
 
-    /// The earliest expiry that has come, with the message's number.
+    /// The message that became due first, if one has.
     #[must_use]
     pub fn first_due(&self, now: LogTime) -> Option<Number> {
         self.ends.first().filter(|(at, _)| *at <= now).map(|(_, number)| number)
@@ -164,6 +170,25 @@ impl Lineup {
 
     pub(super) fn touched(&self, number: Number) -> Option<&Message> {
         self.touched.get(&number)
+    }
+
+    #[must_use]
+    pub fn note(&self, number: Number) -> Option<&Arc<Note>> {
+        self.notes.get(&number)
+    }
+
+    /// Changes the note of a touched message; an empty one is none.
+    pub fn set_note(&mut self, number: Number, note: Note) {
+        let hash = |note: &Note| digest::note(self.queue, number, note);
+        if let Some(before) = self.notes.get(&number) {
+            self.sum = self.sum.wrapping_sub(hash(before));
+        }
+        if note.is_empty() {
+            self.notes.remove(&number);
+        } else {
+            self.sum = self.sum.wrapping_add(hash(&note));
+            self.notes.insert(number, Arc::new(note));
+        }
     }
 
     #[must_use]
@@ -226,7 +251,10 @@ impl Lineup {
     /// Takes a message out altogether.
     pub fn remove(&mut self, message: &Message, changes: &mut Changes) {
         self.unlink(message, changes);
-        if let Some(at) = message.expires_at {
+        if !self.notes.is_empty() {
+            self.set_note(message.number, Note::default());
+        }
+        if let Some(at) = message.due_at() {
             self.ends.remove((at, message.number));
         }
         self.total -= 1;
@@ -263,6 +291,15 @@ impl Lineup {
     /// Puts back what [`Lineup::unlink`] took, as it is now; its size may differ from `before`.
     pub fn put_back(&mut self, before: &Message, message: Message, changes: &mut Changes) {
         self.bytes = self.bytes - u64::from(before.size) + u64::from(message.size);
+        let (was, is) = (before.due_at(), message.due_at());
+        if was != is {
+            if let Some(at) = was {
+                self.ends.remove((at, message.number));
+            }
+            if let Some(at) = is {
+                self.ends.insert((at, message.number));
+            }
+        }
         self.link(message, changes);
     }
 
@@ -278,7 +315,7 @@ impl Lineup {
     }
 
     fn count_in(&mut self, message: &Message) {
-        if let Some(at) = message.expires_at {
+        if let Some(at) = message.due_at() {
             self.ends.insert((at, message.number));
         }
         self.total += 1;
@@ -297,7 +334,8 @@ impl Lineup {
 
     #[must_use]
     pub fn message_row(&self, number: Number) -> Option<MessageRow> {
-        self.touched.get(&number).map(|message| message.as_row(self.queue))
+        let note = || self.notes.get(&number).cloned();
+        self.touched.get(&number).map(|message| message.as_row(self.queue, note()))
     }
 
     pub fn row_keys(&self) -> impl Iterator<Item = RowKey> {
@@ -344,6 +382,9 @@ impl Lineup {
             return false;
         }
         self.add_touched(Message::from_row(row), &mut Changes::default());
+        if let Some(note) = &row.note {
+            self.set_note(row.number, Note::clone(note));
+        }
         true
     }
 }
@@ -358,6 +399,7 @@ impl Lineup {
             if let Some((number, message)) = self.touched.pop_first() {
                 changes.drop_content(message.content);
                 changes.row(RowKey::Message { queue: self.queue, number });
+                self.notes.remove(&number);
                 if let Some(band) = self.bands.get_mut(&message.priority) {
                     band.waiting.remove(&(message.visible_at, number));
                 }

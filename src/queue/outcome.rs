@@ -1,8 +1,11 @@
 //! What `apply` answers: one outcome for each command, and the changes it made.
 
+use std::sync::Arc;
+
 use super::command::Content;
 use super::error::Rejection;
 use super::ids::{ContentId, LogTime, MessageId, QueueId, Receipt};
+use super::note::Note;
 
 /// The result of applying one entry.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +73,7 @@ pub struct Sent {
 }
 
 /// A message under a new lease. The content is read from the body store by its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
     pub id: MessageId,
     pub receipt: Receipt,
@@ -80,6 +83,7 @@ pub struct Granted {
     pub visible_at: LogTime,
     pub dequeue_count: u32,
     pub priority: u8,
+    pub note: Option<Arc<Note>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,12 +99,12 @@ pub enum Standing {
     Visible,
     Leased,
     Delayed,
-    /// Past its expiry, not yet removed; never delivered.
+    /// Past its expiry or its last lease, not yet removed; never delivered.
     Due,
 }
 
 /// A message as peek and get show it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     pub id: MessageId,
     pub queue: QueueId,
@@ -111,6 +115,7 @@ pub struct Shown {
     pub dequeue_count: u32,
     pub priority: u8,
     pub standing: Standing,
+    pub note: Option<Arc<Note>>,
 }
 
 /// Exact counts for the state after the last entry.

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use super::catalog::Queue;
+use super::dead_letters;
 use super::error::Rejection;
 use super::ids::{LogTime, MessageId, Number, Span};
 use super::limits::PAGE;
@@ -30,6 +31,8 @@ pub struct QueueView {
     pub oldest: Option<LogTime>,
     /// How old that message is at the T of the state.
     pub oldest_age: Option<Span>,
+    /// An alarm: since when the dead-letter queue refuses a message of this one.
+    pub dead_letters_refused_at: Option<LogTime>,
 }
 
 /// Where a peek goes on: behind the last untouched and the last touched message it looked at
@@ -74,7 +77,7 @@ impl State {
             .lineup
             .find(id.number)
             .filter(|message| message.epoch == id.epoch && !message.is_due(now))
-            .map(|message| message.shown(found.row.id, now))
+            .map(|message| message.shown(found.row.id, now, found.lineup.note(id.number).cloned()))
             .ok_or_else(|| Rejection::MessageNotFound {
                 queue: queue.to_owned(),
                 id: id.to_string(),
@@ -153,6 +156,7 @@ impl State {
             counts: queue.lineup.counts(now),
             oldest,
             oldest_age: oldest.map(|at| now.since(at)),
+            dead_letters_refused_at: dead_letters::refused_since(queue),
         }
     }
 }
@@ -176,7 +180,8 @@ impl Page<'_> {
     fn look(&mut self, message: &Message) {
         self.scanned += 1;
         if message.standing(self.now) == self.standing {
-            self.shown.push(message.shown(self.queue.row.id, self.now));
+            let note = self.queue.lineup.note(message.number).cloned();
+            self.shown.push(message.shown(self.queue.row.id, self.now, note));
         }
     }
 

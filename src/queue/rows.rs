@@ -1,8 +1,11 @@
 //! The state as rows: what the tables store, a snapshot carries and a restart reads. A state
 //! can always be rebuilt from its rows, and then has the same digest.
 
+use std::sync::Arc;
+
 use super::command::{Settings, StringMap};
 use super::ids::{ContentId, Digest, Epoch, LogTime, Number, QueueId, Receipt};
+use super::note::Note;
 use super::outcome::Outcome;
 
 /// Names a row. The order is the order in the tables: kind first, then its parts.
@@ -62,6 +65,8 @@ pub struct QueueRow {
     pub deleted: bool,
     /// Receives give nothing.
     pub paused: bool,
+    /// A message that the dead-letter queue did not take, and since when; it may be gone now.
+    pub dead_letter_refused: Option<(Number, LogTime)>,
 }
 
 /// Up to 256 untouched messages in send order, all of one epoch.
@@ -97,6 +102,18 @@ pub struct MessageRow {
     pub receipt: Receipt,
     pub content: ContentId,
     pub size: u32,
+    /// It is under its last lease.
+    pub last: bool,
+    pub note: Option<Arc<Note>>,
+}
+
+impl MessageRow {
+    /// Its place among the messages of its queue: what a mark of that queue is compared with.
+    #[must_use]
+    pub fn arrived(&self) -> Number {
+        let dead = self.note.as_ref().and_then(|note| note.dead.as_ref());
+        dead.map_or(self.number, |dead| dead.arrived)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

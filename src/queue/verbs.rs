@@ -6,11 +6,11 @@
 
 use super::check;
 use super::command::{Command, NewMessage, Receive, Settings, StringMap, TimeToLive, Update};
+use super::dead_letters;
 use super::error::Rejection;
 use super::ids::{ContentId, LogTime, MessageId, Number, QueueId, Receipt};
 use super::limits;
 use super::message::Message;
-use super::order::Lineup;
 use super::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
 use super::receipt::{self, Closed};
 use super::rows::{CountersRow, QueueRow, RowKey};
@@ -29,8 +29,7 @@ pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mu
             Ok(Reply::MetadataSet)
         }
         Command::SetSettings { name, settings } => {
-            change_row(state, account, name, step, |row| row.settings.clone_from(settings))?;
-            Ok(Reply::SettingsSet)
+            set_settings(state, account, name, settings, step)
         }
         Command::SetPaused { name, paused } => {
             change_row(state, account, name, step, |row| row.paused = *paused)?;
@@ -50,7 +49,7 @@ pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mu
 }
 
 /// The next number of the shared counter.
-fn draw(counters: &mut CountersRow) -> u64 {
+pub(super) fn draw(counters: &mut CountersRow) -> u64 {
     let number = counters.next_number;
     counters.next_number = number.saturating_add(1);
     number
@@ -74,6 +73,7 @@ fn create_queue(
         let what = format!("the number of queues of account {account:?}");
         return Err(Rejection::LimitReached { what, limit: limits::QUEUES as u64 });
     }
+    dead_letters::check(&state.catalog, account, name, settings)?;
     let id = QueueId(state.counters.next_queue);
     state.counters.next_queue = id.0.saturating_add(1);
     state.catalog.insert(QueueRow {
@@ -86,17 +86,37 @@ fn create_queue(
         cleared_below: Number(0),
         deleted: false,
         paused: false,
+        dead_letter_refused: None,
     });
     step.changes.row(RowKey::Queue(id));
     Ok(Reply::QueueCreated { created: true })
 }
 
 fn delete_queue(state: &mut State, account: &str, name: &str, step: &mut Step) -> Outcome {
+    if let Some(source) = state.catalog.fed_by(account, name) {
+        let (queue, of) = (name.to_owned(), source.row.name.clone());
+        return Err(Rejection::QueueInUse { queue, of });
+    }
     let Some(id) = state.catalog.bury(account, name) else {
         return Err(Rejection::QueueNotFound(name.to_owned()));
     };
     step.changes.row(RowKey::Queue(id));
     Ok(Reply::QueueDeleted)
+}
+
+fn set_settings(
+    state: &mut State,
+    account: &str,
+    name: &str,
+    settings: &Settings,
+    step: &mut Step,
+) -> Outcome {
+    let id = state.catalog.open(account, name)?.row.id;
+    dead_letters::check(&state.catalog, account, name, settings)?;
+    state.catalog.set_settings(id, settings);
+    // Whether they are refused still, the next dead letter will show.
+    change_row(state, account, name, step, |row| row.dead_letter_refused = None)?;
+    Ok(Reply::SettingsSet)
 }
 
 fn change_row(
@@ -146,6 +166,7 @@ fn send(
             receipt,
             content: ContentId(number),
             size: u32::try_from(new.content.size()).unwrap_or(u32::MAX),
+            last: false,
         };
         if message.visible_at == step.now {
             queue.lineup.add_untouched(&message, &mut step.changes);
@@ -171,20 +192,32 @@ fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -
     if queue.row.paused {
         return Ok(Reply::Received { messages: Vec::new(), more: false });
     }
+    let id = queue.row.id;
     let visibility = asked.visibility.unwrap_or(queue.row.settings.default_visibility);
     let visible_at = step.now.after(visibility);
     // All are picked before the first is put back, or a visibility of 0 would give one twice.
-    let picked = pick(&mut queue.lineup, asked, step);
+    let picked = pick(state, id, asked, step);
+    let queue = state.catalog.open(account, &asked.queue)?;
+    let most = queue.row.settings.dead_letters.as_ref().map(|target| target.max_deliveries);
     let mut messages = Vec::with_capacity(picked.len());
+    let mut again = 0;
     for before in picked {
         let counter = draw(&mut state.counters);
+        let dequeue_count = before.dequeue_count.saturating_add(1);
         let message = Message {
             visible_at,
-            dequeue_count: before.dequeue_count.saturating_add(1),
+            dequeue_count,
             receipt: Receipt { epoch: state.counters.epoch, counter },
+            last: most.is_some_and(|most| dequeue_count >= most),
             ..before
         };
+        again += u64::from(visible_at <= step.now && !message.last);
         queue.lineup.put_back(&before, message, &mut step.changes);
+        if most.is_some() {
+            let before = queue.lineup.note(message.number);
+            let note = dead_letters::received(before.map(|note| &**note), step.now);
+            queue.lineup.set_note(message.number, note);
+        }
         messages.push(Granted {
             id: message.id(),
             receipt: message.receipt,
@@ -194,45 +227,55 @@ fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -
             visible_at,
             dequeue_count: message.dequeue_count,
             priority: message.priority,
+            note: queue.lineup.note(message.number).cloned(),
         });
     }
-    let again = if visible_at <= step.now { messages.len() as u64 } else { 0 };
     let more = queue.lineup.visible(step.now) > again;
-    let id = queue.row.id;
     state.catalog.settle(id);
     Ok(Reply::Received { messages, more })
 }
 
-/// Takes the messages to be given out of the order. Those found expired on the way are removed,
-/// as many as the entry may; where it may not, the receive stops.
-fn pick(lineup: &mut Lineup, asked: &Receive, step: &mut Step) -> Vec<Message> {
+/// Takes the messages to be given out of the order. Those found due on the way are removed or
+/// become dead letters, as many as the entry may; where it may not, the receive stops.
+fn pick(state: &mut State, id: QueueId, asked: &Receive, step: &mut Step) -> Vec<Message> {
     let (most, most_bytes) = (asked.max_messages as usize, u64::from(asked.max_bytes));
-    let mut picked: Vec<Message> = Vec::with_capacity(most.min(lineup.total() as usize));
+    let mut picked: Vec<Message> = Vec::new();
     let mut bytes = 0;
     while picked.len() < most
-        && let Some(message) = lineup.head(step.now)
+        && let Some(queue) = state.catalog.by_id_mut(id)
+        && let Some(mut message) = queue.lineup.head(step.now)
     {
-        if message.is_due(step.now) {
+        if message.is_due(step.now) || dead_letters::is_spent(&queue.row.settings, &message) {
             if step.budget == 0 {
                 break;
             }
-            expire(lineup, &message, step);
-            continue;
+            match retire(state, id, &message, step) {
+                Some(stays) => message = stays,
+                None => continue,
+            }
         }
         bytes += u64::from(message.size);
         if bytes > most_bytes && !picked.is_empty() {
             break;
         }
-        lineup.unlink(&message, &mut step.changes);
+        if let Some(queue) = state.catalog.by_id_mut(id) {
+            queue.lineup.unlink(&message, &mut step.changes);
+        }
         picked.push(message);
     }
     picked
 }
 
-fn expire(lineup: &mut Lineup, message: &Message, step: &mut Step) {
-    lineup.remove(message, &mut step.changes);
-    step.changes.drop_content(message.content);
+/// Does with a message that is due, or spent, what has to be done: one that expired is removed,
+/// any other becomes a dead letter. One that could not is answered, and may be given out.
+fn retire(state: &mut State, id: QueueId, message: &Message, step: &mut Step) -> Option<Message> {
     step.budget = step.budget.saturating_sub(1);
+    if !message.is_expired(step.now) {
+        return dead_letters::bury(state, id, message, step);
+    }
+    state.catalog.by_id_mut(id)?.lineup.remove(message, &mut step.changes);
+    step.changes.drop_content(message.content);
+    None
 }
 
 fn update(state: &mut State, account: &str, asked: &Update, step: &mut Step) -> Outcome {
@@ -309,7 +352,7 @@ fn clear(state: &mut State, account: &str, queue: &str, step: &mut Step) -> Outc
 }
 
 /// Ends idle sessions (with half of what the entry may do, so that neither starves the other),
-/// then removes expired messages, the earliest queue first.
+/// then removes expired messages and moves dead letters, the earliest queue first.
 fn pulse(state: &mut State, step: &mut Step) -> Reply {
     let share = step.budget.div_ceil(2);
     step.budget -= state.sessions.end_idle(step.now, share, &mut step.changes);
@@ -317,19 +360,18 @@ fn pulse(state: &mut State, step: &mut Step) -> Reply {
         && let Some((at, id)) = state.catalog.next_expiry()
         && at <= step.now
     {
-        expire_queue(state, id, step);
+        retire_due(state, id, step);
     }
     Reply::Pulsed { more: has_due(state, step.now) }
 }
 
-fn expire_queue(state: &mut State, id: QueueId, step: &mut Step) {
-    if let Some(queue) = state.catalog.by_id_mut(id) {
-        while step.budget > 0
-            && let Some(number) = queue.lineup.first_due(step.now)
-            && let Some(message) = queue.lineup.find(number)
-        {
-            expire(&mut queue.lineup, &message, step);
-        }
+fn retire_due(state: &mut State, id: QueueId, step: &mut Step) {
+    while step.budget > 0
+        && let Some(queue) = state.catalog.by_id(id)
+        && let Some(number) = queue.lineup.first_due(step.now)
+        && let Some(message) = queue.lineup.find(number)
+    {
+        retire(state, id, &message, step);
     }
     state.catalog.settle(id);
 }

@@ -16,6 +16,7 @@
 )]
 
 mod entry;
+mod notes;
 mod rows;
 mod snapshot;
 
@@ -26,9 +27,9 @@ pub use snapshot::{Part, decode_part, encode_part};
 use bytes::Bytes;
 
 use crate::proto::log::v1 as pb;
-use crate::queue::command::{Content, Settings};
-use crate::queue::limits::DEFAULT_PRIORITY;
+use crate::queue::command::{Content, DeadLetters, Settings};
 use crate::queue::ids::{Epoch, MessageId, Number, Position, Receipt, Span};
+use crate::queue::limits::DEFAULT_PRIORITY;
 
 /// Why bytes could not be read back.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +88,11 @@ fn settings_to(settings: &Settings) -> pb::Settings {
         default_ttl_us: settings.default_ttl.map(|span| span.0),
         default_visibility_us: settings.default_visibility.0,
         max_message_bytes: settings.max_message_bytes,
+        dead_letters: settings.dead_letters.as_ref().map(|target| pb::DeadLetters {
+            queue: target.queue.clone(),
+            max_deliveries: target.max_deliveries,
+        }),
+        dead_letter_ttl_us: settings.dead_letter_ttl.map(|span| span.0),
     }
 }
 
@@ -95,6 +101,11 @@ fn settings_from(settings: pb::Settings) -> Settings {
         default_ttl: settings.default_ttl_us.map(Span),
         default_visibility: Span(settings.default_visibility_us),
         max_message_bytes: settings.max_message_bytes,
+        dead_letters: settings.dead_letters.map(|target| DeadLetters {
+            queue: target.queue,
+            max_deliveries: target.max_deliveries,
+        }),
+        dead_letter_ttl: settings.dead_letter_ttl_us.map(Span),
     }
 }
 

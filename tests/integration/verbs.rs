@@ -12,6 +12,7 @@ fn every_verb_works_on_any_node() {
         let on = |line: &str| lab.run(&format!("{line} -e {url}"));
         queues(&on, &queue);
         messages(&on, &queue);
+        dead_letters(&on, &queue);
         on(&format!("queue delete {queue}")).exits(0);
         let gone = on(&format!("queue show {queue}")).exits(2);
         assert_eq!(gone["error"]["reason"], "QUEUE_NOT_FOUND");
@@ -37,7 +38,8 @@ fn queues(on: On<'_>, queue: &str) {
     let shown = on(&format!("queue show {queue}")).exits(0);
     assert_eq!(shown["queue"]["metadata"], json!({ "owner": "ann" }));
     let settings = json!({
-        "default_ttl": "never", "default_visibility_timeout": "2m", "max_message_bytes": 10
+        "default_ttl": "never", "default_visibility_timeout": "2m", "max_message_bytes": 10,
+        "dead_letter_queue": null, "max_deliveries": null, "dead_letter_ttl": null
     });
     assert_eq!(shown["queue"]["settings"], settings);
     let listed = on(&format!("queue list --prefix {queue}"));
@@ -64,6 +66,27 @@ fn pausing(on: On<'_>, queue: &str) {
     assert_eq!(shown["queue"]["counts"]["oldest_age_ms"], Value::Null, "{shown}");
 }
 
+fn dead_letters(on: On<'_>, queue: &str) {
+    let dead = format!("{queue}-dead");
+    on(&format!("queue create {dead} --dead-letter-ttl 1h")).exits(0);
+    on(&format!("queue set-settings {queue} --dead-letter-queue {dead} --max-deliveries 1"))
+        .exits(0);
+    let used = on(&format!("queue delete {dead}")).exits(2);
+    assert_eq!(used["error"]["reason"], "QUEUE_IN_USE");
+    on(&format!("send {queue} poison")).exits(0);
+    let received = on(&format!("receive {queue} --visibility 0s"));
+    let id = text(&received.items()[0], "id").to_owned();
+    let moved = on(&format!("receive {dead} --wait 10s --delete"));
+    assert_eq!(moved.exits(0)["deleted"], 1, "the pulse moved it");
+    let moved = &moved.items()[0];
+    assert_eq!((text(moved, "id"), text(moved, "body")), (id.as_str(), "poison"));
+    let letter = &moved["dead_letter"];
+    assert_eq!((text(letter, "source"), text(letter, "reason")), (queue, "max_deliveries"));
+    assert_eq!(letter["deliveries"], 1);
+    on(&format!("queue set-settings {queue} --no-dead-letters")).exits(0);
+    on(&format!("queue delete {dead}")).exits(0);
+}
+
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_else(|| panic!("{key} in {value}"))
 }
@@ -83,7 +106,10 @@ fn messages(on: On<'_>, queue: &str) {
 
     on(&format!("send {queue} first --priority 0")).exits(0);
     let first = on(&format!("receive {queue} --delete"));
-    assert_eq!((&first.items()[0]["body"], &first.items()[0]["priority"]), (&"first".into(), &0.into()));
+    assert_eq!(
+        (&first.items()[0]["body"], &first.items()[0]["priority"]),
+        (&"first".into(), &0.into())
+    );
 
     let received = on(&format!("receive {queue}"));
     assert_eq!(received.exits(0)["received"], 1);

@@ -11,13 +11,17 @@ use super::error::Refusal;
 use crate::consensus::proposer::Done;
 use crate::proto::queue::v1 as pb;
 use crate::queue::command::{
-    Command, Content, Envelope, NewMessage, Receive, SessionTag, Settings, TimeToLive,
+    Command, Content, DeadLetters, Envelope, NewMessage, Receive, SessionTag, Settings, TimeToLive,
 };
 use crate::queue::ids::{LogTime, MessageId, Position, Receipt, Span};
+use crate::queue::note::{DeadReason, Note};
 use crate::queue::outcome::{Counts, DeleteOutcome, Granted, Sent, Shown, Standing};
 use crate::queue::{PeekToken, QueueView, check, limits};
 
 type Read<T> = Result<T, Refusal>;
+
+/// How often a message is given out where a queue names a dead-letter queue and no number.
+const USUAL_DELIVERIES: u32 = 10;
 
 /// The account that serves those who name none.
 const DEFAULT_ACCOUNT: &str = "default";
@@ -108,7 +112,22 @@ pub(super) fn settings(given: Option<pb::QueueSettings>) -> Read<Settings> {
     if given.max_message_bytes != 0 {
         settings.max_message_bytes = given.max_message_bytes;
     }
+    settings.dead_letters = dead_letters(given.dead_letter_queue, given.max_deliveries)?;
+    let ttl = span("settings.dead_letter_ttl", given.dead_letter_ttl)?;
+    settings.dead_letter_ttl = ttl.filter(|ttl| *ttl != Span::ZERO);
     Ok(settings)
+}
+
+fn dead_letters(queue: String, max_deliveries: u32) -> Read<Option<DeadLetters>> {
+    match (queue.is_empty(), max_deliveries) {
+        (true, 0) => Ok(None),
+        (true, given) => {
+            let allowed = "0 without settings.dead_letter_queue";
+            Err(Refusal::invalid("settings.max_deliveries", format!("is {given}"), allowed))
+        }
+        (false, 0) => Ok(Some(DeadLetters { queue, max_deliveries: USUAL_DELIVERIES })),
+        (false, max_deliveries) => Ok(Some(DeadLetters { queue, max_deliveries })),
+    }
 }
 
 fn new_message(message: pb::NewMessage) -> Read<NewMessage> {
@@ -128,8 +147,7 @@ fn new_message(message: pb::NewMessage) -> Read<NewMessage> {
 /// Absent = the usual one. What fits no byte is refused here, the rest by the queue's own check.
 fn priority(given: Option<u32>) -> Read<u8> {
     let Some(given) = given else { return Ok(limits::DEFAULT_PRIORITY) };
-    u8::try_from(given)
-        .map_err(|_| Refusal::invalid("priority", format!("is {given}"), "0 to 9"))
+    u8::try_from(given).map_err(|_| Refusal::invalid("priority", format!("is {given}"), "0 to 9"))
 }
 
 pub(super) fn send(request: pb::SendRequest) -> Read<Envelope> {
@@ -259,10 +277,14 @@ pub(super) fn durability(done: &Done, zones_at_least: u32, zones: Vec<String>) -
 }
 
 pub(super) fn settings_out(settings: &Settings) -> pb::QueueSettings {
+    let dead = settings.dead_letters.as_ref();
     pb::QueueSettings {
         default_ttl: Some(duration(settings.default_ttl.unwrap_or(Span::ZERO))),
         default_visibility_timeout: Some(duration(settings.default_visibility)),
         max_message_bytes: settings.max_message_bytes,
+        dead_letter_queue: dead.map(|target| target.queue.clone()).unwrap_or_default(),
+        max_deliveries: dead.map_or(0, |target| target.max_deliveries),
+        dead_letter_ttl: settings.dead_letter_ttl.map(duration),
     }
 }
 
@@ -274,6 +296,7 @@ pub(super) fn queue_out(view: QueueView) -> pb::Queue {
         counts: Some(counts_out(view.counts, view.oldest_age)),
         created_at: Some(timestamp(view.row.created_at)),
         paused: view.row.paused,
+        dead_letters_refused_since: view.dead_letters_refused_at.map(timestamp),
     }
 }
 
@@ -304,6 +327,7 @@ pub(super) fn granted_out(granted: &Granted, content: Content) -> pb::Message {
         visible_at: Some(timestamp(granted.visible_at)),
         dequeue_count: granted.dequeue_count,
         priority: granted.priority.into(),
+        dead_letter: dead_letter_out(granted.note.as_deref()),
     }
 }
 
@@ -318,7 +342,23 @@ pub(super) fn shown_out(shown: &Shown, content: Content) -> pb::Message {
         visible_at: Some(timestamp(shown.visible_at)),
         dequeue_count: shown.dequeue_count,
         priority: shown.priority.into(),
+        dead_letter: dead_letter_out(shown.note.as_deref()),
     }
+}
+
+fn dead_letter_out(note: Option<&Note>) -> Option<pb::DeadLetter> {
+    let dead = note?.dead.as_ref()?;
+    let reason = match dead.reason {
+        DeadReason::MaxDeliveries => pb::DeadLetterReason::MaxDeliveries,
+    };
+    Some(pb::DeadLetter {
+        reason: reason.into(),
+        source: dead.source.clone(),
+        dead_lettered_at: Some(timestamp(dead.at)),
+        first_received_at: dead.received.map(|(first, _)| timestamp(first)),
+        last_received_at: dead.received.map(|(_, last)| timestamp(last)),
+        deliveries: dead.deliveries,
+    })
 }
 
 pub(super) fn deleted_out(outcome: DeleteOutcome) -> i32 {
@@ -351,6 +391,7 @@ pub(super) fn changed(kept: Content, body: Option<Bytes>, headers: Option<pb::He
 mod tests {
     use super::*;
     use crate::queue::ids::{Epoch, Number};
+    use crate::queue::note::Dead;
 
     fn text(refusal: Refusal) -> String {
         tonic::Status::from(refusal).message().to_owned()
@@ -368,6 +409,8 @@ mod tests {
                 default_ttl: None,
                 default_visibility: Span(1_500_000),
                 max_message_bytes: 1 << 20,
+                dead_letters: Some(DeadLetters { queue: "dead".into(), max_deliveries: 3 }),
+                dead_letter_ttl: Some(Span(7_000_000)),
             },
         ];
         for one in all {
@@ -386,7 +429,7 @@ mod tests {
 
     #[test]
     fn every_refusal_names_the_field_and_the_range() {
-        let table: [(&str, Read<()>, &str); 10] = [
+        let table: [(&str, Read<()>, &str); 11] = [
             ("delay", span("delay", wire(-1, 0)).map(drop), "delay is negative; allowed: a dur"),
             ("nanos", span("ttl", wire(0, i32::MAX)).map(drop), "ttl has 2147483647 nanosec"),
             ("long", span("ttl", wire(i64::MAX, 0)).map(drop), "seconds is too long"),
@@ -399,6 +442,7 @@ mod tests {
                 "page_size is 1001; allowed: 1 to 1000, or 0 for 100",
             ),
             ("token", peek_token("?").map(drop), "page_token cannot be read; allowed: that of"),
+            ("dead", dead_letters(String::new(), 3).map(drop), "settings.max_deliveries is 3; all"),
             ("priority", priority(Some(256)).map(drop), "priority is 256; allowed: 0 to 9"),
             ("batch", receive("orders".into(), 1_001, None).map(drop), "max_messages is 1001; al"),
         ];
@@ -440,6 +484,14 @@ mod tests {
     #[test]
     fn a_granted_message_carries_id_receipt_and_content() {
         let id = MessageId { epoch: Epoch(1), number: Number(9) };
+        let dead = Dead {
+            reason: DeadReason::MaxDeliveries,
+            source: "orders".into(),
+            at: LogTime(4),
+            arrived: Number(11),
+            deliveries: 3,
+            received: Some((LogTime(1), LogTime(3))),
+        };
         let granted = Granted {
             id,
             receipt: Receipt { epoch: Epoch(1), counter: 12 },
@@ -449,10 +501,15 @@ mod tests {
             visible_at: LogTime(6),
             dequeue_count: 1,
             priority: 9,
+            note: Some(std::sync::Arc::new(Note { dead: Some(dead), received: None })),
         };
         let message = granted_out(&granted, Content::default());
         assert_eq!(message_id(&message.id).map_err(text), Ok(id));
         assert_eq!(receipt(&message.pop_receipt).map_err(text), Ok(granted.receipt));
         assert_eq!((message.expires_at, message.priority), (None, 9));
+        let dead = message.dead_letter.expect("it is a dead letter");
+        assert_eq!((dead.source.as_str(), dead.deliveries), ("orders", 3));
+        assert_eq!(dead.first_received_at, Some(timestamp(LogTime(1))));
+        assert_eq!(dead.last_received_at, Some(timestamp(LogTime(3))));
     }
 }

@@ -84,6 +84,9 @@ impl Refusal {
                 }
                 R::QueueNotFound(_) => (Code::NotFound, "QUEUE_NOT_FOUND", Fate::NotApplied, None),
                 R::QueueExists(_) => (Code::AlreadyExists, "QUEUE_EXISTS", Fate::NotApplied, None),
+                R::QueueInUse { .. } => {
+                    (Code::FailedPrecondition, "QUEUE_IN_USE", Fate::NotApplied, None)
+                }
                 R::MessageNotFound { .. } => {
                     (Code::NotFound, "MESSAGE_NOT_FOUND", Fate::NotApplied, None)
                 }
@@ -235,6 +238,13 @@ mod tests {
                 Rejection::QueueExists(text()),
                 Code::AlreadyExists,
                 "QUEUE_EXISTS",
+                "not_applied",
+                false,
+            ),
+            (
+                Rejection::QueueInUse { queue: text(), of: text() },
+                Code::FailedPrecondition,
+                "QUEUE_IN_USE",
                 "not_applied",
                 false,
             ),

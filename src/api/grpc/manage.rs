@@ -43,6 +43,7 @@ impl QueueFace {
                 counts: None,
                 created_at: durability.log_time,
                 paused: false,
+                dead_letters_refused_since: None,
             },
         };
         Ok(pb::CreateQueueResponse { queue: Some(queue), created, durability: Some(durability) })

@@ -294,7 +294,8 @@ impl QueueFace {
     ) -> Answer<((Shown, Content), LogTime)> {
         let look = |store: &Store| -> Result<(Shown, Option<Found>), Refusal> {
             let shown = store.state().message(account, queue, id)?;
-            Ok((shown, store.find(shown.content)))
+            let found = store.find(shown.content);
+            Ok((shown, found))
         };
         let (found, at) = self.look(call, staleness, look).await?;
         let (shown, found) = found?;

@@ -2,9 +2,11 @@
 //! keeps a bounded number of outcomes.
 
 use super::stage::{ACCOUNT, QUEUE, Stage, create, delete, receive, secs, send, text, update};
-use crate::queue::command::{Command, NewMessage, SessionTag, TimeToLive};
+use crate::queue::command::{
+    Command, DeadLetters, NewMessage, SessionTag, Settings, StringMap, TimeToLive,
+};
 use crate::queue::ids::{LogTime, Span};
-use crate::queue::limits::{BATCH, SESSION_OUTCOMES, WORK_PER_ENTRY};
+use crate::queue::limits::{BATCH, DEAD_LETTER_CHAIN, SESSION_OUTCOMES, WORK_PER_ENTRY};
 use crate::queue::message::Slot;
 use crate::queue::order::CHUNK;
 use crate::queue::outcome::{ContentEvent, Counts, DeleteOutcome, Reply};
@@ -128,6 +130,48 @@ fn all_receives_of_an_entry_share_its_thousand() {
     let dropped = applied.changes.contents.len();
     assert_eq!(dropped, WORK_PER_ENTRY);
     assert_eq!(counts(&stage.state).due, 2_000);
+}
+
+#[test]
+fn a_million_dead_letters_leave_a_thousand_an_entry() {
+    let mut state = million(TimeToLive::Never);
+    apply(&mut state, LogTime(0), create("dead"));
+    let dead_letters = Some(DeadLetters { queue: "dead".to_owned(), max_deliveries: 1 });
+    let settings = Settings { dead_letters, ..Settings::default() };
+    let name = QUEUE.to_owned();
+    apply(&mut state, LogTime(0), Command::SetSettings { name, settings });
+    for _ in 0..MILLION / BATCH as u64 {
+        apply(&mut state, LogTime(0), receive(BATCH as u32, Some(Span::from_secs(60))));
+    }
+    let later = secs(1_000);
+    let (reply, size) = apply(&mut state, later, receive(10, None));
+    assert_eq!(reply, Reply::Received { messages: Vec::new(), more: false });
+    assert!(size <= 3 * WORK_PER_ENTRY, "{size} changes");
+    let due = MILLION - WORK_PER_ENTRY as u64;
+    assert_eq!((counts(&state).due, counts(&state).total), (due, due));
+    let (reply, size) = apply(&mut state, later, Command::Pulse);
+    assert_eq!(reply, Reply::Pulsed { more: true });
+    assert!(size <= 3 * WORK_PER_ENTRY, "{size} changes");
+    let dead = state.queue(ACCOUNT, "dead").expect("the queue is there").counts;
+    assert_eq!((dead.visible, counts(&state).due), (2_000, due - WORK_PER_ENTRY as u64));
+}
+
+#[test]
+fn a_chain_of_dead_letter_queues_ends() {
+    let mut stage = Stage::new();
+    stage.run(create("queue-0")).expect("created");
+    for n in 1..12 {
+        let queue = format!("queue-{}", n - 1);
+        let dead_letters = Some(DeadLetters { queue, max_deliveries: 1 });
+        let settings = Settings { dead_letters, ..Settings::default() };
+        let name = format!("queue-{n}");
+        let made = stage.run(Command::CreateQueue { name, metadata: StringMap::new(), settings });
+        assert_eq!(made.is_ok(), n <= DEAD_LETTER_CHAIN, "queue {n}: {made:?}");
+        if made.is_err() {
+            break;
+        }
+    }
+    stage.check();
 }
 
 #[test]

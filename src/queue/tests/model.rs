@@ -1,13 +1,16 @@
 //! The naive model: a plain list of messages a queue, sorted and filtered afresh each time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use crate::queue::check;
 use crate::queue::command::{
     Command, Entry, Envelope, NewMessage, Receive, Settings, StringMap, TimeToLive, Update,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
 use crate::queue::message::Message;
+use crate::queue::note::{Dead, DeadReason, Note};
 use crate::queue::outcome::{
     Counts, DeleteOutcome, Granted, Outcome, Reply, Sent, Shown, Standing,
 };
@@ -23,10 +26,13 @@ pub struct Model {
 
 pub struct Queue {
     pub id: QueueId,
+    name: String,
     metadata: StringMap,
     settings: Settings,
     pub paused: bool,
+    refused: Option<(Number, LogTime)>,
     pub messages: Vec<Message>,
+    notes: BTreeMap<Number, Arc<Note>>,
 }
 
 struct Session {
@@ -76,6 +82,11 @@ impl Model {
                 self.create(name, metadata, settings)
             }
             Command::DeleteQueue { name } => {
+                let feeds = |queue: &&Queue| goes_to(&queue.settings) == Some(name);
+                if let Some(source) = self.queues.values().filter(feeds).min_by_key(|q| q.id) {
+                    let (queue, of) = (name.clone(), source.name.clone());
+                    return Err(Rejection::QueueInUse { queue, of });
+                }
                 let gone = self.queues.remove(name);
                 gone.map(|_| Reply::QueueDeleted).ok_or(Rejection::QueueNotFound(name.clone()))
             }
@@ -84,7 +95,10 @@ impl Model {
                 Ok(Reply::MetadataSet)
             }
             Command::SetSettings { name, settings } => {
-                self.queue(name)?.settings = settings.clone();
+                self.queue(name)?;
+                self.check_chain(name, settings)?;
+                let queue = self.queue(name)?;
+                (queue.settings, queue.refused) = (settings.clone(), None);
                 Ok(Reply::SettingsSet)
             }
             Command::SetPaused { name, paused } => {
@@ -96,13 +110,21 @@ impl Model {
             Command::Update(asked) => self.update(asked),
             Command::Delete { queue, items } => self.delete(queue, items),
             Command::Clear { queue } => {
-                let removed = std::mem::take(&mut self.queue(queue)?.messages).len() as u64;
+                let queue = self.queue(queue)?;
+                queue.notes.clear();
+                let removed = std::mem::take(&mut queue.messages).len() as u64;
                 Ok(Reply::Cleared { removed })
             }
             Command::Pulse => {
                 let now = self.now;
-                for queue in self.queues.values_mut() {
-                    queue.messages.retain(|message| !message.is_due(now));
+                // The queue where something was due first, and all that is due in it.
+                while let Some(name) = self.first_due() {
+                    let mut due = self.queues[&name].messages.clone();
+                    due.retain(|message| message.is_due(now));
+                    due.sort_by_key(|m| (m.due_at(), m.number));
+                    for message in due {
+                        self.retire(&name, message.number);
+                    }
                 }
                 self.sessions.retain(|_, session| now.0 < session.last_used.0 + 600_000_000);
                 Ok(Reply::Pulsed { more: false })
@@ -117,16 +139,27 @@ impl Model {
             let created = Ok(Reply::QueueCreated { created: false });
             return if equal { created } else { Err(Rejection::QueueExists(name.to_owned())) };
         }
+        self.check_chain(name, settings)?;
         let (metadata, settings) = (metadata.clone(), settings.clone());
         let id = QueueId(self.next_queue);
         self.next_queue += 1;
-        let queue = Queue { id, metadata, settings, paused: false, messages: Vec::new() };
+        let queue = Queue {
+            id,
+            name: name.to_owned(),
+            metadata,
+            settings,
+            paused: false,
+            refused: None,
+            messages: Vec::new(),
+            notes: BTreeMap::new(),
+        };
         self.queues.insert(name.to_owned(), queue);
         Ok(Reply::QueueCreated { created: true })
     }
 
     fn send(&mut self, name: &str, new: &[NewMessage]) -> Outcome {
         let settings = self.queue(name)?.settings.clone();
+        new.iter().try_for_each(|new| check::content(&new.content, &settings))?;
         let mut sent = Vec::new();
         for new in new {
             let number = self.draw();
@@ -146,6 +179,7 @@ impl Model {
                 receipt: Receipt { epoch: self.epoch, counter: number },
                 content: ContentId(number),
                 size: new.content.size() as u32,
+                last: false,
             };
             self.queue(name)?.messages.push(message);
             sent.push(Sent {
@@ -166,13 +200,14 @@ impl Model {
             return Ok(Reply::Received { messages: Vec::new(), more: false });
         }
         let span = asked.visibility.unwrap_or(queue.settings.default_visibility);
-        let (mut picked, mut met, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let most = queue.settings.dead_letters.as_ref().map(|target| target.max_deliveries);
+        let (mut picked, mut bytes) = (Vec::new(), 0);
         for message in queue.sorted(|m| m.visible_at <= now) {
             if picked.len() as u32 >= asked.max_messages {
                 break;
             }
-            if message.is_due(now) {
-                met.push(message.number);
+            let spent = most.is_some_and(|most| message.dequeue_count >= most);
+            if (message.is_due(now) || spent) && !self.retire(&asked.queue, message.number) {
                 continue;
             }
             bytes += message.size;
@@ -181,8 +216,7 @@ impl Model {
             }
             picked.push(message.number);
         }
-        queue.messages.retain(|m| !met.contains(&m.number));
-        let visible = queue.counts(now).visible as usize;
+        let visible = self.queue(&asked.queue)?.counts(now).visible as usize;
         let more = visible > picked.len();
         let mut messages = Vec::new();
         for number in picked {
@@ -192,6 +226,12 @@ impl Model {
             message.dequeue_count += 1;
             message.visible_at = now.after(span);
             message.receipt = Receipt { epoch, counter };
+            message.last = most.is_some_and(|most| message.dequeue_count >= most);
+            if most.is_some() {
+                let mut note = queue.notes.get(&number).map(|n| Note::clone(n)).unwrap_or_default();
+                note.received = Some((note.received.map_or(now, |times| times.0), now));
+                queue.notes.insert(number, Arc::new(note));
+            }
             messages.push(Granted {
                 id: message.id(),
                 receipt: message.receipt,
@@ -201,20 +241,97 @@ impl Model {
                 visible_at: message.visible_at,
                 dequeue_count: message.dequeue_count,
                 priority: message.priority,
+                note: queue.notes.get(&number).cloned(),
             });
         }
         Ok(Reply::Received { messages, more })
     }
 
+    fn first_due(&self) -> Option<String> {
+        let first = |queue: &Queue| queue.messages.iter().filter_map(Message::due_at).min();
+        let due = self.queues.values().filter_map(|queue| Some((first(queue)?, queue.id, queue)));
+        let (at, _, queue) = due.min_by_key(|(at, id, _)| (*at, *id))?;
+        (at <= self.now).then(|| queue.name.clone())
+    }
+
+    /// Removes what expired, moves a dead letter; true when the message stays, to be given out.
+    fn retire(&mut self, name: &str, number: Number) -> bool {
+        let (now, epoch) = (self.now, self.epoch);
+        let queue = self.queues.get_mut(name).expect("the queue");
+        let at = queue.messages.iter().position(|m| m.number == number).expect("the message");
+        if queue.messages[at].is_expired(now) {
+            queue.messages.remove(at);
+            queue.notes.remove(&number);
+            return false;
+        }
+        queue.messages[at].last = false;
+        let message = queue.messages[at];
+        let target = queue.settings.dead_letters.clone();
+        let Some(target) = target.filter(|to| message.dequeue_count >= to.max_deliveries) else {
+            return true;
+        };
+        if message.size > self.queues[&target.queue].settings.max_message_bytes {
+            let queue = self.queues.get_mut(name).expect("the queue");
+            queue.refused = queue.refused.filter(|_| queue.refused_since().is_some());
+            queue.refused = queue.refused.or(Some((number, now)));
+            return true;
+        }
+        let counter = self.draw();
+        let queue = self.queues.get_mut(name).expect("the queue");
+        queue.messages.remove(at);
+        queue.refused = queue.refused.filter(|(refused, _)| *refused != number);
+        let before = queue.notes.remove(&number);
+        let mut note = before.map(|note| Note::clone(&note)).unwrap_or_default();
+        note.dead = Some(Dead {
+            reason: DeadReason::MaxDeliveries,
+            source: name.to_owned(),
+            at: now,
+            arrived: Number(counter),
+            deliveries: message.dequeue_count,
+            received: note.received.take(),
+        });
+        let target = self.queues.get_mut(&target.queue).expect("a target is not deleted");
+        target.notes.insert(number, Arc::new(note));
+        target.messages.push(Message {
+            expires_at: target.settings.dead_letter_ttl.map(|ttl| now.after(ttl)),
+            visible_at: now,
+            dequeue_count: 0,
+            receipt: Receipt { epoch, counter },
+            ..message
+        });
+        false
+    }
+
+    /// At most eight queues behind this one, each there, and none of them this one.
+    fn check_chain(&self, name: &str, settings: &Settings) -> Result<(), Rejection> {
+        let mut next = goes_to(settings);
+        while let Some(to) = next {
+            if to == name {
+                return Err(Rejection::InvalidArgument {
+                    field: "settings.dead_letter_queue".to_owned(),
+                    problem: format!("leads back to queue {name:?}"),
+                    allowed: "a queue whose own dead letters do not come here".to_owned(),
+                });
+            }
+            let queue = self.queues.get(to);
+            next = goes_to(&queue.ok_or_else(|| Rejection::QueueNotFound(to.clone()))?.settings);
+        }
+        Ok(())
+    }
+
     fn update(&mut self, asked: &Update) -> Outcome {
         let (now, epoch, next) = (self.now, self.epoch, self.next_number);
         let queue = self.queue(&asked.queue)?;
+        let settings = queue.settings.clone();
         let id = asked.id.to_string();
         let Some(message) = queue.live(asked.id, now) else {
             return Err(Rejection::MessageNotFound { queue: asked.queue.clone(), id });
         };
         if message.receipt != asked.receipt {
             return Err(Rejection::ReceiptMismatch { id });
+        }
+        if let Some(content) = &asked.content {
+            check::content(content, &settings)?;
         }
         message.receipt = Receipt { epoch, counter: next };
         if let Some(span) = asked.visibility {
@@ -236,6 +353,7 @@ impl Model {
             Some(message) if message.receipt != *receipt => DeleteOutcome::ReceiptMismatch,
             Some(_) => {
                 queue.messages.retain(|m| m.number != id.number);
+                queue.notes.remove(&id.number);
                 DeleteOutcome::Deleted
             }
         };
@@ -252,9 +370,18 @@ impl Model {
     }
 }
 
+fn goes_to(settings: &Settings) -> Option<&String> {
+    settings.dead_letters.as_ref().map(|target| &target.queue)
+}
+
 impl Queue {
     fn live(&mut self, id: MessageId, now: LogTime) -> Option<&mut Message> {
         self.messages.iter_mut().find(|m| m.id() == id && !m.is_due(now))
+    }
+
+    pub fn refused_since(&self) -> Option<LogTime> {
+        let (number, since) = self.refused?;
+        self.messages.iter().any(|m| m.number == number).then_some(since)
     }
 
     pub fn sorted(&self, keep: impl Fn(&Message) -> bool) -> Vec<Message> {
@@ -278,9 +405,10 @@ impl Queue {
     pub fn peek(&self, standing: Standing, now: LogTime) -> Vec<Shown> {
         let mut found = self.sorted(|m| m.standing(now) == standing);
         if standing == Standing::Due {
-            found.sort_by_key(|m| (m.expires_at, m.number));
+            found.sort_by_key(|m| (m.due_at(), m.number));
         }
-        found.iter().map(|m| m.shown(self.id, now)).collect()
+        let shown = |m: &Message| m.shown(self.id, now, self.notes.get(&m.number).cloned());
+        found.iter().map(shown).collect()
     }
 
     /// When the first waiting message stops waiting.

@@ -7,13 +7,15 @@ use proptest::prelude::*;
 use super::model::Model;
 use super::stage::{ACCOUNT, Stage, plain, secs};
 use crate::queue::command::{
-    Command, Content, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap, TimeToLive,
-    Update,
+    Command, Content, DeadLetters, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap,
+    TimeToLive, Update,
 };
 use crate::queue::ids::{LogTime, MessageId, Receipt, Span};
 use crate::queue::outcome::{Outcome, Reply, Shown, Standing};
 
 const QUEUES: [&str; 3] = ["queue-a", "queue-b", "queue-c"];
+/// Kinds of settings.
+const VARIANTS: u8 = 7;
 const SPANS: [u64; 6] = [0, 1, 3, 30, 600, 3_000];
 
 /// A command before it knows which messages there are: indexes into what was answered so far.
@@ -42,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::Create { queue, variant }),
         1 => queue().prop_map(|queue| Step::DeleteQueue { queue }),
         1 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::SetMetadata { queue, variant }),
-        1 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::SetSettings { queue, variant }),
+        2 => (queue(), 0..VARIANTS).prop_map(|(queue, variant)| Step::SetSettings { queue, variant }),
         1 => (queue(), prop::bool::weighted(0.3))
             .prop_map(|(queue, paused)| Step::SetPaused { queue, paused }),
         8 => (queue(), prop::collection::vec(message, 1..8))
@@ -159,8 +161,22 @@ impl Player {
 }
 
 fn settings(variant: u8) -> Settings {
-    let default_ttl = [None, Some(Span::from_secs(40)), Some(Span::from_secs(7_000))];
-    Settings { default_ttl: default_ttl[variant as usize], ..Settings::default() }
+    let usual = Settings::default();
+    let dead = |queue: &str, max_deliveries| Settings {
+        dead_letters: Some(DeadLetters { queue: queue.to_owned(), max_deliveries }),
+        ..Settings::default()
+    };
+    match variant {
+        0 => Settings { default_ttl: None, ..usual },
+        1 => Settings { default_ttl: Some(Span::from_secs(40)), ..usual },
+        2 => Settings { default_ttl: Some(Span::from_secs(7_000)), ..usual },
+        3 => dead("queue-b", 1),
+        4 => dead("queue-c", 2),
+        5 => dead("queue-a", 3),
+        _ => {
+            Settings { max_message_bytes: 12, dead_letter_ttl: Some(Span::from_secs(50)), ..usual }
+        }
+    }
 }
 
 fn content(size: usize) -> Content {
@@ -211,6 +227,7 @@ fn compare(stage: &Stage, model: &Model) {
             assert_eq!(shown, queue.peek(standing, model.now), "{standing:?} of {name}");
         }
         assert_eq!(view.row.paused, queue.paused);
+        assert_eq!(view.dead_letters_refused_at, queue.refused_since());
         let next = queue.next_change(model.now).filter(|_| !queue.paused);
         assert_eq!(stage.state.next_visible(ACCOUNT, name), next);
         for later in [0, 1_000_000, 40_000_000] {

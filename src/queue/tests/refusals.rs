@@ -5,7 +5,8 @@ use super::stage::{
 };
 use super::stage::{secs, update};
 use crate::queue::command::{
-    Command, Content, Envelope, Receive, SessionTag, Settings, StringMap, TimeToLive, Update,
+    Command, Content, DeadLetters, Envelope, Receive, SessionTag, Settings, StringMap, TimeToLive,
+    Update,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{MessageId, Number, Span};
@@ -105,6 +106,10 @@ fn arguments_out_of_range_name_their_field() {
         send(vec![message])
     };
     let with = |settings| Command::SetSettings { name: QUEUE.to_owned(), settings };
+    let dead = |queue: &str, max_deliveries| {
+        let dead_letters = Some(DeadLetters { queue: queue.to_owned(), max_deliveries });
+        Settings { dead_letters, ..Settings::default() }
+    };
     let long = "x".repeat(limits::HEADER_BYTES);
     let receipt = stage.send(&["one"])[0].receipt;
     let id = MessageId { epoch: receipt.epoch, number: Number(receipt.counter) };
@@ -140,6 +145,14 @@ fn arguments_out_of_range_name_their_field() {
             "settings.default_visibility_timeout",
         ),
         (
+            with(Settings { dead_letter_ttl: Some(Span::ZERO), ..Settings::default() }),
+            "settings.dead_letter_ttl",
+        ),
+        (with(dead(QUEUE, 3)), "settings.dead_letter_queue"),
+        (with(dead("Dead", 3)), "queue"),
+        (with(dead("dead", 0)), "settings.max_deliveries"),
+        (with(dead("dead", 10_001)), "settings.max_deliveries"),
+        (
             with(Settings { max_message_bytes: 0, ..Settings::default() }),
             "settings.max_message_bytes",
         ),
@@ -172,7 +185,7 @@ fn a_batch_with_one_bad_message_sends_none() {
 fn a_message_that_is_gone_or_of_another_receipt_is_not_updated() {
     let mut stage = Stage::with_queue();
     let sent = stage.send(&["one"])[0];
-    let granted = stage.receive(1, None)[0];
+    let granted = stage.receive(1, None).remove(0);
     let mismatch = Rejection::ReceiptMismatch { id: sent.id.to_string() };
     assert_eq!(refused(&mut stage, update(sent.id, sent.receipt, None)), mismatch);
     stage.run(delete(vec![(granted.id, granted.receipt)])).expect("deleted");

@@ -6,8 +6,7 @@ use bytes::Bytes;
 
 use crate::queue::State;
 use crate::queue::command::{
-    Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap,
-    TimeToLive, Update,
+    Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap, Update,
 };
 use crate::queue::ids::{ContentId, Epoch, LogTime, MessageId, Position, Receipt, Span};
 use crate::queue::outcome::{Applied, Changes, ContentEvent, Granted, Outcome, Reply, Sent};

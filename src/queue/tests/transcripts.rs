@@ -13,10 +13,11 @@ use goldenscript::{ArgumentConsumer, Runner};
 
 use super::stage::{ACCOUNT, Stage, plain};
 use crate::queue::command::{
-    Command, Content, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap, TimeToLive,
-    Update,
+    Command, Content, DeadLetters, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap,
+    TimeToLive, Update,
 };
 use crate::queue::ids::{Epoch, LogTime, MessageId, Number, Receipt, Span};
+use crate::queue::note::Note;
 use crate::queue::outcome::{DeleteOutcome, Outcome, Reply, Shown, Standing};
 use crate::queue::{PeekToken, State, limits};
 
@@ -50,7 +51,7 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority }
+transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters }
 
 /// Seconds, with microseconds only where there are any.
 fn time(at: LogTime) -> String {
@@ -147,6 +148,11 @@ impl Script {
                     c.visible, c.leased, c.delayed, c.due, c.total, c.bytes
                 )
             }
+            "alarm" => {
+                let view = state.queue(ACCOUNT, &next()?).ok_or("no such queue")?;
+                let since = view.dead_letters_refused_at;
+                since.map_or("no alarm".to_owned(), |at| format!("refused since {}", time(at)))
+            }
             "age" => {
                 let view = state.queue(ACCOUNT, &next()?).ok_or("no such queue")?;
                 view.oldest_age.map_or("nothing".to_owned(), |age| time(LogTime(age.0)))
@@ -223,6 +229,12 @@ fn settings(args: &mut ArgumentConsumer) -> Result<Settings, Failure> {
     if let Some(arg) = args.lookup("visibility") {
         settings.default_visibility = span(&arg.value)?;
     }
+    if let Some(arg) = args.lookup("dead") {
+        let (queue, max_deliveries) = arg.value.split_once('/').ok_or("dead=QUEUE/DELIVERIES")?;
+        let max_deliveries = max_deliveries.parse()?;
+        settings.dead_letters = Some(DeadLetters { queue: queue.to_owned(), max_deliveries });
+    }
+    settings.dead_letter_ttl = args.lookup("dead_ttl").map(|arg| span(&arg.value)).transpose()?;
     settings.max_message_bytes =
         args.lookup_parse("max_bytes")?.unwrap_or(settings.max_message_bytes);
     Ok(settings)
@@ -269,11 +281,28 @@ fn show(m: &Shown) -> String {
         until(m.expires_at),
         time(m.visible_at),
         m.dequeue_count
-    ) + &unusual(m.priority)
+    ) + &unusual(m.priority, m.note.as_deref())
 }
 
-fn unusual(priority: u8) -> String {
-    if priority == limits::DEFAULT_PRIORITY { String::new() } else { format!(" priority {priority}") }
+/// What few messages have.
+fn unusual(priority: u8, note: Option<&Note>) -> String {
+    let mut out = String::new();
+    if priority != limits::DEFAULT_PRIORITY {
+        out.push_str(&format!(" priority {priority}"));
+    }
+    let times = |received: Option<(LogTime, LogTime)>| {
+        received.map_or(String::new(), |(first, last)| {
+            format!(" first received {} last {}", time(first), time(last))
+        })
+    };
+    let Some(note) = note else { return out };
+    out.push_str(&times(note.received));
+    if let Some(dead) = &note.dead {
+        let (source, deliveries, at) = (&dead.source, dead.deliveries, time(dead.at));
+        out.push_str(&format!(" dead {:?} from {source} at {at}", dead.reason));
+        out.push_str(&format!(" after {deliveries} deliveries{}", times(dead.received)));
+    }
+    out
 }
 
 fn answer(outcome: &Outcome) -> String {
@@ -295,7 +324,7 @@ fn answer(outcome: &Outcome) -> String {
                     m.content.0,
                     time(m.visible_at),
                     m.dequeue_count
-                ) + &unusual(m.priority)
+                ) + &unusual(m.priority, m.note.as_deref())
             });
             out.push_str(match (messages.is_empty(), more) {
                 (true, false) => "nothing",

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::notes::{note_from, note_to};
 use super::{
     CodecError, Mark, big, big_bytes, id_from, id_to, need, position_from, position_to,
     priority_from, priority_to, receipt_from, receipt_to, settings_from, settings_to,
@@ -122,6 +123,8 @@ fn queue_to(row: &QueueRow) -> pb::QueueRow {
         cleared_below: row.cleared_below.0,
         deleted: row.deleted,
         paused: row.paused,
+        dead_letter_refused: row.dead_letter_refused.map(|(message, _)| message.0),
+        dead_letter_refused_at_us: row.dead_letter_refused.map(|(_, since)| since.0),
     }
 }
 
@@ -136,6 +139,10 @@ fn queue_from(row: pb::QueueRow) -> Result<QueueRow, CodecError> {
         cleared_below: Number(row.cleared_below),
         deleted: row.deleted,
         paused: row.paused,
+        dead_letter_refused: row
+            .dead_letter_refused
+            .zip(row.dead_letter_refused_at_us)
+            .map(|(message, since)| (Number(message), LogTime(since))),
     })
 }
 
@@ -232,6 +239,8 @@ fn message_to(row: &MessageRow) -> pb::MessageRow {
         receipt: Some(receipt_to(row.receipt)),
         content: row.content.0,
         size: row.size,
+        last: row.last,
+        note: row.note.as_deref().map(note_to),
     }
 }
 
@@ -252,6 +261,8 @@ fn message_from(row: pb::MessageRow) -> Result<MessageRow, CodecError> {
         receipt: receipt_from(need(row.receipt, what, "receipt")?),
         content: ContentId(row.content),
         size: row.size,
+        last: row.last,
+        note: row.note.map(note_from).transpose()?,
     })
 }
 
@@ -326,6 +337,7 @@ fn rejection_to(rejection: &Rejection) -> Wire {
         }
         Rejection::QueueNotFound(queue) => Wire::QueueNotFound(pb::QueueNotFound { queue }),
         Rejection::QueueExists(queue) => Wire::QueueExists(pb::QueueExists { queue }),
+        Rejection::QueueInUse { queue, of } => Wire::QueueInUse(pb::QueueInUse { queue, of }),
         Rejection::MessageNotFound { queue, id } => {
             Wire::MessageNotFound(pb::MessageNotFound { queue, id })
         }
@@ -378,6 +390,7 @@ fn rejection_from(outcome: Wire) -> Result<Rejection, CodecError> {
             Rejection::InvalidArgument { field: it.field, problem: it.problem, allowed: it.allowed }
         }
         Wire::QueueNotFound(it) => Rejection::QueueNotFound(it.queue),
+        Wire::QueueInUse(it) => Rejection::QueueInUse { queue: it.queue, of: it.of },
         Wire::QueueExists(it) => Rejection::QueueExists(it.queue),
         Wire::MessageNotFound(it) => Rejection::MessageNotFound { queue: it.queue, id: it.id },
         Wire::ReceiptMismatch(it) => Rejection::ReceiptMismatch { id: it.id },
@@ -420,6 +433,7 @@ fn granted_to(granted: &Granted) -> pb::GrantedMessage {
         visible_at_us: granted.visible_at.0,
         dequeue_count: granted.dequeue_count,
         priority: priority_to(granted.priority),
+        note: granted.note.as_deref().map(note_to),
     }
 }
 
@@ -434,6 +448,7 @@ fn granted_from(granted: pb::GrantedMessage) -> Result<Granted, CodecError> {
         visible_at: LogTime(granted.visible_at_us),
         dequeue_count: granted.dequeue_count,
         priority: priority_from(granted.priority, what)?,
+        note: granted.note.map(note_from).transpose()?,
     })
 }
 

@@ -2,17 +2,20 @@
 
 pub mod run;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::queue::command::{
-    Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap,
-    TimeToLive, Update,
+    Command, Content, DeadLetters, Entry, Envelope, NewMessage, Receive, SessionTag, Settings,
+    StringMap, TimeToLive, Update,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{
     ContentId, Digest, Epoch, LogTime, MessageId, Number, Position, QueueId, Receipt, Span,
 };
+use crate::queue::note::{Dead, DeadReason, Note};
 use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
 use crate::queue::rows::{
     ChunkRow, CountersRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
@@ -55,11 +58,16 @@ fn map() -> impl Strategy<Value = StringMap> + Clone {
 }
 
 fn settings() -> impl Strategy<Value = Settings> + Clone {
-    (prop::option::of(span()), span(), any::<u32>()).prop_map(
-        |(default_ttl, default_visibility, max_message_bytes)| Settings {
+    let dead_letters = ("[a-z]{0,4}", any::<u32>())
+        .prop_map(|(queue, max_deliveries)| DeadLetters { queue, max_deliveries });
+    let dead = (prop::option::of(dead_letters), prop::option::of(span()));
+    (prop::option::of(span()), span(), any::<u32>(), dead).prop_map(
+        |(default_ttl, default_visibility, max_message_bytes, dead)| Settings {
             default_ttl,
             default_visibility,
             max_message_bytes,
+            dead_letters: dead.0,
+            dead_letter_ttl: dead.1,
         },
     )
 }
@@ -173,10 +181,26 @@ fn sent() -> impl Strategy<Value = Sent> {
     )
 }
 
+fn note() -> impl Strategy<Value = Arc<Note>> + Clone {
+    let times = || prop::option::of((time(), time()));
+    let dead = ("[a-z]{0,4}", time(), number(), any::<u32>(), times()).prop_map(
+        |(source, at, arrived, deliveries, received)| Dead {
+            reason: DeadReason::MaxDeliveries,
+            source,
+            at,
+            arrived: Number(arrived),
+            deliveries,
+            received,
+        },
+    );
+    (times(), prop::option::of(dead)).prop_map(|(received, dead)| Arc::new(Note { received, dead }))
+}
+
 fn granted() -> impl Strategy<Value = Granted> {
     let times = (time(), prop::option::of(time()), time());
-    (id(), receipt(), number(), times, any::<u32>(), any::<u8>()).prop_map(
-        |(id, receipt, content, times, dequeue_count, priority)| {
+    let few = (any::<u8>(), prop::option::of(note()));
+    (id(), receipt(), number(), times, any::<u32>(), few).prop_map(
+        |(id, receipt, content, times, dequeue_count, (priority, note))| {
             let (inserted_at, expires_at, visible_at) = times;
             Granted {
                 id,
@@ -187,6 +211,7 @@ fn granted() -> impl Strategy<Value = Granted> {
                 visible_at,
                 dequeue_count,
                 priority,
+                note,
             }
         },
     )
@@ -226,6 +251,7 @@ fn rejection() -> impl Strategy<Value = Rejection> {
         }),
         text.prop_map(Rejection::QueueNotFound),
         text.prop_map(Rejection::QueueExists),
+        (text, text).prop_map(|(queue, of)| Rejection::QueueInUse { queue, of }),
         (text, text).prop_map(|(queue, id)| Rejection::MessageNotFound { queue, id }),
         text.prop_map(|id| Rejection::ReceiptMismatch { id }),
         (text, number()).prop_map(|(what, limit)| Rejection::LimitReached { what, limit }),
@@ -256,9 +282,10 @@ fn counters_row() -> impl Strategy<Value = CountersRow> {
 
 fn queue_row() -> impl Strategy<Value = QueueRow> {
     let names = (number(), "[a-z]{0,4}", "[a-z]{0,4}", map(), settings());
-    let standing = (time(), number(), any::<bool>(), any::<bool>());
+    let refused = prop::option::of((number().prop_map(Number), time()));
+    let standing = (time(), number(), any::<bool>(), any::<bool>(), refused);
     (names, standing).prop_map(|((id, account, name, metadata, settings), standing)| {
-        let (created_at, cleared_below, deleted, paused) = standing;
+        let (created_at, cleared_below, deleted, paused, dead_letter_refused) = standing;
         QueueRow {
             id: QueueId(id),
             account,
@@ -269,6 +296,7 @@ fn queue_row() -> impl Strategy<Value = QueueRow> {
             cleared_below: Number(cleared_below),
             deleted,
             paused,
+            dead_letter_refused,
         }
     })
 }
@@ -296,7 +324,9 @@ fn chunk_row() -> impl Strategy<Value = ChunkRow> {
 fn message_row() -> impl Strategy<Value = MessageRow> {
     let ids = (number(), number(), any::<u32>(), any::<u8>(), number(), any::<u32>());
     let times = (time(), prop::option::of(time()), time(), any::<u32>(), receipt());
-    (ids, times).prop_map(|((queue, number, epoch, priority, content, size), times)| {
+    let few = (any::<bool>(), prop::option::of(note()));
+    (ids, times, few).prop_map(|(ids, times, (last, note))| {
+        let (queue, number, epoch, priority, content, size) = ids;
         let (inserted_at, expires_at, visible_at, dequeue_count, receipt) = times;
         MessageRow {
             queue: QueueId(queue),
@@ -310,6 +340,8 @@ fn message_row() -> impl Strategy<Value = MessageRow> {
             receipt,
             content: ContentId(content),
             size,
+            last,
+            note,
         }
     })
 }
