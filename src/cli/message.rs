@@ -16,7 +16,7 @@ use super::output::{self, durability_json, durability_text, message_json, messag
 use super::{Context, pairs, parse_pair, parse_span, parse_ttl};
 use crate::client::{
     Client, DeleteItem, DeleteOutcome, MessageState, NewMessage, PeekOptions, ReceiveOptions,
-    SentBatch, StringMap, Ttl,
+    ReleaseAfter, SentBatch, StringMap, Ttl,
 };
 
 /// Messages in one request of `send --lines`.
@@ -132,6 +132,24 @@ pub struct Update {
     /// The new headers as NAME=VALUE; those not given are removed
     #[arg(long, env = "ZONEQ_UPDATE_HEADER", value_name = "NAME=VALUE", value_parser = parse_pair)]
     header: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  zoneq release orders ID RECEIPT                    give it back at once
+  zoneq release orders ID RECEIPT --delay 5m
+  zoneq release orders ID RECEIPT --back-off         as the settings of the queue say")]
+pub struct Release {
+    queue: String,
+    id: String,
+    pop_receipt: String,
+    /// Not visible before this has passed; at most 7d
+    #[arg(long, env = "ZONEQ_RELEASE_DELAY", value_parser = parse_span)]
+    delay: Option<Duration>,
+    /// Wait as the back-off of the queue says, the longer the more often it was received
+    #[arg(long, env = "ZONEQ_RELEASE_BACK_OFF", value_parser = FalseyValueParser::new(),
+          conflicts_with = "delay")]
+    back_off: bool,
 }
 
 #[derive(Debug, Args)]
@@ -404,6 +422,27 @@ impl Update {
             output::time(updated.visible_at),
             updated.pop_receipt
         );
+        context.out.result(&value, &text)?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Release {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let after = match self.delay {
+            Some(delay) => ReleaseAfter::Delay(delay),
+            None if self.back_off => ReleaseAfter::BackOff,
+            None => ReleaseAfter::Now,
+        };
+        let client = context.client()?;
+        let released = client.release_one(&self.queue, &self.id, &self.pop_receipt, after).await?;
+        let value = json!({
+            "ok": true,
+            "id": self.id,
+            "visible_at": released.0.map(|at| output::time(Some(at))),
+            "durability": durability_json(&released.1),
+        });
+        let text = format!("message {} released, visible at {}", self.id, output::time(released.0));
         context.out.result(&value, &text)?;
         Ok(Exit::Done)
     }

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::exit::Exit;
-use crate::client::{DeadLetter, DeadLetterReason, Durability, Message, Queue, Ttl};
+use crate::client::{BackOff, DeadLetter, DeadLetterReason, Durability, Message, Queue, Ttl};
 use crate::queue::ids::LogTime;
 
 /// Where results go.
@@ -265,6 +265,12 @@ fn ttl_text(ttl: Ttl) -> String {
     }
 }
 
+/// As the command line takes it.
+fn back_off_text(back_off: BackOff) -> String {
+    let (first, most) = (span_text(back_off.first), span_text(back_off.most));
+    format!("{first},{most},{}", back_off.factor)
+}
+
 #[must_use]
 pub fn queue_json(queue: &Queue) -> Value {
     let counts = queue.counts;
@@ -280,6 +286,7 @@ pub fn queue_json(queue: &Queue) -> Value {
             "dead_letter_queue": dead.map(|target| target.queue.as_str()),
             "max_deliveries": dead.and_then(|target| target.max_deliveries),
             "dead_letter_ttl": queue.settings.dead_letter_ttl.map(span_text),
+            "back_off": queue.settings.back_off.map(back_off_text),
         },
         "counts": {
             "visible": counts.visible,
@@ -338,6 +345,9 @@ pub fn queue_details(queue: &Queue) -> Vec<Vec<String>> {
     }
     if let Some(ttl) = settings.dead_letter_ttl {
         rows.push(vec!["time to live of dead letters here".to_owned(), span_text(ttl)]);
+    }
+    if let Some(back_off) = settings.back_off {
+        rows.push(vec!["back-off".to_owned(), back_off_text(back_off)]);
     }
     if let Some(since) = queue.dead_letters_refused_since {
         let text = format!("refused by the dead-letter queue since {}", time(Some(since)));

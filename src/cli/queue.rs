@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::exit::{Exit, Usage};
 use super::output::{self, durability_json, durability_text, queue_json};
-use super::{Context, pairs, parse_pair, parse_span, parse_ttl};
-use crate::client::{DeadLetters, Durability, ListQueues, QueueSettings, Ttl};
+use super::{Context, pairs, parse_back_off, parse_pair, parse_span, parse_ttl};
+use crate::client::{BackOff, DeadLetters, Durability, ListQueues, QueueSettings, Ttl};
 
 #[derive(Debug, Subcommand)]
 pub enum QueueVerb {
@@ -71,6 +71,10 @@ pub struct Create {
     /// Lifetime of messages that come here as dead letters, or `never` [default: never]
     #[arg(long, env = "ZONEQ_QUEUE_CREATE_DEAD_LETTER_TTL", value_parser = parse_ttl)]
     dead_letter_ttl: Option<Ttl>,
+    /// How long messages wait that are released by back-off [default: 1s,15m,2]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_BACK_OFF", value_name = "FIRST,MOST,FACTOR",
+          value_parser = parse_back_off)]
+    back_off: Option<BackOff>,
 }
 
 #[derive(Debug, Args)]
@@ -125,6 +129,10 @@ pub struct SetSettings {
     /// Lifetime of messages that come here as dead letters, or `never`
     #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_DEAD_LETTER_TTL", value_parser = parse_ttl)]
     dead_letter_ttl: Option<Ttl>,
+    /// How long messages wait that are released by back-off
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_BACK_OFF", value_name = "FIRST,MOST,FACTOR",
+          value_parser = parse_back_off)]
+    back_off: Option<BackOff>,
 }
 
 impl QueueVerb {
@@ -177,6 +185,7 @@ impl Create {
                 .dead_letter_queue
                 .map(|queue| DeadLetters { queue, max_deliveries: self.max_deliveries }),
             dead_letter_ttl: self.dead_letter_ttl.and_then(span_of),
+            back_off: self.back_off,
         };
         let client = context.client()?;
         let made = client.create_queue(&self.queue, pairs(self.metadata)?, settings).await?;
@@ -267,6 +276,7 @@ impl SetSettings {
             || self.max_deliveries.is_some()
             || self.no_dead_letters
             || self.dead_letter_ttl.is_some()
+            || self.back_off.is_some()
     }
 
     /// The settings with what was given in the place of what was so before.
@@ -294,6 +304,7 @@ impl SetSettings {
         if let Some(ttl) = self.dead_letter_ttl {
             settings.dead_letter_ttl = span_of(ttl);
         }
+        settings.back_off = self.back_off.or(settings.back_off);
         Ok(settings)
     }
 }

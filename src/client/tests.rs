@@ -275,6 +275,12 @@ impl QueueService for Node {
     ) -> Result<Response<pb::SendResponse>, Status> {
         not_scripted()
     }
+    async fn release(
+        &self,
+        _: Request<pb::ReleaseRequest>,
+    ) -> Result<Response<pb::ReleaseResponse>, Status> {
+        not_scripted()
+    }
     async fn delete(
         &self,
         _: Request<pb::DeleteRequest>,

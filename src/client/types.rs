@@ -8,7 +8,9 @@ use bytes::Bytes;
 use super::error::ClientError;
 use crate::proto::queue::v1 as pb;
 
-pub use crate::proto::queue::v1::{DeadLetterReason, DeleteOutcome, MessageState, Position};
+pub use crate::proto::queue::v1::{
+    DeadLetterReason, DeleteOutcome, MessageState, Position, ReleaseOutcome,
+};
 
 /// How long a message lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +32,45 @@ pub struct QueueSettings {
     pub dead_letters: Option<DeadLetters>,
     /// How long messages live that come here as dead letters; `None` = for ever.
     pub dead_letter_ttl: Option<Duration>,
+    /// How long messages wait that are released by back-off.
+    pub back_off: Option<BackOff>,
+}
+
+/// A message waits `first` after its first delivery, `factor` times as long after each further
+/// one, and never longer than `most`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackOff {
+    pub first: Duration,
+    /// At most 7 days.
+    pub most: Duration,
+    /// 1 to 10.
+    pub factor: u32,
+}
+
+/// When a released message may be received again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReleaseAfter {
+    #[default]
+    Now,
+    /// At most 7 days.
+    Delay(Duration),
+    /// As the back-off in the queue's settings says.
+    BackOff,
+}
+
+/// What became of one message that was to be released.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReleaseResult {
+    pub outcome: ReleaseOutcome,
+    /// When a released one may be received again.
+    pub visible_at: Option<SystemTime>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Released {
+    /// One for each item, in order.
+    pub results: Vec<ReleaseResult>,
+    pub durability: Durability,
 }
 
 /// Where a queue's dead letters go, and when.
@@ -363,7 +404,15 @@ impl QueueSettings {
             dead_letter_queue: dead.map(|target| target.queue.clone()).unwrap_or_default(),
             max_deliveries: dead.and_then(|target| target.max_deliveries).unwrap_or(0),
             dead_letter_ttl: wire_some(self.dead_letter_ttl)?,
+            back_off: self.back_off.map(BackOff::to_wire).transpose()?,
         })
+    }
+}
+
+impl BackOff {
+    fn to_wire(self) -> Result<pb::BackOff, ClientError> {
+        let (first, most) = (Some(wire(self.first)?), Some(wire(self.most)?));
+        Ok(pb::BackOff { first, most, factor: self.factor })
     }
 }
 
@@ -384,6 +433,11 @@ impl From<pb::QueueSettings> for QueueSettings {
                 max_deliveries: (settings.max_deliveries > 0).then_some(settings.max_deliveries),
             }),
             dead_letter_ttl: settings.dead_letter_ttl.and_then(span),
+            back_off: settings.back_off.map(|it| BackOff {
+                first: it.first.and_then(span).unwrap_or_default(),
+                most: it.most.and_then(span).unwrap_or_default(),
+                factor: it.factor,
+            }),
         }
     }
 }
@@ -498,6 +552,19 @@ impl From<pb::DeleteResponse> for Deleted {
                 .into_iter()
                 .map(|outcome| DeleteOutcome::try_from(outcome).unwrap_or_default())
                 .collect(),
+            durability: durability(response.durability),
+        }
+    }
+}
+
+impl From<pb::ReleaseResponse> for Released {
+    fn from(response: pb::ReleaseResponse) -> Released {
+        let result = |result: pb::ReleaseResult| ReleaseResult {
+            outcome: result.outcome(),
+            visible_at: time(result.visible_at),
+        };
+        Released {
+            results: response.results.into_iter().map(result).collect(),
             durability: durability(response.durability),
         }
     }

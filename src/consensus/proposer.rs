@@ -82,7 +82,7 @@ fn size_of(command: &Command) -> usize {
             messages.iter().map(|message| message.content.size() + BASE).sum()
         }
         Command::Update(update) => update.content.as_ref().map_or(0, Content::size),
-        Command::Delete { items, .. } => items.len() * 32,
+        Command::Delete { items, .. } | Command::Release { items, .. } => items.len() * 32,
         _ => 0,
     }
 }

@@ -5,10 +5,13 @@
 //! at fixed limits, so the answer is the same everywhere. What depends on a queue's settings
 //! ([`content`]) is checked where the queue is known.
 
-use super::command::{Command, Content, DeadLetters, NewMessage, Settings, StringMap, TimeToLive};
+use super::command::{
+    Command, Content, DeadLetters, NewMessage, ReleaseAfter, Settings, StringMap, TimeToLive,
+};
 use super::error::Rejection;
 use super::ids::Span;
 use super::limits;
+use super::release;
 
 type Checked = Result<(), Rejection>;
 
@@ -80,6 +83,14 @@ pub fn command(command: &Command) -> Checked {
             queue_name(queue)?;
             batch("items", items.len())
         }
+        Command::Release { queue, items, after } => {
+            queue_name(queue)?;
+            batch("items", items.len())?;
+            match after {
+                ReleaseAfter::Delay(span) => delay(*span),
+                ReleaseAfter::Now | ReleaseAfter::BackOff => Ok(()),
+            }
+        }
         Command::Pulse | Command::RaiseRules { .. } => Ok(()),
     }
 }
@@ -114,6 +125,7 @@ pub fn settings(settings: &Settings) -> Checked {
     if settings.dead_letter_ttl == Some(Span::ZERO) {
         return refuse("settings.dead_letter_ttl", "is 0".to_owned(), "more than 0, or never");
     }
+    release::check(&settings.back_off)?;
     settings.dead_letters.as_ref().map_or(Ok(()), dead_letters)
 }
 
@@ -133,10 +145,7 @@ fn message(message: &NewMessage) -> Checked {
         let allowed = format!("{} to {}", limits::PRIORITIES.start(), limits::PRIORITIES.end());
         return refuse("priority", format!("is {}", message.priority), allowed);
     }
-    if message.delay > limits::MAX_DELAY {
-        let allowed = format!("0 to {} seconds", seconds(limits::MAX_DELAY));
-        return refuse("delay", format!("is {} seconds", seconds(message.delay)), allowed);
-    }
+    delay(message.delay)?;
     match message.ttl {
         TimeToLive::For(Span::ZERO) => refuse("ttl", "is 0".to_owned(), "more than 0, or never"),
         TimeToLive::For(ttl) if ttl <= message.delay => {
@@ -144,6 +153,14 @@ fn message(message: &NewMessage) -> Checked {
         }
         _ => Ok(()),
     }
+}
+
+fn delay(span: Span) -> Checked {
+    if span <= limits::MAX_DELAY {
+        return Ok(());
+    }
+    let allowed = format!("0 to {} seconds", seconds(limits::MAX_DELAY));
+    refuse("delay", format!("is {} seconds", seconds(span)), allowed)
 }
 
 fn headers(content: &Content) -> Checked {

@@ -67,6 +67,12 @@ pub enum Command {
         queue: String,
         items: Vec<(MessageId, Receipt)>,
     },
+    /// Gives messages back; each item has its own outcome.
+    Release {
+        queue: String,
+        items: Vec<(MessageId, Receipt)>,
+        after: ReleaseAfter,
+    },
     Clear {
         queue: String,
     },
@@ -102,6 +108,15 @@ pub struct Update {
 /// A replaced body, replaced headers, or both. The proposer joins the kept half from the body
 /// store before it proposes, so `content` is always whole.
 pub type ContentChange = Content;
+
+/// When a released message may be received again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReleaseAfter {
+    Now,
+    Delay(Span),
+    /// As the back-off of its queue says for its dequeue count.
+    BackOff,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewMessage {
@@ -159,6 +174,23 @@ pub struct Settings {
     pub dead_letters: Option<DeadLetters>,
     /// How long a message lives that came here by dead-lettering; `None` = for ever.
     pub dead_letter_ttl: Option<Span>,
+    pub back_off: BackOff,
+}
+
+/// How long a message waits that is released by back-off: `first` after its first delivery, and
+/// `factor` times as long after each further one, but never longer than `most`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackOff {
+    pub first: Span,
+    pub most: Span,
+    pub factor: u32,
+}
+
+impl Default for BackOff {
+    fn default() -> BackOff {
+        let (first, most) = super::limits::DEFAULT_BACK_OFF;
+        BackOff { first, most, factor: 2 }
+    }
 }
 
 /// Where a queue's dead letters go, and when.
@@ -178,6 +210,7 @@ impl Default for Settings {
             max_message_bytes: super::limits::DEFAULT_MESSAGE_BYTES,
             dead_letters: None,
             dead_letter_ttl: None,
+            back_off: BackOff::default(),
         }
     }
 }

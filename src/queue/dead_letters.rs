@@ -110,6 +110,7 @@ pub(super) fn bury(
             dequeue_count: 0,
             receipt,
             last: false,
+            released: false,
             ..*message
         };
         queue.lineup.set_note(message.number, note);

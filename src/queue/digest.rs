@@ -6,13 +6,13 @@
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::command::{DeadLetters, StringMap};
+use super::command::{BackOff, DeadLetters, StringMap};
 use super::error::Rejection;
 use super::ids::{LogTime, Number, QueueId};
 use super::limits::DEFAULT_PRIORITY;
 use super::message::Message;
 use super::note::{DeadReason, Note};
-use super::outcome::{DeleteOutcome, Outcome, Reply};
+use super::outcome::{DeleteOutcome, Outcome, ReleaseOutcome, Reply};
 use super::rows::{CountersRow, QueueRow};
 
 const MESSAGE: u64 = 1;
@@ -28,7 +28,7 @@ pub fn message(queue: QueueId, m: &Message) -> u128 {
         queue.0,
         m.number.0,
         u64::from(m.epoch.0) << 32 | u64::from(m.receipt.epoch.0),
-        u64::from(m.priority) | u64::from(m.last) << 8,
+        u64::from(m.priority) | u64::from(m.last) << 8 | u64::from(m.released) << 9,
         m.inserted_at.0,
         m.expires_at.map_or(u64::MAX, |at| at.0),
         m.visible_at.0,
@@ -83,6 +83,10 @@ pub fn queue(row: &QueueRow) -> u128 {
     }
     if let Some(ttl) = row.settings.dead_letter_ttl {
         sink.words(&[3, ttl.0]);
+    }
+    let BackOff { first, most, factor } = row.settings.back_off;
+    if row.settings.back_off != BackOff::default() {
+        sink.words(&[5, first.0, most.0, u64::from(factor)]);
     }
     if let Some((message, since)) = row.dead_letter_refused {
         sink.words(&[4, message.0, since.0]);
@@ -202,6 +206,16 @@ impl Sink {
             Reply::Pulsed { more } => self.words(&[10, u64::from(*more)]),
             Reply::RulesRaised => self.word(11),
             Reply::PausedSet => self.word(12),
+            Reply::Released(outcomes) => {
+                self.words(&[13, outcomes.len() as u64]);
+                for outcome in outcomes {
+                    match outcome {
+                        ReleaseOutcome::Released { visible_at } => self.words(&[1, visible_at.0]),
+                        ReleaseOutcome::MessageNotFound => self.words(&[2, 0]),
+                        ReleaseOutcome::ReceiptMismatch => self.words(&[3, 0]),
+                    }
+                }
+            }
         }
     }
 

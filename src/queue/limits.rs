@@ -30,6 +30,9 @@ pub const DEFAULT_TTL: Span = Span::from_secs(7 * 24 * 3600);
 pub const DEFAULT_VISIBILITY: Span = Span::from_secs(30);
 pub const MAX_VISIBILITY: Span = Span::from_secs(7 * 24 * 3600);
 pub const MAX_DELAY: Span = Span::from_secs(7 * 24 * 3600);
+/// First and longest wait of a release by back-off, where a queue says nothing.
+pub const DEFAULT_BACK_OFF: (Span, Span) = (Span::from_secs(1), Span::from_secs(15 * 60));
+pub const BACK_OFF_FACTOR: std::ops::RangeInclusive<u32> = 1..=10;
 /// A receive or stream open may wait this long for its first message.
 pub const MAX_WAIT: Span = Span::from_secs(60);
 /// Messages that one entry moves, expires or frees because of time.

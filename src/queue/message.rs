@@ -26,6 +26,8 @@ pub struct Message {
     pub size: u32,
     /// Its last lease: when that has run out, the message is due, and goes to the dead letters.
     pub last: bool,
+    /// Given back by its last receiver: while it waits, nobody holds it.
+    pub released: bool,
 }
 
 impl Message {
@@ -58,13 +60,19 @@ impl Message {
         self.expires_at.map_or(self.visible_at, |at| at.min(self.visible_at))
     }
 
+    /// Whether it was given out and not given back: if it waits, it waits under a lease.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.dequeue_count > 0 && !self.released
+    }
+
     #[must_use]
     pub fn standing(&self, now: LogTime) -> Standing {
         if self.is_due(now) {
             Standing::Due
         } else if self.visible_at <= now {
             Standing::Visible
-        } else if self.dequeue_count > 0 {
+        } else if self.is_held() {
             Standing::Leased
         } else {
             Standing::Delayed
@@ -102,6 +110,7 @@ impl Message {
             content: self.content,
             size: self.size,
             last: self.last,
+            released: self.released,
             note,
         }
     }
@@ -120,6 +129,7 @@ impl Message {
             content: row.content,
             size: row.size,
             last: row.last,
+            released: row.released,
         }
     }
 }
@@ -184,6 +194,7 @@ impl Slot {
             content: ContentId(self.number.0),
             size: self.size,
             last: false,
+            released: false,
         }
     }
 }

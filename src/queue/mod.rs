@@ -23,6 +23,7 @@ mod ranked;
 mod reads;
 mod receipt;
 mod reclaim;
+mod release;
 pub mod rows;
 mod rules;
 mod session;

@@ -269,7 +269,7 @@ impl Lineup {
         if self.touched.remove(&message.number).is_some() {
             band.waiting.remove(&(message.visible_at, message.number));
             let key = (message.waits_until(), message.number);
-            let set = if message.dequeue_count > 0 { &mut self.leases } else { &mut self.delays };
+            let set = if message.is_held() { &mut self.leases } else { &mut self.delays };
             set.remove(key);
             changes.row(RowKey::Message { queue: self.queue, number: message.number });
         } else if let Some((first, _)) = band.chunk_of(message.number)
@@ -308,7 +308,7 @@ impl Lineup {
         let band = self.bands.entry(message.priority).or_default();
         band.waiting.insert((message.visible_at, message.number));
         let key = (message.waits_until(), message.number);
-        let set = if message.dequeue_count > 0 { &mut self.leases } else { &mut self.delays };
+        let set = if message.is_held() { &mut self.leases } else { &mut self.delays };
         set.insert(key);
         changes.row(RowKey::Message { queue: self.queue, number: message.number });
         self.touched.insert(message.number, message);

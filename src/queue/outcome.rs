@@ -53,6 +53,7 @@ pub enum Reply {
         visible_at: LogTime,
     },
     Deleted(Vec<DeleteOutcome>),
+    Released(Vec<ReleaseOutcome>),
     Cleared {
         removed: u64,
     },
@@ -93,11 +94,19 @@ pub enum DeleteOutcome {
     ReceiptMismatch,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReleaseOutcome {
+    Released { visible_at: LogTime },
+    MessageNotFound,
+    ReceiptMismatch,
+}
+
 /// How a message stands at the T of the state that was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Visible,
     Leased,
+    /// Sent with a delay, or released to come back later.
     Delayed,
     /// Past its expiry or its last lease, not yet removed; never delivered.
     Due,

@@ -104,6 +104,8 @@ pub struct MessageRow {
     pub size: u32,
     /// It is under its last lease.
     pub last: bool,
+    /// Its last receiver gave it back.
+    pub released: bool,
     pub note: Option<Arc<Note>>,
 }
 

@@ -62,6 +62,7 @@ fn items(outcome: &Outcome) -> usize {
         Ok(Reply::Sent(sent)) => sent.len(),
         Ok(Reply::Received { messages, .. }) => messages.len(),
         Ok(Reply::Deleted(outcomes)) => outcomes.len(),
+        Ok(Reply::Released(outcomes)) => outcomes.len(),
         _ => 0,
     }
 }

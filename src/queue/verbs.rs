@@ -13,6 +13,7 @@ use super::limits;
 use super::message::Message;
 use super::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
 use super::receipt::{self, Closed};
+use super::release;
 use super::rows::{CountersRow, QueueRow, RowKey};
 use super::rules;
 use super::state::{State, Step};
@@ -39,6 +40,9 @@ pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mu
         Command::Receive(asked) => receive(state, account, asked, step),
         Command::Update(asked) => update(state, account, asked, step),
         Command::Delete { queue, items } => delete(state, account, queue, items, step),
+        Command::Release { queue, items, after } => {
+            release::run(state, account, queue, items, *after, step)
+        }
         Command::Clear { queue } => clear(state, account, queue, step),
         Command::Pulse => Ok(pulse(state, step)),
         Command::RaiseRules { version } => {
@@ -167,6 +171,7 @@ fn send(
             content: ContentId(number),
             size: u32::try_from(new.content.size()).unwrap_or(u32::MAX),
             last: false,
+            released: false,
         };
         if message.visible_at == step.now {
             queue.lineup.add_untouched(&message, &mut step.changes);
@@ -209,6 +214,7 @@ fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -
             dequeue_count,
             receipt: Receipt { epoch: state.counters.epoch, counter },
             last: most.is_some_and(|most| dequeue_count >= most),
+            released: false,
             ..before
         };
         again += u64::from(visible_at <= step.now && !message.last);

@@ -27,7 +27,7 @@ pub use snapshot::{Part, decode_part, encode_part};
 use bytes::Bytes;
 
 use crate::proto::log::v1 as pb;
-use crate::queue::command::{Content, DeadLetters, Settings};
+use crate::queue::command::{BackOff, Content, DeadLetters, Settings};
 use crate::queue::ids::{Epoch, MessageId, Number, Position, Receipt, Span};
 use crate::queue::limits::DEFAULT_PRIORITY;
 
@@ -84,6 +84,7 @@ fn receipt_from(receipt: pb::Receipt) -> Receipt {
 }
 
 fn settings_to(settings: &Settings) -> pb::Settings {
+    let back_off = settings.back_off;
     pb::Settings {
         default_ttl_us: settings.default_ttl.map(|span| span.0),
         default_visibility_us: settings.default_visibility.0,
@@ -93,6 +94,11 @@ fn settings_to(settings: &Settings) -> pb::Settings {
             max_deliveries: target.max_deliveries,
         }),
         dead_letter_ttl_us: settings.dead_letter_ttl.map(|span| span.0),
+        back_off: (back_off != BackOff::default()).then_some(pb::BackOff {
+            first_us: back_off.first.0,
+            most_us: back_off.most.0,
+            factor: back_off.factor,
+        }),
     }
 }
 
@@ -106,6 +112,11 @@ fn settings_from(settings: pb::Settings) -> Settings {
             max_deliveries: target.max_deliveries,
         }),
         dead_letter_ttl: settings.dead_letter_ttl_us.map(Span),
+        back_off: settings.back_off.map_or_else(BackOff::default, |it| BackOff {
+            first: Span(it.first_us),
+            most: Span(it.most_us),
+            factor: it.factor,
+        }),
     }
 }
 

@@ -13,6 +13,7 @@ fn every_verb_works_on_any_node() {
         queues(&on, &queue);
         messages(&on, &queue);
         dead_letters(&on, &queue);
+        releases(&on, &queue);
         on(&format!("queue delete {queue}")).exits(0);
         let gone = on(&format!("queue show {queue}")).exits(2);
         assert_eq!(gone["error"]["reason"], "QUEUE_NOT_FOUND");
@@ -39,7 +40,8 @@ fn queues(on: On<'_>, queue: &str) {
     assert_eq!(shown["queue"]["metadata"], json!({ "owner": "ann" }));
     let settings = json!({
         "default_ttl": "never", "default_visibility_timeout": "2m", "max_message_bytes": 10,
-        "dead_letter_queue": null, "max_deliveries": null, "dead_letter_ttl": null
+        "dead_letter_queue": null, "max_deliveries": null, "dead_letter_ttl": null,
+        "back_off": "1s,15m,2"
     });
     assert_eq!(shown["queue"]["settings"], settings);
     let listed = on(&format!("queue list --prefix {queue}"));
@@ -64,6 +66,24 @@ fn pausing(on: On<'_>, queue: &str) {
     assert_eq!(on(&format!("receive {queue} --delete")).exits(0)["deleted"], 1);
     let shown = on(&format!("queue show {queue}")).exits(0);
     assert_eq!(shown["queue"]["counts"]["oldest_age_ms"], Value::Null, "{shown}");
+}
+
+fn releases(on: On<'_>, queue: &str) {
+    on(&format!("queue set-settings {queue} --back-off 1h,2h,2")).exits(0);
+    on(&format!("send {queue} job")).exits(0);
+    let held = |receive: super::stage::Ran| {
+        let item = receive.items()[0].clone();
+        format!("{} {}", text(&item, "id"), text(&item, "pop_receipt"))
+    };
+    let first = held(on(&format!("receive {queue}")));
+    on(&format!("release {queue} {first}")).exits(0);
+    let void = on(&format!("release {queue} {first}")).exits(2);
+    assert_eq!(void["error"]["reason"], "RECEIPT_MISMATCH");
+    let again = held(on(&format!("receive {queue}")));
+    on(&format!("release {queue} {again} --back-off")).exits(0);
+    let counts = on(&format!("queue show {queue}")).exits(0)["queue"]["counts"].clone();
+    assert_eq!((&counts["delayed"], &counts["leased"]), (&1.into(), &0.into()), "{counts}");
+    on(&format!("clear {queue}")).exits(0);
 }
 
 fn dead_letters(on: On<'_>, queue: &str) {

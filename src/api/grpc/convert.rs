@@ -11,11 +11,14 @@ use super::error::Refusal;
 use crate::consensus::proposer::Done;
 use crate::proto::queue::v1 as pb;
 use crate::queue::command::{
-    Command, Content, DeadLetters, Envelope, NewMessage, Receive, SessionTag, Settings, TimeToLive,
+    BackOff, Command, Content, DeadLetters, Envelope, NewMessage, Receive, ReleaseAfter,
+    SessionTag, Settings, TimeToLive,
 };
 use crate::queue::ids::{LogTime, MessageId, Position, Receipt, Span};
 use crate::queue::note::{DeadReason, Note};
-use crate::queue::outcome::{Counts, DeleteOutcome, Granted, Sent, Shown, Standing};
+use crate::queue::outcome::{
+    Counts, DeleteOutcome, Granted, ReleaseOutcome, Sent, Shown, Standing,
+};
 use crate::queue::{PeekToken, QueueView, check, limits};
 
 type Read<T> = Result<T, Refusal>;
@@ -115,6 +118,14 @@ pub(super) fn settings(given: Option<pb::QueueSettings>) -> Read<Settings> {
     settings.dead_letters = dead_letters(given.dead_letter_queue, given.max_deliveries)?;
     let ttl = span("settings.dead_letter_ttl", given.dead_letter_ttl)?;
     settings.dead_letter_ttl = ttl.filter(|ttl| *ttl != Span::ZERO);
+    if let Some(given) = given.back_off {
+        let span = |part: &str, given| {
+            let field = format!("settings.back_off.{part}");
+            Ok::<Span, Refusal>(span(&field, given)?.unwrap_or(Span::ZERO))
+        };
+        let (first, most) = (span("first", given.first)?, span("most", given.most)?);
+        settings.back_off = BackOff { first, most, factor: given.factor };
+    }
     Ok(settings)
 }
 
@@ -186,6 +197,38 @@ pub(super) fn delete(
         .map(|item| Ok((message_id(&item.id)?, receipt(&item.pop_receipt)?)))
         .collect::<Read<Vec<_>>>()?;
     envelope(account_name, session, Command::Delete { queue, items })
+}
+
+pub(super) fn release(request: pb::ReleaseRequest) -> Read<Envelope> {
+    use pb::release_request::After;
+    let after = match request.after {
+        None => ReleaseAfter::Now,
+        Some(After::Delay(delay)) => {
+            ReleaseAfter::Delay(span("delay", Some(delay))?.unwrap_or(Span::ZERO))
+        }
+        Some(After::BackOff(true)) => ReleaseAfter::BackOff,
+        Some(After::BackOff(false)) => {
+            return Err(Refusal::invalid("back_off", "is false", "true, or not given"));
+        }
+    };
+    let items = request
+        .items
+        .iter()
+        .map(|item| Ok((message_id(&item.id)?, receipt(&item.pop_receipt)?)))
+        .collect::<Read<Vec<_>>>()?;
+    let command = Command::Release { queue: request.queue, items, after };
+    envelope(request.account, request.session, command)
+}
+
+pub(super) fn released_out(outcome: ReleaseOutcome) -> pb::ReleaseResult {
+    let (outcome, visible_at) = match outcome {
+        ReleaseOutcome::Released { visible_at } => {
+            (pb::ReleaseOutcome::Released, Some(timestamp(visible_at)))
+        }
+        ReleaseOutcome::MessageNotFound => (pb::ReleaseOutcome::MessageNotFound, None),
+        ReleaseOutcome::ReceiptMismatch => (pb::ReleaseOutcome::ReceiptMismatch, None),
+    };
+    pb::ReleaseResult { outcome: outcome.into(), visible_at }
 }
 
 pub(super) fn message_id(text: &str) -> Read<MessageId> {
@@ -277,7 +320,7 @@ pub(super) fn durability(done: &Done, zones_at_least: u32, zones: Vec<String>) -
 }
 
 pub(super) fn settings_out(settings: &Settings) -> pb::QueueSettings {
-    let dead = settings.dead_letters.as_ref();
+    let (dead, back_off) = (settings.dead_letters.as_ref(), settings.back_off);
     pb::QueueSettings {
         default_ttl: Some(duration(settings.default_ttl.unwrap_or(Span::ZERO))),
         default_visibility_timeout: Some(duration(settings.default_visibility)),
@@ -285,6 +328,11 @@ pub(super) fn settings_out(settings: &Settings) -> pb::QueueSettings {
         dead_letter_queue: dead.map(|target| target.queue.clone()).unwrap_or_default(),
         max_deliveries: dead.map_or(0, |target| target.max_deliveries),
         dead_letter_ttl: settings.dead_letter_ttl.map(duration),
+        back_off: Some(pb::BackOff {
+            first: Some(duration(back_off.first)),
+            most: Some(duration(back_off.most)),
+            factor: back_off.factor,
+        }),
     }
 }
 
@@ -411,6 +459,7 @@ mod tests {
                 max_message_bytes: 1 << 20,
                 dead_letters: Some(DeadLetters { queue: "dead".into(), max_deliveries: 3 }),
                 dead_letter_ttl: Some(Span(7_000_000)),
+                back_off: BackOff { first: Span(0), most: Span(9_000_000), factor: 3 },
             },
         ];
         for one in all {

@@ -188,6 +188,19 @@ impl QueueFace {
         Ok(pb::DeleteResponse { outcomes, durability: Some(durability) })
     }
 
+    async fn release_here(
+        &self,
+        call: &Call,
+        request: pb::ReleaseRequest,
+    ) -> Answer<pb::ReleaseResponse> {
+        let bytes = request.items.len() * 64;
+        let envelope = convert::release(request)?;
+        let (reply, durability) = self.write(call, envelope, bytes).await?;
+        let Reply::Released(outcomes) = reply else { return Err(other_write()) };
+        let results = outcomes.into_iter().map(convert::released_out).collect();
+        Ok(pb::ReleaseResponse { results, durability: Some(durability) })
+    }
+
     async fn get_queue_here(
         &self,
         call: &Call,
@@ -485,6 +498,10 @@ impl QueueService for QueueFace {
 
     async fn delete(&self, request: Request<pb::DeleteRequest>) -> Answered<pb::DeleteResponse> {
         verb!(self, request, write, delete, delete_here)
+    }
+
+    async fn release(&self, request: Request<pb::ReleaseRequest>) -> Answered<pb::ReleaseResponse> {
+        verb!(self, request, write, release, release_here)
     }
 
     async fn peek(&self, request: Request<pb::PeekRequest>) -> Answered<pb::PeekResponse> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Finding, first, membership_json};
 use crate::cli::{Context, output};
 use crate::clock::SystemClock;
-use crate::queue::command::{Command, Envelope, NewMessage, Receive, Update};
+use crate::queue::command::{Command, Envelope, NewMessage, Receive, ReleaseAfter, Update};
 use crate::queue::ids::Span;
 use crate::storage::codec;
 use crate::storage::disk::Disk;
@@ -148,6 +148,14 @@ fn ms(span: Span) -> u64 {
     span.0 / 1_000
 }
 
+fn release_text(after: ReleaseAfter) -> String {
+    match after {
+        ReleaseAfter::Now => "now".to_owned(),
+        ReleaseAfter::Delay(delay) => format!("in {} ms", ms(delay)),
+        ReleaseAfter::BackOff => "by back-off".to_owned(),
+    }
+}
+
 fn bytes_of(messages: &[NewMessage]) -> usize {
     messages.iter().map(|message| message.content.size()).sum()
 }
@@ -182,6 +190,11 @@ fn command_json(envelope: &Envelope) -> Value {
         Command::Delete { queue, items } => json!({
             "verb": "delete", "queue": queue,
             "ids": items.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>(),
+        }),
+        Command::Release { queue, items, after } => json!({
+            "verb": "release", "queue": queue,
+            "ids": items.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>(),
+            "after": release_text(*after),
         }),
         Command::Clear { queue } => json!({ "verb": "clear", "queue": queue }),
         Command::Pulse => json!({ "verb": "pulse" }),
@@ -223,6 +236,10 @@ fn command_text(envelope: &Envelope) -> String {
             [(id, _)] => format!("{}: {id}", on("delete", queue)),
             many => format!("{}: {} messages", on("delete", queue), many.len()),
         },
+        Command::Release { queue, items, after } => {
+            let (many, after) = (items.len(), release_text(*after));
+            format!("{}: {many} messages, {after}", on("release", queue))
+        }
         Command::Clear { queue } => on("clear", queue),
         Command::Pulse => "pulse".to_owned(),
         Command::RaiseRules { version } => format!("raise the rules to version {version}"),

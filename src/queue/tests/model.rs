@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use crate::queue::check;
 use crate::queue::command::{
-    Command, Entry, Envelope, NewMessage, Receive, Settings, StringMap, TimeToLive, Update,
+    Command, Entry, Envelope, NewMessage, Receive, ReleaseAfter, Settings, StringMap, TimeToLive,
+    Update,
 };
 use crate::queue::error::Rejection;
-use crate::queue::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
+use crate::queue::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt, Span};
 use crate::queue::message::Message;
 use crate::queue::note::{Dead, DeadReason, Note};
 use crate::queue::outcome::{
-    Counts, DeleteOutcome, Granted, Outcome, Reply, Sent, Shown, Standing,
+    Counts, DeleteOutcome, Granted, Outcome, ReleaseOutcome, Reply, Sent, Shown, Standing,
 };
 
 pub struct Model {
@@ -109,6 +110,10 @@ impl Model {
             Command::Receive(asked) => self.receive(asked),
             Command::Update(asked) => self.update(asked),
             Command::Delete { queue, items } => self.delete(queue, items),
+            Command::Release { queue, items, after } => {
+                let one = |item| self.release(queue, item, *after);
+                Ok(Reply::Released(items.iter().map(one).collect::<Result<_, _>>()?))
+            }
             Command::Clear { queue } => {
                 let queue = self.queue(queue)?;
                 queue.notes.clear();
@@ -180,6 +185,7 @@ impl Model {
                 content: ContentId(number),
                 size: new.content.size() as u32,
                 last: false,
+                released: false,
             };
             self.queue(name)?.messages.push(message);
             sent.push(Sent {
@@ -226,6 +232,7 @@ impl Model {
             message.dequeue_count += 1;
             message.visible_at = now.after(span);
             message.receipt = Receipt { epoch, counter };
+            message.released = false;
             message.last = most.is_some_and(|most| message.dequeue_count >= most);
             if most.is_some() {
                 let mut note = queue.notes.get(&number).map(|n| Note::clone(n)).unwrap_or_default();
@@ -297,6 +304,7 @@ impl Model {
             visible_at: now,
             dequeue_count: 0,
             receipt: Receipt { epoch, counter },
+            released: false,
             ..message
         });
         false
@@ -343,6 +351,42 @@ impl Model {
         let reply = Reply::Updated { receipt: message.receipt, visible_at: message.visible_at };
         self.draw();
         Ok(reply)
+    }
+
+    fn release(
+        &mut self,
+        name: &str,
+        (id, receipt): &(MessageId, Receipt),
+        after: ReleaseAfter,
+    ) -> Result<ReleaseOutcome, Rejection> {
+        let (now, epoch, next) = (self.now, self.epoch, self.next_number);
+        let queue = self.queue(name)?;
+        let back_off = queue.settings.back_off;
+        let Some(message) = queue.live(*id, now) else {
+            return Ok(ReleaseOutcome::MessageNotFound);
+        };
+        if message.receipt != *receipt {
+            return Ok(ReleaseOutcome::ReceiptMismatch);
+        }
+        let mut wait = match after {
+            ReleaseAfter::Now => Span::ZERO,
+            ReleaseAfter::Delay(delay) => delay,
+            ReleaseAfter::BackOff => back_off.first,
+        };
+        if after == ReleaseAfter::BackOff {
+            for _ in 1..message.dequeue_count {
+                wait = Span((wait.0 * u64::from(back_off.factor)).min(back_off.most.0));
+            }
+        }
+        if !message.last {
+            message.visible_at = now.after(wait);
+        } else {
+            message.visible_at = now;
+        }
+        (message.released, message.receipt) = (true, Receipt { epoch, counter: next });
+        let visible_at = message.visible_at;
+        self.draw();
+        Ok(ReleaseOutcome::Released { visible_at })
     }
 
     fn delete(&mut self, name: &str, items: &[(MessageId, Receipt)]) -> Outcome {

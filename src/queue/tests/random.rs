@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::model::Model;
 use super::stage::{ACCOUNT, Stage, plain, secs};
 use crate::queue::command::{
-    Command, Content, DeadLetters, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap,
-    TimeToLive, Update,
+    Command, Content, DeadLetters, Envelope, NewMessage, Receive, ReleaseAfter, SessionTag,
+    Settings, StringMap, TimeToLive, Update,
 };
 use crate::queue::ids::{LogTime, MessageId, Receipt, Span};
 use crate::queue::outcome::{Outcome, Reply, Shown, Standing};
@@ -30,6 +30,7 @@ enum Step {
     Receive { queue: usize, max: u32, bytes: u32, span: usize },
     Update { queue: usize, pick: usize, span: usize, size: usize },
     Delete { queue: usize, picks: Vec<usize> },
+    Release { queue: usize, picks: Vec<usize>, after: usize },
     Clear { queue: usize },
     Pulse,
 }
@@ -55,6 +56,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(queue, pick, span, size)| Step::Update { queue, pick, span, size }),
         5 => (queue(), prop::collection::vec(0..64_usize, 1..4))
             .prop_map(|(queue, picks)| Step::Delete { queue, picks }),
+        5 => (queue(), prop::collection::vec(0..64_usize, 1..4), 0..SPANS.len() + 2)
+            .prop_map(|(queue, picks, after)| Step::Release { queue, picks, after }),
         1 => queue().prop_map(|queue| Step::Clear { queue }),
         3 => Just(Step::Pulse),
     ]
@@ -131,6 +134,15 @@ impl Player {
             Step::Delete { queue, picks } => {
                 let items = picks.iter().map(|pick| self.pick(*pick)).collect();
                 Command::Delete { queue: name(queue), items }
+            }
+            Step::Release { queue, picks, after } => {
+                let items = picks.iter().map(|pick| self.pick(*pick)).collect();
+                let after = match SPANS.get(*after) {
+                    Some(secs) => ReleaseAfter::Delay(Span::from_secs(*secs)),
+                    None if *after == SPANS.len() => ReleaseAfter::Now,
+                    None => ReleaseAfter::BackOff,
+                };
+                Command::Release { queue: name(queue), items, after }
             }
             Step::Clear { queue } => Command::Clear { queue: name(queue) },
             Step::Pulse => Command::Pulse,

@@ -5,17 +5,21 @@ use super::stage::{
 };
 use super::stage::{secs, update};
 use crate::queue::command::{
-    Command, Content, DeadLetters, Envelope, Receive, SessionTag, Settings, StringMap, TimeToLive,
-    Update,
+    BackOff, Command, Content, DeadLetters, Envelope, Receive, ReleaseAfter, SessionTag, Settings,
+    StringMap, TimeToLive, Update,
 };
 use crate::queue::error::Rejection;
-use crate::queue::ids::{MessageId, Number, Span};
+use crate::queue::ids::{MessageId, Number, Receipt, Span};
 use crate::queue::limits;
 use crate::queue::rows::{Row, RowKey};
 use crate::queue::{KNOWN_RULES, LoadError, State, check};
 
 fn map(name: &str, value: &str) -> StringMap {
     StringMap::from([(name.to_owned(), value.to_owned())])
+}
+
+fn release(items: Vec<(MessageId, Receipt)>, after: ReleaseAfter) -> Command {
+    Command::Release { queue: QUEUE.to_owned(), items, after }
 }
 
 /// Runs a command that must be refused without a trace.
@@ -44,7 +48,7 @@ fn field(rejection: &Rejection) -> &str {
 fn what_names_no_queue_is_refused_by_every_verb() {
     let mut stage = Stage::new();
     let id = MessageId { epoch: stage.state.epoch(), number: Number(1) };
-    let receipt = crate::queue::ids::Receipt { epoch: id.epoch, counter: 1 };
+    let receipt = Receipt { epoch: id.epoch, counter: 1 };
     let name = QUEUE.to_owned();
     let (metadata, settings) = (StringMap::new(), Settings::default());
     for command in [
@@ -57,6 +61,7 @@ fn what_names_no_queue_is_refused_by_every_verb() {
         receive(1, None),
         update(id, receipt, None),
         delete(vec![(id, receipt)]),
+        release(vec![(id, receipt)], ReleaseAfter::Now),
     ] {
         assert_eq!(refused(&mut stage, command), Rejection::QueueNotFound(name.clone()));
     }
@@ -110,6 +115,10 @@ fn arguments_out_of_range_name_their_field() {
         let dead_letters = Some(DeadLetters { queue: queue.to_owned(), max_deliveries });
         Settings { dead_letters, ..Settings::default() }
     };
+    let back_off = |first, most, factor| Settings {
+        back_off: BackOff { first: Span(first), most: Span(most), factor },
+        ..Settings::default()
+    };
     let long = "x".repeat(limits::HEADER_BYTES);
     let receipt = stage.send(&["one"])[0].receipt;
     let id = MessageId { epoch: receipt.epoch, number: Number(receipt.counter) };
@@ -133,6 +142,12 @@ fn arguments_out_of_range_name_their_field() {
         (receive(limits::BATCH as u32 + 1, None), "max_messages"),
         (receive(1, Some(Span(limits::MAX_VISIBILITY.0 + 1))), "visibility_timeout"),
         (update(id, receipt, Some(Span(week))), "visibility_timeout"),
+        (release(Vec::new(), ReleaseAfter::Now), "items"),
+        (release(vec![(id, receipt)], ReleaseAfter::Delay(Span(week))), "delay"),
+        (with(back_off(9, 8, 2)), "settings.back_off.first"),
+        (with(back_off(9, week, 2)), "settings.back_off.most"),
+        (with(back_off(8, 9, 0)), "settings.back_off.factor"),
+        (with(back_off(8, 9, 11)), "settings.back_off.factor"),
         (delete(Vec::new()), "items"),
         (delete(vec![(id, receipt); limits::BATCH + 1]), "items"),
         (Command::SetMetadata { name: QUEUE.to_owned(), metadata: map("name", &long) }, "metadata"),

@@ -13,12 +13,12 @@ use goldenscript::{ArgumentConsumer, Runner};
 
 use super::stage::{ACCOUNT, Stage, plain};
 use crate::queue::command::{
-    Command, Content, DeadLetters, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap,
-    TimeToLive, Update,
+    BackOff, Command, Content, DeadLetters, Envelope, NewMessage, Receive, ReleaseAfter,
+    SessionTag, Settings, StringMap, TimeToLive, Update,
 };
 use crate::queue::ids::{Epoch, LogTime, MessageId, Number, Receipt, Span};
 use crate::queue::note::Note;
-use crate::queue::outcome::{DeleteOutcome, Outcome, Reply, Shown, Standing};
+use crate::queue::outcome::{DeleteOutcome, Outcome, ReleaseOutcome, Reply, Shown, Standing};
 use crate::queue::{PeekToken, State, limits};
 
 type Failure = Box<dyn Error>;
@@ -51,7 +51,7 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters }
+transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters release }
 
 /// Seconds, with microseconds only where there are any.
 fn time(at: LogTime) -> String {
@@ -131,6 +131,16 @@ impl Script {
                         items?
                     },
                 }
+            }
+            "release" => {
+                let queue = queue()?;
+                let after = match args.lookup("after").map(|arg| arg.value.as_str()) {
+                    None => ReleaseAfter::Now,
+                    Some("back-off") => ReleaseAfter::BackOff,
+                    Some(text) => ReleaseAfter::Delay(span(text)?),
+                };
+                let items = args.rest_pos().into_iter().map(|arg| self.item(&arg.value));
+                Command::Release { queue, items: items.collect::<Result<_, _>>()?, after }
             }
             _ => return Ok(None),
         }))
@@ -233,6 +243,14 @@ fn settings(args: &mut ArgumentConsumer) -> Result<Settings, Failure> {
         let (queue, max_deliveries) = arg.value.split_once('/').ok_or("dead=QUEUE/DELIVERIES")?;
         let max_deliveries = max_deliveries.parse()?;
         settings.dead_letters = Some(DeadLetters { queue: queue.to_owned(), max_deliveries });
+    }
+    if let Some(arg) = args.lookup("back_off") {
+        let parts: Vec<&str> = arg.value.split('/').collect();
+        let [first, most, factor] = parts.as_slice() else {
+            return Err("back_off=FIRST/MOST/FACTOR".into());
+        };
+        let factor = factor.parse()?;
+        settings.back_off = BackOff { first: span(first)?, most: span(most)?, factor };
     }
     settings.dead_letter_ttl = args.lookup("dead_ttl").map(|arg| span(&arg.value)).transpose()?;
     settings.max_message_bytes =
@@ -337,6 +355,13 @@ fn answer(outcome: &Outcome) -> String {
         Ok(Reply::Updated { receipt, visible_at }) => {
             format!("updated receipt {} visible {}", receipt.counter, time(*visible_at))
         }
+        Ok(Reply::Released(outcomes)) => lines(outcomes, |outcome| match outcome {
+            ReleaseOutcome::Released { visible_at } => {
+                format!("released visible {}", time(*visible_at))
+            }
+            ReleaseOutcome::MessageNotFound => "message not found".to_owned(),
+            ReleaseOutcome::ReceiptMismatch => "receipt mismatch".to_owned(),
+        }),
         Ok(Reply::Deleted(outcomes)) => lines(outcomes, |outcome| {
             match outcome {
                 DeleteOutcome::Deleted => "deleted",

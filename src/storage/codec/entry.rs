@@ -12,8 +12,8 @@ use super::{
 use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::envelope::Command as Wire;
 use crate::queue::command::{
-    Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag, StringMap, TimeToLive,
-    Update,
+    Command, Content, Entry, Envelope, NewMessage, Receive, ReleaseAfter, SessionTag, StringMap,
+    TimeToLive, Update,
 };
 use crate::queue::ids::{Epoch, LogTime, Position, Span};
 
@@ -249,20 +249,30 @@ fn command_to(command: &Command) -> Wire {
             visibility_us: update.visibility.map(|span| span.0),
             content: update.content.as_ref().map(content_to),
         }),
-        Command::Delete { queue, items } => Wire::Delete(pb::Delete {
-            queue: queue.clone(),
-            items: items
-                .iter()
-                .map(|(id, receipt)| pb::DeleteItem {
-                    id: Some(id_to(*id)),
-                    receipt: Some(receipt_to(*receipt)),
-                })
-                .collect(),
-        }),
+        Command::Delete { queue, items } => {
+            Wire::Delete(pb::Delete { queue: queue.clone(), items: items_to(items) })
+        }
+        Command::Release { queue, items, after } => {
+            let (after, delay) = match after {
+                ReleaseAfter::Now => (pb::ReleaseAfter::Now, Span::ZERO),
+                ReleaseAfter::Delay(delay) => (pb::ReleaseAfter::Delay, *delay),
+                ReleaseAfter::BackOff => (pb::ReleaseAfter::BackOff, Span::ZERO),
+            };
+            let (queue, items) = (queue.clone(), items_to(items));
+            Wire::Release(pb::Release { queue, items, after: after.into(), delay_us: delay.0 })
+        }
         Command::Clear { queue } => Wire::Clear(pb::Clear { queue: queue.clone() }),
         Command::Pulse => Wire::Pulse(pb::Pulse {}),
         Command::RaiseRules { version } => Wire::RaiseRules(pb::RaiseRules { version: *version }),
     }
+}
+
+fn items_to(items: &[Item]) -> Vec<pb::DeleteItem> {
+    let item = |(id, receipt): &Item| pb::DeleteItem {
+        id: Some(id_to(*id)),
+        receipt: Some(receipt_to(*receipt)),
+    };
+    items.iter().map(item).collect()
 }
 
 fn message_to(message: &NewMessage) -> pb::NewMessage {
@@ -331,10 +341,23 @@ fn command_from(command: Wire) -> Result<Command, CodecError> {
             content: it.content.map(content_from),
         }),
         Wire::Delete(it) => Command::Delete { queue: it.queue, items: items_from(it.items)? },
+        Wire::Release(it) => release_from(it)?,
         Wire::Clear(it) => Command::Clear { queue: it.queue },
         Wire::Pulse(pb::Pulse {}) => Command::Pulse,
         Wire::RaiseRules(it) => Command::RaiseRules { version: it.version },
     })
+}
+
+fn release_from(it: pb::Release) -> Result<Command, CodecError> {
+    let after = match it.after() {
+        pb::ReleaseAfter::Now => ReleaseAfter::Now,
+        pb::ReleaseAfter::Delay => ReleaseAfter::Delay(Span(it.delay_us)),
+        pb::ReleaseAfter::BackOff => ReleaseAfter::BackOff,
+        pb::ReleaseAfter::Unspecified => {
+            return Err(CodecError::Wrong { what: ENTRY, field: "time of a release" });
+        }
+    };
+    Ok(Command::Release { queue: it.queue, items: items_from(it.items)?, after })
 }
 
 type Item = (crate::queue::ids::MessageId, crate::queue::ids::Receipt);

@@ -12,7 +12,7 @@ use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::kept_outcome::Outcome as Wire;
 use crate::queue::error::Rejection;
 use crate::queue::ids::{ContentId, Digest, Epoch, LogTime, Number, QueueId};
-use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
+use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, ReleaseOutcome, Reply, Sent};
 use crate::queue::rows::{
     ChunkRow, CountersRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
 };
@@ -240,6 +240,7 @@ fn message_to(row: &MessageRow) -> pb::MessageRow {
         content: row.content.0,
         size: row.size,
         last: row.last,
+        released: row.released,
         note: row.note.as_deref().map(note_to),
     }
 }
@@ -262,6 +263,7 @@ fn message_from(row: pb::MessageRow) -> Result<MessageRow, CodecError> {
         content: ContentId(row.content),
         size: row.size,
         last: row.last,
+        released: row.released,
         note: row.note.map(note_from).transpose()?,
     })
 }
@@ -324,6 +326,9 @@ fn reply_to(reply: &Reply) -> Wire {
         Reply::Deleted(results) => Wire::Deleted(pb::Deleted {
             results: results.iter().map(|result| delete_to(*result).into()).collect(),
         }),
+        Reply::Released(outcomes) => Wire::Released(pb::Released {
+            messages: outcomes.iter().map(|outcome| released_to(*outcome)).collect(),
+        }),
         Reply::Cleared { removed } => Wire::Cleared(pb::Cleared { removed: *removed }),
         Reply::Pulsed { more } => Wire::Pulsed(pb::Pulsed { more: *more }),
         Reply::RulesRaised => Wire::RulesRaised(pb::RulesRaised {}),
@@ -376,6 +381,9 @@ fn outcome_from(outcome: Wire) -> Result<Outcome, CodecError> {
         },
         Wire::Deleted(it) => {
             Reply::Deleted(it.results.into_iter().map(delete_from).collect::<Result<_, _>>()?)
+        }
+        Wire::Released(it) => {
+            Reply::Released(it.messages.iter().map(released_from).collect::<Result<_, _>>()?)
         }
         Wire::Cleared(it) => Reply::Cleared { removed: it.removed },
         Wire::Pulsed(it) => Reply::Pulsed { more: it.more },
@@ -457,6 +465,28 @@ fn delete_to(outcome: DeleteOutcome) -> pb::DeleteResult {
         DeleteOutcome::Deleted => pb::DeleteResult::Deleted,
         DeleteOutcome::MessageNotFound => pb::DeleteResult::MessageNotFound,
         DeleteOutcome::ReceiptMismatch => pb::DeleteResult::ReceiptMismatch,
+    }
+}
+
+fn released_to(outcome: ReleaseOutcome) -> pb::ReleasedMessage {
+    let (result, visible_at) = match outcome {
+        ReleaseOutcome::Released { visible_at } => (pb::ReleaseResult::Released, visible_at),
+        ReleaseOutcome::MessageNotFound => (pb::ReleaseResult::MessageNotFound, LogTime(0)),
+        ReleaseOutcome::ReceiptMismatch => (pb::ReleaseResult::ReceiptMismatch, LogTime(0)),
+    };
+    pb::ReleasedMessage { result: result.into(), visible_at_us: visible_at.0 }
+}
+
+fn released_from(message: &pb::ReleasedMessage) -> Result<ReleaseOutcome, CodecError> {
+    match message.result() {
+        pb::ReleaseResult::Released => {
+            Ok(ReleaseOutcome::Released { visible_at: LogTime(message.visible_at_us) })
+        }
+        pb::ReleaseResult::MessageNotFound => Ok(ReleaseOutcome::MessageNotFound),
+        pb::ReleaseResult::ReceiptMismatch => Ok(ReleaseOutcome::ReceiptMismatch),
+        pb::ReleaseResult::Unspecified => {
+            Err(CodecError::Wrong { what: "a kept release", field: "result" })
+        }
     }
 }
 

@@ -8,15 +8,15 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::queue::command::{
-    Command, Content, DeadLetters, Entry, Envelope, NewMessage, Receive, SessionTag, Settings,
-    StringMap, TimeToLive, Update,
+    BackOff, Command, Content, DeadLetters, Entry, Envelope, NewMessage, Receive, ReleaseAfter,
+    SessionTag, Settings, StringMap, TimeToLive, Update,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{
     ContentId, Digest, Epoch, LogTime, MessageId, Number, Position, QueueId, Receipt, Span,
 };
 use crate::queue::note::{Dead, DeadReason, Note};
-use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
+use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, ReleaseOutcome, Reply, Sent};
 use crate::queue::rows::{
     ChunkRow, CountersRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
 };
@@ -60,7 +60,13 @@ fn map() -> impl Strategy<Value = StringMap> + Clone {
 fn settings() -> impl Strategy<Value = Settings> + Clone {
     let dead_letters = ("[a-z]{0,4}", any::<u32>())
         .prop_map(|(queue, max_deliveries)| DeadLetters { queue, max_deliveries });
-    let dead = (prop::option::of(dead_letters), prop::option::of(span()));
+    let back_off = (span(), span(), any::<u32>()).prop_map(|(first, most, factor)| BackOff {
+        first,
+        most,
+        factor,
+    });
+    let back_off = prop_oneof![Just(BackOff::default()), back_off];
+    let dead = (prop::option::of(dead_letters), prop::option::of(span()), back_off);
     (prop::option::of(span()), span(), any::<u32>(), dead).prop_map(
         |(default_ttl, default_visibility, max_message_bytes, dead)| Settings {
             default_ttl,
@@ -68,6 +74,7 @@ fn settings() -> impl Strategy<Value = Settings> + Clone {
             max_message_bytes,
             dead_letters: dead.0,
             dead_letter_ttl: dead.1,
+            back_off: dead.2,
         },
     )
 }
@@ -89,6 +96,14 @@ fn message() -> impl Strategy<Value = NewMessage> + Clone {
         ttl,
         priority,
     })
+}
+
+fn release_after() -> impl Strategy<Value = ReleaseAfter> {
+    prop_oneof![
+        Just(ReleaseAfter::Now),
+        span().prop_map(ReleaseAfter::Delay),
+        Just(ReleaseAfter::BackOff)
+    ]
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -124,6 +139,8 @@ fn command() -> impl Strategy<Value = Command> {
         ),
         (name, prop::collection::vec((id(), receipt()), 0..4))
             .prop_map(|(queue, items)| Command::Delete { queue, items }),
+        (name, prop::collection::vec((id(), receipt()), 0..4), release_after())
+            .prop_map(|(queue, items, after)| Command::Release { queue, items, after }),
         name.prop_map(|queue| Command::Clear { queue }),
         Just(Command::Pulse),
         any::<u32>().prop_map(|version| Command::RaiseRules { version }),
@@ -223,6 +240,11 @@ fn reply() -> impl Strategy<Value = Reply> {
         Just(DeleteOutcome::MessageNotFound),
         Just(DeleteOutcome::ReceiptMismatch)
     ];
+    let released = prop_oneof![
+        time().prop_map(|visible_at| ReleaseOutcome::Released { visible_at }),
+        Just(ReleaseOutcome::MessageNotFound),
+        Just(ReleaseOutcome::ReceiptMismatch)
+    ];
     prop_oneof![
         any::<bool>().prop_map(|created| Reply::QueueCreated { created }),
         Just(Reply::QueueDeleted),
@@ -235,6 +257,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         (receipt(), time())
             .prop_map(|(receipt, visible_at)| Reply::Updated { receipt, visible_at }),
         prop::collection::vec(deleted, 0..4).prop_map(Reply::Deleted),
+        prop::collection::vec(released, 0..4).prop_map(Reply::Released),
         number().prop_map(|removed| Reply::Cleared { removed }),
         any::<bool>().prop_map(|more| Reply::Pulsed { more }),
         Just(Reply::RulesRaised),
@@ -324,8 +347,8 @@ fn chunk_row() -> impl Strategy<Value = ChunkRow> {
 fn message_row() -> impl Strategy<Value = MessageRow> {
     let ids = (number(), number(), any::<u32>(), any::<u8>(), number(), any::<u32>());
     let times = (time(), prop::option::of(time()), time(), any::<u32>(), receipt());
-    let few = (any::<bool>(), prop::option::of(note()));
-    (ids, times, few).prop_map(|(ids, times, (last, note))| {
+    let few = (any::<bool>(), any::<bool>(), prop::option::of(note()));
+    (ids, times, few).prop_map(|(ids, times, (last, released, note))| {
         let (queue, number, epoch, priority, content, size) = ids;
         let (inserted_at, expires_at, visible_at, dequeue_count, receipt) = times;
         MessageRow {
@@ -341,6 +364,7 @@ fn message_row() -> impl Strategy<Value = MessageRow> {
             content: ContentId(content),
             size,
             last,
+            released,
             note,
         }
     })
