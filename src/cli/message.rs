@@ -54,6 +54,9 @@ pub struct Send {
     /// 0 is given out first, 9 last [default: 4]
     #[arg(long, env = "ZONEQ_SEND_PRIORITY", value_parser = clap::value_parser!(u8).range(0..=9))]
     priority: Option<u8>,
+    /// Send nothing if a message with this key was sent inside the queue's window; for one message
+    #[arg(long, env = "ZONEQ_SEND_KEY", value_name = "KEY", conflicts_with = "lines")]
+    key: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -191,6 +194,10 @@ impl Send {
             return self.run_lines(context, &client, &headers).await;
         }
         let bodies = self.bodies().await?;
+        if self.key.is_some() && bodies.len() != 1 {
+            let text = format!("--key is for one message, and {} are given", bodies.len());
+            return Err(Usage(text).into());
+        }
         let messages: Vec<_> = bodies.into_iter().map(|b| self.message(b, &headers)).collect();
         let sent = client.send_batch(&self.queue, messages).await?;
         let value = json!({
@@ -210,7 +217,14 @@ impl Send {
     fn message(&self, body: Bytes, headers: &StringMap) -> NewMessage {
         let ttl = self.ttl.unwrap_or_default();
         let headers = headers.clone();
-        NewMessage { body, headers, delay: self.delay, ttl, priority: self.priority }
+        NewMessage {
+            body,
+            headers,
+            delay: self.delay,
+            ttl,
+            priority: self.priority,
+            deduplication_key: self.key.clone(),
+        }
     }
 
     /// The bodies from the arguments, the file or standard input.

@@ -172,6 +172,7 @@ pub fn sent_json(message: &crate::client::SentMessage) -> Value {
         "inserted_at": time_json(message.inserted_at),
         "expires_at": time_json(message.expires_at),
         "visible_at": time_json(message.visible_at),
+        "duplicate": message.duplicate,
     })
 }
 
@@ -287,6 +288,7 @@ pub fn queue_json(queue: &Queue) -> Value {
             "max_deliveries": dead.and_then(|target| target.max_deliveries),
             "dead_letter_ttl": queue.settings.dead_letter_ttl.map(span_text),
             "back_off": queue.settings.back_off.map(back_off_text),
+            "deduplication_window": queue.settings.deduplication_window.map(span_text),
         },
         "counts": {
             "visible": counts.visible,
@@ -345,6 +347,9 @@ pub fn queue_details(queue: &Queue) -> Vec<Vec<String>> {
     }
     if let Some(ttl) = settings.dead_letter_ttl {
         rows.push(vec!["time to live of dead letters here".to_owned(), span_text(ttl)]);
+    }
+    if let Some(window) = settings.deduplication_window {
+        rows.push(vec!["deduplication window".to_owned(), span_text(window)]);
     }
     if let Some(back_off) = settings.back_off {
         rows.push(vec!["back-off".to_owned(), back_off_text(back_off)]);

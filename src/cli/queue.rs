@@ -71,6 +71,9 @@ pub struct Create {
     /// Lifetime of messages that come here as dead letters, or `never` [default: never]
     #[arg(long, env = "ZONEQ_QUEUE_CREATE_DEAD_LETTER_TTL", value_parser = parse_ttl)]
     dead_letter_ttl: Option<Ttl>,
+    /// How long a deduplication key counts, 1s to 7d [default: 10m]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_DEDUPLICATION_WINDOW", value_parser = parse_span)]
+    deduplication_window: Option<Duration>,
     /// How long messages wait that are released by back-off [default: 1s,15m,2]
     #[arg(long, env = "ZONEQ_QUEUE_CREATE_BACK_OFF", value_name = "FIRST,MOST,FACTOR",
           value_parser = parse_back_off)]
@@ -129,6 +132,9 @@ pub struct SetSettings {
     /// Lifetime of messages that come here as dead letters, or `never`
     #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_DEAD_LETTER_TTL", value_parser = parse_ttl)]
     dead_letter_ttl: Option<Ttl>,
+    /// How long a deduplication key counts, 1s to 7d
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_DEDUPLICATION_WINDOW", value_parser = parse_span)]
+    deduplication_window: Option<Duration>,
     /// How long messages wait that are released by back-off
     #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_BACK_OFF", value_name = "FIRST,MOST,FACTOR",
           value_parser = parse_back_off)]
@@ -186,6 +192,7 @@ impl Create {
                 .map(|queue| DeadLetters { queue, max_deliveries: self.max_deliveries }),
             dead_letter_ttl: self.dead_letter_ttl.and_then(span_of),
             back_off: self.back_off,
+            deduplication_window: self.deduplication_window,
         };
         let client = context.client()?;
         let made = client.create_queue(&self.queue, pairs(self.metadata)?, settings).await?;
@@ -277,6 +284,7 @@ impl SetSettings {
             || self.no_dead_letters
             || self.dead_letter_ttl.is_some()
             || self.back_off.is_some()
+            || self.deduplication_window.is_some()
     }
 
     /// The settings with what was given in the place of what was so before.
@@ -305,6 +313,7 @@ impl SetSettings {
             settings.dead_letter_ttl = span_of(ttl);
         }
         settings.back_off = self.back_off.or(settings.back_off);
+        settings.deduplication_window = self.deduplication_window.or(settings.deduplication_window);
         Ok(settings)
     }
 }

@@ -22,6 +22,8 @@ pub enum Reason {
     MessageNotFound,
     ReceiptMismatch,
     LimitReached,
+    /// Refused because something is full that may have room again: write again, later.
+    Full,
     /// A reason that this version of the library does not know.
     Other(String),
 }
@@ -38,6 +40,7 @@ impl Reason {
             Reason::MessageNotFound => "MESSAGE_NOT_FOUND",
             Reason::ReceiptMismatch => "RECEIPT_MISMATCH",
             Reason::LimitReached => "LIMIT_REACHED",
+            Reason::Full => "FULL",
             Reason::Other(name) => name,
         }
     }
@@ -51,6 +54,7 @@ impl Reason {
             "MESSAGE_NOT_FOUND" => Reason::MessageNotFound,
             "RECEIPT_MISMATCH" => Reason::ReceiptMismatch,
             "LIMIT_REACHED" => Reason::LimitReached,
+            "FULL" => Reason::Full,
             other => Reason::Other(other.to_owned()),
         }
     }

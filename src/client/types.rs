@@ -34,6 +34,8 @@ pub struct QueueSettings {
     pub dead_letter_ttl: Option<Duration>,
     /// How long messages wait that are released by back-off.
     pub back_off: Option<BackOff>,
+    /// How long a deduplication key counts; 1 s to 7 days.
+    pub deduplication_window: Option<Duration>,
 }
 
 /// A message waits `first` after its first delivery, `factor` times as long after each further
@@ -91,6 +93,8 @@ pub struct NewMessage {
     pub ttl: Ttl,
     /// 0 is given out first, 9 last; `None` = 4.
     pub priority: Option<u8>,
+    /// A send whose key was seen inside the queue's window sends nothing; 1 to 256 bytes.
+    pub deduplication_key: Option<String>,
 }
 
 impl NewMessage {
@@ -113,6 +117,12 @@ impl NewMessage {
     #[must_use]
     pub fn priority(mut self, priority: u8) -> NewMessage {
         self.priority = Some(priority);
+        self
+    }
+
+    #[must_use]
+    pub fn deduplication_key(mut self, key: impl Into<String>) -> NewMessage {
+        self.deduplication_key = Some(key.into());
         self
     }
 
@@ -225,6 +235,9 @@ pub struct SentMessage {
     /// `None` = never.
     pub expires_at: Option<SystemTime>,
     pub visible_at: Option<SystemTime>,
+    /// Nothing was sent: a message with the same deduplication key was, and this is what is known
+    /// of it.
+    pub duplicate: bool,
 }
 
 /// One message's acknowledgement.
@@ -405,6 +418,7 @@ impl QueueSettings {
             max_deliveries: dead.and_then(|target| target.max_deliveries).unwrap_or(0),
             dead_letter_ttl: wire_some(self.dead_letter_ttl)?,
             back_off: self.back_off.map(BackOff::to_wire).transpose()?,
+            deduplication_window: wire_some(self.deduplication_window)?,
         })
     }
 }
@@ -433,6 +447,7 @@ impl From<pb::QueueSettings> for QueueSettings {
                 max_deliveries: (settings.max_deliveries > 0).then_some(settings.max_deliveries),
             }),
             dead_letter_ttl: settings.dead_letter_ttl.and_then(span),
+            deduplication_window: settings.deduplication_window.and_then(span),
             back_off: settings.back_off.map(|it| BackOff {
                 first: it.first.and_then(span).unwrap_or_default(),
                 most: it.most.and_then(span).unwrap_or_default(),
@@ -450,6 +465,7 @@ impl NewMessage {
             delay: wire_some(self.delay)?,
             ttl: wire_ttl(self.ttl)?,
             priority: self.priority.map(u32::from),
+            deduplication_key: self.deduplication_key.unwrap_or_default(),
         })
     }
 }
@@ -501,6 +517,7 @@ impl From<pb::SentMessage> for SentMessage {
             inserted_at: time(message.inserted_at),
             expires_at: time(message.expires_at),
             visible_at: time(message.visible_at),
+            duplicate: message.duplicate,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::command::Settings;
+use super::dedup::Keys;
 use super::digest;
 use super::error::Rejection;
 use super::ids::{LogTime, QueueId};
@@ -19,7 +20,7 @@ use super::rows::QueueRow;
 pub struct Catalog {
     names: BTreeMap<String, BTreeMap<String, QueueId>>,
     queues: BTreeMap<QueueId, Queue>,
-    /// The earliest expiry of each queue that has one.
+    /// When the first message or key of each queue becomes due.
     expiries: BTreeSet<(LogTime, QueueId)>,
     totals: Settled,
     /// Account and name of each dead-letter queue, with whose it is.
@@ -31,6 +32,7 @@ pub struct Catalog {
 pub struct Queue {
     pub row: QueueRow,
     pub lineup: Lineup,
+    pub keys: Keys,
     settled: Settled,
 }
 
@@ -50,6 +52,7 @@ pub struct Grave {
     /// The row of a deleted queue, kept until its messages are freed.
     pub deleted: Option<QueueRow>,
     pub lineups: Vec<Lineup>,
+    pub keys: Option<Keys>,
 }
 
 impl Catalog {
@@ -114,7 +117,8 @@ impl Catalog {
         }
         self.names.entry(row.account.clone()).or_default().insert(row.name.clone(), id);
         self.feeds.extend(feed(&row));
-        self.queues.insert(id, Queue { row, lineup: Lineup::new(id), settled: Settled::default() });
+        let (lineup, keys, settled) = (Lineup::new(id), Keys::new(id), Settled::default());
+        self.queues.insert(id, Queue { row, lineup, keys, settled });
         self.settle_row(id);
         true
     }
@@ -138,6 +142,7 @@ impl Catalog {
         let grave = self.graves.entry(id).or_default();
         grave.deleted = Some(queue.row);
         grave.lineups.push(queue.lineup);
+        grave.keys = Some(queue.keys);
         Some(id)
     }
 
@@ -169,11 +174,11 @@ impl Catalog {
     pub fn settle(&mut self, id: QueueId) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         let now = Settled {
-            sum: queue.lineup.sum(),
+            sum: queue.lineup.sum().wrapping_add(queue.keys.sum()),
             row_hash: queue.settled.row_hash,
             messages: queue.lineup.total(),
             bytes: queue.lineup.bytes(),
-            earliest: queue.lineup.earliest_end(),
+            earliest: first(queue.lineup.earliest_end(), queue.keys.first_end()),
         };
         let before = std::mem::replace(&mut queue.settled, now);
         self.totals.take(&before);
@@ -198,7 +203,7 @@ impl Catalog {
         self.settle(id);
     }
 
-    /// The queue with the earliest expiry of all.
+    /// The queue in which something becomes due first.
     pub fn next_expiry(&self) -> Option<(LogTime, QueueId)> {
         self.expiries.first().copied()
     }
@@ -212,6 +217,10 @@ impl Catalog {
     pub fn totals(&self) -> (u64, u64, u64) {
         (self.queues.len() as u64, self.totals.messages, self.totals.bytes)
     }
+}
+
+fn first(a: Option<LogTime>, b: Option<LogTime>) -> Option<LogTime> {
+    a.into_iter().chain(b).min()
 }
 
 /// Where the dead letters of a queue go.

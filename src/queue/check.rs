@@ -8,6 +8,7 @@
 use super::command::{
     Command, Content, DeadLetters, NewMessage, ReleaseAfter, Settings, StringMap, TimeToLive,
 };
+use super::dedup;
 use super::error::Rejection;
 use super::ids::Span;
 use super::limits;
@@ -95,6 +96,19 @@ pub fn command(command: &Command) -> Checked {
     }
 }
 
+/// The hash of a deduplication key that a user gave.
+///
+/// # Errors
+/// [`Rejection::InvalidArgument`]: it is too long, or empty.
+pub fn deduplication_key(key: &str) -> Result<u128, Rejection> {
+    if limits::DEDUPLICATION_KEY.contains(&key.len()) {
+        return Ok(dedup::hash(key));
+    }
+    let (field, problem) = ("deduplication_key".to_owned(), format!("has {} bytes", key.len()));
+    let most = limits::DEDUPLICATION_KEY.end();
+    Err(Rejection::InvalidArgument { field, problem, allowed: format!("1 to {most} bytes") })
+}
+
 /// Checks a content against the size its queue allows.
 ///
 /// # Errors
@@ -126,6 +140,12 @@ pub fn settings(settings: &Settings) -> Checked {
         return refuse("settings.dead_letter_ttl", "is 0".to_owned(), "more than 0, or never");
     }
     release::check(&settings.back_off)?;
+    let (window, range) = (settings.deduplication_window, limits::DEDUPLICATION_WINDOW);
+    if !range.contains(&window) {
+        let allowed = format!("{} to {} seconds", seconds(*range.start()), seconds(*range.end()));
+        let problem = format!("is {} seconds", seconds(window));
+        return refuse("settings.deduplication_window", problem, allowed);
+    }
     settings.dead_letters.as_ref().map_or(Ok(()), dead_letters)
 }
 

@@ -125,6 +125,8 @@ pub struct NewMessage {
     pub ttl: TimeToLive,
     /// 0 is given out first, 9 last.
     pub priority: u8,
+    /// The hash of a deduplication key; see `dedup.rs`.
+    pub key: Option<u128>,
 }
 
 /// An empty message, visible at once, that lives as long as its queue says.
@@ -135,6 +137,7 @@ impl Default for NewMessage {
             delay: Span::ZERO,
             ttl: TimeToLive::Default,
             priority: super::limits::DEFAULT_PRIORITY,
+            key: None,
         }
     }
 }
@@ -175,6 +178,8 @@ pub struct Settings {
     /// How long a message lives that came here by dead-lettering; `None` = for ever.
     pub dead_letter_ttl: Option<Span>,
     pub back_off: BackOff,
+    /// How long a deduplication key counts from its send.
+    pub deduplication_window: Span,
 }
 
 /// How long a message waits that is released by back-off: `first` after its first delivery, and
@@ -211,6 +216,7 @@ impl Default for Settings {
             dead_letters: None,
             dead_letter_ttl: None,
             back_off: BackOff::default(),
+            deduplication_window: super::limits::DEFAULT_DEDUPLICATION_WINDOW,
         }
     }
 }

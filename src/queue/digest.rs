@@ -7,9 +7,10 @@
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::command::{BackOff, DeadLetters, StringMap};
+use super::dedup::Kept;
 use super::error::Rejection;
 use super::ids::{LogTime, Number, QueueId};
-use super::limits::DEFAULT_PRIORITY;
+use super::limits::{DEFAULT_DEDUPLICATION_WINDOW, DEFAULT_PRIORITY};
 use super::message::Message;
 use super::note::{DeadReason, Note};
 use super::outcome::{DeleteOutcome, Outcome, ReleaseOutcome, Reply};
@@ -21,6 +22,7 @@ const SESSION: u64 = 3;
 const OUTCOME: u64 = 4;
 const COUNTERS: u64 = 5;
 const NOTE: u64 = 6;
+const KEY: u64 = 7;
 
 #[must_use]
 pub fn message(queue: QueueId, m: &Message) -> u128 {
@@ -46,6 +48,20 @@ pub fn note(queue: QueueId, number: Number, note: &Note) -> u128 {
     sink.words(&[queue.0, number.0]);
     sink.note(note);
     xxh3_128_with_seed(&sink.0, NOTE)
+}
+
+#[must_use]
+pub fn key(queue: QueueId, key: u128, kept: &Kept) -> u128 {
+    let words = [
+        queue.0,
+        key as u64,
+        (key >> 64) as u64,
+        u64::from(kept.id.epoch.0),
+        kept.id.number.0,
+        kept.sent_at.0,
+        kept.until.0,
+    ];
+    hash_words(&words, KEY)
 }
 
 /// The parts of the counters row that both regions share.
@@ -87,6 +103,9 @@ pub fn queue(row: &QueueRow) -> u128 {
     let BackOff { first, most, factor } = row.settings.back_off;
     if row.settings.back_off != BackOff::default() {
         sink.words(&[5, first.0, most.0, u64::from(factor)]);
+    }
+    if row.settings.deduplication_window != DEFAULT_DEDUPLICATION_WINDOW {
+        sink.words(&[6, row.settings.deduplication_window.0]);
     }
     if let Some((message, since)) = row.dead_letter_refused {
         sink.words(&[4, message.0, since.0]);
@@ -170,7 +189,8 @@ impl Sink {
             Reply::Sent(sent) => {
                 self.words(&[5, sent.len() as u64]);
                 for s in sent {
-                    self.words(&[u64::from(s.id.epoch.0), s.id.number.0]);
+                    let duplicate = u64::from(s.duplicate) << 32;
+                    self.words(&[u64::from(s.id.epoch.0) | duplicate, s.id.number.0]);
                     self.words(&[u64::from(s.receipt.epoch.0), s.receipt.counter]);
                     self.words(&[s.inserted_at.0, s.visible_at.0]);
                     self.maybe(s.expires_at.map(|at| at.0));
@@ -251,6 +271,10 @@ impl Sink {
             Rejection::SessionEnded => self.word(107),
             Rejection::WrongEpoch { seen, current } => {
                 self.words(&[108, u64::from(*seen), u64::from(*current)]);
+            }
+            Rejection::Full { what, limit } => {
+                self.words(&[111, *limit]);
+                self.text(what);
             }
             Rejection::QueueInUse { queue, of } => {
                 self.word(110);

@@ -21,6 +21,8 @@ pub enum Rejection {
     ReceiptMismatch { id: String },
     #[error("{what} has reached its limit of {limit}")]
     LimitReached { what: String, limit: u64 },
+    #[error("{what} has reached its limit of {limit}; there is room again when some are gone")]
+    Full { what: String, limit: u64 },
     #[error(
         "the session of this client has ended, so it is not known whether the write was applied"
     )]

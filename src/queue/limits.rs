@@ -30,6 +30,13 @@ pub const DEFAULT_TTL: Span = Span::from_secs(7 * 24 * 3600);
 pub const DEFAULT_VISIBILITY: Span = Span::from_secs(30);
 pub const MAX_VISIBILITY: Span = Span::from_secs(7 * 24 * 3600);
 pub const MAX_DELAY: Span = Span::from_secs(7 * 24 * 3600);
+/// Deduplication keys that one queue keeps.
+pub const DEDUPLICATION_KEYS: usize = 1_000_000;
+/// Bytes of a deduplication key.
+pub const DEDUPLICATION_KEY: std::ops::RangeInclusive<usize> = 1..=256;
+pub const DEFAULT_DEDUPLICATION_WINDOW: Span = Span::from_secs(10 * 60);
+pub const DEDUPLICATION_WINDOW: std::ops::RangeInclusive<Span> =
+    Span::from_secs(1)..=Span::from_secs(7 * 24 * 3600);
 /// First and longest wait of a release by back-off, where a queue says nothing.
 pub const DEFAULT_BACK_OFF: (Span, Span) = (Span::from_secs(1), Span::from_secs(15 * 60));
 pub const BACK_OFF_FACTOR: std::ops::RangeInclusive<u32> = 1..=10;

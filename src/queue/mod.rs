@@ -9,6 +9,7 @@ mod change;
 pub mod check;
 pub mod command;
 mod dead_letters;
+pub mod dedup;
 mod digest;
 pub mod error;
 pub mod ids;

@@ -71,6 +71,8 @@ pub struct Sent {
     pub inserted_at: LogTime,
     pub expires_at: Option<LogTime>,
     pub visible_at: LogTime,
+    /// Nothing was sent: this is what is known of the first message with the same key.
+    pub duplicate: bool,
 }
 
 /// A message under a new lease. The content is read from the body store by its id.

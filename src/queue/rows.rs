@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::command::{Settings, StringMap};
-use super::ids::{ContentId, Digest, Epoch, LogTime, Number, QueueId, Receipt};
+use super::ids::{ContentId, Digest, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
 use super::note::Note;
 use super::outcome::Outcome;
 
@@ -28,6 +28,11 @@ pub enum RowKey {
     },
     /// The kept outcomes of one client.
     Session(u128),
+    /// A deduplication key of a queue.
+    Key {
+        queue: QueueId,
+        key: u128,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +42,7 @@ pub enum Row {
     Chunk(ChunkRow),
     Message(MessageRow),
     Session(SessionRow),
+    Key(KeyRow),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,6 +133,17 @@ pub struct SessionRow {
     pub outcomes: Vec<(u64, Outcome)>,
 }
 
+/// The first send under a deduplication key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRow {
+    pub queue: QueueId,
+    pub key: u128,
+    pub id: MessageId,
+    pub sent_at: LogTime,
+    /// The key counts until then.
+    pub until: LogTime,
+}
+
 impl Row {
     /// The key that names this row.
     #[must_use]
@@ -139,6 +156,7 @@ impl Row {
             }
             Row::Message(row) => RowKey::Message { queue: row.queue, number: row.number },
             Row::Session(row) => RowKey::Session(row.client),
+            Row::Key(row) => RowKey::Key { queue: row.queue, key: row.key },
         }
     }
 }

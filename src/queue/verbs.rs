@@ -4,11 +4,13 @@
 //! batch send is all or nothing; a batch delete has an outcome for each item. Message numbers,
 //! receipts and contents come from one counter, which only grows.
 
+use super::catalog::Queue;
 use super::check;
 use super::command::{Command, NewMessage, Receive, Settings, StringMap, TimeToLive, Update};
 use super::dead_letters;
+use super::dedup::Kept;
 use super::error::Rejection;
-use super::ids::{ContentId, LogTime, MessageId, Number, QueueId, Receipt};
+use super::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
 use super::limits;
 use super::message::Message;
 use super::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
@@ -149,47 +151,81 @@ fn send(
     for message in messages {
         check::content(&message.content, &queue.row.settings)?;
     }
+    queue.keys.check_room(messages, &queue.row.name)?;
     let mut sent = Vec::with_capacity(messages.len());
     for new in messages {
+        if let Some(key) = new.key
+            && let Some(first) = queue.keys.find(key, step.now)
+        {
+            sent.push(duplicate(queue, &first));
+            continue;
+        }
         let number = draw(&mut state.counters);
-        let receipt = Receipt { epoch: state.counters.epoch, counter: number };
-        let ttl = match new.ttl {
-            TimeToLive::Default => queue.row.settings.default_ttl,
-            TimeToLive::Never => None,
-            TimeToLive::For(span) => Some(span),
-        };
-        let message = Message {
-            number: Number(number),
-            epoch: state.counters.epoch,
-            priority: new.priority,
-            inserted_at: step.now,
-            // The end of time is never.
-            expires_at: ttl.map(|ttl| step.now.after(ttl)).filter(|at| at.0 != u64::MAX),
-            visible_at: step.now.after(new.delay),
-            dequeue_count: 0,
-            receipt,
-            content: ContentId(number),
-            size: u32::try_from(new.content.size()).unwrap_or(u32::MAX),
-            last: false,
-            released: false,
-        };
+        let message = fresh(new, &queue.row.settings, (state.counters.epoch, number), step.now);
         if message.visible_at == step.now {
             queue.lineup.add_untouched(&message, &mut step.changes);
         } else {
             queue.lineup.add_touched(message, &mut step.changes);
         }
+        if let Some(key) = new.key {
+            let until = step.now.after(queue.row.settings.deduplication_window);
+            let kept = Kept { id: message.id(), sent_at: step.now, until };
+            queue.keys.keep(key, kept, &mut step.changes);
+        }
         step.changes.put(message.content, &new.content);
         sent.push(Sent {
             id: message.id(),
-            receipt,
+            receipt: message.receipt,
             inserted_at: message.inserted_at,
             expires_at: message.expires_at,
             visible_at: message.visible_at,
+            duplicate: false,
         });
     }
     let id = queue.row.id;
     state.catalog.settle(id);
     Ok(Reply::Sent(sent))
+}
+
+fn fresh(
+    new: &NewMessage,
+    settings: &Settings,
+    (epoch, number): (Epoch, u64),
+    now: LogTime,
+) -> Message {
+    let ttl = match new.ttl {
+        TimeToLive::Default => settings.default_ttl,
+        TimeToLive::Never => None,
+        TimeToLive::For(span) => Some(span),
+    };
+    Message {
+        number: Number(number),
+        epoch,
+        priority: new.priority,
+        inserted_at: now,
+        // The end of time is never.
+        expires_at: ttl.map(|ttl| now.after(ttl)).filter(|at| at.0 != u64::MAX),
+        visible_at: now.after(new.delay),
+        dequeue_count: 0,
+        receipt: Receipt { epoch, counter: number },
+        content: ContentId(number),
+        size: u32::try_from(new.content.size()).unwrap_or(u32::MAX),
+        last: false,
+        released: false,
+    }
+}
+
+/// What a send is answered whose key was seen: the first message, as far as it is known still.
+fn duplicate(queue: &Queue, first: &Kept) -> Sent {
+    let message = queue.lineup.find(first.id.number);
+    Sent {
+        id: first.id,
+        receipt: Receipt { epoch: first.id.epoch, counter: first.id.number.0 },
+        inserted_at: first.sent_at,
+        expires_at: message.and_then(|message| message.expires_at),
+        visible_at: message.map_or(first.sent_at, |message| message.visible_at),
+        duplicate: true,
+    }
 }
 
 fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -> Outcome {
@@ -358,7 +394,7 @@ fn clear(state: &mut State, account: &str, queue: &str, step: &mut Step) -> Outc
 }
 
 /// Ends idle sessions (with half of what the entry may do, so that neither starves the other),
-/// then removes expired messages and moves dead letters, the earliest queue first.
+/// then removes expired messages and keys and moves dead letters, the earliest queue first.
 fn pulse(state: &mut State, step: &mut Step) -> Reply {
     let share = step.budget.div_ceil(2);
     step.budget -= state.sessions.end_idle(step.now, share, &mut step.changes);
@@ -378,6 +414,9 @@ fn retire_due(state: &mut State, id: QueueId, step: &mut Step) {
         && let Some(message) = queue.lineup.find(number)
     {
         retire(state, id, &message, step);
+    }
+    if let Some(queue) = state.catalog.by_id_mut(id) {
+        step.budget -= queue.keys.lapse(step.now, step.budget, &mut step.changes);
     }
     state.catalog.settle(id);
 }

@@ -29,7 +29,7 @@ use bytes::Bytes;
 use crate::proto::log::v1 as pb;
 use crate::queue::command::{BackOff, Content, DeadLetters, Settings};
 use crate::queue::ids::{Epoch, MessageId, Number, Position, Receipt, Span};
-use crate::queue::limits::DEFAULT_PRIORITY;
+use crate::queue::limits::{DEFAULT_DEDUPLICATION_WINDOW, DEFAULT_PRIORITY};
 
 /// Why bytes could not be read back.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +84,7 @@ fn receipt_from(receipt: pb::Receipt) -> Receipt {
 }
 
 fn settings_to(settings: &Settings) -> pb::Settings {
-    let back_off = settings.back_off;
+    let (back_off, window) = (settings.back_off, settings.deduplication_window);
     pb::Settings {
         default_ttl_us: settings.default_ttl.map(|span| span.0),
         default_visibility_us: settings.default_visibility.0,
@@ -93,6 +93,7 @@ fn settings_to(settings: &Settings) -> pb::Settings {
             queue: target.queue.clone(),
             max_deliveries: target.max_deliveries,
         }),
+        deduplication_window_us: (window != DEFAULT_DEDUPLICATION_WINDOW).then_some(window.0),
         dead_letter_ttl_us: settings.dead_letter_ttl.map(|span| span.0),
         back_off: (back_off != BackOff::default()).then_some(pb::BackOff {
             first_us: back_off.first.0,
@@ -112,6 +113,9 @@ fn settings_from(settings: pb::Settings) -> Settings {
             max_deliveries: target.max_deliveries,
         }),
         dead_letter_ttl: settings.dead_letter_ttl_us.map(Span),
+        deduplication_window: settings
+            .deduplication_window_us
+            .map_or(DEFAULT_DEDUPLICATION_WINDOW, Span),
         back_off: settings.back_off.map_or_else(BackOff::default, |it| BackOff {
             first: Span(it.first_us),
             most: Span(it.most_us),

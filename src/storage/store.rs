@@ -76,7 +76,7 @@ const COPIED_BODY: usize = 256 << 10;
 /// About what a changed row takes in a commit.
 fn row_cost(key: &RowKey) -> usize {
     match key {
-        RowKey::Counters | RowKey::Message { .. } => 128,
+        RowKey::Counters | RowKey::Message { .. } | RowKey::Key { .. } => 128,
         RowKey::Queue(_) => 512,
         RowKey::Chunk { .. } | RowKey::Session(_) => 3 << 10,
     }

@@ -14,6 +14,7 @@ fn every_verb_works_on_any_node() {
         messages(&on, &queue);
         dead_letters(&on, &queue);
         releases(&on, &queue);
+        duplicates(&on, &queue);
         on(&format!("queue delete {queue}")).exits(0);
         let gone = on(&format!("queue show {queue}")).exits(2);
         assert_eq!(gone["error"]["reason"], "QUEUE_NOT_FOUND");
@@ -41,7 +42,7 @@ fn queues(on: On<'_>, queue: &str) {
     let settings = json!({
         "default_ttl": "never", "default_visibility_timeout": "2m", "max_message_bytes": 10,
         "dead_letter_queue": null, "max_deliveries": null, "dead_letter_ttl": null,
-        "back_off": "1s,15m,2"
+        "back_off": "1s,15m,2", "deduplication_window": "10m"
     });
     assert_eq!(shown["queue"]["settings"], settings);
     let listed = on(&format!("queue list --prefix {queue}"));
@@ -84,6 +85,15 @@ fn releases(on: On<'_>, queue: &str) {
     let counts = on(&format!("queue show {queue}")).exits(0)["queue"]["counts"].clone();
     assert_eq!((&counts["delayed"], &counts["leased"]), (&1.into(), &0.into()), "{counts}");
     on(&format!("clear {queue}")).exits(0);
+}
+
+fn duplicates(on: On<'_>, queue: &str) {
+    let send = || on(&format!("send {queue} once --key order-7"));
+    let (first, second) = (send().items()[0].clone(), send().items()[0].clone());
+    assert_eq!((&first["duplicate"], &second["duplicate"]), (&false.into(), &true.into()));
+    assert_eq!(first["id"], second["id"], "answered with the first");
+    assert_eq!(on(&format!("receive {queue} --max 10 --delete")).exits(0)["deleted"], 1);
+    assert_eq!(send().items()[0]["duplicate"], true, "whatever became of the message");
 }
 
 fn dead_letters(on: On<'_>, queue: &str) {

@@ -118,6 +118,8 @@ pub(super) fn settings(given: Option<pb::QueueSettings>) -> Read<Settings> {
     settings.dead_letters = dead_letters(given.dead_letter_queue, given.max_deliveries)?;
     let ttl = span("settings.dead_letter_ttl", given.dead_letter_ttl)?;
     settings.dead_letter_ttl = ttl.filter(|ttl| *ttl != Span::ZERO);
+    let window = span("settings.deduplication_window", given.deduplication_window)?;
+    settings.deduplication_window = window.unwrap_or(settings.deduplication_window);
     if let Some(given) = given.back_off {
         let span = |part: &str, given| {
             let field = format!("settings.back_off.{part}");
@@ -147,11 +149,14 @@ fn new_message(message: pb::NewMessage) -> Read<NewMessage> {
         Some(Span::ZERO) => TimeToLive::Never,
         Some(ttl) => TimeToLive::For(ttl),
     };
+    let key = Some(message.deduplication_key).filter(|key| !key.is_empty());
+    let key = key.map(|key| check::deduplication_key(&key)).transpose()?;
     Ok(NewMessage {
         content: Content { body: message.body, headers: message.headers },
         delay: span("delay", message.delay)?.unwrap_or(Span::ZERO),
         ttl,
         priority: priority(message.priority)?,
+        key,
     })
 }
 
@@ -328,6 +333,7 @@ pub(super) fn settings_out(settings: &Settings) -> pb::QueueSettings {
         dead_letter_queue: dead.map(|target| target.queue.clone()).unwrap_or_default(),
         max_deliveries: dead.map_or(0, |target| target.max_deliveries),
         dead_letter_ttl: settings.dead_letter_ttl.map(duration),
+        deduplication_window: Some(duration(settings.deduplication_window)),
         back_off: Some(pb::BackOff {
             first: Some(duration(back_off.first)),
             most: Some(duration(back_off.most)),
@@ -361,6 +367,7 @@ pub(super) fn sent_out(sent: &Sent) -> pb::SentMessage {
         inserted_at: Some(timestamp(sent.inserted_at)),
         expires_at: sent.expires_at.map(timestamp),
         visible_at: Some(timestamp(sent.visible_at)),
+        duplicate: sent.duplicate,
     }
 }
 
@@ -459,6 +466,7 @@ mod tests {
                 max_message_bytes: 1 << 20,
                 dead_letters: Some(DeadLetters { queue: "dead".into(), max_deliveries: 3 }),
                 dead_letter_ttl: Some(Span(7_000_000)),
+                deduplication_window: Span(8_000_000),
                 back_off: BackOff { first: Span(0), most: Span(9_000_000), factor: 3 },
             },
         ];

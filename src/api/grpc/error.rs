@@ -20,6 +20,9 @@ pub const DOMAIN: &str = "zoneq";
 /// When nothing better is known, try again after this.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// When there may be room again.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// Why a call or an item failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -95,6 +98,10 @@ impl Refusal {
                 }
                 R::LimitReached { .. } => {
                     (Code::ResourceExhausted, "LIMIT_REACHED", Fate::NotApplied, None)
+                }
+                // What is in the way goes by itself: by time, or by consumers.
+                R::Full { .. } => {
+                    (Code::ResourceExhausted, "FULL", Fate::NotApplied, Some(FULL_RETRY_AFTER))
                 }
                 R::SessionEnded => (Code::Aborted, "SESSION_ENDED", Fate::Unknown, None),
                 // The region's generation moved between stamp and apply: the next try has it.
@@ -268,6 +275,13 @@ mod tests {
                 "LIMIT_REACHED",
                 "not_applied",
                 false,
+            ),
+            (
+                Rejection::Full { what: text(), limit: 1 },
+                Code::ResourceExhausted,
+                "FULL",
+                "not_applied",
+                true,
             ),
             (Rejection::SessionEnded, Code::Aborted, "SESSION_ENDED", "unknown", false),
             (

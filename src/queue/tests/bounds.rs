@@ -157,6 +157,26 @@ fn a_million_dead_letters_leave_a_thousand_an_entry() {
 }
 
 #[test]
+fn a_queue_keeps_a_million_keys_and_frees_a_thousand_an_entry() {
+    let mut state = million(TimeToLive::Never);
+    let keyed = |n: u64| NewMessage { key: Some(u128::from(n)), ..NewMessage::default() };
+    for n in 0..MILLION / BATCH as u64 {
+        let batch = (0..BATCH as u64).map(|m| keyed(n * BATCH as u64 + m)).collect();
+        apply(&mut state, LogTime(0), send(batch));
+    }
+    let mut stage = Stage::new();
+    let entry = stage.entry(LogTime(0), vec![super::stage::plain(send(vec![keyed(MILLION)]))]);
+    let full = state.apply(&entry).outcomes.remove(0).expect_err("full");
+    assert!(matches!(full, Rejection::Full { limit: MILLION, .. }), "{full}");
+    let (reply, _) = apply(&mut state, LogTime(0), send(vec![keyed(7)]));
+    let Reply::Sent(sent) = reply else { panic!("{reply:?}") };
+    assert!(sent[0].duplicate, "one that is there still works");
+    let (reply, size) = apply(&mut state, secs(1_000), Command::Pulse);
+    assert_eq!((reply, size), (Reply::Pulsed { more: true }, WORK_PER_ENTRY + 1));
+    apply(&mut state, LogTime(0), send(vec![keyed(MILLION)]));
+}
+
+#[test]
 fn a_chain_of_dead_letter_queues_ends() {
     let mut stage = Stage::new();
     stage.run(create("queue-0")).expect("created");

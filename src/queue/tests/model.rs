@@ -34,6 +34,8 @@ pub struct Queue {
     refused: Option<(Number, LogTime)>,
     pub messages: Vec<Message>,
     notes: BTreeMap<Number, Arc<Note>>,
+    /// Key to what was sent first, when, and until when it counts.
+    keys: BTreeMap<u128, (MessageId, LogTime, LogTime)>,
 }
 
 struct Session {
@@ -157,6 +159,7 @@ impl Model {
             refused: None,
             messages: Vec::new(),
             notes: BTreeMap::new(),
+            keys: BTreeMap::new(),
         };
         self.queues.insert(name.to_owned(), queue);
         Ok(Reply::QueueCreated { created: true })
@@ -167,6 +170,21 @@ impl Model {
         new.iter().try_for_each(|new| check::content(&new.content, &settings))?;
         let mut sent = Vec::new();
         for new in new {
+            let now = self.now;
+            let queue = self.queue(name)?;
+            let first = new.key.and_then(|key| queue.keys.get(&key)).filter(|first| first.2 > now);
+            if let Some((id, sent_at, _)) = first.copied() {
+                let message = queue.messages.iter().find(|m| m.number == id.number);
+                sent.push(Sent {
+                    id,
+                    receipt: Receipt { epoch: id.epoch, counter: id.number.0 },
+                    inserted_at: sent_at,
+                    expires_at: message.and_then(|m| m.expires_at),
+                    visible_at: message.map_or(sent_at, |m| m.visible_at),
+                    duplicate: true,
+                });
+                continue;
+            }
             let number = self.draw();
             let ttl = match new.ttl {
                 TimeToLive::Default => settings.default_ttl,
@@ -187,13 +205,17 @@ impl Model {
                 last: false,
                 released: false,
             };
-            self.queue(name)?.messages.push(message);
+            let queue = self.queue(name)?;
+            queue.messages.push(message);
+            let until = now.after(settings.deduplication_window);
+            queue.keys.extend(new.key.map(|key| (key, (message.id(), now, until))));
             sent.push(Sent {
                 id: message.id(),
                 receipt: message.receipt,
                 inserted_at: message.inserted_at,
                 expires_at: message.expires_at,
                 visible_at: message.visible_at,
+                duplicate: false,
             });
         }
         Ok(Reply::Sent(sent))

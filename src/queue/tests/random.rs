@@ -40,7 +40,8 @@ fn step() -> impl Strategy<Value = Step> {
     let span = || 0..SPANS.len();
     // Most have the usual priority, so that orders within one are met too.
     let priority = prop_oneof![2 => Just(4_u8), 1 => 0..10_u8];
-    let message = (0..20_usize, span(), span(), priority);
+    let key = prop::option::weighted(0.3, 0..4_u128);
+    let message = (0..20_usize, span(), span(), priority, key);
     prop_oneof![
         3 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::Create { queue, variant }),
         1 => queue().prop_map(|queue| Step::DeleteQueue { queue }),
@@ -63,8 +64,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Size, delay, time to live and priority of a message.
-type Fresh = (usize, usize, usize, u8);
+/// Size, delay, time to live, priority and key of a message.
+type Fresh = (usize, usize, usize, u8, Option<u128>);
 
 /// (step, client and how many sequences it steps forward and leaves unanswered)
 type Sent = (Step, Option<(u128, u64, u64)>);
@@ -181,7 +182,11 @@ fn settings(variant: u8) -> Settings {
     match variant {
         0 => Settings { default_ttl: None, ..usual },
         1 => Settings { default_ttl: Some(Span::from_secs(40)), ..usual },
-        2 => Settings { default_ttl: Some(Span::from_secs(7_000)), ..usual },
+        2 => Settings {
+            default_ttl: Some(Span::from_secs(7_000)),
+            deduplication_window: Span::from_secs(5),
+            ..usual
+        },
         3 => dead("queue-b", 1),
         4 => dead("queue-c", 2),
         5 => dead("queue-a", 3),
@@ -195,7 +200,7 @@ fn content(size: usize) -> Content {
     Content { body: Bytes::from(vec![b'x'; size]), headers: StringMap::new() }
 }
 
-fn new_message((size, delay, ttl, priority): &Fresh) -> NewMessage {
+fn new_message((size, delay, ttl, priority, key): &Fresh) -> NewMessage {
     let delay = if *delay > 3 { SPANS[delay - 2] } else { 0 };
     let ttl = match ttl {
         0 | 1 => TimeToLive::Default,
@@ -203,7 +208,7 @@ fn new_message((size, delay, ttl, priority): &Fresh) -> NewMessage {
         more => TimeToLive::For(Span::from_secs(SPANS[*more] + delay)),
     };
     let (content, delay) = (content(*size), Span::from_secs(delay));
-    NewMessage { content, delay, ttl, priority: *priority }
+    NewMessage { content, delay, ttl, priority: *priority, key: *key }
 }
 
 fn peek_all(stage: &Stage, queue: &str, standing: Standing, max: usize) -> Vec<Shown> {

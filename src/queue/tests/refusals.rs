@@ -115,6 +115,11 @@ fn arguments_out_of_range_name_their_field() {
         let dead_letters = Some(DeadLetters { queue: queue.to_owned(), max_deliveries });
         Settings { dead_letters, ..Settings::default() }
     };
+    let window = |span| Settings { deduplication_window: span, ..Settings::default() };
+    for bad in [String::new(), "x".repeat(257)] {
+        let refused = check::deduplication_key(&bad).expect_err("refused");
+        assert_eq!(field(&refused), "deduplication_key");
+    }
     let back_off = |first, most, factor| Settings {
         back_off: BackOff { first: Span(first), most: Span(most), factor },
         ..Settings::default()
@@ -144,6 +149,8 @@ fn arguments_out_of_range_name_their_field() {
         (update(id, receipt, Some(Span(week))), "visibility_timeout"),
         (release(Vec::new(), ReleaseAfter::Now), "items"),
         (release(vec![(id, receipt)], ReleaseAfter::Delay(Span(week))), "delay"),
+        (with(window(Span(999_999))), "settings.deduplication_window"),
+        (with(window(Span(week))), "settings.deduplication_window"),
         (with(back_off(9, 8, 2)), "settings.back_off.first"),
         (with(back_off(9, week, 2)), "settings.back_off.most"),
         (with(back_off(8, 9, 0)), "settings.back_off.factor"),

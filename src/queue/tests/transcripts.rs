@@ -19,7 +19,7 @@ use crate::queue::command::{
 use crate::queue::ids::{Epoch, LogTime, MessageId, Number, Receipt, Span};
 use crate::queue::note::Note;
 use crate::queue::outcome::{DeleteOutcome, Outcome, ReleaseOutcome, Reply, Shown, Standing};
-use crate::queue::{PeekToken, State, limits};
+use crate::queue::{PeekToken, State, check, limits};
 
 type Failure = Box<dyn Error>;
 
@@ -51,7 +51,7 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters release }
+transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters release deduplication }
 
 /// Seconds, with microseconds only where there are any.
 fn time(at: LogTime) -> String {
@@ -252,6 +252,9 @@ fn settings(args: &mut ArgumentConsumer) -> Result<Settings, Failure> {
         let factor = factor.parse()?;
         settings.back_off = BackOff { first: span(first)?, most: span(most)?, factor };
     }
+    if let Some(arg) = args.lookup("window") {
+        settings.deduplication_window = span(&arg.value)?;
+    }
     settings.dead_letter_ttl = args.lookup("dead_ttl").map(|arg| span(&arg.value)).transpose()?;
     settings.max_message_bytes =
         args.lookup_parse("max_bytes")?.unwrap_or(settings.max_message_bytes);
@@ -274,7 +277,8 @@ fn send(queue: String, args: &mut ArgumentConsumer) -> Result<Command, Failure> 
         Some(text) => TimeToLive::For(span(text)?),
     };
     let priority = args.lookup_parse("priority")?.unwrap_or(limits::DEFAULT_PRIORITY);
-    let message = |body: &str| NewMessage { content: content(body), delay, ttl, priority };
+    let key = args.lookup("key").map(|arg| check::deduplication_key(&arg.value)).transpose()?;
+    let message = |body: &str| NewMessage { content: content(body), delay, ttl, priority, key };
     let messages = args.rest_pos().into_iter().map(|arg| message(&arg.value)).collect();
     Ok(Command::Send { queue, messages })
 }
@@ -328,8 +332,9 @@ fn answer(outcome: &Outcome) -> String {
         Err(rejection) => format!("refused: {rejection}"),
         Ok(Reply::Sent(sent)) => lines(sent, |s| {
             let (expires, visible) = (until(s.expires_at), time(s.visible_at));
+            let what = if s.duplicate { "duplicate of" } else { "sent" };
             format!(
-                "sent {}/{} expires {expires} visible {visible}",
+                "{what} {}/{} expires {expires} visible {visible}",
                 s.id.number.0, s.receipt.counter
             )
         }),

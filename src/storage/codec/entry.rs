@@ -141,6 +141,7 @@ fn message_len(message: &NewMessage, content: usize) -> usize {
         + field_uint_len(3, ttl as u64)
         + field_uint_len(4, ttl_us)
         + priority_to(message.priority).map_or(0, |it| key_len(5) + encoded_len_varint(it.into()))
+        + field_bytes_len(6, message.key.map_or(0, |_| 16))
 }
 
 fn put_message(message: &NewMessage, content_len: usize, out: &mut BytesMut) {
@@ -154,6 +155,9 @@ fn put_message(message: &NewMessage, content_len: usize, out: &mut BytesMut) {
     if let Some(priority) = priority_to(message.priority) {
         encode_key(5, WireType::Varint, out);
         encode_varint(priority.into(), out);
+    }
+    if let Some(key) = message.key {
+        put_bytes(6, &key.to_be_bytes(), out);
     }
 }
 
@@ -283,6 +287,7 @@ fn message_to(message: &NewMessage) -> pb::NewMessage {
         ttl: ttl.into(),
         ttl_us,
         priority: priority_to(message.priority),
+        key: message.key.map(big_bytes).unwrap_or_default(),
     }
 }
 
@@ -383,11 +388,16 @@ fn message_from(message: pb::NewMessage) -> Result<NewMessage, CodecError> {
             return Err(CodecError::Wrong { what: ENTRY, field: "time to live" });
         }
     };
+    let key = match message.key.is_empty() {
+        true => None,
+        false => Some(big(&message.key, ENTRY, "deduplication key")?),
+    };
     Ok(NewMessage {
         content: content_from(need(message.content, ENTRY, "content")?),
         delay: Span(message.delay_us),
         ttl,
         priority: priority_from(message.priority, ENTRY)?,
+        key,
     })
 }
 

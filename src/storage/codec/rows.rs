@@ -14,7 +14,7 @@ use crate::queue::error::Rejection;
 use crate::queue::ids::{ContentId, Digest, Epoch, LogTime, Number, QueueId};
 use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, ReleaseOutcome, Reply, Sent};
 use crate::queue::rows::{
-    ChunkRow, CountersRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
+    ChunkRow, CountersRow, KeyRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
 };
 
 /// The format of every row so far.
@@ -31,6 +31,7 @@ pub fn encode_row(row: &Row) -> Vec<u8> {
         Row::Chunk(row) => versioned(&chunk_to(row)),
         Row::Message(row) => versioned(&message_to(row)),
         Row::Session(row) => versioned(&session_to(row)),
+        Row::Key(row) => versioned(&key_to(row)),
     }
 }
 
@@ -42,6 +43,7 @@ pub fn decode_row(key: &RowKey, value: &[u8]) -> Result<Row, CodecError> {
         RowKey::Chunk { .. } => Row::Chunk(chunk_from(read(CHUNK, value)?)?),
         RowKey::Message { .. } => Row::Message(message_from(read("a message row", value)?)?),
         RowKey::Session(_) => Row::Session(session_from(read("a session row", value)?)?),
+        RowKey::Key { .. } => Row::Key(key_from(read("a key row", value)?)?),
     };
     if row.key() == *key { Ok(row) } else { Err(CodecError::Wrong { what: "a row", field: "key" }) }
 }
@@ -268,6 +270,27 @@ fn message_from(row: pb::MessageRow) -> Result<MessageRow, CodecError> {
     })
 }
 
+fn key_to(row: &KeyRow) -> pb::KeyRow {
+    pb::KeyRow {
+        queue: row.queue.0,
+        key: big_bytes(row.key),
+        id: Some(id_to(row.id)),
+        sent_at_us: row.sent_at.0,
+        until_us: row.until.0,
+    }
+}
+
+fn key_from(row: pb::KeyRow) -> Result<KeyRow, CodecError> {
+    let what = "a key row";
+    Ok(KeyRow {
+        queue: QueueId(row.queue),
+        key: big(&row.key, what, "key")?,
+        id: id_from(need(row.id, what, "message id")?),
+        sent_at: LogTime(row.sent_at_us),
+        until: LogTime(row.until_us),
+    })
+}
+
 fn session_to(row: &SessionRow) -> pb::SessionRow {
     pb::SessionRow {
         client: big_bytes(row.client),
@@ -350,6 +373,7 @@ fn rejection_to(rejection: &Rejection) -> Wire {
         Rejection::LimitReached { what, limit } => {
             Wire::LimitReached(pb::LimitReached { what, limit })
         }
+        Rejection::Full { what, limit } => Wire::Full(pb::Full { what, limit }),
         Rejection::SessionEnded => Wire::SessionEnded(pb::SessionEnded {}),
         Rejection::WrongEpoch { seen, current } => {
             Wire::WrongEpoch(pb::WrongEpoch { seen, current })
@@ -403,6 +427,7 @@ fn rejection_from(outcome: Wire) -> Result<Rejection, CodecError> {
         Wire::MessageNotFound(it) => Rejection::MessageNotFound { queue: it.queue, id: it.id },
         Wire::ReceiptMismatch(it) => Rejection::ReceiptMismatch { id: it.id },
         Wire::LimitReached(it) => Rejection::LimitReached { what: it.what, limit: it.limit },
+        Wire::Full(it) => Rejection::Full { what: it.what, limit: it.limit },
         Wire::SessionEnded(_) => Rejection::SessionEnded,
         Wire::WrongEpoch(it) => Rejection::WrongEpoch { seen: it.seen, current: it.current },
         Wire::UnknownRules(it) => Rejection::UnknownRules { asked: it.asked, known: it.known },
@@ -417,6 +442,7 @@ fn sent_to(sent: &Sent) -> pb::SentMessage {
         inserted_at_us: sent.inserted_at.0,
         expires_at_us: sent.expires_at.map(|at| at.0),
         visible_at_us: sent.visible_at.0,
+        duplicate: sent.duplicate,
     }
 }
 
@@ -428,6 +454,7 @@ fn sent_from(sent: pb::SentMessage) -> Result<Sent, CodecError> {
         inserted_at: LogTime(sent.inserted_at_us),
         expires_at: sent.expires_at_us.map(LogTime),
         visible_at: LogTime(sent.visible_at_us),
+        duplicate: sent.duplicate,
     })
 }
 

@@ -18,7 +18,7 @@ use crate::queue::ids::{
 use crate::queue::note::{Dead, DeadReason, Note};
 use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, ReleaseOutcome, Reply, Sent};
 use crate::queue::rows::{
-    ChunkRow, CountersRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
+    ChunkRow, CountersRow, KeyRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
 };
 use crate::storage::disk::faulty::FaultyDisk;
 
@@ -66,7 +66,7 @@ fn settings() -> impl Strategy<Value = Settings> + Clone {
         factor,
     });
     let back_off = prop_oneof![Just(BackOff::default()), back_off];
-    let dead = (prop::option::of(dead_letters), prop::option::of(span()), back_off);
+    let dead = (prop::option::of(dead_letters), prop::option::of(span()), back_off, span());
     (prop::option::of(span()), span(), any::<u32>(), dead).prop_map(
         |(default_ttl, default_visibility, max_message_bytes, dead)| Settings {
             default_ttl,
@@ -75,6 +75,7 @@ fn settings() -> impl Strategy<Value = Settings> + Clone {
             dead_letters: dead.0,
             dead_letter_ttl: dead.1,
             back_off: dead.2,
+            deduplication_window: dead.3,
         },
     )
 }
@@ -90,11 +91,13 @@ fn message() -> impl Strategy<Value = NewMessage> + Clone {
         Just(TimeToLive::Never),
         span().prop_map(TimeToLive::For)
     ];
-    (content(), span(), ttl, any::<u8>()).prop_map(|(content, delay, ttl, priority)| NewMessage {
+    let few = (any::<u8>(), prop::option::of(any::<u128>()));
+    (content(), span(), ttl, few).prop_map(|(content, delay, ttl, (priority, key))| NewMessage {
         content,
         delay,
         ttl,
         priority,
+        key,
     })
 }
 
@@ -183,17 +186,20 @@ pub(super) fn row_key() -> impl Strategy<Value = RowKey> {
             number: Number(number)
         }),
         any::<u128>().prop_map(RowKey::Session),
+        (number(), any::<u128>())
+            .prop_map(|(queue, key)| RowKey::Key { queue: QueueId(queue), key }),
     ]
 }
 
 fn sent() -> impl Strategy<Value = Sent> {
-    (id(), receipt(), time(), prop::option::of(time()), time()).prop_map(
-        |(id, receipt, inserted_at, expires_at, visible_at)| Sent {
+    (id(), receipt(), time(), prop::option::of(time()), time(), any::<bool>()).prop_map(
+        |(id, receipt, inserted_at, expires_at, visible_at, duplicate)| Sent {
             id,
             receipt,
             inserted_at,
             expires_at,
             visible_at,
+            duplicate,
         },
     )
 }
@@ -278,6 +284,7 @@ fn rejection() -> impl Strategy<Value = Rejection> {
         (text, text).prop_map(|(queue, id)| Rejection::MessageNotFound { queue, id }),
         text.prop_map(|id| Rejection::ReceiptMismatch { id }),
         (text, number()).prop_map(|(what, limit)| Rejection::LimitReached { what, limit }),
+        (text, number()).prop_map(|(what, limit)| Rejection::Full { what, limit }),
         Just(Rejection::SessionEnded),
         (any::<u32>(), any::<u32>())
             .prop_map(|(seen, current)| Rejection::WrongEpoch { seen, current }),
@@ -381,6 +388,12 @@ fn session_row() -> impl Strategy<Value = SessionRow> {
     )
 }
 
+fn key_row() -> impl Strategy<Value = KeyRow> {
+    (number(), any::<u128>(), id(), time(), time()).prop_map(|(queue, key, id, sent_at, until)| {
+        KeyRow { queue: QueueId(queue), key, id, sent_at, until }
+    })
+}
+
 pub(super) fn row() -> impl Strategy<Value = Row> {
     prop_oneof![
         counters_row().prop_map(Row::Counters),
@@ -388,5 +401,6 @@ pub(super) fn row() -> impl Strategy<Value = Row> {
         chunk_row().prop_map(Row::Chunk),
         message_row().prop_map(Row::Message),
         session_row().prop_map(Row::Session),
+        key_row().prop_map(Row::Key),
     ]
 }

@@ -130,7 +130,8 @@ impl Run {
                 _ => TimeToLive::For(Span::from_secs(30)),
             };
             let priority = if self.rng.random() { 4 } else { self.rng.random_range(0..10) };
-            NewMessage { content: self.content(), delay, ttl, priority }
+            let key = self.rng.random_ratio(1, 5).then(|| self.rng.random_range(0..9));
+            NewMessage { content: self.content(), delay, ttl, priority, key }
         });
         Command::Send { queue: queue.to_owned(), messages: messages.collect() }
     }
