@@ -57,6 +57,9 @@ pub struct Send {
     /// Send nothing if a message with this key was sent inside the queue's window; for one message
     #[arg(long, env = "ZONEQ_SEND_KEY", value_name = "KEY", conflicts_with = "lines")]
     key: Option<String>,
+    /// Give out only the first message of this group at a time, in the order of sending
+    #[arg(long, env = "ZONEQ_SEND_GROUP")]
+    group: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -88,6 +91,8 @@ pub enum State {
     Visible,
     Leased,
     Delayed,
+    /// Behind the first message of their group
+    Blocked,
 }
 
 #[derive(Debug, Args)]
@@ -224,6 +229,7 @@ impl Send {
             ttl,
             priority: self.priority,
             deduplication_key: self.key.clone(),
+            group: self.group.clone(),
         }
     }
 
@@ -366,6 +372,7 @@ impl Peek {
             State::Visible => MessageState::Visible,
             State::Leased => MessageState::Leased,
             State::Delayed => MessageState::Delayed,
+            State::Blocked => MessageState::Blocked,
         };
         let options = PeekOptions {
             max_messages: self.max,
@@ -397,6 +404,7 @@ impl Get {
             MessageState::Visible => "visible",
             MessageState::Leased => "leased",
             MessageState::Delayed => "delayed",
+            MessageState::Blocked => "blocked",
             MessageState::Unspecified => "unknown",
         };
         let value = json!({ "ok": true, "state": state, "message": message_json(&shown.message) });

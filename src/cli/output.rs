@@ -187,6 +187,7 @@ pub fn message_json(message: &Message) -> Value {
         "visible_at": time_json(message.visible_at),
         "dequeue_count": message.dequeue_count,
         "priority": message.priority,
+        "group": message.group,
     });
     if let Value::Object(fields) = &mut value {
         if let Some(dead) = &message.dead_letter {
@@ -294,6 +295,7 @@ pub fn queue_json(queue: &Queue) -> Value {
             "visible": counts.visible,
             "leased": counts.leased,
             "delayed": counts.delayed,
+            "blocked": counts.blocked,
             "due": counts.due,
             "total": counts.total,
             "bytes": counts.bytes,
@@ -305,15 +307,22 @@ pub fn queue_json(queue: &Queue) -> Value {
     })
 }
 
-pub const QUEUE_HEAD: [&str; 7] =
-    ["queue", "visible", "leased", "delayed", "due", "total", "bytes"];
+pub const QUEUE_HEAD: [&str; 8] =
+    ["queue", "visible", "leased", "delayed", "blocked", "due", "total", "bytes"];
 
 #[must_use]
 pub fn queue_row(queue: &Queue) -> Vec<String> {
     let counts = queue.counts;
     let mut row = vec![queue.name.clone()];
-    let numbers =
-        [counts.visible, counts.leased, counts.delayed, counts.due, counts.total, counts.bytes];
+    let numbers = [
+        counts.visible,
+        counts.leased,
+        counts.delayed,
+        counts.blocked,
+        counts.due,
+        counts.total,
+        counts.bytes,
+    ];
     row.extend(numbers.iter().map(u64::to_string));
     row
 }

@@ -95,6 +95,8 @@ pub struct NewMessage {
     pub priority: Option<u8>,
     /// A send whose key was seen inside the queue's window sends nothing; 1 to 256 bytes.
     pub deduplication_key: Option<String>,
+    /// Of the messages of one group only the first is given out; 1 to 128 bytes.
+    pub group: Option<String>,
 }
 
 impl NewMessage {
@@ -123,6 +125,12 @@ impl NewMessage {
     #[must_use]
     pub fn deduplication_key(mut self, key: impl Into<String>) -> NewMessage {
         self.deduplication_key = Some(key.into());
+        self
+    }
+
+    #[must_use]
+    pub fn group(mut self, group: impl Into<String>) -> NewMessage {
+        self.group = Some(group.into());
         self
     }
 
@@ -177,6 +185,8 @@ pub struct QueueCounts {
     pub visible: u64,
     pub leased: u64,
     pub delayed: u64,
+    /// Behind the first message of their group.
+    pub blocked: u64,
     /// Past their expiry and not yet removed.
     pub due: u64,
     pub total: u64,
@@ -268,6 +278,7 @@ pub struct Message {
     pub priority: u32,
     /// Only in a dead-letter queue: how the message came there.
     pub dead_letter: Option<DeadLetter>,
+    pub group: Option<String>,
 }
 
 /// How a message came to a dead-letter queue.
@@ -466,6 +477,7 @@ impl NewMessage {
             ttl: wire_ttl(self.ttl)?,
             priority: self.priority.map(u32::from),
             deduplication_key: self.deduplication_key.unwrap_or_default(),
+            group: self.group.unwrap_or_default(),
         })
     }
 }
@@ -497,6 +509,7 @@ impl From<pb::Queue> for Queue {
                 visible: counts.visible,
                 leased: counts.leased,
                 delayed: counts.delayed,
+                blocked: counts.blocked,
                 due: counts.due,
                 total: counts.total,
                 bytes: counts.bytes,
@@ -544,6 +557,7 @@ impl From<pb::Message> for Message {
             dequeue_count: message.dequeue_count,
             priority: message.priority,
             dead_letter: message.dead_letter.map(DeadLetter::from),
+            group: token(message.group),
         }
     }
 }

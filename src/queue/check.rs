@@ -165,6 +165,12 @@ fn message(message: &NewMessage) -> Checked {
         let allowed = format!("{} to {}", limits::PRIORITIES.start(), limits::PRIORITIES.end());
         return refuse("priority", format!("is {}", message.priority), allowed);
     }
+    if let Some(group) = &message.group
+        && !limits::GROUP_NAME.contains(&group.len())
+    {
+        let allowed = format!("1 to {} bytes", limits::GROUP_NAME.end());
+        return refuse("group", format!("has {} bytes", group.len()), allowed);
+    }
     delay(message.delay)?;
     match message.ttl {
         TimeToLive::For(Span::ZERO) => refuse("ttl", "is 0".to_owned(), "more than 0, or never"),

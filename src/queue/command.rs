@@ -127,6 +127,8 @@ pub struct NewMessage {
     pub priority: u8,
     /// The hash of a deduplication key; see `dedup.rs`.
     pub key: Option<u128>,
+    /// Of the messages of one group only the first may be received; see `groups.rs`.
+    pub group: Option<String>,
 }
 
 /// An empty message, visible at once, that lives as long as its queue says.
@@ -138,6 +140,7 @@ impl Default for NewMessage {
             ttl: TimeToLive::Default,
             priority: super::limits::DEFAULT_PRIORITY,
             key: None,
+            group: None,
         }
     }
 }

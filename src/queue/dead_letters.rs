@@ -113,6 +113,7 @@ pub(super) fn bury(
             released: false,
             ..*message
         };
+        note.group = note.group.map(|group| queue.lineup.group_name(&group));
         queue.lineup.set_note(message.number, note);
         queue.lineup.add_touched(message, &mut step.changes);
     }

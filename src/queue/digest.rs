@@ -178,6 +178,10 @@ impl Sink {
             self.maybe(dead.received.map(|(first, _)| first.0));
             self.maybe(dead.received.map(|(_, last)| last.0));
         }
+        if let Some(group) = &note.group {
+            self.word(3);
+            self.text(group);
+        }
     }
 
     fn reply(&mut self, reply: &Reply) {

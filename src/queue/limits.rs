@@ -30,6 +30,8 @@ pub const DEFAULT_TTL: Span = Span::from_secs(7 * 24 * 3600);
 pub const DEFAULT_VISIBILITY: Span = Span::from_secs(30);
 pub const MAX_VISIBILITY: Span = Span::from_secs(7 * 24 * 3600);
 pub const MAX_DELAY: Span = Span::from_secs(7 * 24 * 3600);
+/// Bytes of a group's name.
+pub const GROUP_NAME: std::ops::RangeInclusive<usize> = 1..=128;
 /// Deduplication keys that one queue keeps.
 pub const DEDUPLICATION_KEYS: usize = 1_000_000;
 /// Bytes of a deduplication key.

@@ -66,6 +66,7 @@ impl Message {
         self.dequeue_count > 0 && !self.released
     }
 
+    /// How it stands if no head of a group is before it.
     #[must_use]
     pub fn standing(&self, now: LogTime) -> Standing {
         if self.is_due(now) {
@@ -80,7 +81,7 @@ impl Message {
     }
 
     #[must_use]
-    pub fn shown(&self, queue: QueueId, now: LogTime, note: Option<Arc<Note>>) -> Shown {
+    pub fn shown(&self, queue: QueueId, standing: Standing, note: Option<Arc<Note>>) -> Shown {
         Shown {
             id: self.id(),
             queue,
@@ -90,7 +91,7 @@ impl Message {
             visible_at: self.visible_at,
             dequeue_count: self.dequeue_count,
             priority: self.priority,
-            standing: self.standing(now),
+            standing,
             note,
         }
     }

@@ -12,6 +12,7 @@ mod dead_letters;
 pub mod dedup;
 mod digest;
 pub mod error;
+mod groups;
 pub mod ids;
 pub mod limits;
 mod load;

@@ -3,6 +3,8 @@
 //! Law: a note lives and dies with its message, and has a part in its digest. It is shared, not
 //! copied, between the state, its rows and the outcomes that name it.
 
+use std::sync::Arc;
+
 use super::ids::{LogTime, Number};
 
 /// What is known of one message besides what all have.
@@ -11,6 +13,7 @@ pub struct Note {
     /// When it was first and last given out; only in a queue that has a dead-letter queue.
     pub received: Option<(LogTime, LogTime)>,
     pub dead: Option<Dead>,
+    pub group: Option<Arc<str>>,
 }
 
 /// How a message came to a dead-letter queue.
@@ -37,6 +40,12 @@ pub enum DeadReason {
 }
 
 impl Note {
+    /// The place, among the messages of its queue, of the message with this note.
+    #[must_use]
+    pub fn place(&self, number: Number) -> Number {
+        self.dead.as_ref().map_or(number, |dead| dead.arrived)
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Note::default()

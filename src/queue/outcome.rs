@@ -110,6 +110,8 @@ pub enum Standing {
     Leased,
     /// Sent with a delay, or released to come back later.
     Delayed,
+    /// Behind the head of its group.
+    Blocked,
     /// Past its expiry or its last lease, not yet removed; never delivered.
     Due,
 }
@@ -135,6 +137,7 @@ pub struct Counts {
     pub visible: u64,
     pub leased: u64,
     pub delayed: u64,
+    pub blocked: u64,
     pub due: u64,
     pub total: u64,
     pub bytes: u64,

@@ -77,7 +77,11 @@ impl State {
             .lineup
             .find(id.number)
             .filter(|message| message.epoch == id.epoch && !message.is_due(now))
-            .map(|message| message.shown(found.row.id, now, found.lineup.note(id.number).cloned()))
+            .map(|message| {
+                let lineup = &found.lineup;
+                let standing = lineup.standing(&message, now);
+                message.shown(found.row.id, standing, lineup.note(id.number).cloned())
+            })
             .ok_or_else(|| Rejection::MessageNotFound {
                 queue: queue.to_owned(),
                 id: id.to_string(),
@@ -85,7 +89,7 @@ impl State {
     }
 
     /// A page of the messages that stand as asked, in the order of the queue (due ones by
-    /// expiry), and the token of the next page if there is one. A page may be empty and have a
+    /// expiry, blocked ones by number), and the token of the next page if there is one. A page may be empty and have a
     /// next.
     ///
     /// # Errors
@@ -109,7 +113,11 @@ impl State {
             token: after.unwrap_or_default(),
             queue: found,
         };
-        let more = if standing == Standing::Due { page.due() } else { page.in_order() };
+        let more = match standing {
+            Standing::Due => page.due(),
+            Standing::Blocked => page.blocked(),
+            Standing::Visible | Standing::Leased | Standing::Delayed => page.in_order(),
+        };
         Ok((page.shown, more.then_some(page.token)))
     }
 
@@ -179,9 +187,10 @@ impl Page<'_> {
 
     fn look(&mut self, message: &Message) {
         self.scanned += 1;
-        if message.standing(self.now) == self.standing {
-            let note = self.queue.lineup.note(message.number).cloned();
-            self.shown.push(message.shown(self.queue.row.id, self.now, note));
+        let lineup = &self.queue.lineup;
+        if lineup.standing(message, self.now) == self.standing {
+            let note = lineup.note(message.number).cloned();
+            self.shown.push(message.shown(self.queue.row.id, self.standing, note));
         }
     }
 
@@ -230,6 +239,17 @@ impl Page<'_> {
                 self.look(message);
             }
         }
+    }
+
+    fn blocked(&mut self) -> bool {
+        for message in self.queue.lineup.touched_after(self.token.touched) {
+            if self.full() {
+                return true;
+            }
+            self.token.touched = message.number;
+            self.look(message);
+        }
+        false
     }
 
     fn due(&mut self) -> bool {

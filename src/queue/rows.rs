@@ -119,8 +119,7 @@ impl MessageRow {
     /// Its place among the messages of its queue: what a mark of that queue is compared with.
     #[must_use]
     pub fn arrived(&self) -> Number {
-        let dead = self.note.as_ref().and_then(|note| note.dead.as_ref());
-        dead.map_or(self.number, |dead| dead.arrived)
+        self.note.as_ref().map_or(self.number, |note| note.place(self.number))
     }
 }
 

@@ -13,6 +13,7 @@ use super::error::Rejection;
 use super::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
 use super::limits;
 use super::message::Message;
+use super::note::Note;
 use super::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
 use super::receipt::{self, Closed};
 use super::release;
@@ -162,7 +163,11 @@ fn send(
         }
         let number = draw(&mut state.counters);
         let message = fresh(new, &queue.row.settings, (state.counters.epoch, number), step.now);
-        if message.visible_at == step.now {
+        if let Some(group) = &new.group {
+            let group = Some(queue.lineup.group_name(group));
+            queue.lineup.set_note(message.number, Note { group, ..Note::default() });
+            queue.lineup.add_touched(message, &mut step.changes);
+        } else if message.visible_at == step.now {
             queue.lineup.add_untouched(&message, &mut step.changes);
         } else {
             queue.lineup.add_touched(message, &mut step.changes);

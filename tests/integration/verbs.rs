@@ -15,6 +15,7 @@ fn every_verb_works_on_any_node() {
         dead_letters(&on, &queue);
         releases(&on, &queue);
         duplicates(&on, &queue);
+        groups(&on, &queue);
         on(&format!("queue delete {queue}")).exits(0);
         let gone = on(&format!("queue show {queue}")).exits(2);
         assert_eq!(gone["error"]["reason"], "QUEUE_NOT_FOUND");
@@ -94,6 +95,22 @@ fn duplicates(on: On<'_>, queue: &str) {
     assert_eq!(first["id"], second["id"], "answered with the first");
     assert_eq!(on(&format!("receive {queue} --max 10 --delete")).exits(0)["deleted"], 1);
     assert_eq!(send().items()[0]["duplicate"], true, "whatever became of the message");
+}
+
+fn groups(on: On<'_>, queue: &str) {
+    on(&format!("send {queue} one two --group customer-7")).exits(0);
+    let first = on(&format!("receive {queue} --max 10"));
+    assert_eq!(first.exits(0)["received"], 1, "only the head");
+    let first = &first.items()[0];
+    assert_eq!((text(first, "body"), text(first, "group")), ("one", "customer-7"));
+    let blocked = on(&format!("peek {queue} --state blocked --max 10"));
+    assert_eq!(
+        (&blocked.exits(0)["messages"], &blocked.items()[0]["body"]),
+        (&1.into(), &"two".into())
+    );
+    assert_eq!(on(&format!("queue show {queue}")).exits(0)["queue"]["counts"]["blocked"], 1);
+    on(&format!("delete {queue} {} {}", text(first, "id"), text(first, "pop_receipt"))).exits(0);
+    assert_eq!(on(&format!("receive {queue} --delete")).items()[0]["body"], "two");
 }
 
 fn dead_letters(on: On<'_>, queue: &str) {

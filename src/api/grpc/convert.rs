@@ -157,6 +157,7 @@ fn new_message(message: pb::NewMessage) -> Read<NewMessage> {
         ttl,
         priority: priority(message.priority)?,
         key,
+        group: (!message.group.is_empty()).then_some(message.group),
     })
 }
 
@@ -273,8 +274,10 @@ pub(super) fn standing(state: i32) -> Read<Standing> {
         Ok(pb::MessageState::Unspecified | pb::MessageState::Visible) => Ok(Standing::Visible),
         Ok(pb::MessageState::Leased) => Ok(Standing::Leased),
         Ok(pb::MessageState::Delayed) => Ok(Standing::Delayed),
+        Ok(pb::MessageState::Blocked) => Ok(Standing::Blocked),
         Err(_) => {
-            Err(Refusal::invalid("state", format!("is {state}"), "visible, leased or delayed"))
+            let allowed = "visible, leased, delayed or blocked";
+            Err(Refusal::invalid("state", format!("is {state}"), allowed))
         }
     }
 }
@@ -284,6 +287,7 @@ pub(super) fn state_out(standing: Standing) -> pb::MessageState {
         Standing::Visible => pb::MessageState::Visible,
         Standing::Leased => pb::MessageState::Leased,
         Standing::Delayed => pb::MessageState::Delayed,
+        Standing::Blocked => pb::MessageState::Blocked,
         // Shown by no read: an expired message is not found.
         Standing::Due => pb::MessageState::Unspecified,
     }
@@ -355,9 +359,9 @@ pub(super) fn queue_out(view: QueueView) -> pb::Queue {
 }
 
 fn counts_out(counts: Counts, oldest_age: Option<Span>) -> pb::QueueCounts {
-    let Counts { visible, leased, delayed, due, total, bytes } = counts;
+    let Counts { visible, leased, delayed, blocked, due, total, bytes } = counts;
     let oldest_age = oldest_age.map(duration);
-    pb::QueueCounts { visible, leased, delayed, due, total, bytes, oldest_age }
+    pb::QueueCounts { visible, leased, delayed, blocked, due, total, bytes, oldest_age }
 }
 
 pub(super) fn sent_out(sent: &Sent) -> pb::SentMessage {
@@ -383,6 +387,7 @@ pub(super) fn granted_out(granted: &Granted, content: Content) -> pb::Message {
         dequeue_count: granted.dequeue_count,
         priority: granted.priority.into(),
         dead_letter: dead_letter_out(granted.note.as_deref()),
+        group: group_out(granted.note.as_deref()),
     }
 }
 
@@ -398,7 +403,12 @@ pub(super) fn shown_out(shown: &Shown, content: Content) -> pb::Message {
         dequeue_count: shown.dequeue_count,
         priority: shown.priority.into(),
         dead_letter: dead_letter_out(shown.note.as_deref()),
+        group: group_out(shown.note.as_deref()),
     }
+}
+
+fn group_out(note: Option<&Note>) -> String {
+    note.and_then(|note| note.group.as_deref()).unwrap_or_default().to_owned()
 }
 
 fn dead_letter_out(note: Option<&Note>) -> Option<pb::DeadLetter> {
@@ -558,12 +568,17 @@ mod tests {
             visible_at: LogTime(6),
             dequeue_count: 1,
             priority: 9,
-            note: Some(std::sync::Arc::new(Note { dead: Some(dead), received: None })),
+            note: Some(std::sync::Arc::new(Note {
+                dead: Some(dead),
+                received: None,
+                group: Some("customer-7".into()),
+            })),
         };
         let message = granted_out(&granted, Content::default());
         assert_eq!(message_id(&message.id).map_err(text), Ok(id));
         assert_eq!(receipt(&message.pop_receipt).map_err(text), Ok(granted.receipt));
         assert_eq!((message.expires_at, message.priority), (None, 9));
+        assert_eq!(message.group, "customer-7");
         let dead = message.dead_letter.expect("it is a dead letter");
         assert_eq!((dead.source.as_str(), dead.deliveries), ("orders", 3));
         assert_eq!(dead.first_received_at, Some(timestamp(LogTime(1))));

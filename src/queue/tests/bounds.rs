@@ -177,6 +177,41 @@ fn a_queue_keeps_a_million_keys_and_frees_a_thousand_an_entry() {
 }
 
 #[test]
+fn a_million_messages_of_one_blocked_group_cost_its_receives_nothing() {
+    let mut stage = Stage::with_queue();
+    let grouped = |ttl| NewMessage { group: Some("one".into()), ttl, ..NewMessage::default() };
+    let short = TimeToLive::For(Span::from_secs(60));
+    for n in 0..MILLION / BATCH as u64 {
+        let ttl = if n < 10 { short } else { TimeToLive::Never };
+        let entry =
+            stage.entry(LogTime(0), vec![super::stage::plain(send(vec![grouped(ttl); BATCH]))]);
+        stage.state.apply(&entry);
+    }
+    let mut state = stage.state;
+    let (reply, size) = apply(&mut state, LogTime(0), receive(BATCH as u32, None));
+    let Reply::Received { messages, more } = reply else { panic!("{reply:?}") };
+    assert_eq!((messages.len(), more), (1, false), "one of a group, however many are asked for");
+    assert!(size <= 3, "{size} changes");
+    let now = counts(&state);
+    assert_eq!((now.visible, now.leased, now.blocked), (0, 1, MILLION - 1));
+    let head = (messages[0].id, messages[0].receipt);
+    let (_, size) = apply(&mut state, LogTime(0), delete(vec![head]));
+    assert!(size <= 4, "{size} changes");
+    assert_eq!((counts(&state).visible, counts(&state).blocked), (1, MILLION - 2));
+    let later = secs(1_000);
+    let (reply, size) = apply(&mut state, later, receive(1, None));
+    assert_eq!(reply, Reply::Received { messages: Vec::new(), more: false });
+    assert!(size <= 2 * WORK_PER_ENTRY + 1, "{size} changes");
+    while apply(&mut state, later, Command::Pulse).0 == (Reply::Pulsed { more: true }) {}
+    let now = counts(&state);
+    assert_eq!((now.visible, now.blocked, now.due), (1, MILLION - 10_001, 0));
+    let (_, size) = apply(&mut state, later, Command::Clear { queue: QUEUE.to_owned() });
+    assert!(size <= 2, "{size} changes");
+    let changes = state.reclaim(5_000);
+    assert_eq!(changes.contents.len(), 5_000, "freed in steps");
+}
+
+#[test]
 fn a_chain_of_dead_letter_queues_ends() {
     let mut stage = Stage::new();
     stage.run(create("queue-0")).expect("created");

@@ -207,6 +207,10 @@ impl Model {
             };
             let queue = self.queue(name)?;
             queue.messages.push(message);
+            if let Some(group) = &new.group {
+                let note = Note { group: Some(group.as_str().into()), ..Note::default() };
+                queue.notes.insert(message.number, Arc::new(note));
+            }
             let until = now.after(settings.deduplication_window);
             queue.keys.extend(new.key.map(|key| (key, (message.id(), now, until))));
             sent.push(Sent {
@@ -230,10 +234,12 @@ impl Model {
         let span = asked.visibility.unwrap_or(queue.settings.default_visibility);
         let most = queue.settings.dead_letters.as_ref().map(|target| target.max_deliveries);
         let (mut picked, mut bytes) = (Vec::new(), 0);
-        for message in queue.sorted(|m| m.visible_at <= now) {
-            if picked.len() as u32 >= asked.max_messages {
-                break;
-            }
+        while (picked.len() as u32) < asked.max_messages {
+            let queue = self.queue(&asked.queue)?;
+            let stands = |m: &Message| {
+                m.visible_at <= now && !picked.contains(&m.number) && !queue.is_blocked(m)
+            };
+            let Some(message) = queue.sorted(stands).first().copied() else { break };
             let spent = most.is_some_and(|most| message.dequeue_count >= most);
             if (message.is_due(now) || spent) && !self.retire(&asked.queue, message.number) {
                 continue;
@@ -445,6 +451,24 @@ impl Queue {
         self.messages.iter_mut().find(|m| m.id() == id && !m.is_due(now))
     }
 
+    fn is_blocked(&self, message: &Message) -> bool {
+        let place = |m: &Message| {
+            let note = self.notes.get(&m.number)?;
+            Some((note.group.clone()?, note.place(m.number)))
+        };
+        let Some((group, own)) = place(message) else { return false };
+        let before = |m| place(m).is_some_and(|(other, at)| other == group && at < own);
+        self.messages.iter().any(before)
+    }
+
+    fn standing(&self, message: &Message, now: LogTime) -> Standing {
+        match message.standing(now) {
+            Standing::Due => Standing::Due,
+            _ if self.is_blocked(message) => Standing::Blocked,
+            standing => standing,
+        }
+    }
+
     pub fn refused_since(&self) -> Option<LogTime> {
         let (number, since) = self.refused?;
         self.messages.iter().any(|m| m.number == number).then_some(since)
@@ -457,11 +481,13 @@ impl Queue {
     }
 
     pub fn counts(&self, now: LogTime) -> Counts {
-        let standing = |s| self.messages.iter().filter(|m| m.standing(now) == s).count() as u64;
+        let standing =
+            |s| self.messages.iter().filter(|m| self.standing(m, now) == s).count() as u64;
         Counts {
             visible: standing(Standing::Visible),
             leased: standing(Standing::Leased),
             delayed: standing(Standing::Delayed),
+            blocked: standing(Standing::Blocked),
             due: standing(Standing::Due),
             total: self.messages.len() as u64,
             bytes: self.messages.iter().map(|m| u64::from(m.size)).sum(),
@@ -469,17 +495,21 @@ impl Queue {
     }
 
     pub fn peek(&self, standing: Standing, now: LogTime) -> Vec<Shown> {
-        let mut found = self.sorted(|m| m.standing(now) == standing);
+        let mut found = self.sorted(|m| self.standing(m, now) == standing);
+        if standing == Standing::Blocked {
+            found.sort_by_key(|m| m.number);
+        }
         if standing == Standing::Due {
             found.sort_by_key(|m| (m.due_at(), m.number));
         }
-        let shown = |m: &Message| m.shown(self.id, now, self.notes.get(&m.number).cloned());
+        let shown = |m: &Message| m.shown(self.id, standing, self.notes.get(&m.number).cloned());
         found.iter().map(shown).collect()
     }
 
     /// When the first waiting message stops waiting.
     pub fn next_change(&self, now: LogTime) -> Option<LogTime> {
-        let waits = |m: &&Message| matches!(m.standing(now), Standing::Leased | Standing::Delayed);
+        let waits =
+            |m: &&Message| matches!(self.standing(m, now), Standing::Leased | Standing::Delayed);
         let end = |m: &Message| m.expires_at.map_or(m.visible_at, |at| at.min(m.visible_at));
         self.messages.iter().filter(waits).map(end).min()
     }

@@ -41,7 +41,8 @@ fn step() -> impl Strategy<Value = Step> {
     // Most have the usual priority, so that orders within one are met too.
     let priority = prop_oneof![2 => Just(4_u8), 1 => 0..10_u8];
     let key = prop::option::weighted(0.3, 0..4_u128);
-    let message = (0..20_usize, span(), span(), priority, key);
+    let group = prop::option::weighted(0.4, 0..3_u8);
+    let message = (0..20_usize, span(), span(), priority, key, group);
     prop_oneof![
         3 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::Create { queue, variant }),
         1 => queue().prop_map(|queue| Step::DeleteQueue { queue }),
@@ -64,8 +65,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Size, delay, time to live, priority and key of a message.
-type Fresh = (usize, usize, usize, u8, Option<u128>);
+/// Size, delay, time to live, priority, key and group of a message.
+type Fresh = (usize, usize, usize, u8, Option<u128>, Option<u8>);
 
 /// (step, client and how many sequences it steps forward and leaves unanswered)
 type Sent = (Step, Option<(u128, u64, u64)>);
@@ -200,7 +201,7 @@ fn content(size: usize) -> Content {
     Content { body: Bytes::from(vec![b'x'; size]), headers: StringMap::new() }
 }
 
-fn new_message((size, delay, ttl, priority, key): &Fresh) -> NewMessage {
+fn new_message((size, delay, ttl, priority, key, group): &Fresh) -> NewMessage {
     let delay = if *delay > 3 { SPANS[delay - 2] } else { 0 };
     let ttl = match ttl {
         0 | 1 => TimeToLive::Default,
@@ -208,7 +209,8 @@ fn new_message((size, delay, ttl, priority, key): &Fresh) -> NewMessage {
         more => TimeToLive::For(Span::from_secs(SPANS[*more] + delay)),
     };
     let (content, delay) = (content(*size), Span::from_secs(delay));
-    NewMessage { content, delay, ttl, priority: *priority, key: *key }
+    let group = group.map(|group| format!("group-{group}"));
+    NewMessage { content, delay, ttl, priority: *priority, key: *key, group }
 }
 
 fn peek_all(stage: &Stage, queue: &str, standing: Standing, max: usize) -> Vec<Shown> {
@@ -239,7 +241,13 @@ fn compare(stage: &Stage, model: &Model) {
         assert_eq!(view.counts, queue.counts(model.now), "counts of {name}");
         assert_eq!(view.oldest, queue.messages.iter().map(|m| m.inserted_at).min());
         (messages, bytes) = (messages + view.counts.total, bytes + view.counts.bytes);
-        for standing in [Standing::Visible, Standing::Leased, Standing::Delayed, Standing::Due] {
+        for standing in [
+            Standing::Visible,
+            Standing::Leased,
+            Standing::Delayed,
+            Standing::Blocked,
+            Standing::Due,
+        ] {
             let shown = peek_all(stage, name, standing, 3);
             assert_eq!(shown, queue.peek(standing, model.now), "{standing:?} of {name}");
         }

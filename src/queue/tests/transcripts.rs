@@ -51,7 +51,7 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters release deduplication }
+transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters release deduplication groups }
 
 /// Seconds, with microseconds only where there are any.
 fn time(at: LogTime) -> String {
@@ -153,8 +153,10 @@ impl Script {
             "counts" => {
                 let view = state.queue(ACCOUNT, &next()?).ok_or("no such queue")?;
                 let c = view.counts;
+                let blocked =
+                    if c.blocked > 0 { format!(" blocked {}", c.blocked) } else { String::new() };
                 format!(
-                    "visible {} leased {} delayed {} due {} total {} bytes {}",
+                    "visible {} leased {} delayed {}{blocked} due {} total {} bytes {}",
                     c.visible, c.leased, c.delayed, c.due, c.total, c.bytes
                 )
             }
@@ -278,7 +280,11 @@ fn send(queue: String, args: &mut ArgumentConsumer) -> Result<Command, Failure> 
     };
     let priority = args.lookup_parse("priority")?.unwrap_or(limits::DEFAULT_PRIORITY);
     let key = args.lookup("key").map(|arg| check::deduplication_key(&arg.value)).transpose()?;
-    let message = |body: &str| NewMessage { content: content(body), delay, ttl, priority, key };
+    let group = args.lookup("group").map(|arg| arg.value.clone());
+    let message = |body: &str| {
+        let (content, group) = (content(body), group.clone());
+        NewMessage { content, delay, ttl, priority, key, group }
+    };
     let messages = args.rest_pos().into_iter().map(|arg| message(&arg.value)).collect();
     Ok(Command::Send { queue, messages })
 }
@@ -288,6 +294,7 @@ fn standing(text: &str) -> Result<Standing, Failure> {
         "visible" => Standing::Visible,
         "leased" => Standing::Leased,
         "delayed" => Standing::Delayed,
+        "blocked" => Standing::Blocked,
         "due" => Standing::Due,
         other => return Err(format!("unknown standing {other}").into()),
     })
@@ -318,6 +325,9 @@ fn unusual(priority: u8, note: Option<&Note>) -> String {
         })
     };
     let Some(note) = note else { return out };
+    if let Some(group) = &note.group {
+        out.push_str(&format!(" group {group}"));
+    }
     out.push_str(&times(note.received));
     if let Some(dead) = &note.dead {
         let (source, deliveries, at) = (&dead.source, dead.deliveries, time(dead.at));

@@ -142,6 +142,7 @@ fn message_len(message: &NewMessage, content: usize) -> usize {
         + field_uint_len(4, ttl_us)
         + priority_to(message.priority).map_or(0, |it| key_len(5) + encoded_len_varint(it.into()))
         + field_bytes_len(6, message.key.map_or(0, |_| 16))
+        + field_bytes_len(7, message.group.as_ref().map_or(0, String::len))
 }
 
 fn put_message(message: &NewMessage, content_len: usize, out: &mut BytesMut) {
@@ -159,6 +160,7 @@ fn put_message(message: &NewMessage, content_len: usize, out: &mut BytesMut) {
     if let Some(key) = message.key {
         put_bytes(6, &key.to_be_bytes(), out);
     }
+    put_bytes(7, message.group.as_deref().unwrap_or_default().as_bytes(), out);
 }
 
 // The field writers leave out what has its default value, as proto3 does.
@@ -288,6 +290,7 @@ fn message_to(message: &NewMessage) -> pb::NewMessage {
         ttl_us,
         priority: priority_to(message.priority),
         key: message.key.map(big_bytes).unwrap_or_default(),
+        group: message.group.clone().unwrap_or_default(),
     }
 }
 
@@ -398,6 +401,7 @@ fn message_from(message: pb::NewMessage) -> Result<NewMessage, CodecError> {
         ttl,
         priority: priority_from(message.priority, ENTRY)?,
         key,
+        group: (!message.group.is_empty()).then_some(message.group),
     })
 }
 

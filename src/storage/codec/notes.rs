@@ -12,6 +12,7 @@ pub(super) fn note_to(note: &Note) -> pb::Note {
         first_received_us: note.received.map(|(first, _)| first.0),
         last_received_us: note.received.map(|(_, last)| last.0),
         dead: note.dead.as_ref().map(dead_to),
+        group: note.group.as_deref().unwrap_or_default().to_owned(),
     }
 }
 
@@ -19,6 +20,7 @@ pub(super) fn note_from(note: pb::Note) -> Result<Arc<Note>, CodecError> {
     Ok(Arc::new(Note {
         received: times(note.first_received_us, note.last_received_us),
         dead: note.dead.map(dead_from).transpose()?,
+        group: (!note.group.is_empty()).then(|| note.group.into()),
     }))
 }
 

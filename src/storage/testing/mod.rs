@@ -91,13 +91,14 @@ fn message() -> impl Strategy<Value = NewMessage> + Clone {
         Just(TimeToLive::Never),
         span().prop_map(TimeToLive::For)
     ];
-    let few = (any::<u8>(), prop::option::of(any::<u128>()));
-    (content(), span(), ttl, few).prop_map(|(content, delay, ttl, (priority, key))| NewMessage {
+    let few = (any::<u8>(), prop::option::of(any::<u128>()), prop::option::of("[a-z]{1,4}"));
+    (content(), span(), ttl, few).prop_map(|(content, delay, ttl, few)| NewMessage {
         content,
         delay,
         ttl,
-        priority,
-        key,
+        priority: few.0,
+        key: few.1,
+        group: few.2,
     })
 }
 
@@ -216,7 +217,9 @@ fn note() -> impl Strategy<Value = Arc<Note>> + Clone {
             received,
         },
     );
-    (times(), prop::option::of(dead)).prop_map(|(received, dead)| Arc::new(Note { received, dead }))
+    (times(), prop::option::of(dead), prop::option::of("[a-z]{1,4}")).prop_map(
+        |(received, dead, group)| Arc::new(Note { received, dead, group: group.map(Into::into) }),
+    )
 }
 
 fn granted() -> impl Strategy<Value = Granted> {
