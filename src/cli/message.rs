@@ -16,7 +16,7 @@ use super::output::{self, durability_json, durability_text, message_json, messag
 use super::{Context, pairs, parse_pair, parse_span, parse_ttl};
 use crate::client::{
     Client, DeleteItem, DeleteOutcome, MessageState, NewMessage, PeekOptions, ReceiveOptions,
-    ReleaseAfter, SentBatch, StringMap, Ttl,
+    ReleaseAfter, SentBatch, StringMap, Transaction, Ttl,
 };
 
 /// Messages in one request of `send --lines`.
@@ -166,6 +166,29 @@ pub struct Delete {
     queue: String,
     id: String,
     pop_receipt: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  zoneq transact --delete orders/ID/RECEIPT --send bills='bill 7' --send mails='mail 7'")]
+pub struct Transact {
+    /// A received message as QUEUE/ID/RECEIPT; may be given more than once
+    #[arg(long, env = "ZONEQ_TRANSACT_DELETE", value_name = "QUEUE/ID/RECEIPT",
+          value_parser = parse_item)]
+    delete: Vec<(String, DeleteItem)>,
+    /// A message as QUEUE=BODY; may be given more than once
+    #[arg(long, env = "ZONEQ_TRANSACT_SEND", value_name = "QUEUE=BODY", value_parser = parse_pair)]
+    send: Vec<(String, String)>,
+}
+
+/// Reads `queue/id/receipt`.
+fn parse_item(text: &str) -> Result<(String, DeleteItem), String> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let [queue, id, pop_receipt] = parts.as_slice() else {
+        return Err(format!("{text:?} is no message; write QUEUE/ID/RECEIPT"));
+    };
+    let item = DeleteItem { id: (*id).to_owned(), pop_receipt: (*pop_receipt).to_owned() };
+    Ok(((*queue).to_owned(), item))
 }
 
 #[derive(Debug, Args)]
@@ -477,6 +500,30 @@ impl Delete {
         let value =
             json!({ "ok": true, "id": self.id, "durability": durability_json(&durability) });
         let text = format!("message {} deleted; {}", self.id, durability_text(&durability));
+        context.out.result(&value, &text)?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Transact {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        if self.delete.is_empty() && self.send.is_empty() {
+            return Err(Usage("nothing to do: give --delete or --send".to_owned()).into());
+        }
+        let mut transaction = Transaction { deletes: self.delete, ..Transaction::default() };
+        let deleted = transaction.deletes.len();
+        for (queue, body) in self.send {
+            transaction = transaction.send(queue, body.as_str());
+        }
+        let done = context.client()?.transact(transaction).await?;
+        for message in &done.messages {
+            context.out.item(&sent_json(message))?;
+        }
+        let sent = done.messages.len();
+        let value = json!({ "ok": true, "deleted": deleted, "sent": sent,
+            "durability": durability_json(&done.durability) });
+        let durable = durability_text(&done.durability);
+        let text = format!("deleted {deleted} and sent {sent} messages in one step; {durable}");
         context.out.result(&value, &text)?;
         Ok(Exit::Done)
     }

@@ -101,6 +101,8 @@ pub enum Verb {
     Release(message::Release),
     /// Delete a received message
     Delete(message::Delete),
+    /// Delete messages and send others as one step: all or nothing
+    Transact(message::Transact),
     /// Remove every message of a queue
     Clear(message::Clear),
     /// Look after the cluster
@@ -233,6 +235,7 @@ async fn run(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Update(verb) => verb.run(context).await,
         Verb::Release(verb) => verb.run(context).await,
         Verb::Delete(verb) => verb.run(context).await,
+        Verb::Transact(verb) => verb.run(context).await,
         Verb::Clear(verb) => verb.run(context).await,
         Verb::Cluster(verb) => verb.run(context).await,
         Verb::Lab(verb) => verb.run(context).await,

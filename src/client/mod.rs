@@ -44,7 +44,7 @@ pub use types::{
     DeleteOutcome, Deleted, Durability, DurabilityNow, ListQueues, Message, MessageState,
     NewMessage, PeekOptions, PeekPage, Position, Queue, QueueCounts, QueuePage, QueueSettings,
     ReceiveOptions, Received, ReleaseAfter, ReleaseOutcome, ReleaseResult, Released, Sent,
-    SentBatch, SentMessage, ShownMessage, Ttl, Update, Updated,
+    SentBatch, SentMessage, ShownMessage, Transaction, Ttl, Update, Updated,
 };
 pub use verbs::StringMap;
 

@@ -281,6 +281,12 @@ impl QueueService for Node {
     ) -> Result<Response<pb::ReleaseResponse>, Status> {
         not_scripted()
     }
+    async fn transact(
+        &self,
+        _: Request<pb::TransactRequest>,
+    ) -> Result<Response<pb::TransactResponse>, Status> {
+        not_scripted()
+    }
     async fn delete(
         &self,
         _: Request<pb::DeleteRequest>,

@@ -49,6 +49,34 @@ pub struct BackOff {
     pub factor: u32,
 }
 
+/// Deletes and sends, in queues of one account, that all happen or none: 1 to 1000 in all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// Queue and message.
+    pub deletes: Vec<(String, DeleteItem)>,
+    pub sends: BTreeMap<String, Vec<NewMessage>>,
+}
+
+impl Transaction {
+    #[must_use]
+    pub fn new() -> Transaction {
+        Transaction::default()
+    }
+
+    /// Deletes a received message.
+    #[must_use]
+    pub fn delete(mut self, queue: impl Into<String>, item: impl Into<DeleteItem>) -> Transaction {
+        self.deletes.push((queue.into(), item.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn send(mut self, queue: impl Into<String>, message: impl Into<NewMessage>) -> Transaction {
+        self.sends.entry(queue.into()).or_default().push(message.into());
+        self
+    }
+}
+
 /// When a released message may be received again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReleaseAfter {

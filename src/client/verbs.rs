@@ -299,6 +299,31 @@ impl Client {
         Ok(Deleted::from(answer))
     }
 
+    /// Deletes and sends as one step. The messages are answered queue by queue, in the order of
+    /// the queues' names.
+    pub async fn transact(&self, transaction: Transaction) -> Result<SentBatch, ClientError> {
+        let delete = |(queue, item): (String, DeleteItem)| pb::TransactDelete {
+            queue,
+            id: item.id,
+            pop_receipt: item.pop_receipt,
+        };
+        let send = |(queue, messages): (String, Vec<NewMessage>)| {
+            let messages = messages.into_iter().map(NewMessage::into_wire);
+            Ok(pb::TransactSend { queue, messages: messages.collect::<Result<_, ClientError>>()? })
+        };
+        let request = pb::TransactRequest {
+            account: self.shared.account.clone(),
+            deletes: transaction.deletes.into_iter().map(delete).collect(),
+            sends: transaction.sends.into_iter().map(send).collect::<Result<_, ClientError>>()?,
+            session: None,
+        };
+        let answer = call!(self, self.write_plan(), transact, session request)?;
+        Ok(SentBatch {
+            messages: answer.messages.into_iter().map(types::SentMessage::from).collect(),
+            durability: types::durability(answer.durability),
+        })
+    }
+
     /// Gives 1 to 1000 messages back; each has its own result. Their receipts are void after it.
     pub async fn release(
         &self,

@@ -81,6 +81,11 @@ fn size_of(command: &Command) -> usize {
         Command::Send { messages, .. } => {
             messages.iter().map(|message| message.content.size() + BASE).sum()
         }
+        Command::Transact(asked) => {
+            let sent = asked.sends.iter().flat_map(|(_, messages)| messages);
+            let bytes: usize = sent.map(|message| message.content.size() + BASE).sum();
+            bytes + asked.deletes.len() * 32
+        }
         Command::Update(update) => update.content.as_ref().map_or(0, Content::size),
         Command::Delete { items, .. } | Command::Release { items, .. } => items.len() * 32,
         _ => 0,

@@ -13,6 +13,7 @@ use super::error::Rejection;
 use super::ids::Span;
 use super::limits;
 use super::release;
+use super::transact;
 
 type Checked = Result<(), Rejection>;
 
@@ -92,6 +93,7 @@ pub fn command(command: &Command) -> Checked {
                 ReleaseAfter::Now | ReleaseAfter::BackOff => Ok(()),
             }
         }
+        Command::Transact(asked) => transact::check(asked),
         Command::Pulse | Command::RaiseRules { .. } => Ok(()),
     }
 }
@@ -159,7 +161,7 @@ fn dead_letters(wanted: &DeadLetters) -> Checked {
     refuse("settings.max_deliveries", format!("is {given}"), allowed)
 }
 
-fn message(message: &NewMessage) -> Checked {
+pub(super) fn message(message: &NewMessage) -> Checked {
     headers(&message.content)?;
     if !limits::PRIORITIES.contains(&message.priority) {
         let allowed = format!("{} to {}", limits::PRIORITIES.start(), limits::PRIORITIES.end());

@@ -73,6 +73,7 @@ pub enum Command {
         items: Vec<(MessageId, Receipt)>,
         after: ReleaseAfter,
     },
+    Transact(Transact),
     Clear {
         queue: String,
     },
@@ -108,6 +109,14 @@ pub struct Update {
 /// A replaced body, replaced headers, or both. The proposer joins the kept half from the body
 /// store before it proposes, so `content` is always whole.
 pub type ContentChange = Content;
+
+/// Deletes and sends that all happen, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transact {
+    pub deletes: Vec<(String, MessageId, Receipt)>,
+    /// Each queue once.
+    pub sends: Vec<(String, Vec<NewMessage>)>,
+}
 
 /// When a released message may be received again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

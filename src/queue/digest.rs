@@ -13,7 +13,7 @@ use super::ids::{LogTime, Number, QueueId};
 use super::limits::{DEFAULT_DEDUPLICATION_WINDOW, DEFAULT_PRIORITY};
 use super::message::Message;
 use super::note::{DeadReason, Note};
-use super::outcome::{DeleteOutcome, Outcome, ReleaseOutcome, Reply};
+use super::outcome::{DeleteOutcome, Outcome, ReleaseOutcome, Reply, Sent};
 use super::rows::{CountersRow, QueueRow};
 
 const MESSAGE: u64 = 1;
@@ -184,6 +184,17 @@ impl Sink {
         }
     }
 
+    fn sent(&mut self, sent: &[Sent]) {
+        self.word(sent.len() as u64);
+        for s in sent {
+            let duplicate = u64::from(s.duplicate) << 32;
+            self.words(&[u64::from(s.id.epoch.0) | duplicate, s.id.number.0]);
+            self.words(&[u64::from(s.receipt.epoch.0), s.receipt.counter]);
+            self.words(&[s.inserted_at.0, s.visible_at.0]);
+            self.maybe(s.expires_at.map(|at| at.0));
+        }
+    }
+
     fn reply(&mut self, reply: &Reply) {
         match reply {
             Reply::QueueCreated { created } => self.words(&[1, u64::from(*created)]),
@@ -191,14 +202,8 @@ impl Sink {
             Reply::MetadataSet => self.word(3),
             Reply::SettingsSet => self.word(4),
             Reply::Sent(sent) => {
-                self.words(&[5, sent.len() as u64]);
-                for s in sent {
-                    let duplicate = u64::from(s.duplicate) << 32;
-                    self.words(&[u64::from(s.id.epoch.0) | duplicate, s.id.number.0]);
-                    self.words(&[u64::from(s.receipt.epoch.0), s.receipt.counter]);
-                    self.words(&[s.inserted_at.0, s.visible_at.0]);
-                    self.maybe(s.expires_at.map(|at| at.0));
-                }
+                self.word(5);
+                self.sent(sent);
             }
             Reply::Received { messages, more } => {
                 self.words(&[6, messages.len() as u64, u64::from(*more)]);
@@ -230,6 +235,10 @@ impl Sink {
             Reply::Pulsed { more } => self.words(&[10, u64::from(*more)]),
             Reply::RulesRaised => self.word(11),
             Reply::PausedSet => self.word(12),
+            Reply::Transacted(sent) => {
+                self.word(14);
+                self.sent(sent);
+            }
             Reply::Released(outcomes) => {
                 self.words(&[13, outcomes.len() as u64]);
                 for outcome in outcomes {

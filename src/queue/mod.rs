@@ -32,6 +32,7 @@ mod session;
 mod state;
 #[cfg(test)]
 mod tests;
+mod transact;
 mod verbs;
 
 pub use load::LoadError;

@@ -54,6 +54,8 @@ pub enum Reply {
     },
     Deleted(Vec<DeleteOutcome>),
     Released(Vec<ReleaseOutcome>),
+    /// The messages sent, in the order of the command; all deletes happened.
+    Transacted(Vec<Sent>),
     Cleared {
         removed: u64,
     },

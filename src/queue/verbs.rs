@@ -20,6 +20,7 @@ use super::release;
 use super::rows::{CountersRow, QueueRow, RowKey};
 use super::rules;
 use super::state::{State, Step};
+use super::transact;
 
 pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mut Step) -> Outcome {
     check::command(command)?;
@@ -46,6 +47,7 @@ pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mu
         Command::Release { queue, items, after } => {
             release::run(state, account, queue, items, *after, step)
         }
+        Command::Transact(asked) => transact::run(state, account, asked, step),
         Command::Clear { queue } => clear(state, account, queue, step),
         Command::Pulse => Ok(pulse(state, step)),
         Command::RaiseRules { version } => {
@@ -141,7 +143,7 @@ fn change_row(
     Ok(())
 }
 
-fn send(
+pub(super) fn send(
     state: &mut State,
     account: &str,
     queue: &str,
@@ -149,10 +151,7 @@ fn send(
     step: &mut Step,
 ) -> Outcome {
     let queue = state.catalog.open(account, queue)?;
-    for message in messages {
-        check::content(&message.content, &queue.row.settings)?;
-    }
-    queue.keys.check_room(messages, &queue.row.name)?;
+    check_send(queue, messages)?;
     let mut sent = Vec::with_capacity(messages.len());
     for new in messages {
         if let Some(key) = new.key
@@ -190,6 +189,14 @@ fn send(
     let id = queue.row.id;
     state.catalog.settle(id);
     Ok(Reply::Sent(sent))
+}
+
+/// What a queue must allow before messages are sent to it.
+pub(super) fn check_send(queue: &Queue, messages: &[NewMessage]) -> Result<(), Rejection> {
+    for message in messages {
+        check::content(&message.content, &queue.row.settings)?;
+    }
+    queue.keys.check_room(messages, &queue.row.name)
 }
 
 fn fresh(
@@ -351,7 +358,7 @@ fn update(state: &mut State, account: &str, asked: &Update, step: &mut Step) -> 
     Ok(Reply::Updated { receipt: message.receipt, visible_at: message.visible_at })
 }
 
-fn refusal(closed: Closed, queue: &str, id: MessageId) -> Rejection {
+pub(super) fn refusal(closed: Closed, queue: &str, id: MessageId) -> Rejection {
     let id = id.to_string();
     match closed {
         Closed::NotFound => Rejection::MessageNotFound { queue: queue.to_owned(), id },
@@ -359,7 +366,7 @@ fn refusal(closed: Closed, queue: &str, id: MessageId) -> Rejection {
     }
 }
 
-fn delete(
+pub(super) fn delete(
     state: &mut State,
     account: &str,
     queue: &str,

@@ -16,6 +16,7 @@ fn every_verb_works_on_any_node() {
         releases(&on, &queue);
         duplicates(&on, &queue);
         groups(&on, &queue);
+        transactions(&on, &queue);
         on(&format!("queue delete {queue}")).exits(0);
         let gone = on(&format!("queue show {queue}")).exits(2);
         assert_eq!(gone["error"]["reason"], "QUEUE_NOT_FOUND");
@@ -111,6 +112,25 @@ fn groups(on: On<'_>, queue: &str) {
     assert_eq!(on(&format!("queue show {queue}")).exits(0)["queue"]["counts"]["blocked"], 1);
     on(&format!("delete {queue} {} {}", text(first, "id"), text(first, "pop_receipt"))).exits(0);
     assert_eq!(on(&format!("receive {queue} --delete")).items()[0]["body"], "two");
+}
+
+fn transactions(on: On<'_>, queue: &str) {
+    let next = format!("{queue}-next");
+    on(&format!("queue create {next}")).exits(0);
+    on(&format!("send {queue} input")).exits(0);
+    let received = on(&format!("receive {queue}"));
+    let item = &received.items()[0];
+    let input = format!("{queue}/{}/{}", text(item, "id"), text(item, "pop_receipt"));
+    let done = on(&format!("transact --delete {input} --send {next}=output")).exits(0);
+    assert_eq!((&done["deleted"], &done["sent"]), (&1.into(), &1.into()));
+    let again = on(&format!("transact --delete {input} --send {next}=output")).exits(2);
+    assert_eq!(again["error"]["reason"], "MESSAGE_NOT_FOUND");
+    assert_eq!(
+        on(&format!("receive {next} --max 10 --delete")).exits(0)["deleted"],
+        1,
+        "once only"
+    );
+    on(&format!("queue delete {next}")).exits(0);
 }
 
 fn dead_letters(on: On<'_>, queue: &str) {

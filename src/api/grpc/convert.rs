@@ -12,7 +12,7 @@ use crate::consensus::proposer::Done;
 use crate::proto::queue::v1 as pb;
 use crate::queue::command::{
     BackOff, Command, Content, DeadLetters, Envelope, NewMessage, Receive, ReleaseAfter,
-    SessionTag, Settings, TimeToLive,
+    SessionTag, Settings, TimeToLive, Transact,
 };
 use crate::queue::ids::{LogTime, MessageId, Position, Receipt, Span};
 use crate::queue::note::{DeadReason, Note};
@@ -223,6 +223,20 @@ pub(super) fn release(request: pb::ReleaseRequest) -> Read<Envelope> {
         .map(|item| Ok((message_id(&item.id)?, receipt(&item.pop_receipt)?)))
         .collect::<Read<Vec<_>>>()?;
     let command = Command::Release { queue: request.queue, items, after };
+    envelope(request.account, request.session, command)
+}
+
+pub(super) fn transact(request: pb::TransactRequest) -> Read<Envelope> {
+    let delete =
+        |it: pb::TransactDelete| Ok((it.queue, message_id(&it.id)?, receipt(&it.pop_receipt)?));
+    let send = |it: pb::TransactSend| {
+        let messages = it.messages.into_iter().map(new_message);
+        Ok((it.queue, messages.collect::<Read<Vec<_>>>()?))
+    };
+    let command = Command::Transact(Transact {
+        deletes: request.deletes.into_iter().map(delete).collect::<Read<Vec<_>>>()?,
+        sends: request.sends.into_iter().map(send).collect::<Read<Vec<_>>>()?,
+    });
     envelope(request.account, request.session, command)
 }
 

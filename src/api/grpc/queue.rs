@@ -201,6 +201,19 @@ impl QueueFace {
         Ok(pb::ReleaseResponse { results, durability: Some(durability) })
     }
 
+    async fn transact_here(
+        &self,
+        call: &Call,
+        request: pb::TransactRequest,
+    ) -> Answer<pb::TransactResponse> {
+        let bytes = request.encoded_len();
+        let envelope = convert::transact(request)?;
+        let (reply, durability) = self.write(call, envelope, bytes).await?;
+        let Reply::Transacted(sent) = reply else { return Err(other_write()) };
+        let messages = sent.iter().map(convert::sent_out).collect();
+        Ok(pb::TransactResponse { messages, durability: Some(durability) })
+    }
+
     async fn get_queue_here(
         &self,
         call: &Call,
@@ -502,6 +515,13 @@ impl QueueService for QueueFace {
 
     async fn release(&self, request: Request<pb::ReleaseRequest>) -> Answered<pb::ReleaseResponse> {
         verb!(self, request, write, release, release_here)
+    }
+
+    async fn transact(
+        &self,
+        request: Request<pb::TransactRequest>,
+    ) -> Answered<pb::TransactResponse> {
+        verb!(self, request, write, transact, transact_here)
     }
 
     async fn peek(&self, request: Request<pb::PeekRequest>) -> Answered<pb::PeekResponse> {

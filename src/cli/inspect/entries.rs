@@ -196,6 +196,15 @@ fn command_json(envelope: &Envelope) -> Value {
             "ids": items.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>(),
             "after": release_text(*after),
         }),
+        Command::Transact(asked) => json!({
+            "verb": "transact",
+            "deletes": asked.deletes.iter().map(|(queue, id, _)| {
+                json!({ "queue": queue, "id": id.to_string() })
+            }).collect::<Vec<_>>(),
+            "sends": asked.sends.iter().map(|(queue, messages)| {
+                json!({ "queue": queue, "messages": messages.len() })
+            }).collect::<Vec<_>>(),
+        }),
         Command::Clear { queue } => json!({ "verb": "clear", "queue": queue }),
         Command::Pulse => json!({ "verb": "pulse" }),
         Command::RaiseRules { version } => json!({ "verb": "raise_rules", "version": version }),
@@ -239,6 +248,10 @@ fn command_text(envelope: &Envelope) -> String {
         Command::Release { queue, items, after } => {
             let (many, after) = (items.len(), release_text(*after));
             format!("{}: {many} messages, {after}", on("release", queue))
+        }
+        Command::Transact(asked) => {
+            let sent: usize = asked.sends.iter().map(|(_, messages)| messages.len()).sum();
+            format!("transact {account}: {} deletes, {sent} messages", asked.deletes.len())
         }
         Command::Clear { queue } => on("clear", queue),
         Command::Pulse => "pulse".to_owned(),

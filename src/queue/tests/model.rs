@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::queue::check;
 use crate::queue::command::{
     Command, Entry, Envelope, NewMessage, Receive, ReleaseAfter, Settings, StringMap, TimeToLive,
-    Update,
+    Transact, Update,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt, Span};
@@ -15,6 +14,7 @@ use crate::queue::note::{Dead, DeadReason, Note};
 use crate::queue::outcome::{
     Counts, DeleteOutcome, Granted, Outcome, ReleaseOutcome, Reply, Sent, Shown, Standing,
 };
+use crate::queue::{check, transact};
 
 pub struct Model {
     pub now: LogTime,
@@ -116,6 +116,7 @@ impl Model {
                 let one = |item| self.release(queue, item, *after);
                 Ok(Reply::Released(items.iter().map(one).collect::<Result<_, _>>()?))
             }
+            Command::Transact(asked) => self.transact(asked),
             Command::Clear { queue } => {
                 let queue = self.queue(queue)?;
                 queue.notes.clear();
@@ -379,6 +380,35 @@ impl Model {
         let reply = Reply::Updated { receipt: message.receipt, visible_at: message.visible_at };
         self.draw();
         Ok(reply)
+    }
+
+    fn transact(&mut self, asked: &Transact) -> Outcome {
+        transact::check(asked)?;
+        let now = self.now;
+        for (name, id, receipt) in &asked.deletes {
+            let queue = self.queue(name)?;
+            let text = id.to_string();
+            match queue.live(*id, now) {
+                None => return Err(Rejection::MessageNotFound { queue: name.clone(), id: text }),
+                Some(message) if message.receipt != *receipt => {
+                    return Err(Rejection::ReceiptMismatch { id: text });
+                }
+                Some(_) => {}
+            }
+        }
+        for (name, messages) in &asked.sends {
+            let settings = self.queue(name)?.settings.clone();
+            messages.iter().try_for_each(|new| check::content(&new.content, &settings))?;
+        }
+        for (name, id, receipt) in &asked.deletes {
+            self.delete(name, &[(*id, *receipt)])?;
+        }
+        let mut all = Vec::new();
+        for (name, messages) in &asked.sends {
+            let Ok(Reply::Sent(sent)) = self.send(name, messages) else { panic!("checked") };
+            all.extend(sent);
+        }
+        Ok(Reply::Transacted(all))
     }
 
     fn release(

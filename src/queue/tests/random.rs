@@ -8,7 +8,7 @@ use super::model::Model;
 use super::stage::{ACCOUNT, Stage, plain, secs};
 use crate::queue::command::{
     Command, Content, DeadLetters, Envelope, NewMessage, Receive, ReleaseAfter, SessionTag,
-    Settings, StringMap, TimeToLive, Update,
+    Settings, StringMap, TimeToLive, Transact, Update,
 };
 use crate::queue::ids::{LogTime, MessageId, Receipt, Span};
 use crate::queue::outcome::{Outcome, Reply, Shown, Standing};
@@ -30,6 +30,7 @@ enum Step {
     Receive { queue: usize, max: u32, bytes: u32, span: usize },
     Update { queue: usize, pick: usize, span: usize, size: usize },
     Delete { queue: usize, picks: Vec<usize> },
+    Transact { deletes: Vec<(usize, usize)>, sends: Vec<(usize, Vec<Fresh>)> },
     Release { queue: usize, picks: Vec<usize>, after: usize },
     Clear { queue: usize },
     Pulse,
@@ -50,7 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (queue(), 0..VARIANTS).prop_map(|(queue, variant)| Step::SetSettings { queue, variant }),
         1 => (queue(), prop::bool::weighted(0.3))
             .prop_map(|(queue, paused)| Step::SetPaused { queue, paused }),
-        8 => (queue(), prop::collection::vec(message, 1..8))
+        8 => (queue(), prop::collection::vec(message.clone(), 1..8))
             .prop_map(|(queue, messages)| Step::Send { queue, messages }),
         8 => (queue(), 1..6_u32, 0..60_u32, span())
             .prop_map(|(queue, max, bytes, span)| Step::Receive { queue, max, bytes, span }),
@@ -58,6 +59,11 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(queue, pick, span, size)| Step::Update { queue, pick, span, size }),
         5 => (queue(), prop::collection::vec(0..64_usize, 1..4))
             .prop_map(|(queue, picks)| Step::Delete { queue, picks }),
+        4 => (
+            prop::collection::vec((queue(), 0..12_usize), 0..3),
+            prop::collection::vec((queue(), prop::collection::vec(message.clone(), 1..3)), 0..3),
+        )
+            .prop_map(|(deletes, sends)| Step::Transact { deletes, sends }),
         5 => (queue(), prop::collection::vec(0..64_usize, 1..4), 0..SPANS.len() + 2)
             .prop_map(|(queue, picks, after)| Step::Release { queue, picks, after }),
         1 => queue().prop_map(|queue| Step::Clear { queue }),
@@ -137,6 +143,19 @@ impl Player {
                 let items = picks.iter().map(|pick| self.pick(*pick)).collect();
                 Command::Delete { queue: name(queue), items }
             }
+            Step::Transact { deletes, sends } => {
+                let delete = |(queue, pick): &(usize, usize)| {
+                    let (id, receipt) = self.pick(*pick);
+                    (name(queue), id, receipt)
+                };
+                let send = |(queue, messages): &(usize, Vec<Fresh>)| {
+                    (name(queue), messages.iter().map(new_message).collect())
+                };
+                Command::Transact(Transact {
+                    deletes: deletes.iter().map(delete).collect(),
+                    sends: sends.iter().map(send).collect(),
+                })
+            }
             Step::Release { queue, picks, after } => {
                 let items = picks.iter().map(|pick| self.pick(*pick)).collect();
                 let after = match SPANS.get(*after) {
@@ -160,7 +179,7 @@ impl Player {
 
     fn remember(&mut self, command: &Command, outcome: &Outcome) {
         match (command, outcome) {
-            (_, Ok(Reply::Sent(sent))) => {
+            (_, Ok(Reply::Sent(sent) | Reply::Transacted(sent))) => {
                 self.issued.extend(sent.iter().map(|s| (s.id, s.receipt)));
             }
             (_, Ok(Reply::Received { messages, .. })) => {

@@ -14,7 +14,7 @@ use goldenscript::{ArgumentConsumer, Runner};
 use super::stage::{ACCOUNT, Stage, plain};
 use crate::queue::command::{
     BackOff, Command, Content, DeadLetters, Envelope, NewMessage, Receive, ReleaseAfter,
-    SessionTag, Settings, StringMap, TimeToLive, Update,
+    SessionTag, Settings, StringMap, TimeToLive, Transact, Update,
 };
 use crate::queue::ids::{Epoch, LogTime, MessageId, Number, Receipt, Span};
 use crate::queue::note::Note;
@@ -51,7 +51,7 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters release deduplication groups }
+transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters release deduplication groups transact }
 
 /// Seconds, with microseconds only where there are any.
 fn time(at: LogTime) -> String {
@@ -132,6 +132,7 @@ impl Script {
                     },
                 }
             }
+            "transact" => Command::Transact(self.transact(args)?),
             "release" => {
                 let queue = queue()?;
                 let after = match args.lookup("after").map(|arg| arg.value.as_str()) {
@@ -144,6 +145,26 @@ impl Script {
             }
             _ => return Ok(None),
         }))
+    }
+
+    /// `delete=QUEUE/NUMBER/RECEIPT` and `QUEUE/BODY`, each as often as wanted.
+    fn transact(&self, args: &mut ArgumentConsumer) -> Result<Transact, Failure> {
+        let mut asked = Transact::default();
+        for arg in args.rest_pos() {
+            match *arg.value.split('/').collect::<Vec<_>>().as_slice() {
+                [queue, id, receipt] => {
+                    let (id, receipt) = self.item(&format!("{id}/{receipt}"))?;
+                    asked.deletes.push((queue.to_owned(), id, receipt));
+                }
+                [queue, body] => {
+                    let content = content(body);
+                    let message = NewMessage { content, ..NewMessage::default() };
+                    asked.sends.push((queue.to_owned(), vec![message]));
+                }
+                _ => return Err("QUEUE/NUMBER/RECEIPT or QUEUE/BODY".into()),
+            }
+        }
+        Ok(asked)
     }
 
     fn read(&mut self, name: &str, args: &mut ArgumentConsumer) -> Result<String, Failure> {
@@ -340,7 +361,7 @@ fn unusual(priority: u8, note: Option<&Note>) -> String {
 fn answer(outcome: &Outcome) -> String {
     match outcome {
         Err(rejection) => format!("refused: {rejection}"),
-        Ok(Reply::Sent(sent)) => lines(sent, |s| {
+        Ok(Reply::Sent(sent) | Reply::Transacted(sent)) => lines(sent, |s| {
             let (expires, visible) = (until(s.expires_at), time(s.visible_at));
             let what = if s.duplicate { "duplicate of" } else { "sent" };
             format!(

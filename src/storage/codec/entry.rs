@@ -13,9 +13,9 @@ use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::envelope::Command as Wire;
 use crate::queue::command::{
     Command, Content, Entry, Envelope, NewMessage, Receive, ReleaseAfter, SessionTag, StringMap,
-    TimeToLive, Update,
+    TimeToLive, Transact, Update,
 };
-use crate::queue::ids::{Epoch, LogTime, Position, Span};
+use crate::queue::ids::{Epoch, LogTime, MessageId, Position, Receipt, Span};
 
 const ENTRY: &str = "a log entry";
 
@@ -267,10 +267,42 @@ fn command_to(command: &Command) -> Wire {
             let (queue, items) = (queue.clone(), items_to(items));
             Wire::Release(pb::Release { queue, items, after: after.into(), delay_us: delay.0 })
         }
+        Command::Transact(asked) => Wire::Transact(transact_to(asked)),
         Command::Clear { queue } => Wire::Clear(pb::Clear { queue: queue.clone() }),
         Command::Pulse => Wire::Pulse(pb::Pulse {}),
         Command::RaiseRules { version } => Wire::RaiseRules(pb::RaiseRules { version: *version }),
     }
+}
+
+fn transact_to(asked: &Transact) -> pb::Transact {
+    let delete = |(queue, id, receipt): &(String, MessageId, Receipt)| pb::TransactDelete {
+        queue: queue.clone(),
+        item: Some(pb::DeleteItem { id: Some(id_to(*id)), receipt: Some(receipt_to(*receipt)) }),
+    };
+    let send = |(queue, messages): &(String, Vec<NewMessage>)| pb::Send {
+        queue: queue.clone(),
+        messages: messages.iter().map(message_to).collect(),
+    };
+    pb::Transact {
+        deletes: asked.deletes.iter().map(delete).collect(),
+        sends: asked.sends.iter().map(send).collect(),
+    }
+}
+
+fn transact_from(it: pb::Transact) -> Result<Transact, CodecError> {
+    let delete = |it: pb::TransactDelete| {
+        let item = need(it.item, ENTRY, "message of a delete")?;
+        let id = id_from(need(item.id, ENTRY, "message id")?);
+        Ok((it.queue, id, receipt_from(need(item.receipt, ENTRY, "receipt")?)))
+    };
+    let send = |it: pb::Send| {
+        let messages = it.messages.into_iter().map(message_from);
+        Ok((it.queue, messages.collect::<Result<_, CodecError>>()?))
+    };
+    Ok(Transact {
+        deletes: it.deletes.into_iter().map(delete).collect::<Result<_, CodecError>>()?,
+        sends: it.sends.into_iter().map(send).collect::<Result<_, CodecError>>()?,
+    })
 }
 
 fn items_to(items: &[Item]) -> Vec<pb::DeleteItem> {
@@ -350,6 +382,7 @@ fn command_from(command: Wire) -> Result<Command, CodecError> {
         }),
         Wire::Delete(it) => Command::Delete { queue: it.queue, items: items_from(it.items)? },
         Wire::Release(it) => release_from(it)?,
+        Wire::Transact(it) => Command::Transact(transact_from(it)?),
         Wire::Clear(it) => Command::Clear { queue: it.queue },
         Wire::Pulse(pb::Pulse {}) => Command::Pulse,
         Wire::RaiseRules(it) => Command::RaiseRules { version: it.version },
@@ -368,7 +401,7 @@ fn release_from(it: pb::Release) -> Result<Command, CodecError> {
     Ok(Command::Release { queue: it.queue, items: items_from(it.items)?, after })
 }
 
-type Item = (crate::queue::ids::MessageId, crate::queue::ids::Receipt);
+type Item = (MessageId, Receipt);
 
 fn items_from(items: Vec<pb::DeleteItem>) -> Result<Vec<Item>, CodecError> {
     items

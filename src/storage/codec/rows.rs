@@ -352,6 +352,9 @@ fn reply_to(reply: &Reply) -> Wire {
         Reply::Released(outcomes) => Wire::Released(pb::Released {
             messages: outcomes.iter().map(|outcome| released_to(*outcome)).collect(),
         }),
+        Reply::Transacted(sent) => {
+            Wire::Transacted(pb::Transacted { messages: sent.iter().map(sent_to).collect() })
+        }
         Reply::Cleared { removed } => Wire::Cleared(pb::Cleared { removed: *removed }),
         Reply::Pulsed { more } => Wire::Pulsed(pb::Pulsed { more: *more }),
         Reply::RulesRaised => Wire::RulesRaised(pb::RulesRaised {}),
@@ -408,6 +411,9 @@ fn outcome_from(outcome: Wire) -> Result<Outcome, CodecError> {
         }
         Wire::Released(it) => {
             Reply::Released(it.messages.iter().map(released_from).collect::<Result<_, _>>()?)
+        }
+        Wire::Transacted(it) => {
+            Reply::Transacted(it.messages.into_iter().map(sent_from).collect::<Result<_, _>>()?)
         }
         Wire::Cleared(it) => Reply::Cleared { removed: it.removed },
         Wire::Pulsed(it) => Reply::Pulsed { more: it.more },

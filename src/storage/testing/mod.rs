@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use crate::queue::command::{
     BackOff, Command, Content, DeadLetters, Entry, Envelope, NewMessage, Receive, ReleaseAfter,
-    SessionTag, Settings, StringMap, TimeToLive, Update,
+    SessionTag, Settings, StringMap, TimeToLive, Transact, Update,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{
@@ -145,6 +145,11 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(queue, items)| Command::Delete { queue, items }),
         (name, prop::collection::vec((id(), receipt()), 0..4), release_after())
             .prop_map(|(queue, items, after)| Command::Release { queue, items, after }),
+        (
+            prop::collection::vec((name, id(), receipt()), 0..3),
+            prop::collection::vec((name, prop::collection::vec(message(), 0..3)), 0..3),
+        )
+            .prop_map(|(deletes, sends)| Command::Transact(Transact { deletes, sends })),
         name.prop_map(|queue| Command::Clear { queue }),
         Just(Command::Pulse),
         any::<u32>().prop_map(|version| Command::RaiseRules { version }),
@@ -267,6 +272,7 @@ fn reply() -> impl Strategy<Value = Reply> {
             .prop_map(|(receipt, visible_at)| Reply::Updated { receipt, visible_at }),
         prop::collection::vec(deleted, 0..4).prop_map(Reply::Deleted),
         prop::collection::vec(released, 0..4).prop_map(Reply::Released),
+        prop::collection::vec(sent(), 0..3).prop_map(Reply::Transacted),
         number().prop_map(|removed| Reply::Cleared { removed }),
         any::<bool>().prop_map(|more| Reply::Pulsed { more }),
         Just(Reply::RulesRaised),
