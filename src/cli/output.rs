@@ -290,6 +290,8 @@ pub fn queue_json(queue: &Queue) -> Value {
             "dead_letter_ttl": queue.settings.dead_letter_ttl.map(span_text),
             "back_off": queue.settings.back_off.map(back_off_text),
             "deduplication_window": queue.settings.deduplication_window.map(span_text),
+            "max_messages": queue.settings.max_messages,
+            "max_bytes": queue.settings.max_bytes,
         },
         "counts": {
             "visible": counts.visible,
@@ -356,6 +358,11 @@ pub fn queue_details(queue: &Queue) -> Vec<Vec<String>> {
     }
     if let Some(ttl) = settings.dead_letter_ttl {
         rows.push(vec!["time to live of dead letters here".to_owned(), span_text(ttl)]);
+    }
+    for (what, most) in [("messages", settings.max_messages), ("bytes", settings.max_bytes)] {
+        if let Some(most) = most {
+            rows.push(vec![format!("quota of {what}"), most.to_string()]);
+        }
     }
     if let Some(window) = settings.deduplication_window {
         rows.push(vec!["deduplication window".to_owned(), span_text(window)]);

@@ -71,6 +71,12 @@ pub struct Create {
     /// Lifetime of messages that come here as dead letters, or `never` [default: never]
     #[arg(long, env = "ZONEQ_QUEUE_CREATE_DEAD_LETTER_TTL", value_parser = parse_ttl)]
     dead_letter_ttl: Option<Ttl>,
+    /// Quota: messages the queue may hold [default: none]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_MAX_MESSAGES")]
+    max_messages: Option<u64>,
+    /// Quota: bytes of bodies and headers the queue may hold [default: none]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_MAX_BYTES")]
+    max_bytes: Option<u64>,
     /// How long a deduplication key counts, 1s to 7d [default: 10m]
     #[arg(long, env = "ZONEQ_QUEUE_CREATE_DEDUPLICATION_WINDOW", value_parser = parse_span)]
     deduplication_window: Option<Duration>,
@@ -132,6 +138,12 @@ pub struct SetSettings {
     /// Lifetime of messages that come here as dead letters, or `never`
     #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_DEAD_LETTER_TTL", value_parser = parse_ttl)]
     dead_letter_ttl: Option<Ttl>,
+    /// Quota: messages the queue may hold; 0 takes the quota away
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_MAX_MESSAGES")]
+    max_messages: Option<u64>,
+    /// Quota: bytes of bodies and headers the queue may hold; 0 takes the quota away
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_MAX_BYTES")]
+    max_bytes: Option<u64>,
     /// How long a deduplication key counts, 1s to 7d
     #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_DEDUPLICATION_WINDOW", value_parser = parse_span)]
     deduplication_window: Option<Duration>,
@@ -193,6 +205,8 @@ impl Create {
             dead_letter_ttl: self.dead_letter_ttl.and_then(span_of),
             back_off: self.back_off,
             deduplication_window: self.deduplication_window,
+            max_messages: self.max_messages,
+            max_bytes: self.max_bytes,
         };
         let client = context.client()?;
         let made = client.create_queue(&self.queue, pairs(self.metadata)?, settings).await?;
@@ -285,6 +299,8 @@ impl SetSettings {
             || self.dead_letter_ttl.is_some()
             || self.back_off.is_some()
             || self.deduplication_window.is_some()
+            || self.max_messages.is_some()
+            || self.max_bytes.is_some()
     }
 
     /// The settings with what was given in the place of what was so before.

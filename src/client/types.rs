@@ -36,6 +36,10 @@ pub struct QueueSettings {
     pub back_off: Option<BackOff>,
     /// How long a deduplication key counts; 1 s to 7 days.
     pub deduplication_window: Option<Duration>,
+    /// Messages the queue may hold; `None` = no quota.
+    pub max_messages: Option<u64>,
+    /// Bytes of bodies and headers the queue may hold; `None` = no quota.
+    pub max_bytes: Option<u64>,
 }
 
 /// A message waits `first` after its first delivery, `factor` times as long after each further
@@ -458,6 +462,8 @@ impl QueueSettings {
             dead_letter_ttl: wire_some(self.dead_letter_ttl)?,
             back_off: self.back_off.map(BackOff::to_wire).transpose()?,
             deduplication_window: wire_some(self.deduplication_window)?,
+            max_messages: self.max_messages.unwrap_or(0),
+            max_bytes: self.max_bytes.unwrap_or(0),
         })
     }
 }
@@ -487,6 +493,8 @@ impl From<pb::QueueSettings> for QueueSettings {
             }),
             dead_letter_ttl: settings.dead_letter_ttl.and_then(span),
             deduplication_window: settings.deduplication_window.and_then(span),
+            max_messages: (settings.max_messages > 0).then_some(settings.max_messages),
+            max_bytes: (settings.max_bytes > 0).then_some(settings.max_bytes),
             back_off: settings.back_off.map(|it| BackOff {
                 first: it.first.and_then(span).unwrap_or_default(),
                 most: it.most.and_then(span).unwrap_or_default(),

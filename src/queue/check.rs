@@ -142,6 +142,12 @@ pub fn settings(settings: &Settings) -> Checked {
         return refuse("settings.dead_letter_ttl", "is 0".to_owned(), "more than 0, or never");
     }
     release::check(&settings.back_off)?;
+    let quota = settings.quota;
+    for (field, most) in [("max_messages", quota.messages), ("max_bytes", quota.bytes)] {
+        if most == Some(0) {
+            return refuse(&format!("settings.{field}"), "is 0".to_owned(), "1 and more, or none");
+        }
+    }
     let (window, range) = (settings.deduplication_window, limits::DEDUPLICATION_WINDOW);
     if !range.contains(&window) {
         let allowed = format!("{} to {} seconds", seconds(*range.start()), seconds(*range.end()));

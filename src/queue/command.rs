@@ -192,6 +192,15 @@ pub struct Settings {
     pub back_off: BackOff,
     /// How long a deduplication key counts from its send.
     pub deduplication_window: Span,
+    pub quota: Quota,
+}
+
+/// How much a queue may hold; `None` = as much as the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    pub messages: Option<u64>,
+    /// Bodies and headers together.
+    pub bytes: Option<u64>,
 }
 
 /// How long a message waits that is released by back-off: `first` after its first delivery, and
@@ -229,6 +238,7 @@ impl Default for Settings {
             dead_letter_ttl: None,
             back_off: BackOff::default(),
             deduplication_window: super::limits::DEFAULT_DEDUPLICATION_WINDOW,
+            quota: Quota::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::ids::{LogTime, Number, QueueId, Receipt};
 use super::limits::DEAD_LETTER_CHAIN;
 use super::message::Message;
 use super::note::{Dead, DeadReason, Note};
+use super::quota;
 use super::rows::RowKey;
 use super::state::{State, Step};
 use super::verbs::draw;
@@ -127,6 +128,7 @@ pub(super) fn bury(
 /// Whether a queue takes a message as a dead letter.
 fn takes(target: &Queue, message: &Message) -> bool {
     message.size <= target.row.settings.max_message_bytes
+        && quota::room(target, 1, message.size.into()).is_ok()
 }
 
 /// The message is under no last lease any more.

@@ -107,6 +107,12 @@ pub fn queue(row: &QueueRow) -> u128 {
     if row.settings.deduplication_window != DEFAULT_DEDUPLICATION_WINDOW {
         sink.words(&[6, row.settings.deduplication_window.0]);
     }
+    if let Some(messages) = row.settings.quota.messages {
+        sink.words(&[7, messages]);
+    }
+    if let Some(bytes) = row.settings.quota.bytes {
+        sink.words(&[8, bytes]);
+    }
     if let Some((message, since)) = row.dead_letter_refused {
         sink.words(&[4, message.0, since.0]);
     }

@@ -21,6 +21,7 @@ mod message;
 pub mod note;
 mod order;
 pub mod outcome;
+mod quota;
 mod ranked;
 mod reads;
 mod receipt;

@@ -58,7 +58,7 @@ pub(super) fn run(state: &mut State, account: &str, asked: &Transact, step: &mut
             .map_err(|closed| verbs::refusal(closed, queue, *id))?;
     }
     for (queue, messages) in &asked.sends {
-        verbs::check_send(state.catalog.open(account, queue)?, messages)?;
+        verbs::check_send(state.catalog.open(account, queue)?, messages, step.now)?;
     }
     for (queue, id, given) in &asked.deletes {
         verbs::delete(state, account, queue, &[(*id, *given)], step)?;

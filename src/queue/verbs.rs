@@ -15,6 +15,7 @@ use super::limits;
 use super::message::Message;
 use super::note::Note;
 use super::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
+use super::quota;
 use super::receipt::{self, Closed};
 use super::release;
 use super::rows::{CountersRow, QueueRow, RowKey};
@@ -151,7 +152,7 @@ pub(super) fn send(
     step: &mut Step,
 ) -> Outcome {
     let queue = state.catalog.open(account, queue)?;
-    check_send(queue, messages)?;
+    check_send(queue, messages, step.now)?;
     let mut sent = Vec::with_capacity(messages.len());
     for new in messages {
         if let Some(key) = new.key
@@ -192,10 +193,15 @@ pub(super) fn send(
 }
 
 /// What a queue must allow before messages are sent to it.
-pub(super) fn check_send(queue: &Queue, messages: &[NewMessage]) -> Result<(), Rejection> {
+pub(super) fn check_send(
+    queue: &Queue,
+    messages: &[NewMessage],
+    now: LogTime,
+) -> Result<(), Rejection> {
     for message in messages {
         check::content(&message.content, &queue.row.settings)?;
     }
+    quota::check(queue, messages, now)?;
     queue.keys.check_room(messages, &queue.row.name)
 }
 

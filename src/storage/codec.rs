@@ -27,7 +27,7 @@ pub use snapshot::{Part, decode_part, encode_part};
 use bytes::Bytes;
 
 use crate::proto::log::v1 as pb;
-use crate::queue::command::{BackOff, Content, DeadLetters, Settings};
+use crate::queue::command::{BackOff, Content, DeadLetters, Quota, Settings};
 use crate::queue::ids::{Epoch, MessageId, Number, Position, Receipt, Span};
 use crate::queue::limits::{DEFAULT_DEDUPLICATION_WINDOW, DEFAULT_PRIORITY};
 
@@ -94,6 +94,8 @@ fn settings_to(settings: &Settings) -> pb::Settings {
             max_deliveries: target.max_deliveries,
         }),
         deduplication_window_us: (window != DEFAULT_DEDUPLICATION_WINDOW).then_some(window.0),
+        quota_messages: settings.quota.messages,
+        quota_bytes: settings.quota.bytes,
         dead_letter_ttl_us: settings.dead_letter_ttl.map(|span| span.0),
         back_off: (back_off != BackOff::default()).then_some(pb::BackOff {
             first_us: back_off.first.0,
@@ -113,6 +115,7 @@ fn settings_from(settings: pb::Settings) -> Settings {
             max_deliveries: target.max_deliveries,
         }),
         dead_letter_ttl: settings.dead_letter_ttl_us.map(Span),
+        quota: Quota { messages: settings.quota_messages, bytes: settings.quota_bytes },
         deduplication_window: settings
             .deduplication_window_us
             .map_or(DEFAULT_DEDUPLICATION_WINDOW, Span),

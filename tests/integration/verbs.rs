@@ -17,6 +17,7 @@ fn every_verb_works_on_any_node() {
         duplicates(&on, &queue);
         groups(&on, &queue);
         transactions(&on, &queue);
+        quotas(&on, &queue);
         on(&format!("queue delete {queue}")).exits(0);
         let gone = on(&format!("queue show {queue}")).exits(2);
         assert_eq!(gone["error"]["reason"], "QUEUE_NOT_FOUND");
@@ -44,7 +45,8 @@ fn queues(on: On<'_>, queue: &str) {
     let settings = json!({
         "default_ttl": "never", "default_visibility_timeout": "2m", "max_message_bytes": 10,
         "dead_letter_queue": null, "max_deliveries": null, "dead_letter_ttl": null,
-        "back_off": "1s,15m,2", "deduplication_window": "10m"
+        "back_off": "1s,15m,2", "deduplication_window": "10m",
+        "max_messages": null, "max_bytes": null
     });
     assert_eq!(shown["queue"]["settings"], settings);
     let listed = on(&format!("queue list --prefix {queue}"));
@@ -131,6 +133,17 @@ fn transactions(on: On<'_>, queue: &str) {
         "once only"
     );
     on(&format!("queue delete {next}")).exits(0);
+}
+
+fn quotas(on: On<'_>, queue: &str) {
+    on(&format!("queue set-settings {queue} --max-messages 2")).exits(0);
+    on(&format!("send {queue} one two")).exits(0);
+    let full = on(&format!("send {queue} three")).exits(2);
+    assert_eq!(full["error"]["reason"], "FULL", "{full}");
+    on(&format!("receive {queue} --delete")).exits(0);
+    on(&format!("send {queue} three")).exits(0);
+    on(&format!("queue set-settings {queue} --max-messages 0")).exits(0);
+    on(&format!("clear {queue}")).exits(0);
 }
 
 fn dead_letters(on: On<'_>, queue: &str) {

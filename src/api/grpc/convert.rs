@@ -11,7 +11,7 @@ use super::error::Refusal;
 use crate::consensus::proposer::Done;
 use crate::proto::queue::v1 as pb;
 use crate::queue::command::{
-    BackOff, Command, Content, DeadLetters, Envelope, NewMessage, Receive, ReleaseAfter,
+    BackOff, Command, Content, DeadLetters, Envelope, NewMessage, Quota, Receive, ReleaseAfter,
     SessionTag, Settings, TimeToLive, Transact,
 };
 use crate::queue::ids::{LogTime, MessageId, Position, Receipt, Span};
@@ -118,6 +118,8 @@ pub(super) fn settings(given: Option<pb::QueueSettings>) -> Read<Settings> {
     settings.dead_letters = dead_letters(given.dead_letter_queue, given.max_deliveries)?;
     let ttl = span("settings.dead_letter_ttl", given.dead_letter_ttl)?;
     settings.dead_letter_ttl = ttl.filter(|ttl| *ttl != Span::ZERO);
+    let quota = |most: u64| (most > 0).then_some(most);
+    settings.quota = Quota { messages: quota(given.max_messages), bytes: quota(given.max_bytes) };
     let window = span("settings.deduplication_window", given.deduplication_window)?;
     settings.deduplication_window = window.unwrap_or(settings.deduplication_window);
     if let Some(given) = given.back_off {
@@ -352,6 +354,8 @@ pub(super) fn settings_out(settings: &Settings) -> pb::QueueSettings {
         max_deliveries: dead.map_or(0, |target| target.max_deliveries),
         dead_letter_ttl: settings.dead_letter_ttl.map(duration),
         deduplication_window: Some(duration(settings.deduplication_window)),
+        max_messages: settings.quota.messages.unwrap_or(0),
+        max_bytes: settings.quota.bytes.unwrap_or(0),
         back_off: Some(pb::BackOff {
             first: Some(duration(back_off.first)),
             most: Some(duration(back_off.most)),
@@ -491,6 +495,7 @@ mod tests {
                 dead_letters: Some(DeadLetters { queue: "dead".into(), max_deliveries: 3 }),
                 dead_letter_ttl: Some(Span(7_000_000)),
                 deduplication_window: Span(8_000_000),
+                quota: Quota { messages: Some(7), bytes: Some(8) },
                 back_off: BackOff { first: Span(0), most: Span(9_000_000), factor: 3 },
             },
         ];

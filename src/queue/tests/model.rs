@@ -169,6 +169,7 @@ impl Model {
     fn send(&mut self, name: &str, new: &[NewMessage]) -> Outcome {
         let settings = self.queue(name)?.settings.clone();
         new.iter().try_for_each(|new| check::content(&new.content, &settings))?;
+        self.check_quota(name, new)?;
         let mut sent = Vec::new();
         for new in new {
             let now = self.now;
@@ -306,7 +307,12 @@ impl Model {
         let Some(target) = target.filter(|to| message.dequeue_count >= to.max_deliveries) else {
             return true;
         };
-        if message.size > self.queues[&target.queue].settings.max_message_bytes {
+        let to = &self.queues[&target.queue];
+        let (quota, counts) = (to.settings.quota, to.counts(now));
+        if message.size > to.settings.max_message_bytes
+            || quota.messages.is_some_and(|most| counts.total >= most)
+            || quota.bytes.is_some_and(|most| counts.bytes + u64::from(message.size) > most)
+        {
             let queue = self.queues.get_mut(name).expect("the queue");
             queue.refused = queue.refused.filter(|_| queue.refused_since().is_some());
             queue.refused = queue.refused.or(Some((number, now)));
@@ -382,6 +388,33 @@ impl Model {
         Ok(reply)
     }
 
+    /// Counts what comes in addition, those of a batch with one key each by itself.
+    fn check_quota(&self, name: &str, new: &[NewMessage]) -> Result<(), Rejection> {
+        let (queue, now) = (&self.queues[name], self.now);
+        let seen = |new: &&NewMessage| {
+            new.key.and_then(|key| queue.keys.get(&key)).is_some_and(|first| first.2 > now)
+        };
+        let new: Vec<u64> =
+            new.iter().filter(|new| !seen(new)).map(|new| new.content.size() as u64).collect();
+        let counts = queue.counts(now);
+        let over = |most: Option<u64>, sum: u64| most.filter(|most| sum > *most);
+        let quota = queue.settings.quota;
+        let full = |what: &str, limit| {
+            let what = format!("the number of {what} in queue {name:?}");
+            Err(Rejection::Full { what, limit })
+        };
+        if new.is_empty() {
+            return Ok(());
+        }
+        if let Some(limit) = over(quota.messages, counts.total + new.len() as u64) {
+            return full("messages", limit);
+        }
+        match over(quota.bytes, counts.bytes + new.iter().sum::<u64>()) {
+            Some(limit) => full("bytes", limit),
+            None => Ok(()),
+        }
+    }
+
     fn transact(&mut self, asked: &Transact) -> Outcome {
         transact::check(asked)?;
         let now = self.now;
@@ -399,6 +432,7 @@ impl Model {
         for (name, messages) in &asked.sends {
             let settings = self.queue(name)?.settings.clone();
             messages.iter().try_for_each(|new| check::content(&new.content, &settings))?;
+            self.check_quota(name, messages)?;
         }
         for (name, id, receipt) in &asked.deletes {
             self.delete(name, &[(*id, *receipt)])?;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::model::Model;
 use super::stage::{ACCOUNT, Stage, plain, secs};
 use crate::queue::command::{
-    Command, Content, DeadLetters, Envelope, NewMessage, Receive, ReleaseAfter, SessionTag,
+    Command, Content, DeadLetters, Envelope, NewMessage, Quota, Receive, ReleaseAfter, SessionTag,
     Settings, StringMap, TimeToLive, Transact, Update,
 };
 use crate::queue::ids::{LogTime, MessageId, Receipt, Span};
@@ -15,7 +15,7 @@ use crate::queue::outcome::{Outcome, Reply, Shown, Standing};
 
 const QUEUES: [&str; 3] = ["queue-a", "queue-b", "queue-c"];
 /// Kinds of settings.
-const VARIANTS: u8 = 7;
+const VARIANTS: u8 = 8;
 const SPANS: [u64; 6] = [0, 1, 3, 30, 600, 3_000];
 
 /// A command before it knows which messages there are: indexes into what was answered so far.
@@ -210,6 +210,7 @@ fn settings(variant: u8) -> Settings {
         3 => dead("queue-b", 1),
         4 => dead("queue-c", 2),
         5 => dead("queue-a", 3),
+        6 => Settings { quota: Quota { messages: Some(4), bytes: Some(40) }, ..usual },
         _ => {
             Settings { max_message_bytes: 12, dead_letter_ttl: Some(Span::from_secs(50)), ..usual }
         }

@@ -5,8 +5,8 @@ use super::stage::{
 };
 use super::stage::{secs, update};
 use crate::queue::command::{
-    BackOff, Command, Content, DeadLetters, Envelope, Receive, ReleaseAfter, SessionTag, Settings,
-    StringMap, TimeToLive, Update,
+    BackOff, Command, Content, DeadLetters, Envelope, Quota, Receive, ReleaseAfter, SessionTag,
+    Settings, StringMap, TimeToLive, Update,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{MessageId, Number, Receipt, Span};
@@ -115,6 +115,10 @@ fn arguments_out_of_range_name_their_field() {
         let dead_letters = Some(DeadLetters { queue: queue.to_owned(), max_deliveries });
         Settings { dead_letters, ..Settings::default() }
     };
+    let quota = |messages, bytes| {
+        let quota = Quota { messages, bytes };
+        Settings { quota, ..Settings::default() }
+    };
     let window = |span| Settings { deduplication_window: span, ..Settings::default() };
     for bad in [String::new(), "x".repeat(257)] {
         let refused = check::deduplication_key(&bad).expect_err("refused");
@@ -151,6 +155,8 @@ fn arguments_out_of_range_name_their_field() {
         (update(id, receipt, Some(Span(week))), "visibility_timeout"),
         (release(Vec::new(), ReleaseAfter::Now), "items"),
         (release(vec![(id, receipt)], ReleaseAfter::Delay(Span(week))), "delay"),
+        (with(quota(Some(0), None)), "settings.max_messages"),
+        (with(quota(None, Some(0))), "settings.max_bytes"),
         (with(window(Span(999_999))), "settings.deduplication_window"),
         (with(window(Span(week))), "settings.deduplication_window"),
         (with(back_off(9, 8, 2)), "settings.back_off.first"),

@@ -51,7 +51,7 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters release deduplication groups transact }
+transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters release deduplication groups transact quotas }
 
 /// Seconds, with microseconds only where there are any.
 fn time(at: LogTime) -> String {
@@ -278,6 +278,8 @@ fn settings(args: &mut ArgumentConsumer) -> Result<Settings, Failure> {
     if let Some(arg) = args.lookup("window") {
         settings.deduplication_window = span(&arg.value)?;
     }
+    settings.quota.messages = args.lookup_parse("max_messages")?;
+    settings.quota.bytes = args.lookup_parse("max_total")?;
     settings.dead_letter_ttl = args.lookup("dead_ttl").map(|arg| span(&arg.value)).transpose()?;
     settings.max_message_bytes =
         args.lookup_parse("max_bytes")?.unwrap_or(settings.max_message_bytes);

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::queue::command::{
-    BackOff, Command, Content, DeadLetters, Entry, Envelope, NewMessage, Receive, ReleaseAfter,
-    SessionTag, Settings, StringMap, TimeToLive, Transact, Update,
+    BackOff, Command, Content, DeadLetters, Entry, Envelope, NewMessage, Quota, Receive,
+    ReleaseAfter, SessionTag, Settings, StringMap, TimeToLive, Transact, Update,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{
@@ -67,8 +67,9 @@ fn settings() -> impl Strategy<Value = Settings> + Clone {
     });
     let back_off = prop_oneof![Just(BackOff::default()), back_off];
     let dead = (prop::option::of(dead_letters), prop::option::of(span()), back_off, span());
-    (prop::option::of(span()), span(), any::<u32>(), dead).prop_map(
-        |(default_ttl, default_visibility, max_message_bytes, dead)| Settings {
+    let quota = (prop::option::of(number()), prop::option::of(number()));
+    (prop::option::of(span()), span(), any::<u32>(), dead, quota).prop_map(
+        |(default_ttl, default_visibility, max_message_bytes, dead, quota)| Settings {
             default_ttl,
             default_visibility,
             max_message_bytes,
@@ -76,6 +77,7 @@ fn settings() -> impl Strategy<Value = Settings> + Clone {
             dead_letter_ttl: dead.1,
             back_off: dead.2,
             deduplication_window: dead.3,
+            quota: Quota { messages: quota.0, bytes: quota.1 },
         },
     )
 }
