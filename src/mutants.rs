@@ -11,8 +11,8 @@ compile_error!("the feature `mutants` breaks promises on purpose: build it with 
 pub const ALL: [(&str, &str); 8] = [
     ("no-fsync", "a record of the log counts as durable when it is written"),
     ("vote-unsynced", "a vote counts as durable when it is written"),
-    ("no-directory-fsync", "the name of a new log segment counts as durable when it is given"),
-    ("stale-suffix", "what a recycled segment held before is read as if it followed"),
+    ("no-directory-fsync", "the name of a log segment counts as durable when it is given"),
+    ("stale-suffix", "after a restart the log still holds the suffix that was cut from it"),
     ("acknowledge-before-quorum", "entries count as held by a node once they are sent to it"),
     ("stale-leader-read", "a node that thinks it leads answers without asking a majority"),
     ("old-receipt", "any receipt of a message opens it"),

@@ -227,6 +227,8 @@ pub fn status_json(status: &GetStatusResponse) -> Value {
                 "grpc": node.grpc_address,
                 "peer": node.peer_address,
                 "matched_index": node.matched_index,
+                "disk": (!node.disk.is_empty()).then_some(&node.disk),
+                "disk_free_bytes": (!node.disk.is_empty()).then_some(node.disk_free_bytes),
             })
         })
         .collect();
@@ -284,6 +286,10 @@ fn show(context: &Context, status: &GetStatusResponse) -> anyhow::Result<Exit> {
         status.messages,
         status.bytes
     );
-    context.out.result(&status_json(status), &text)?;
+    let short = status.nodes.iter().filter(|node| !matches!(node.disk.as_str(), "" | "ok"));
+    let short: String = short
+        .map(|node| format!("; the disk of node {} is nearly full: it {}", node.id, node.disk))
+        .collect();
+    context.out.result(&status_json(status), &(text + &short))?;
     Ok(if status.leader_id == 0 { Exit::NotNow } else { Exit::Done })
 }

@@ -99,6 +99,10 @@ pub struct Serve {
     /// Bytes of message bodies kept in memory until a table commit [default: 64 MiB]
     #[arg(long, env = "ZONEQ_BODY_MEMORY_BYTES")]
     body_memory_bytes: Option<usize>,
+    /// Bytes kept on the disk for when it is full; 0 keeps none and refuses nothing
+    /// [default: 128 MiB]
+    #[arg(long, env = "ZONEQ_DISK_RESERVE_BYTES")]
+    disk_reserve_bytes: Option<u64>,
     /// Which events go to standard error, for example debug or info,zoneq::consensus=debug
     #[arg(long, env = "ZONEQ_LOG", value_name = "FILTER")]
     log_level: Option<String>,
@@ -134,6 +138,7 @@ impl Serve {
             max_in_flight_requests: self.max_in_flight_requests,
             max_in_flight_bytes: self.max_in_flight_bytes,
             body_memory_bytes: self.body_memory_bytes,
+            disk_reserve_bytes: self.disk_reserve_bytes,
         };
         Ok(flags.over(file))
     }

@@ -106,9 +106,15 @@ impl Admin {
         admin!(self, Safety::Always, self.whole(), verify_digests, request)
     }
 
-    /// Cuts the asked node off from these peers; refused unless it runs with `--enable-faults`.
-    pub async fn set_faults(&self, cut_peers: Vec<u64>) -> Result<(), ClientError> {
-        let request = pb::SetFaultsRequest { cut_peers };
+    /// Cuts the asked node off from these peers, and lets its disk count as if no more than
+    /// `disk_free_bytes` were free; refused unless it runs with `--enable-faults`. Give the client
+    /// one endpoint.
+    pub async fn set_faults(
+        &self,
+        cut_peers: Vec<u64>,
+        disk_free_bytes: Option<u64>,
+    ) -> Result<(), ClientError> {
+        let request = pb::SetFaultsRequest { cut_peers, disk_free_bytes };
         admin!(self, Safety::Always, self.client.shared.attempt, set_faults, request).map(|_| ())
     }
 }

@@ -17,8 +17,8 @@ use super::error::ClientError;
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// A node that answers no ping for so long is silent.
-const PING_EVERY: Duration = Duration::from_millis(500);
-const PING_PATIENCE: Duration = Duration::from_millis(700);
+const PING_EVERY: Duration = Duration::from_millis(300);
+const PING_PATIENCE: Duration = Duration::from_millis(500);
 pub(super) const MOST_ENDPOINTS: usize = 64;
 pub(super) const MOST_CONNECTIONS: usize = 64;
 

@@ -43,8 +43,8 @@ pub enum Reason {
     Deadline,
     #[error("leadership moved while the write was under way")]
     LeaderChanged,
-    #[error("the disk is nearly full")]
-    DiskFull,
+    #[error("the disk of node {node} is nearly full: {what} are refused until it has space")]
+    DiskFull { node: NodeId, what: &'static str },
 }
 
 impl GroupError {

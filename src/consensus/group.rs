@@ -10,6 +10,7 @@
 mod leadership;
 mod local;
 mod receive;
+mod space;
 mod status;
 mod upkeep;
 mod waiting;
@@ -133,6 +134,7 @@ struct Inner {
     /// The disk held neither vote nor log when this process started.
     began_empty: bool,
     draining: AtomicBool,
+    refusing: space::Refusing,
 }
 
 fn raft_config(config: &GroupConfig) -> Result<Arc<openraft::Config>, StartError> {
@@ -211,6 +213,7 @@ impl Group {
             waiting: Waiting::default(),
             began_empty,
             draining: AtomicBool::new(false),
+            refusing: space::Refusing::default(),
             config,
         };
         let group = Group { inner: Arc::new(inner) };
@@ -227,6 +230,7 @@ impl Group {
                 Box::pin(leadership::run(group.clone(), clock, leadership_out, terms_out)),
             ),
             ("receivers", Box::pin(receive::serve(group.clone()))),
+            ("disk space", Box::pin(space::run(group.clone(), mode))),
             ("upkeep", Box::pin(upkeep::run(group.clone()))),
         ];
         Ok(Started { group, tasks, peer_service })
@@ -327,7 +331,7 @@ impl Group {
     /// use [`Group::propose`].
     ///
     /// # Errors
-    /// Not applied: this node does not lead, drains, or has too much in flight.
+    /// Not applied: this node does not lead, drains, has too much in flight, or a disk is full.
     pub fn submit(
         &self,
         envelope: Envelope,
@@ -337,6 +341,7 @@ impl Group {
             return Err(GroupError::not_applied(Reason::Draining));
         }
         self.term()?;
+        self.check_space(&envelope.command)?;
         let answer = self.inner.proposer.submit(envelope)?;
         Ok(async move {
             match tokio::time::timeout_at(deadline, answer).await {

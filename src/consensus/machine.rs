@@ -73,7 +73,7 @@ impl SharedStore {
     /// Makes all that is applied durable in the tables. Nobody waits for the disk meanwhile.
     ///
     /// # Errors
-    /// A failed commit: the node must stop.
+    /// [`StoreError::NoRoom`] while the disk is full. A failed commit: the node must stop.
     pub async fn commit(&self) -> Result<(), StoreError> {
         let target = self.read().applied();
         loop {
@@ -269,7 +269,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        self.shared.commit().await.map_err(broken)?;
+        match self.shared.commit().await {
+            // What was durable before is a snapshot too.
+            Err(StoreError::NoRoom) if self.shared.read().durable().is_some() => {}
+            committed => committed.map_err(broken)?,
+        }
         let view = self.shared.read().view().map_err(broken)?;
         snapshot_of(view)
     }

@@ -29,6 +29,9 @@ use tonic::transport::{
 pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// One connection may have this much unread.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// The largest HTTP/2 frame a node takes. With the default of 16 KiB an entry arrives in many
+/// pieces, each put behind the others in a buffer that grows.
+pub const FRAME_BYTES: u32 = 1 << 20;
 
 /// How nodes reach one another.
 #[async_trait::async_trait]

@@ -19,7 +19,7 @@ use super::error::{GroupError, Reason};
 use super::log_clock::LogClock;
 use super::machine::Machine;
 use super::types::{Local, Proposal, TypeConfig, scoped};
-use crate::queue::command::{Command, Content, Entry, Envelope};
+use crate::queue::command::{Content, Entry, Envelope};
 use crate::queue::ids::{Epoch, LogTime, Position};
 use crate::queue::outcome::Outcome;
 use crate::storage::codec;
@@ -74,24 +74,6 @@ pub struct Proposer {
     units: Arc<Semaphore>,
 }
 
-/// About what a command takes in an entry.
-fn size_of(command: &Command) -> usize {
-    const BASE: usize = 64;
-    BASE + match command {
-        Command::Send { messages, .. } => {
-            messages.iter().map(|message| message.content.size() + BASE).sum()
-        }
-        Command::Transact(asked) => {
-            let sent = asked.sends.iter().flat_map(|(_, messages)| messages);
-            let bytes: usize = sent.map(|message| message.content.size() + BASE).sum();
-            bytes + asked.deletes.len() * 32
-        }
-        Command::Update(update) => update.content.as_ref().map_or(0, Content::size),
-        Command::Delete { items, .. } | Command::Release { items, .. } => items.len() * 32,
-        _ => 0,
-    }
-}
-
 impl Proposer {
     /// A queue and the loop that empties it; the loop ends when the queue is dropped.
     pub fn new(
@@ -114,7 +96,7 @@ impl Proposer {
         &self,
         envelope: Envelope,
     ) -> Result<oneshot::Receiver<Result<Done, GroupError>>, GroupError> {
-        let size = size_of(&envelope.command);
+        let size = envelope.command.size();
         let overloaded = || GroupError::not_applied(Reason::Overloaded);
         let count = u32::try_from(size.div_ceil(UNIT)).map_err(|_| overloaded())?;
         let units =
@@ -186,8 +168,9 @@ async fn propose(raft: &RaftHandle, term: &Term, batch: Vec<Job>, slot: OwnedSem
     }
     // The position is set when the entry is applied.
     let position = Position::default();
-    let entry = Entry { position, stamp: term.clock.stamp(), epoch: term.epoch, commands };
-    let proposal = Proposal::local(codec::encode_entry(&entry), Local { entry, replies });
+    let mut entry = Entry { position, stamp: term.clock.stamp(), epoch: term.epoch, commands };
+    let encoded = codec::encode_entry(&mut entry);
+    let proposal = Proposal::local(encoded, Local { entry, replies });
     let kept = proposal.clone();
     let (responder, answer) = ProgressResponder::complete_only();
     let sent = raft.write(proposal).with_leader(term.leader).responder(responder).await;

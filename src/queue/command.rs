@@ -85,6 +85,31 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// About how many bytes it takes in an entry, and keeps in memory while one of its contents
+    /// is held.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        /// Of a command, and of a message in it, besides contents.
+        const BASE: usize = 64;
+        /// An id with its receipt.
+        const ITEM: usize = 32;
+        BASE + match self {
+            Command::Send { messages, .. } => {
+                messages.iter().map(|message| message.content.size() + BASE).sum()
+            }
+            Command::Update(update) => update.content.as_ref().map_or(0, Content::size),
+            Command::Delete { items, .. } | Command::Release { items, .. } => items.len() * ITEM,
+            Command::Transact(asked) => {
+                let sent = asked.sends.iter().flat_map(|(_, messages)| messages);
+                let bytes: usize = sent.map(|message| message.content.size() + BASE).sum();
+                bytes + asked.deletes.len() * ITEM
+            }
+            _ => 0,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receive {
     pub queue: String,

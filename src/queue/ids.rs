@@ -101,15 +101,8 @@ impl fmt::Display for MessageId {
             | (u128::from(0x8000 | high) << 64)
             | (0b10 << 62)
             | u128::from(low);
-        write!(
-            f,
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            (bits >> 96) as u32,
-            (bits >> 80) as u16,
-            (bits >> 64) as u16,
-            (bits >> 48) as u16,
-            bits & 0xffff_ffff_ffff
-        )
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        f.write_str(uuid::Uuid::from_u128(bits).hyphenated().encode_lower(&mut text))
     }
 }
 

@@ -46,6 +46,7 @@ pub struct ConfigKeys {
     pub max_in_flight_requests: Option<usize>,
     pub max_in_flight_bytes: Option<usize>,
     pub body_memory_bytes: Option<usize>,
+    pub disk_reserve_bytes: Option<u64>,
 }
 
 /// What a node runs with.
@@ -77,6 +78,8 @@ pub struct Config {
     pub max_in_flight_bytes: usize,
     /// Message bodies kept in memory until a table commit.
     pub body_memory_bytes: usize,
+    /// Kept on the disk for the moment when it is full; 0 keeps nothing and refuses nothing.
+    pub disk_reserve_bytes: u64,
 }
 
 /// This node's certificate and key, and the authority of the others: PEM files.
@@ -236,6 +239,7 @@ impl ConfigKeys {
             max_in_flight_requests: self.max_in_flight_requests.or(under.max_in_flight_requests),
             max_in_flight_bytes: self.max_in_flight_bytes.or(under.max_in_flight_bytes),
             body_memory_bytes: self.body_memory_bytes.or(under.body_memory_bytes),
+            disk_reserve_bytes: self.disk_reserve_bytes.or(under.disk_reserve_bytes),
         }
     }
 
@@ -278,6 +282,7 @@ impl ConfigKeys {
         set(&mut config.max_in_flight_requests, self.max_in_flight_requests);
         set(&mut config.max_in_flight_bytes, self.max_in_flight_bytes);
         set(&mut config.body_memory_bytes, self.body_memory_bytes);
+        set(&mut config.disk_reserve_bytes, self.disk_reserve_bytes);
         config.validate()?;
         Ok(config)
     }
@@ -337,6 +342,7 @@ impl Config {
             max_in_flight_requests: 65_536,
             max_in_flight_bytes: 256 << 20,
             body_memory_bytes: 64 << 20,
+            disk_reserve_bytes: 128 << 20,
         }
     }
 
@@ -378,7 +384,8 @@ impl Config {
         self.check_timers()?;
         range("max_in_flight_requests", self.max_in_flight_requests, 1, 1 << 24)?;
         range("max_in_flight_bytes", self.max_in_flight_bytes, 8 << 20, 1 << 40)?;
-        range("body_memory_bytes", self.body_memory_bytes, 1 << 20, 1 << 40)
+        range("body_memory_bytes", self.body_memory_bytes, 1 << 20, 1 << 40)?;
+        range("disk_reserve_bytes", self.disk_reserve_bytes, 0, 1 << 40)
     }
 
     fn check_listeners(&self) -> Result<(), ServerError> {

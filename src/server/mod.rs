@@ -1,7 +1,7 @@
 //! The roof: builds the rooms in order, starts them, announces the addresses, and drains in
 //! reverse. Nothing is decided here. The only place that spawns long-lived tasks.
 //!
-//! The order: ports, data directory, log, mending, tables, Raft, peer listener, client listener.
+//! The order: ports, data directory, log, mending, reserve, tables, Raft, peer listener, client listener.
 //! Each failure has its own class and message ([`ServerError`]).
 
 pub mod config;
@@ -31,15 +31,18 @@ use crate::api::grpc::{ClusterFace, QueueFace};
 use crate::clock::{SharedClock, SystemClock};
 use crate::consensus::group::{Group, GroupConfig, Started};
 use crate::consensus::network::{
-    CONNECTION_WINDOW_BYTES, ChannelOptions, Listener, Network, STREAM_WINDOW_BYTES, TcpNetwork,
+    CONNECTION_WINDOW_BYTES, ChannelOptions, FRAME_BYTES, Listener, Network, STREAM_WINDOW_BYTES,
+    TcpNetwork,
 };
 use crate::consensus::transport::{Faults, Peers};
 use crate::consensus::types::Member;
 use crate::consensus::zones::{self, Wanted};
 use crate::storage::disk::real::RealDisk;
 use crate::storage::disk::{Disk, FlushMode};
+use crate::storage::error::StorageError;
 use crate::storage::format::{DataDir, Identity};
 use crate::storage::log::{Log, LogOptions, LogState};
+use crate::storage::space::Space;
 use crate::storage::store::{Store, StoreOptions};
 use tls::Tls;
 
@@ -331,11 +334,27 @@ async fn open_store(config: &Config, parts: &Parts) -> Result<Store, ServerError
     options.body_bytes = config.body_memory_bytes;
     options.bodies.segment_bytes = parts.sizes.body_segment_bytes;
     options.commit_interval = parts.sizes.commit_interval;
+    let reserve_bytes = config.disk_reserve_bytes;
     disk_work(parts.disk.flush_mode(), move || {
+        options.space = open_space(&disk, &dir, reserve_bytes)
+            .map_err(|error| ServerError::DataDir { dir: dir.clone(), source: Box::new(error) })?;
         Store::open(disk, &dir.join("tables"), options)
             .map_err(|error| ServerError::DataDir { dir, source: Box::new(error) })
     })
     .await
+}
+
+/// The space on the data directory's disk. A reserve from an earlier run makes room for what
+/// opening the tables writes.
+fn open_space(
+    disk: &Arc<dyn Disk>,
+    dir: &std::path::Path,
+    reserve_bytes: u64,
+) -> Result<Space, StorageError> {
+    const TO_OPEN_BYTES: u64 = 4 << 20;
+    let space = Space::open(Arc::clone(disk), dir, reserve_bytes)?;
+    space.make_room(TO_OPEN_BYTES.min(reserve_bytes))?;
+    Ok(space)
 }
 
 /// Makes the log whole, if it is not, and gives the peer listener back.
@@ -387,6 +406,7 @@ fn server(tls: Option<tonic::transport::ServerTlsConfig>) -> Result<Server, Serv
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE));
     match tls {

@@ -2,10 +2,13 @@
 //! has is its own affair: neither state nor digest nor a snapshot's identity knows.
 //!
 //! A content lives in memory until the table commit that holds its message, so one that was
-//! sent and deleted between two commits is never written. Then it is appended to a body
-//! segment, fsynced before the commit that names its place. A segment without a live content
+//! sent and deleted between two commits is never written. There it is a slice of the entry it
+//! came in, not a copy: the whole entry stays while one of its contents does, and so the bytes
+//! of all entries since the last commit count, not only what is alive. At the commit it is
+//! appended to a body segment, fsynced before the commit that names its place. A segment without a live content
 //! is deleted once the tables no longer name it and no snapshot pins it; one with less than a
-//! quarter alive is copied forward, a bounded number of bytes a commit.
+//! quarter alive is copied forward, a bounded number of bytes a commit. Where space is scarce
+//! the emptiest go first, and with as much as seven eighths alive.
 //!
 //! This file plans; `segment.rs` does the reading and writing, `directory.rs` knows places.
 
@@ -27,7 +30,7 @@ use crate::storage::keys;
 use crate::storage::store::StoreError;
 use crate::storage::tables::{Batch, Rows, Span, TablesRead};
 use directory::Directory;
-use segment::{Step, record_len};
+use segment::{Placing, record_len};
 
 /// What a content in memory costs besides its bytes.
 const HELD_COST: usize = 128;
@@ -69,23 +72,35 @@ struct Segment {
 }
 
 impl Segment {
-    fn sparse(&self) -> bool {
-        self.live < u64::from(self.len) / 4
+    /// Less than a quarter lives; where space is scarce, less than seven eighths and no more
+    /// bytes than may be written for it.
+    fn sparse(&self, scarce: Option<u64>) -> bool {
+        let len = u64::from(self.len);
+        match scarce {
+            Some(most) => self.live < len - len / 8 && self.live <= most,
+            None => self.live < len / 4,
+        }
     }
 }
 
+/// A content in memory that no commit has taken yet.
 #[derive(Debug)]
 struct Held {
-    content: Arc<Content>,
-    cost: usize,
-    /// Its place is in the directory, and the commit that writes it is on its way.
-    placed: bool,
+    content: Content,
+    /// Of its record.
+    len: u32,
+}
+
+impl Held {
+    fn cost(&self) -> usize {
+        self.len as usize + HELD_COST
+    }
 }
 
 /// A content found: reading it needs no lock on the store.
 #[derive(Clone, Debug)]
 pub enum Found {
-    Held(Arc<Content>),
+    Held(Content),
     Stored { id: ContentId, place: Place, files: Arc<SegmentFiles>, pin: Pin },
 }
 
@@ -93,7 +108,7 @@ impl Found {
     /// The content; read from its segment and checked if it is not in memory.
     pub fn read(&self) -> Result<Content, StoreError> {
         match self {
-            Found::Held(content) => Ok(Content::clone(content)),
+            Found::Held(content) => Ok(content.clone()),
             Found::Stored { id, place, files, .. } => files.read(*id, *place),
         }
     }
@@ -107,8 +122,11 @@ pub struct Bodies {
     directory: Directory,
     held: BTreeMap<u64, Held>,
     held_cost: usize,
-    /// What of `held_cost` is not on its way to the disk.
-    waiting_cost: usize,
+    /// What the running commit writes: placed in the directory, and read here until it is durable.
+    placing: Arc<[Placing]>,
+    /// Bytes of the entries that came since the running commit was planned, and before it.
+    entry_bytes: usize,
+    placing_entry_bytes: usize,
     /// Where contents lie that the running commit copies: their new places are not yet written.
     moving: BTreeMap<u64, Place>,
     segments: BTreeMap<u32, Segment>,
@@ -139,7 +157,9 @@ impl Bodies {
             directory: Directory::default(),
             held: BTreeMap::new(),
             held_cost: 0,
-            waiting_cost: 0,
+            placing: Arc::default(),
+            entry_bytes: 0,
+            placing_entry_bytes: 0,
             moving: BTreeMap::new(),
             segments: BTreeMap::new(),
             active: None,
@@ -181,25 +201,32 @@ impl Bodies {
     /// Takes a content; it is held in memory until it is placed and committed.
     pub fn put(&mut self, id: ContentId, content: Content) {
         self.remove(id);
-        let cost = content.size() + HELD_COST;
-        self.held_cost += cost;
-        self.waiting_cost += cost;
-        self.held.insert(id.0, Held { content: Arc::new(content), cost, placed: false });
+        let held = Held { len: record_len(&content) as u32, content };
+        self.held_cost += held.cost();
+        self.held.insert(id.0, held);
+    }
+
+    /// An entry of so many bytes was applied: contents that came in it keep it in memory.
+    pub fn note_entry(&mut self, bytes: usize) {
+        self.entry_bytes += bytes;
     }
 
     /// Forgets a content.
     pub fn remove(&mut self, id: ContentId) {
         if let Some(held) = self.held.remove(&id.0) {
-            self.held_cost -= held.cost;
-            if !held.placed {
-                self.waiting_cost -= held.cost;
-                return;
-            }
+            self.held_cost -= held.cost();
+            return;
         }
         self.moving.remove(&id.0);
         if let Some(place) = self.directory.remove(id.0) {
             self.release(place);
         }
+    }
+
+    /// What the running commit writes for this id.
+    fn placing(&self, id: u64) -> Option<&Placing> {
+        let at = self.placing.binary_search_by_key(&id, |placing| placing.id.0).ok()?;
+        self.placing.get(at)
     }
 
     fn release(&mut self, place: Place) {
@@ -212,23 +239,29 @@ impl Bodies {
     #[must_use]
     pub fn find(&self, id: ContentId) -> Option<Found> {
         if let Some(held) = self.held.get(&id.0) {
-            return Some(Found::Held(Arc::clone(&held.content)));
+            return Some(Found::Held(held.content.clone()));
         }
-        let place = self.moving.get(&id.0).copied().or_else(|| self.directory.get(id.0))?;
+        // What is not in the directory was removed, though a commit may be writing it.
+        let place = self.directory.get(id.0)?;
+        if let Some(placing) = self.placing(id.0) {
+            return Some(Found::Held(placing.content.clone()));
+        }
+        let place = self.moving.get(&id.0).copied().unwrap_or(place);
         let pin = self.pin(place.segment)?;
         Some(Found::Stored { id, place, files: Arc::clone(&self.files), pin })
     }
 
-    /// Bytes in memory.
+    /// Bytes in memory: the entries that contents are slices of, those of the running commit
+    /// included.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.held_cost
+        self.entry_bytes + self.placing_entry_bytes
     }
 
     /// About how much the next commit writes.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
-        self.waiting_cost + self.directory.dirty() * 256 * PLACE_COST / 2
+        self.held_cost + self.directory.dirty() * 256 * PLACE_COST / 2
     }
 
     #[must_use]
@@ -253,27 +286,25 @@ impl Bodies {
 
     /// Gives every content in memory a place, copies sparse segments forward, and adds what the
     /// tables must know to `batch`. The flush must be durable before the batch; then
-    /// [`Bodies::committed`]. One at a time.
-    pub fn plan(&mut self, batch: &mut Batch) -> Flush {
+    /// [`Bodies::committed`]. One at a time. Where space is `scarce` it says how much may live in
+    /// a segment that is emptied.
+    pub fn plan(&mut self, batch: &mut Batch, scarce: Option<u64>) -> Flush {
         let mut flush = Flush::default();
         let mut grown = BTreeSet::new();
-        let new: Vec<_> = self
-            .held
-            .iter_mut()
-            .filter(|(_, held)| !held.placed)
-            .map(|(id, held)| {
-                held.placed = true;
-                (*id, Arc::clone(&held.content))
-            })
-            .collect();
-        self.waiting_cost = 0;
-        for (id, content) in new {
-            let to = self.allot(id, record_len(&content) as u32, &mut flush);
-            grown.insert(to.segment);
-            self.directory.insert(id, to);
-            flush.steps.push(Step::New { id: ContentId(id), content, to });
+        self.held_cost = 0;
+        self.placing_entry_bytes = std::mem::take(&mut self.entry_bytes);
+        let mut placing = Vec::with_capacity(self.held.len());
+        for (id, Held { content, len }) in std::mem::take(&mut self.held) {
+            let to = self.allot(id, len, &mut flush);
+            if grown.last() != Some(&to.segment) {
+                grown.insert(to.segment);
+            }
+            placing.push(Placing { id: ContentId(id), content, to });
         }
-        self.copy_forward(&mut flush, &mut grown);
+        self.directory.insert_all(placing.iter().map(|placing| (placing.id.0, placing.to)));
+        self.placing = placing.into();
+        flush.new = Arc::clone(&self.placing);
+        self.copy_forward(&mut flush, &mut grown, scarce);
         self.retire(batch, &mut grown);
         for number in grown {
             if let Some(segment) = self.segments.get(&number) {
@@ -313,20 +344,23 @@ impl Bodies {
     }
 
     /// Moves what lives in sparse segments, up to the bound, so that they empty.
-    fn copy_forward(&mut self, flush: &mut Flush, grown: &mut BTreeSet<u32>) {
+    fn copy_forward(&mut self, flush: &mut Flush, grown: &mut BTreeSet<u32>, scarce: Option<u64>) {
         let mut budget = u64::from(self.options.copy_bytes);
-        let sparse: Vec<_> = self
+        let mut sparse: Vec<_> = self
             .segments
             .iter()
             .filter(|(number, segment)| {
-                Some(**number) != self.active && segment.live > 0 && segment.sparse()
+                Some(**number) != self.active && segment.live > 0 && segment.sparse(scarce)
             })
-            .map(|(number, segment)| (*number, segment.first, segment.last))
+            .map(|(number, segment)| (segment.live, *number, segment.first, segment.last))
             .collect();
-        for (number, first, last) in sparse {
+        if scarce.is_some() {
+            sparse.sort_unstable();
+        }
+        for (_, number, first, last) in sparse {
             let mut chosen = Vec::new();
             for (id, place) in self.directory.range(first, last) {
-                if place.segment != number || self.held.contains_key(&id) {
+                if place.segment != number || self.placing(id).is_some() {
                     continue;
                 }
                 let Some(left) = budget.checked_sub(place.len.into()) else { break };
@@ -339,7 +373,7 @@ impl Bodies {
                 self.directory.insert(id, to);
                 self.release(from);
                 self.moving.insert(id, from);
-                flush.steps.push(Step::Copy { from, to });
+                flush.copies.push((from, to));
             }
         }
     }
@@ -366,13 +400,8 @@ impl Bodies {
 
     /// The planned flush and its batch are durable.
     pub fn committed(&mut self) {
-        let cost = &mut self.held_cost;
-        self.held.retain(|_, held| {
-            if held.placed {
-                *cost -= held.cost;
-            }
-            !held.placed
-        });
+        self.placing = Arc::default();
+        self.placing_entry_bytes = 0;
         self.moving.clear();
         self.gone.append(&mut self.leaving);
     }
@@ -395,9 +424,9 @@ impl Bodies {
 
     /// Whether a commit would free space even if nothing else changed.
     #[must_use]
-    pub fn has_sparse(&self) -> bool {
+    pub fn has_sparse(&self, scarce: Option<u64>) -> bool {
         self.segments.iter().any(|(number, segment)| {
-            segment.live == 0 || (Some(*number) != self.active && segment.sparse())
+            segment.live == 0 || (Some(*number) != self.active && segment.sparse(scarce))
         })
     }
 
@@ -460,14 +489,14 @@ mod tests {
         let read = |bodies: &Bodies, n: u8| bodies.find(ContentId(n.into())).unwrap().read();
         let commit = |bodies: &mut Bodies, then: &dyn Fn(&Bodies)| {
             let mut batch = Batch::new();
-            let flush = bodies.plan(&mut batch);
+            let flush = bodies.plan(&mut batch, None);
             then(bodies);
             bodies.files().write(&flush).unwrap();
             then(bodies);
             tables.commit(&batch).unwrap();
             bodies.committed();
             then(bodies);
-            flush.steps.len()
+            flush.new.len() + flush.copies.len()
         };
         assert_eq!(commit(&mut bodies, &|_| {}), 60);
         let stay = [3, 7, 8];
@@ -500,7 +529,7 @@ mod tests {
             bodies.put(ContentId(id * 2), Content::default());
             if id % 100_000 == 99_999 {
                 let mut batch = Batch::new();
-                let flush = bodies.plan(&mut batch);
+                let flush = bodies.plan(&mut batch, None);
                 bodies.files().write(&flush).unwrap();
                 tables.commit(&batch).unwrap();
                 bodies.committed();

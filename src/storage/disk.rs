@@ -5,6 +5,7 @@
 pub mod faulty;
 pub mod overlay;
 pub mod real;
+mod streamed;
 
 use std::fmt::Debug;
 use std::io;
@@ -54,6 +55,12 @@ pub trait DiskLock: Send + Sync + Debug {}
 
 pub trait Disk: Send + Sync + Debug + 'static {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+    /// As [`Disk::open`], for a file that is written in order and hardly read again: writes need
+    /// not go through the page cache. What lies behind a write in its last 4 KiB block becomes
+    /// zero, and the file may end up to a block later than what was written.
+    fn open_streamed(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path, mode)
+    }
     /// Makes the folder and those above it, durably.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Full paths of the folder's files and folders, sorted.

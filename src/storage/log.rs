@@ -8,6 +8,7 @@
 //!   truncation, a purge and a vote each have their own fsync before anything after them.
 //! * What a purge frees is deleted or reused only when the purge is durable.
 //! * A failed write or fsync is final: never tried again, every waiting and later call fails.
+//! * Entries for which a full disk has no segment wait, unwritten, until it has.
 //! * A log with a hole takes nothing until [`Log::mend`] or [`Log::cut_doubt`] closed it.
 //!
 //! Over a real disk a standing thread flushes, and no runtime is needed. Over a simulated one a
@@ -386,6 +387,18 @@ impl Log {
     #[must_use]
     pub fn room(&self) -> u64 {
         self.shared.room().saturating_sub(self.view().queued_bytes)
+    }
+
+    /// Whether spare segments are made before they are needed, which is the usual; not where
+    /// space is scarce. A segment that must be had is made all the same.
+    pub fn make_spares_ahead(&self, ahead: bool) {
+        self.shared.set_ahead(ahead);
+    }
+
+    /// Bytes of one segment file.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.shared.segment_bytes()
     }
 
     /// Bytes of all segments, for the purge horizon.

@@ -11,6 +11,7 @@ pub mod log;
 pub mod mend;
 pub mod reserve;
 pub mod snapshot;
+pub mod space;
 pub mod store;
 pub mod tables;
 #[cfg(test)]

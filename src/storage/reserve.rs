@@ -13,6 +13,7 @@ use super::error::{StorageError, during};
 
 /// What is refused, from nothing to everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum Stage {
     #[default]
     Ok,
@@ -22,10 +23,40 @@ pub enum Stage {
     Emergency,
 }
 
+impl Stage {
+    /// What is refused, in one word; `ok` for nothing.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Ok => "ok",
+            Stage::RefuseSends => "refuses sends",
+            Stage::RefuseReceives => "refuses sends and receives",
+            Stage::RefuseDeletes => "refuses sends, receives and deletes",
+            Stage::Emergency => "refuses everything",
+        }
+    }
+
+    /// The stage with this number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Stage> {
+        let all = [
+            Stage::Ok,
+            Stage::RefuseSends,
+            Stage::RefuseReceives,
+            Stage::RefuseDeletes,
+            Stage::Emergency,
+        ];
+        all.get(usize::from(number)).copied()
+    }
+}
+
 /// Written at once when the file is filled.
 const STEP: u64 = 1 << 20;
+/// Written by one look, so that filling the reserve is hardly felt by the log beside it.
+const FILL_BYTES: u64 = 2 << 20;
 
-/// The stage for what is left: free bytes and what the reserve still holds, together.
+/// The stage for what is left: free bytes and what the reserve still holds, together, less what
+/// was promised to the disk already.
 #[must_use]
 pub fn stage(now: Stage, left_bytes: u64, reserve_bytes: u64) -> Stage {
     let needs = [
@@ -57,7 +88,7 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// Opens or makes the reserve in `dir` and fills it as far as the disk allows.
+    /// Opens or makes the reserve in `dir`; [`Reserve::observe`] fills it by and by.
     ///
     /// # Errors
     /// When the disk fails; a full one is no error.
@@ -75,20 +106,19 @@ impl Reserve {
         if held > wanted_bytes {
             reserve.release(wanted_bytes)?;
         }
-        reserve.fill()?;
         reserve.disk.sync_dir(&reserve.dir).map_err(during("sync", &reserve.dir))?;
-        reserve.observe()?;
         Ok(reserve)
     }
 
-    /// Measures the disk and moves the stage; gives space back when the emergency is there and
-    /// takes it again when it is over.
+    /// Moves the stage by what is `free` on the disk and `owed` to it: bytes that must still be
+    /// written for what was accepted. Gives space back when it is short, and takes it again,
+    /// some at each look, when that is over.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn observe(&mut self) -> Result<Stage, StorageError> {
-        let free = self.free()?;
-        self.stage = stage(self.stage, free.saturating_add(self.held), self.wanted);
+    pub fn observe(&mut self, free: u64, owed: u64) -> Result<Stage, StorageError> {
+        let left = free.saturating_add(self.held).saturating_sub(owed);
+        self.stage = stage(self.stage, left, self.wanted);
         match self.stage {
             Stage::Ok => self.fill()?,
             Stage::RefuseSends => {}
@@ -100,6 +130,23 @@ impl Reserve {
         Ok(self.stage)
     }
 
+    /// Whether `bytes` can be written now; gives back as much of the reserve as that takes.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn make_room(&mut self, bytes: u64) -> Result<bool, StorageError> {
+        let free = self.free()?;
+        if free >= bytes {
+            return Ok(true);
+        }
+        let missing = bytes - free;
+        if missing > self.held {
+            return Ok(false);
+        }
+        self.release(self.held - missing)?;
+        Ok(self.free()? >= bytes)
+    }
+
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.stage
@@ -108,6 +155,11 @@ impl Reserve {
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
         self.held
+    }
+
+    #[must_use]
+    pub fn wanted_bytes(&self) -> u64 {
+        self.wanted
     }
 
     /// Free bytes on the disk that holds the reserve.
@@ -131,8 +183,9 @@ impl Reserve {
         if self.held >= self.wanted {
             return Ok(());
         }
-        while self.held < self.wanted {
-            let length = STEP.min(self.wanted - self.held);
+        let until = self.wanted.min(self.held.saturating_add(FILL_BYTES));
+        while self.held < until {
+            let length = STEP.min(until - self.held);
             let zeros = vec![0; length as usize];
             match self.file.write_all_at(&zeros, self.held).map_err(during("fill", &self.path)) {
                 Ok(()) => self.held += length,
@@ -167,24 +220,70 @@ mod tests {
         assert_eq!(stage(Stage::Emergency, 10_000, 1600), Stage::Ok);
     }
 
+    fn observed(reserve: &mut Reserve) -> Stage {
+        let free = reserve.free().expect("a figure");
+        reserve.observe(free, 0).expect("a stage")
+    }
+
+    #[test]
+    fn what_is_owed_counts_as_written_already() {
+        let disk = FaultyDisk::new(1);
+        disk.set_capacity(10_000);
+        let mut reserve = Reserve::open(disk.shared(), Path::new(""), 1600).expect("a reserve");
+        assert_eq!(observed(&mut reserve), Stage::Ok);
+        let free = reserve.free().expect("a figure");
+        assert_eq!(reserve.observe(free, 8_000).expect("a stage"), Stage::Ok);
+        assert_eq!(reserve.observe(free, 8_400).expect("a stage"), Stage::RefuseSends);
+        assert_eq!(reserve.observe(free, 9_999).expect("a stage"), Stage::Emergency);
+    }
+
+    #[test]
+    fn room_is_made_out_of_the_reserve_as_far_as_it_goes() {
+        let disk = FaultyDisk::new(1);
+        disk.set_capacity(2_000);
+        let mut reserve = Reserve::open(disk.shared(), Path::new(""), 1600).expect("a reserve");
+        observed(&mut reserve);
+        assert_eq!(reserve.held_bytes(), 1600);
+        assert!(reserve.make_room(400).expect("a figure"));
+        assert_eq!(reserve.held_bytes(), 1600, "there was room");
+        assert!(!reserve.make_room(2_001).expect("a figure"));
+        assert_eq!(reserve.held_bytes(), 1600, "it would not have been enough");
+        assert!(reserve.make_room(1_000).expect("a figure"));
+        assert_eq!((reserve.held_bytes(), reserve.free().expect("a figure")), (1_000, 1_000));
+    }
+
+    #[test]
+    fn a_large_reserve_is_filled_by_and_by() {
+        let disk = FaultyDisk::new(1);
+        let mut reserve = Reserve::open(disk.shared(), Path::new(""), 5 << 20).expect("a reserve");
+        let held: Vec<u64> = (0..4)
+            .map(|_| {
+                observed(&mut reserve);
+                reserve.held_bytes() >> 20
+            })
+            .collect();
+        assert_eq!(held, [2, 4, 5, 5]);
+    }
+
     #[test]
     fn the_reserve_gives_space_when_the_disk_is_full_and_takes_it_again() {
         let disk = FaultyDisk::new(1);
         disk.set_capacity(10_000);
         let mut reserve = Reserve::open(disk.shared(), Path::new(""), 1600).expect("a reserve");
+        assert_eq!(observed(&mut reserve), Stage::Ok);
         assert_eq!((reserve.stage(), reserve.held_bytes()), (Stage::Ok, 1600));
         let other = disk.open(Path::new("data"), OpenMode::CreateNew).expect("a file");
         other.write_all_at(&vec![1; 8400], 0).expect("fits");
-        assert_eq!(reserve.observe().expect("a stage"), Stage::RefuseSends);
+        assert_eq!(observed(&mut reserve), Stage::RefuseSends);
         assert!(other.write_all_at(&[1], 8400).is_err(), "the reserve is held");
         disk.set_capacity(9_200);
-        assert_eq!(reserve.observe().expect("a stage"), Stage::RefuseSends);
+        assert_eq!(observed(&mut reserve), Stage::RefuseSends);
         disk.set_capacity(8_500);
         reserve.release(0).expect("space");
-        assert_eq!(reserve.observe().expect("a stage"), Stage::Emergency);
+        assert_eq!(observed(&mut reserve), Stage::Emergency);
         other.write_all_at(&[1; 100], 8400).expect("the space is there");
         disk.set_capacity(20_000);
-        assert_eq!(reserve.observe().expect("a stage"), Stage::Ok);
+        assert_eq!(observed(&mut reserve), Stage::Ok);
         assert_eq!(reserve.held_bytes(), 1600, "filled again");
     }
 }

@@ -3,7 +3,8 @@
 //! Laws: what the tables hold is the state after exactly the entry in their mark, all kinds of
 //! rows and the contents included, in one transaction; body files are fsynced before it. A row
 //! changed many times between two commits is written once, and a content that came and went is
-//! not written at all. A commit that fails is fatal: the store takes no further one.
+//! not written at all. A commit that fails is fatal: the store takes no further one. One for
+//! which the disk has no room is not begun, and is tried again until it has.
 //!
 //! The store is synchronous. Over a real disk commits run on a thread and are picked up by the
 //! next call; over a simulated one they run in place. Who applies asks [`Store::must_wait`]
@@ -29,6 +30,7 @@ use super::codec::{self, Mark};
 use super::disk::Disk;
 use super::keys;
 use super::snapshot::{ReadySnapshot, SnapshotView, SnapshotWriter};
+use super::space::Space;
 use super::tables::{Batch, EngineKind};
 use crate::clock::SharedClock;
 use crate::queue::State;
@@ -36,7 +38,7 @@ use crate::queue::command::{Content, Entry};
 use crate::queue::ids::{ContentId, Position};
 use crate::queue::outcome::{Applied, Changes, ContentEvent};
 use crate::queue::rows::RowKey;
-use writer::{Job, Rubbish, Writer};
+use writer::{Ended, Job, Rubbish, Writer};
 
 /// How a store behaves; the sizes are made small by tests.
 #[derive(Clone, Debug)]
@@ -49,9 +51,11 @@ pub struct StoreOptions {
     pub commit_interval: Duration,
     /// With this much more than `commit_bytes` waiting, nothing is applied.
     pub hold_bytes: usize,
-    /// A commit begins when contents in memory take this much.
+    /// A commit begins when the entries that contents in memory came in take this much.
     pub body_bytes: usize,
     pub bodies: BodyOptions,
+    /// The space on the disk.
+    pub space: Space,
 }
 
 impl StoreOptions {
@@ -65,13 +69,17 @@ impl StoreOptions {
             hold_bytes: 64 << 20,
             body_bytes: 64 << 20,
             bodies: BodyOptions::default(),
+            space: Space::default(),
         }
     }
 }
 
-/// Bodies up to this size are copied out of their entry, which may be much larger and would
-/// otherwise stay in memory with them.
-const COPIED_BODY: usize = 256 << 10;
+/// A commit is this much smaller where space is scarce.
+const THRIFTY: usize = 6;
+/// What the tables may take for a commit beside its rows.
+const TABLES_BYTES: u64 = 1 << 20;
+/// Between two attempts at a commit for which there was no room.
+const NO_ROOM_PAUSE_US: u64 = 100_000;
 
 /// About what a changed row takes in a commit.
 fn row_cost(key: &RowKey) -> usize {
@@ -99,6 +107,8 @@ pub struct Store {
     mark_dirty: bool,
     /// The mark of the commit that runs.
     committing: Option<Mark>,
+    /// The commit for which there was no room, and when it was tried.
+    held_up: Option<(u64, Box<Job>)>,
     durable: Option<Position>,
     last_commit_us: u64,
     /// When the first change after that came.
@@ -131,6 +141,7 @@ impl Store {
             mark,
             mark_dirty: false,
             committing: None,
+            held_up: None,
             last_commit_us: options.clock.monotonic_us(),
             changed_at_us: None,
             retired: Vec::new(),
@@ -143,6 +154,8 @@ impl Store {
     /// are empty.
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         let mut applied = self.state.apply(entry);
+        let bytes = entry.commands.iter().map(|envelope| envelope.command.size()).sum();
+        self.generation.bodies.note_entry(bytes);
         self.note(std::mem::take(&mut applied.changes));
         self.mark(entry.position);
         applied
@@ -209,12 +222,7 @@ impl Store {
         }
         for event in changes.contents {
             match event {
-                ContentEvent::Put(id, mut content) => {
-                    if content.body.len() <= COPIED_BODY {
-                        content.body = Bytes::copy_from_slice(&content.body);
-                    }
-                    self.generation.bodies.put(id, content);
-                }
+                ContentEvent::Put(id, content) => self.generation.bodies.put(id, content),
                 ContentEvent::Drop(id) => self.generation.bodies.remove(id),
             }
         }
@@ -240,13 +248,21 @@ impl Store {
     /// Whether so much waits that nothing may be applied until a commit ends.
     #[must_use]
     pub fn must_wait(&self) -> bool {
-        self.dirty_bytes() >= self.options.commit_bytes.saturating_add(self.options.hold_bytes)
+        let beyond = |bytes: usize, at: usize| bytes >= at.saturating_add(self.options.hold_bytes);
+        beyond(self.dirty_bytes(), self.options.commit_bytes)
+            || beyond(self.generation.bodies.held_bytes(), self.options.body_bytes)
     }
 
     /// Changes whenever a commit ends; then [`Store::commit_if_due`] picks it up.
     #[must_use]
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.writer.finished()
+    }
+
+    /// The space on the disk that holds this.
+    #[must_use]
+    pub fn disk_space(&self) -> &Space {
+        &self.options.space
     }
 
     /// Live bytes and file bytes of the body segments.
@@ -259,6 +275,9 @@ impl Store {
     /// Says whether one began.
     pub fn commit_if_due(&mut self) -> Result<bool, StoreError> {
         self.pick_up()?;
+        if self.held_up.is_some() {
+            return self.try_again();
+        }
         if self.writer.busy() || !self.due() {
             return Ok(false);
         }
@@ -273,10 +292,14 @@ impl Store {
     /// ask again.
     ///
     /// # Errors
-    /// The failure of a commit: the node must stop.
+    /// [`StoreError::NoRoom`] while the disk is full. The failure of a commit: the node must
+    /// stop.
     pub fn commit_through(&mut self, target: Option<Position>) -> Result<bool, StoreError> {
         let index = |position: Option<Position>| position.map(|at| at.index);
         self.pick_up()?;
+        if self.held_up.is_some() {
+            return Err(StoreError::NoRoom);
+        }
         if index(self.durable) < index(target) && !self.writer.busy() && self.changed() {
             self.begin_commit();
             // In place it has ended already.
@@ -285,9 +308,20 @@ impl Store {
         Ok(index(self.durable) >= index(target))
     }
 
+    /// Begins the commit again for which there was no room, now and then.
+    fn try_again(&mut self) -> Result<bool, StoreError> {
+        let now = self.options.clock.monotonic_us();
+        let due = |at: u64| now.saturating_sub(at) >= NO_ROOM_PAUSE_US;
+        let Some((_, job)) = self.held_up.take_if(|(at, _)| due(*at)) else { return Ok(false) };
+        self.writer.begin(*job);
+        self.pick_up()?;
+        Ok(true)
+    }
+
     fn due(&self) -> bool {
         let bodies = &self.generation.bodies;
-        if self.dirty_bytes() >= self.options.commit_bytes
+        let share = if self.options.space.is_scarce() { THRIFTY } else { 1 };
+        if self.dirty_bytes() >= self.options.commit_bytes / share
             || bodies.held_bytes() >= self.options.body_bytes
         {
             return true;
@@ -296,7 +330,15 @@ impl Store {
         let interval = u64::try_from(self.options.commit_interval.as_micros()).unwrap_or(u64::MAX);
         let waited = |since: u64| now.saturating_sub(since) >= interval;
         self.changed_at_us.is_some_and(waited)
-            || (waited(self.last_commit_us) && (bodies.has_sparse() || self.has_rubbish()))
+            || (waited(self.last_commit_us)
+                && (bodies.has_sparse(self.may_copy()) || self.has_rubbish()))
+    }
+
+    /// Where space is scarce: how much of a segment may be written anew to empty it. It must fit
+    /// in what is left, with something for everything else, until the segment is gone.
+    fn may_copy(&self) -> Option<u64> {
+        let space = &self.options.space;
+        space.is_scarce().then(|| space.beyond_reserves(0).unwrap_or(0) / 4)
     }
 
     fn changed(&self) -> bool {
@@ -311,11 +353,15 @@ impl Store {
     /// Commits everything applied so far and waits until it is durable.
     pub fn commit_now(&mut self) -> Result<(), StoreError> {
         self.finish_running()?;
-        if self.changed() || self.has_rubbish() {
+        if let Some((_, job)) = self.held_up.take() {
+            self.writer.begin(*job);
+            self.finish_running()?;
+        }
+        if self.held_up.is_none() && (self.changed() || self.has_rubbish()) {
             self.begin_commit();
             self.finish_running()?;
         }
-        Ok(())
+        if self.held_up.is_some() { Err(StoreError::NoRoom) } else { Ok(()) }
     }
 
     fn begin_commit(&mut self) {
@@ -324,6 +370,15 @@ impl Store {
             self.dirty.insert(RowKey::Counters);
         }
         let mut dirty: Vec<RowKey> = std::mem::take(&mut self.dirty).into_iter().collect();
+        let scarce = self.may_copy();
+        let bodies = &self.generation.bodies;
+        let most = u64::from(self.options.bodies.copy_bytes).min(scarce.unwrap_or(u64::MAX));
+        let copied = if bodies.has_sparse(scarce) { most } else { 0 };
+        // The tables write whole pages for changed rows, and the old ones are free only later.
+        let needs_bytes = (self.dirty_cost as u64)
+            .saturating_mul(2)
+            .saturating_add(bodies.waiting_bytes() as u64)
+            .saturating_add(copied + TABLES_BYTES);
         self.dirty_cost = 0;
         // In key order: the engine finds its pages warm, and a simulation repeats.
         dirty.sort_unstable();
@@ -331,7 +386,7 @@ impl Store {
             let value = self.state.row(&key).map(|row| codec::encode_row(&row));
             batch.push((keys::row(&key), value));
         }
-        let flush = self.generation.bodies.plan(&mut batch);
+        let flush = self.generation.bodies.plan(&mut batch, scarce);
         if self.mark_dirty {
             batch.push((vec![keys::MARK_TAG], Some(codec::encode_mark(&self.mark))));
         }
@@ -345,6 +400,8 @@ impl Store {
             files: self.generation.bodies.files(),
             flush,
             batch,
+            space: self.options.space.clone(),
+            needs_bytes,
             rubbish,
         });
     }
@@ -374,9 +431,14 @@ impl Store {
         self.settle(ended)
     }
 
-    fn settle(&mut self, ended: Option<Result<(), StoreError>>) -> Result<(), StoreError> {
+    fn settle(&mut self, ended: Option<Result<Ended, StoreError>>) -> Result<(), StoreError> {
         match ended {
-            Some(Ok(())) => {
+            Some(Ok(Ended::NoRoom(job))) => {
+                if self.held_up.replace((self.options.clock.monotonic_us(), job)).is_none() {
+                    tracing::debug!("the disk has no room for a commit of the tables");
+                }
+            }
+            Some(Ok(Ended::Committed)) => {
                 self.generation.bodies.committed();
                 if let Some(mark) = self.committing.take() {
                     self.durable = mark.applied;
@@ -412,13 +474,15 @@ impl Store {
         let number = self.next_generation;
         let made = Generation::create(&self.disk, &self.dir, number, &self.options);
         self.next_generation = number.saturating_add(1);
-        Ok(SnapshotWriter::new(made?))
+        Ok(SnapshotWriter::new(made?, Arc::clone(&self.disk)))
     }
 
     /// Replaces everything by a finished snapshot, atomically and durably.
     pub fn install(&mut self, ready: ReadySnapshot) -> Result<(), StoreError> {
         self.finish_running()?;
-        let ReadySnapshot { generation, state, mark } = ready;
+        let ReadySnapshot { generation, mut beside, state, mark } = ready;
+        // Whatever comes of it: a folder that may be the one in use stays.
+        beside.keep();
         if let Err(error) = generation.make_current(&self.disk, &self.dir) {
             // Which of the two counts is not known now.
             self.failed = Some(error.to_string());
@@ -434,6 +498,7 @@ impl Store {
         self.mark_dirty = false;
         self.changed_at_us = None;
         self.committing = None;
+        self.held_up = None;
         Ok(())
     }
 }

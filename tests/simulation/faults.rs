@@ -38,11 +38,16 @@ pub enum Fault {
     Purge,
 }
 
+/// How long before it comes back the others let go of what an outrun node needs.
+const OUTRUN_FOR: Micros = 400_000;
+
 /// A fault that was begun and when it ends.
 #[derive(Clone, Copy, Debug)]
 struct Running {
     fault: Fault,
     until: Micros,
+    /// A node that is outrun misses what the others let go before it is back.
+    purged: bool,
 }
 
 /// One lane: at most one fault at a time.
@@ -138,8 +143,17 @@ impl Faults {
             } else if lane.running.is_none() && lane.next <= now {
                 let fault = (lane.draw)(&mut lane.dice);
                 let length = 200_000 + lane.dice.below(4_000_000);
-                lane.running = Some(Running { fault, until: now + length });
+                let length =
+                    if matches!(fault, Fault::Outrun(_)) { length.max(1_500_000) } else { length };
+                lane.running = Some(Running { fault, until: now + length, purged: false });
                 begin(world, fault);
+            } else if let Some(running) = &mut lane.running
+                && matches!(running.fault, Fault::Outrun(_))
+                && !running.purged
+                && running.until <= now + OUTRUN_FOR
+            {
+                running.purged = true;
+                order_all(world, Order::Purge);
             }
         }
     }
@@ -215,10 +229,7 @@ fn end(world: &mut World, fault: Fault) {
             world.sim.repair_oneway(name(a), name(b));
         }
         Fault::Hold(a, b) => world.sim.release(name(a), name(b)),
-        Fault::Outrun(id) => {
-            order_all(world, Order::Purge);
-            isolate(world, id, false, false);
-        }
+        Fault::Outrun(id) => isolate(world, id, false, false),
         Fault::Loss(_) => world.sim.set_fail_rate(0.0),
         Fault::SlowDisk(id, _) => slow(world, &[id], Duration::ZERO),
         Fault::SlowDisks(_) => slow(world, &NODES, Duration::ZERO),

@@ -9,7 +9,7 @@ use crate::seeds::{Ended, in_process};
 /// What caught a break.
 fn caught(seed: u64, secs: u64, mutant: &str) -> Option<String> {
     match in_process(seed, secs, Some(mutant)) {
-        Ended::Died(words) => Some(format!("a node died: {}", words.lines().last()?.trim())),
+        Ended::Died(words) => Some(format!("a panic: {}", words.replace('\n', " "))),
         Ended::Verdict(verdict) => {
             let mut names: Vec<&str> = verdict.broken.iter().map(|(name, _)| &**name).collect();
             names.dedup();

@@ -131,9 +131,11 @@ pub fn in_process(seed: u64, secs: u64, mutant: Option<&str>) -> Ended {
         Some(verdict) => Ended::Verdict(verdict),
         None => {
             let errors = String::from_utf8_lossy(&output.stderr);
-            let lines: Vec<&str> = errors.lines().filter(|line| !line.is_empty()).collect();
-            let end = lines.iter().skip(lines.len().saturating_sub(8)).copied();
-            Ended::Died(end.collect::<Vec<_>>().join("\n  "))
+            let lines = errors.lines().filter(|line| !line.is_empty());
+            // A panic says where and why; what follows it is the way there.
+            let why = lines.skip_while(|line| !line.contains("panicked at")).take(3);
+            let why: Vec<&str> = why.collect();
+            Ended::Died(if why.is_empty() { output.status.to_string() } else { why.join("\n  ") })
         }
     }
 }

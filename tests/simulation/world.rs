@@ -120,6 +120,7 @@ impl Host {
         let peer = |id: &u64| format!("{id}=z{id}@z{id}:7501/z{id}:7401");
         config.peers = NODES.iter().map(peer).collect::<Vec<_>>().join(",").parse()?;
         config.insecure_listen = true;
+        config.disk_reserve_bytes = 64 << 10;
         config.heartbeat_ms = 80;
         config.election_ms = "200..400".parse()?;
         Ok(config)

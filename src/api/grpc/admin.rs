@@ -245,11 +245,11 @@ macro_rules! leader_verb {
     ($self:ident, $request:ident, $verb:ident, $here:ident) => {{
         let call = patient(&$request);
         let request = $request.into_inner();
-        let Some(channel) = forward::place(&$self.group, &call).await? else {
+        let Some(way) = forward::place(&$self.group, &call).await? else {
             let made = tokio::time::timeout_at(call.deadline, $self.$here(request)).await;
             return made.map_err(|_| late())?.map(Response::new);
         };
-        let mut client = ClusterServiceClient::new(channel);
+        let mut client = ClusterServiceClient::new(way.channel);
         let answer = client.$verb(forward::signed(&call, request)).await;
         answer
             .map(|answer| Response::new(answer.into_inner()))
@@ -286,6 +286,8 @@ impl ClusterService for ClusterFace {
                 voter: node.voter,
                 role: role(node.role).into(),
                 matched_index: node.matched.unwrap_or(0),
+                disk: node.disk.map_or(String::new(), |disk| disk.stage.name().to_owned()),
+                disk_free_bytes: node.disk.map_or(0, |disk| disk.free_bytes),
             })
             .collect();
         Ok(Response::new(pb::GetStatusResponse {
@@ -376,9 +378,10 @@ impl ClusterService for ClusterFace {
         &self,
         request: Request<pb::SetFaultsRequest>,
     ) -> Answered<pb::SetFaultsResponse> {
-        let cut = request.into_inner().cut_peers.into_iter().collect();
-        let set = self.group.peers().faults().set_cut(cut);
+        let pb::SetFaultsRequest { cut_peers, disk_free_bytes } = request.into_inner();
+        let set = self.group.peers().faults().set_cut(cut_peers.into_iter().collect());
         set.map_err(|error| precondition("FAULTS_DISABLED", error.to_string()))?;
+        self.group.pretend_disk_free(disk_free_bytes);
         Ok(Response::new(pb::SetFaultsResponse {}))
     }
 }

@@ -27,8 +27,13 @@ const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Rejected(Rejection),
-    /// Too much is in progress, or the disk is short.
+    /// Too much is in progress.
     Overloaded(String),
+    /// A disk is short.
+    DiskFull {
+        why: String,
+        retry_after: Duration,
+    },
     /// No leader, draining, failing over.
     NotNow {
         why: String,
@@ -112,6 +117,9 @@ impl Refusal {
             Refusal::Overloaded(_) => {
                 (Code::ResourceExhausted, "OVERLOADED", Fate::NotApplied, Some(RETRY_AFTER))
             }
+            Refusal::DiskFull { retry_after, .. } => {
+                (Code::ResourceExhausted, "OVERLOADED", Fate::NotApplied, Some(*retry_after))
+            }
             Refusal::NotNow { fate: Fate::NotApplied, retry_after, .. } => {
                 let retry_after = retry_after.unwrap_or(RETRY_AFTER);
                 (Code::Unavailable, "NOT_NOW", Fate::NotApplied, Some(retry_after))
@@ -134,7 +142,7 @@ impl Refusal {
     fn message(&self) -> String {
         match self {
             Refusal::Rejected(rejection) => rejection.to_string(),
-            Refusal::Overloaded(why) => why.clone(),
+            Refusal::Overloaded(why) | Refusal::DiskFull { why, .. } => why.clone(),
             Refusal::NotNow { why, fate: Fate::NotApplied, .. } => format!("not now: {why}"),
             Refusal::Late { why, fate: Fate::NotApplied } => {
                 format!("not now, and the deadline has passed: {why}")
@@ -196,8 +204,9 @@ impl From<GroupError> for Refusal {
             GroupError::Rejected(rejection) => Refusal::Rejected(rejection),
             GroupError::NotNow { reason, fate, retry_after, .. } => match (reason, fate) {
                 (Reason::Deadline, fate) => Refusal::Late { why: reason.to_string(), fate },
-                (Reason::Overloaded | Reason::DiskFull, Fate::NotApplied) => {
-                    Refusal::Overloaded(reason.to_string())
+                (Reason::Overloaded, Fate::NotApplied) => Refusal::Overloaded(reason.to_string()),
+                (Reason::DiskFull { .. }, Fate::NotApplied) => {
+                    Refusal::DiskFull { why: reason.to_string(), retry_after }
                 }
                 _ => Refusal::NotNow {
                     why: reason.to_string(),

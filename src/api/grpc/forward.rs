@@ -3,7 +3,8 @@
 //!
 //! Laws: a call that was passed on is never passed on again; what is left of the deadline goes
 //! with it; a connection that was never made means *not applied*, and the call tries again while
-//! there is time; one that broke in the middle of a write means *unknown*.
+//! there is time; one that broke in the middle of a write means *unknown*, and so does a leader
+//! that was replaced before it answered: it may have fallen silent.
 
 use std::time::Duration;
 
@@ -19,11 +20,15 @@ use super::call::{Call, FORWARDED};
 use super::error::{DOMAIN, Refusal};
 use crate::consensus::error::Fate;
 use crate::consensus::group::Group;
+use crate::consensus::types::NodeId;
 
 /// How long a call waits for somebody to lead before it is answered *not now*.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
+/// What was passed on to a leader that leads no more is given up after this: a living one has
+/// answered by then, a silent one never will.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// What a broken call may have done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +46,71 @@ impl Kind {
     }
 }
 
-/// The leader's channel, or `None` when this node leads.
-pub(super) async fn place(group: &Group, call: &Call) -> Result<Option<Channel>, Refusal> {
+/// The leader and the way to it.
+pub(super) struct Way {
+    pub channel: Channel,
+    group: Group,
+    leader: NodeId,
+}
+
+impl Way {
+    /// Ends a while after another leads, or nobody.
+    pub(super) fn moved(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (mut leadership, leader) = (self.group.leadership(), self.leader);
+        async move {
+            // Without a sender the node stops, and its streams end by themselves.
+            if leadership.wait_for(|now| now.leader != Some(leader)).await.is_err() {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(FAREWELL).await;
+        }
+    }
+
+    /// Opens a stream at the leader, as long as it leads. No frame is passed on before.
+    pub(super) async fn opened<T>(
+        &self,
+        open: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Status> {
+        tokio::select! {
+            biased;
+            opened = open => match opened {
+                Ok(stream) => Ok(stream.into_inner()),
+                Err(status) => Err(stream_failure(status, Kind::Write)),
+            },
+            () = self.moved() => Err(moved_away(Fate::NotApplied).into()),
+        }
+    }
+
+    /// What a stream that was passed on answers, or failed with; it ends when leadership moves.
+    pub(super) fn answers<T: Send + 'static>(
+        &self,
+        from: tonic::Streaming<T>,
+    ) -> futures::stream::BoxStream<'static, Result<T, Status>> {
+        let answers = from.map(|frame| frame.map_err(|status| stream_failure(status, Kind::Write)));
+        let farewell = self.moved();
+        let moved = futures::stream::once(async move {
+            farewell.await;
+            Err(moved_away(Fate::Unknown).into())
+        });
+        futures::stream::unfold(Some((answers.boxed(), moved.boxed())), |both| async move {
+            let (mut answers, mut moved) = both?;
+            tokio::select! {
+                biased;
+                answer = answers.next() => Some((answer?, Some((answers, moved)))),
+                last = moved.next() => Some((last?, None)),
+            }
+        })
+        .boxed()
+    }
+}
+
+fn moved_away(fate: Fate) -> Refusal {
+    let why = "leadership moved while the call was passed on".to_owned();
+    Refusal::NotNow { why, fate, retry_after: None }
+}
+
+/// The way to the leader, or `None` when this node leads.
+pub(super) async fn place(group: &Group, call: &Call) -> Result<Option<Way>, Refusal> {
     let mut leadership = group.leadership();
     // Not to the very end: the answer that nothing was applied must reach the caller in time.
     let until = Instant::now() + PATIENCE.min(call.remaining() * 3 / 4);
@@ -56,8 +124,9 @@ pub(super) async fn place(group: &Group, call: &Call) -> Result<Option<Channel>,
                 "the call was passed on to this node, which leads no more",
             ));
         }
-        if let Some((_, channel)) = group.leader_channel() {
-            return channel.map(Some).map_err(|error| Refusal::not_now(error.to_string()));
+        if let Some((leader, channel)) = group.leader_channel() {
+            let way = |channel| Some(Way { channel, group: group.clone(), leader });
+            return channel.map(way).map_err(|error| Refusal::not_now(error.to_string()));
         }
         match tokio::time::timeout_at(until, leadership.changed()).await {
             Ok(Ok(())) => {}
@@ -91,13 +160,19 @@ where
                 Err(refusal) if refusal.may_be_tried_again() => refusal.into(),
                 Err(refusal) => return Err(refusal.into()),
             },
-            Some(channel) => {
+            Some(way) => {
                 let passed = signed(call, request.clone());
-                let answer = tokio::time::timeout_at(call.deadline, there(channel, passed));
-                match answer.await {
-                    Ok(Ok(answer)) => return Ok(Response::new(answer.into_inner())),
-                    Ok(Err(status)) => judge(status, kind)?,
-                    Err(_) => {
+                tokio::select! {
+                    biased;
+                    answer = there(way.channel.clone(), passed) => match answer {
+                        Ok(answer) => return Ok(Response::new(answer.into_inner())),
+                        Err(status) => judge(status, kind)?,
+                    },
+                    () = way.moved() => match kind {
+                        Kind::Read => moved_away(Fate::NotApplied).into(),
+                        Kind::Write => return Err(moved_away(Fate::Unknown).into()),
+                    },
+                    () = tokio::time::sleep_until(call.deadline) => {
                         let why = "the leader did not answer in time".to_owned();
                         return Err(Refusal::Late { why, fate: kind.fate() }.into());
                     }
@@ -171,13 +246,6 @@ pub(super) fn signed_stream<T: Send + 'static>(
     let mut request = Request::new(frames);
     request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
     request
-}
-
-/// What a stream that was passed on answers, or failed with.
-pub(super) fn answers<T: Send + 'static>(
-    from: tonic::Streaming<T>,
-) -> futures::stream::BoxStream<'static, Result<T, Status>> {
-    from.map(|frame| frame.map_err(|status| stream_failure(status, Kind::Write))).boxed()
 }
 
 /// The failure of a stream that was passed on, opened or not.

@@ -474,15 +474,13 @@ impl QueueService for QueueFace {
         request: Request<Streaming<pb::SendStreamRequest>>,
     ) -> Answered<Self::SendStreamStream> {
         let call = Call::of(request.metadata(), Duration::ZERO);
-        let Some(channel) = forward::place(&self.group, &call).await? else {
+        let Some(way) = forward::place(&self.group, &call).await? else {
             let answers = SendAnswers::new(self.clone(), request.into_inner());
             return Ok(Response::new(answers.boxed()));
         };
         let passed = forward::signed_stream(request.into_inner());
-        let opened = client(channel).send_stream(passed).await;
-        // No frame is answered yet, and none is known to have arrived.
-        let from = opened.map_err(|status| forward::stream_failure(status, Kind::Write))?;
-        Ok(Response::new(forward::answers(from.into_inner())))
+        let from = way.opened(client(way.channel.clone()).send_stream(passed)).await?;
+        Ok(Response::new(way.answers(from)))
     }
 
     async fn receive(&self, request: Request<pb::ReceiveRequest>) -> Answered<pb::ReceiveResponse> {
@@ -495,14 +493,13 @@ impl QueueService for QueueFace {
         request: Request<Streaming<pb::ReceiveStreamRequest>>,
     ) -> Answered<Self::ReceiveStreamStream> {
         let call = Call::of(request.metadata(), Duration::ZERO);
-        let Some(channel) = forward::place(&self.group, &call).await? else {
+        let Some(way) = forward::place(&self.group, &call).await? else {
             let answers = receive_stream::open(self.clone(), request.into_inner());
             return Ok(Response::new(answers));
         };
         let passed = forward::signed_stream(request.into_inner());
-        let opened = client(channel).receive_stream(passed).await;
-        let from = opened.map_err(|status| forward::stream_failure(status, Kind::Write))?;
-        Ok(Response::new(forward::answers(from.into_inner())))
+        let from = way.opened(client(way.channel.clone()).receive_stream(passed)).await?;
+        Ok(Response::new(way.answers(from)))
     }
 
     async fn update(&self, request: Request<pb::UpdateRequest>) -> Answered<pb::UpdateResponse> {

@@ -18,8 +18,10 @@ use crate::cli::exit::Usage;
 use crate::clock::{Clock as _, SystemClock};
 
 const REGION: &str = "east";
-const HEARTBEAT_MS: u64 = 80;
+const HEARTBEAT_MS: u64 = 100;
 const ELECTION_MS: &str = "200..400";
+/// A lab may lie on a small disk, and all its nodes on one.
+const DISK_RESERVE_BYTES: u64 = 16 << 20;
 const MOST_NODES: u32 = 15;
 /// How long nodes may take until they serve.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -143,6 +145,7 @@ fn args(lab: &Lab, node: &LabNode) -> Vec<String> {
         ("--peers", peers.join(",")),
         ("--heartbeat-ms", HEARTBEAT_MS.to_string()),
         ("--election-ms", ELECTION_MS.to_owned()),
+        ("--disk-reserve-bytes", DISK_RESERVE_BYTES.to_string()),
     ] {
         args.extend([flag.to_owned(), value]);
     }

@@ -62,7 +62,7 @@ impl Eye {
     /// Cuts the node off from these peers, and from no others.
     pub async fn set_faults(&self, cut_peers: Vec<u64>) -> anyhow::Result<()> {
         let mut service = ClusterServiceClient::new(self.channel.clone());
-        let asked = service.set_faults(pb::SetFaultsRequest { cut_peers });
+        let asked = service.set_faults(pb::SetFaultsRequest { cut_peers, disk_free_bytes: None });
         match tokio::time::timeout(PATIENCE * 4, asked).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(status)) => anyhow::bail!("node {}: {}", self.id, status.message()),

@@ -50,6 +50,15 @@ impl LocalNode for Local {
         exact.then(|| store.state().digest().0.to_be_bytes())
     }
 
+    fn refuses_entries(&self, bytes: u64) -> Option<String> {
+        self.group.refuses_entries(bytes)
+    }
+
+    fn refuses_snapshot(&self) -> Option<String> {
+        let short = self.group.disk_is_short(self.group.node());
+        short.then(|| format!("the disk of node {} is nearly full", self.group.node()))
+    }
+
     fn began_empty(&self) -> bool {
         self.began_empty
     }

@@ -6,6 +6,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 
 use super::super::error::{GroupError, Reason};
+use super::super::transport::DiskReport;
 use super::super::types::{Member, NodeId};
 use super::super::zones;
 use super::Group;
@@ -29,6 +30,8 @@ pub struct NodeView {
     pub role: Role,
     /// Known to hold the log up to here; only the leader knows it of others.
     pub matched: Option<u64>,
+    /// What it last said of its disk; only the leader knows it of others.
+    pub disk: Option<DiskReport>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,7 +76,14 @@ impl Group {
                     _ => Role::Learner,
                 };
                 let matched = self.matched(&metrics, *id);
-                NodeView { id: *id, member: member.clone(), voter, role, matched }
+                NodeView {
+                    id: *id,
+                    member: member.clone(),
+                    voter,
+                    role,
+                    matched,
+                    disk: self.disk_of(*id),
+                }
             })
             .collect::<Vec<_>>();
         let store = self.inner.store.read();
@@ -147,7 +157,10 @@ impl Group {
         let others = status.nodes.iter().filter(|node| node.voter && node.id != status.node);
         let best = match to {
             Some(id) => others.into_iter().find(|node| node.id == id),
-            None => others.max_by_key(|node| (node.matched, Some(&node.member.zone) != own_zone)),
+            None => others.max_by_key(|node| {
+                let other_zone = Some(&node.member.zone) != own_zone;
+                (!self.disk_is_short(node.id), node.matched, other_zone)
+            }),
         };
         let target = best.ok_or_else(|| GroupError::not_applied(Reason::NoQuorum))?.id;
         let stopped = |_| super::stopped();

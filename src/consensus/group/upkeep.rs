@@ -1,6 +1,6 @@
 //! What a node does by itself, a few times a second: commits and reclaims, purges the log,
-//! proposes pulses, and hands leadership over when its disk stalls or its zone is not the
-//! preferred one.
+//! proposes pulses, and hands leadership over when its disk stalls or fills, or its zone is not
+//! the preferred one. Where space is short less of the log is kept.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::storage::horizon::{Claim, Holder, horizon};
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(100);
 /// The newest part of the log that is kept in any case, for followers that lag a moment.
-const KEEP_BYTES: u64 = 256 << 20;
+const KEEP_BYTES: u64 = 128 << 20;
 /// What is kept for a voter that is behind or gone; beyond it the voter is seeded by a snapshot.
 const KEEP_FOR_A_VOTER_BYTES: u64 = 2 << 30;
 /// A flush that runs this long is a stalled disk.
@@ -40,11 +40,12 @@ pub(super) async fn run(group: Group) {
         purge(&group).await;
         pulse(&group).await;
         let stalled = group.inner.log.stalled_for() >= STALLED;
+        let heir = group.heir_of_a_full_disk();
         // A zone is preferred, a disk that does not write must go.
-        let pause = if stalled { STALLED } else { STEADY };
-        if handed_over.elapsed() >= pause && should_hand_over(&group, stalled) {
+        let pause = if stalled || heir.is_some() { STALLED } else { STEADY };
+        if handed_over.elapsed() >= pause && should_hand_over(&group, stalled, heir) {
             handed_over = Instant::now();
-            let to = preferred(&group);
+            let to = heir.or_else(|| preferred(&group));
             if let Err(error) = group.hand_over(to).await {
                 tracing::warn!(%error, "leadership was not handed over");
             }
@@ -58,6 +59,8 @@ pub(super) async fn run(group: Group) {
 async fn purge(group: &Group) {
     let metrics = group.raft().metrics().borrow_watched().clone();
     let log = &group.inner.log;
+    // What is kept for others must not be what this node itself runs out of.
+    let spare_bytes = group.space().beyond_reserves(2).unwrap_or(u64::MAX);
     let durable = group.store().read().durable().map(|at| at.index);
     let index = |id: &Option<LogId>| id.as_ref().map(LogId::index);
     let claims: Vec<Claim> = metrics
@@ -67,11 +70,12 @@ async fn purge(group: &Group) {
         .map(|matched| Claim {
             holder: Holder::SlowestVoter,
             after: index(matched),
-            budget_bytes: KEEP_FOR_A_VOTER_BYTES,
+            budget_bytes: KEEP_FOR_A_VOTER_BYTES.min(spare_bytes),
         })
         .collect();
     let allowed = horizon(durable, &claims, |after| log.bytes_after(after)).through;
-    let through = allowed.min(log.before_newest(KEEP_BYTES));
+    let keep = KEEP_BYTES.min(spare_bytes).max(log.segment_bytes());
+    let through = allowed.min(log.before_newest(keep));
     let (Some(through), purged) = (through, index(&metrics.purged)) else { return };
     let frees = log.bytes_after(purged).saturating_sub(log.bytes_after(Some(through)));
     if purged.is_some_and(|purged| through <= purged) || frees == 0 {
@@ -99,12 +103,16 @@ async fn pulse(group: &Group) {
     }
 }
 
-fn should_hand_over(group: &Group, stalled: bool) -> bool {
+fn should_hand_over(group: &Group, stalled: bool, heir: Option<u64>) -> bool {
     if !group.inner.leadership.borrow().is_me {
         return false;
     }
     if stalled {
         tracing::warn!("a flush of the log has stalled: leadership goes to another node");
+        return true;
+    }
+    if let Some(heir) = heir {
+        tracing::warn!(heir, "the disk is nearly full: leadership goes to a node with space");
         return true;
     }
     preferred(group).is_some()
@@ -121,7 +129,7 @@ fn preferred(group: &Group) -> Option<u64> {
     status
         .nodes
         .iter()
-        .filter(|node| node.voter && node.member.zone == zone)
+        .filter(|node| node.voter && node.member.zone == zone && !group.disk_is_short(node.id))
         .find(|node| node.matched.is_some_and(|held| held + NEARLY >= status.last_log))
         .map(|node| node.id)
 }

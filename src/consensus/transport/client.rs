@@ -9,7 +9,7 @@
 //! Refuses to send to a peer that is cut off: such calls hang until their deadline.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -101,13 +101,16 @@ pub struct PeerClient {
     service: Option<PeerServiceClient<Channel>>,
     /// Append streams that could not be opened since the last that could.
     failures: u32,
+    /// The last append stream ended because the peer has no room for entries.
+    refused: Arc<AtomicBool>,
 }
 
 impl PeerClient {
     /// A client that connects at its first call.
     #[must_use]
     pub fn new(peers: Peers, target: u64, address: &str) -> PeerClient {
-        PeerClient { peers, target, address: address.to_owned(), service: None, failures: 0 }
+        let address = address.to_owned();
+        PeerClient { peers, target, address, service: None, failures: 0, refused: Arc::default() }
     }
 
     fn service(&mut self) -> Result<PeerServiceClient<Channel>, CallError> {
@@ -220,7 +223,8 @@ impl PeerClient {
         let setup = self.setup(&option);
         let answers = self.bounded("an append", setup, service.append(request)).await?;
         let peers = self.peers.clone();
-        let answers = Answers { peers, target: self.target, answers, sent, received: 0 };
+        let (target, refused) = (self.target, Arc::clone(&self.refused));
+        let answers = Answers { peers, target, answers, sent, received: 0, refused };
         Ok(futures::stream::unfold(Some(answers), |answers| async move {
             let mut answers = answers?;
             let answer = answers.next().await?;
@@ -289,7 +293,8 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            if let Some(pause) = pause_after(self.failures) {
+            let refused = self.refused.swap(false, Ordering::Relaxed).then_some(LAST_PAUSE);
+            if let Some(pause) = pause_after(self.failures).max(refused) {
                 tokio::time::sleep(pause).await;
             }
             let opened = self.open_append(input, option).await;
@@ -447,6 +452,7 @@ struct Answers {
     answers: Streaming<pb::AppendResponse>,
     sent: Arc<Sent>,
     received: u64,
+    refused: Arc<AtomicBool>,
 }
 
 type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
@@ -476,11 +482,17 @@ impl Answers {
         match answer {
             Ok(Some(message)) => {
                 self.received += 1;
+                if let Some(report) = convert::disk_in(&message) {
+                    self.peers.note_disk(self.target, report);
+                }
                 Some(convert::appended_in(message).map_err(|e| NetworkError::new(&e).into()))
             }
             Ok(None) => None,
             Err(status) if status.code() == Code::Ok => None,
             Err(status) => {
+                if status.code() == Code::ResourceExhausted {
+                    self.refused.store(true, Ordering::Relaxed);
+                }
                 let (call, status) = ("an append", Box::new(status));
                 Some(Err(CallError::Status { target, call, status }.into()))
             }

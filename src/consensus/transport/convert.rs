@@ -15,9 +15,12 @@ use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     VoteRequest, VoteResponse,
 };
+use tokio::time::Instant;
 
 use super::super::types::{Proposal, TypeConfig};
+use super::peers::DiskReport;
 use crate::proto::peer::v1 as pb;
+use crate::storage::reserve::Stage;
 use crate::storage::snapshot::Chunk;
 
 /// A message between nodes that cannot be read.
@@ -128,7 +131,10 @@ pub fn append_in(
 }
 
 #[must_use]
-pub fn appended_out(result: &StreamAppendResult<TypeConfig>) -> pb::AppendResponse {
+pub fn appended_out(
+    result: &StreamAppendResult<TypeConfig>,
+    disk: Option<DiskReport>,
+) -> pb::AppendResponse {
     let (result, log_id, vote) = match result {
         Ok(last) => (pb::AppendResult::Success, ids_out(last.as_ref()), None),
         Err(StreamAppendError::Conflict(at)) => {
@@ -138,7 +144,37 @@ pub fn appended_out(result: &StreamAppendResult<TypeConfig>) -> pb::AppendRespon
             (pb::AppendResult::HigherVote, None, Some(vote_out(vote)))
         }
     };
-    pb::AppendResponse { result: result.into(), log_id, vote }
+    let (stage, disk_free_bytes) = disk.map_or((pb::DiskStage::Unspecified, 0), |disk| {
+        let stage = match disk.stage {
+            Stage::Ok => pb::DiskStage::Ok,
+            Stage::RefuseSends => pb::DiskStage::RefuseSends,
+            Stage::RefuseReceives => pb::DiskStage::RefuseReceives,
+            Stage::RefuseDeletes => pb::DiskStage::RefuseDeletes,
+            Stage::Emergency => pb::DiskStage::Emergency,
+        };
+        (stage, disk.free_bytes)
+    });
+    pb::AppendResponse {
+        result: result.into(),
+        log_id,
+        vote,
+        disk_stage: stage.into(),
+        disk_free_bytes,
+    }
+}
+
+/// What the answering node says of its disk; none of one that does not know.
+#[must_use]
+pub fn disk_in(response: &pb::AppendResponse) -> Option<DiskReport> {
+    let stage = match response.disk_stage() {
+        pb::DiskStage::Unspecified => return None,
+        pb::DiskStage::Ok => Stage::Ok,
+        pb::DiskStage::RefuseSends => Stage::RefuseSends,
+        pb::DiskStage::RefuseReceives => Stage::RefuseReceives,
+        pb::DiskStage::RefuseDeletes => Stage::RefuseDeletes,
+        pb::DiskStage::Emergency => Stage::Emergency,
+    };
+    Some(DiskReport { stage, free_bytes: response.disk_free_bytes, at: Instant::now() })
 }
 
 pub fn appended_in(
@@ -323,7 +359,7 @@ mod tests {
             Err(StreamAppendError::HigherVote(vote(9, 3, false))),
         ];
         for answer in answers {
-            assert_eq!(appended_in(appended_out(&answer)).unwrap(), answer);
+            assert_eq!(appended_in(appended_out(&answer, None)).unwrap(), answer);
         }
     }
 

@@ -8,6 +8,7 @@
 //! INVALID_ARGUMENT one that does not say. Calls from and to cut peers hang.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,10 +20,19 @@ use tonic::{Request, Status};
 use super::super::network::{ChannelError, ChannelOptions, Network, channel};
 use super::super::types;
 use super::faults::Faults;
+use crate::storage::reserve::Stage;
 
 const CLUSTER: &str = "zoneq-cluster";
 const TARGET: &str = "zoneq-target-node";
 const SENDER: &str = "zoneq-sender-node";
+
+/// What a node said of its disk.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskReport {
+    pub stage: Stage,
+    pub free_bytes: u64,
+    pub at: Instant,
+}
 
 /// This node and its way to the others. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,6 +51,7 @@ struct Inner {
     calls: AtomicU64,
     admitted: AtomicBool,
     heard: Mutex<Option<Instant>>,
+    disks: Mutex<BTreeMap<u64, DiskReport>>,
 }
 
 /// A cluster id that no call can carry.
@@ -66,6 +77,7 @@ impl Peers {
         let calls = AtomicU64::new(0);
         let admitted = AtomicBool::new(false);
         let heard = Mutex::default();
+        let disks = Mutex::default();
         let inner = Inner {
             cluster,
             cluster_value,
@@ -76,6 +88,7 @@ impl Peers {
             calls,
             admitted,
             heard,
+            disks,
         };
         Ok(Peers { inner: Arc::new(inner) })
     }
@@ -125,6 +138,17 @@ impl Peers {
     /// Says that it did, at `at`.
     pub(super) fn set_heard(&self, at: Instant) {
         *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    /// What a node, or this one, last said of its disk.
+    #[must_use]
+    pub fn disk_of(&self, node: u64) -> Option<DiskReport> {
+        self.inner.disks.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
+    }
+
+    /// Says what it said.
+    pub(in crate::consensus) fn note_disk(&self, node: u64, report: DiskReport) {
+        self.inner.disks.lock().unwrap_or_else(PoisonError::into_inner).insert(node, report);
     }
 
     /// Runs a call into openraft, with a seed of its own that follows from the node and the

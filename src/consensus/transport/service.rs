@@ -5,7 +5,8 @@
 //! a status, nothing is skipped. The end of the leader's stream by a broken connection is news
 //! for the fast path.
 //!
-//! Refuses calls for another cluster or node, and messages above the byte limit. Calls from a
+//! Refuses calls for another cluster or node, messages above the byte limit, and, before they
+//! are appended, entries for which the disk has no room. Calls from a
 //! cut peer hang until their deadline, as if the zone were lost.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -48,6 +49,10 @@ pub trait LocalNode: Send + Sync + 'static {
     ) -> Result<Vec<pb::LogEntry>, String>;
     /// The data digest once exactly `index` was applied; none when it is not known.
     async fn digest(&self, index: u64) -> Option<[u8; 16]>;
+    /// Why entries of so many bytes are not taken now; asked before they are appended.
+    fn refuses_entries(&self, bytes: u64) -> Option<String>;
+    /// Why no snapshot is taken now.
+    fn refuses_snapshot(&self) -> Option<String>;
     /// Whether the disk held neither vote nor log when this process started.
     fn began_empty(&self) -> bool;
     /// Whether disk work may hide behind a thread.
@@ -151,6 +156,7 @@ where
             remote,
             vote: None,
             failure: failure.clone(),
+            local: Arc::clone(&self.local),
             lost: self.lost.clone(),
         };
         let raft = self.raft.clone();
@@ -187,6 +193,9 @@ where
         request: Request<Streaming<pb::InstallSnapshotRequest>>,
     ) -> Result<Response<pb::InstallSnapshotResponse>, Status> {
         self.admit_change(&request).await?;
+        if let Some(why) = self.local.refuses_snapshot() {
+            return Err(Status::resource_exhausted(why));
+        }
         let mut stream = request.into_inner();
         let head = snapshot::take_head(&mut stream).await?;
         let (vote, meta) = convert::head_in(head).map_err(|e| unreadable(&e))?;
@@ -323,6 +332,7 @@ struct Incoming {
     remote: Option<std::net::SocketAddr>,
     vote: Option<VoteOf<TypeConfig>>,
     failure: Failure,
+    local: Arc<dyn LocalNode>,
     lost: LostSignal,
 }
 
@@ -338,13 +348,13 @@ impl Incoming {
         let received = self.requests.message().await;
         self.peers.faults().until_healed(self.sender).await;
         match received {
-            Ok(message) => match convert::append_in(message?) {
+            Ok(message) => match self.taken(message?) {
                 Ok(request) => {
                     self.vote = Some(request.vote);
                     Some(request)
                 }
-                Err(error) => {
-                    self.failure.set(unreadable(&error));
+                Err(status) => {
+                    self.failure.set(status);
                     None
                 }
             },
@@ -354,6 +364,22 @@ impl Incoming {
                 None
             }
         }
+    }
+
+    /// A message that this node can append. Refused before it is tried, it may come again; an
+    /// append that failed would be the end of this node.
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn taken(
+        &self,
+        message: pb::AppendRequest,
+    ) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
+        if !message.entries.is_empty() {
+            let bytes = message.entries.iter().map(|entry| entry.payload.len() as u64 + 64).sum();
+            if let Some(why) = self.local.refuses_entries(bytes) {
+                return Err(Status::resource_exhausted(why));
+            }
+        }
+        convert::append_in(message).map_err(|error| unreadable(&error))
     }
 
     fn leader_may_be_lost(&self) {
@@ -382,7 +408,8 @@ fn answering(
             if matches!(answer, Ok(Ok(_))) {
                 peers.set_heard(tokio::time::Instant::now());
             }
-            answer.map(|result| convert::appended_out(&result)).map_err(|error| stopped(&error))
+            let answer = answer.map_err(|error| stopped(&error))?;
+            Ok(convert::appended_out(&answer, peers.disk_of(peers.node())))
         }
     });
     let end = futures::stream::once(async move { failure.take() });

@@ -112,6 +112,14 @@ impl LocalNode for Local {
     fn began_empty(&self) -> bool {
         true
     }
+    fn refuses_entries(&self, _bytes: u64) -> Option<String> {
+        None
+    }
+
+    fn refuses_snapshot(&self) -> Option<String> {
+        None
+    }
+
     fn flush_mode(&self) -> FlushMode {
         FlushMode::Threads
     }

@@ -156,6 +156,18 @@ impl Directory {
         self.groups.entry(group).or_default().insert(low, place)
     }
 
+    /// Inserts many, in the order of their ids: each group is looked up once.
+    pub fn insert_all(&mut self, places: impl Iterator<Item = (u64, Place)>) {
+        let mut places = places.peekable();
+        while let Some((number, _)) = places.peek().map(|(id, _)| split(*id)) {
+            self.dirty.insert(number);
+            let group = self.groups.entry(number).or_default();
+            while let Some((id, place)) = places.next_if(|(id, _)| split(*id).0 == number) {
+                group.insert(split(id).1, place);
+            }
+        }
+    }
+
     pub fn remove(&mut self, id: u64) -> Option<Place> {
         let (number, low) = split(id);
         let group = self.groups.get_mut(&number)?;
@@ -221,6 +233,9 @@ mod tests {
                 prop_assert_eq!(directory.get(id), model.get(&id).copied());
             }
             let all: Vec<_> = directory.range(0, u64::MAX).collect();
+            let mut at_once = Directory::default();
+            at_once.insert_all(all.iter().copied());
+            prop_assert_eq!(at_once.range(0, u64::MAX).collect::<Vec<_>>(), all.clone());
             prop_assert_eq!(all, model.iter().map(|(id, place)| (*id, *place)).collect::<Vec<_>>());
             let mut again = Directory::default();
             for (number, row) in directory.take_dirty() {

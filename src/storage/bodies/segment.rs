@@ -133,7 +133,7 @@ impl SegmentFiles {
             return Ok(file);
         }
         let path = self.path(number);
-        let file = self.disk.open(&path, OpenMode::ReadWrite);
+        let file = self.disk.open_streamed(&path, OpenMode::ReadWrite);
         let file = file.map_err(|e| self.failed("opened", &path, e))?;
         if open.len() >= OPEN_FILES {
             open.pop_front();
@@ -185,18 +185,14 @@ impl SegmentFiles {
         }
         let mut buffer = Gathered::default();
         let mut touched: BTreeSet<u32> = flush.created.iter().copied().collect();
-        for step in &flush.steps {
-            let to = step.to();
-            touched.insert(to.segment);
-            if !buffer.continues(to) {
-                self.put(&mut buffer)?;
-                buffer.start = Some((to.segment, to.offset.into()));
-            }
-            match step {
-                Step::New { id, content, .. } => encode_record(*id, content, &mut buffer.bytes),
-                // As it is: a damaged record stays damaged, and is found out when it is read.
-                Step::Copy { from, .. } => buffer.bytes.extend_from_slice(&self.bytes(*from)?),
-            }
+        for Placing { id, content, to } in flush.new.iter() {
+            self.lead_to(&mut buffer, *to, &mut touched)?;
+            encode_record(*id, content, &mut buffer.bytes);
+        }
+        for (from, to) in &flush.copies {
+            self.lead_to(&mut buffer, *to, &mut touched)?;
+            // As it is: a damaged record stays damaged, and is found out when it is read.
+            buffer.bytes.extend_from_slice(&self.bytes(*from)?);
         }
         self.put(&mut buffer)?;
         for number in touched {
@@ -206,6 +202,21 @@ impl SegmentFiles {
         if !flush.created.is_empty() {
             let synced = self.disk.sync_dir(&self.dir);
             synced.map_err(|e| self.failed("synced", &self.dir, e))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the next byte of the buffer the one at `to`.
+    fn lead_to(
+        &self,
+        buffer: &mut Gathered,
+        to: Place,
+        touched: &mut BTreeSet<u32>,
+    ) -> Result<(), StoreError> {
+        if !buffer.continues(to) {
+            self.put(buffer)?;
+            buffer.start = Some((to.segment, to.offset.into()));
+            touched.insert(to.segment);
         }
         Ok(())
     }
@@ -236,26 +247,22 @@ impl Gathered {
     }
 }
 
-/// One record to write.
+/// A content on its way to its place.
 #[derive(Debug)]
-pub enum Step {
-    New { id: ContentId, content: Arc<Content>, to: Place },
-    Copy { from: Place, to: Place },
-}
-
-impl Step {
-    fn to(&self) -> Place {
-        match self {
-            Step::New { to, .. } | Step::Copy { to, .. } => *to,
-        }
-    }
+pub struct Placing {
+    pub id: ContentId,
+    pub content: Content,
+    pub to: Place,
 }
 
 /// The body files' part of one table commit.
 #[derive(Debug, Default)]
 pub struct Flush {
     pub created: Vec<u32>,
-    pub steps: Vec<Step>,
+    /// In the order of their ids and places.
+    pub new: Arc<[Placing]>,
+    /// From where to where.
+    pub copies: Vec<(Place, Place)>,
 }
 
 #[cfg(test)]

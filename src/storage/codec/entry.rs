@@ -1,6 +1,8 @@
 //! Log entries. `Send` is written by hand from lengths computed first; every other command is
 //! small and goes through its generated type.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
@@ -19,9 +21,11 @@ use crate::queue::ids::{Epoch, LogTime, MessageId, Position, Receipt, Span};
 
 const ENTRY: &str = "a log entry";
 
-/// The bytes of an entry; its position is the log's to keep.
+/// The bytes of an entry; its position is the log's to keep. The bodies of its sends become
+/// slices of these bytes, as they are where the entry is decoded, and let go of the calls they
+/// came in.
 #[must_use]
-pub fn encode_entry(entry: &Entry) -> Bytes {
+pub fn encode_entry(entry: &mut Entry) -> Bytes {
     let parts: Vec<Part<'_>> = entry.commands.iter().map(Part::of).collect();
     let mut len = field_uint_len(1, entry.stamp.0) + field_uint_len(2, entry.epoch.0.into());
     for part in &parts {
@@ -30,11 +34,21 @@ pub fn encode_entry(entry: &Entry) -> Bytes {
     let mut out = BytesMut::with_capacity(len);
     put_uint(1, entry.stamp.0, &mut out);
     put_uint(2, entry.epoch.0.into(), &mut out);
+    let mut bodies = Vec::with_capacity(parts.len());
     for part in &parts {
-        part.put(&mut out);
+        part.put(&mut out, &mut bodies);
     }
     debug_assert_eq!(out.len(), len, "lengths and writes agree");
-    out.freeze()
+    drop(parts);
+    let bytes = out.freeze();
+    let sends = entry.commands.iter_mut().filter_map(|envelope| match &mut envelope.command {
+        Command::Send { messages, .. } => Some(messages),
+        _ => None,
+    });
+    for (message, at) in sends.flatten().zip(bodies) {
+        message.content.body = bytes.slice(at);
+    }
+    bytes
 }
 
 /// An envelope on its way into the buffer, with the lengths that its parts need in front.
@@ -84,7 +98,8 @@ impl<'a> Part<'a> {
         }
     }
 
-    fn put(&self, out: &mut BytesMut) {
+    /// `bodies` takes where the body of each message of a send lies.
+    fn put(&self, out: &mut BytesMut, bodies: &mut Vec<Range<usize>>) {
         put_head(3, self.len(), out);
         match self {
             Part::Other { message, .. } => message.encode_raw(out),
@@ -98,7 +113,7 @@ impl<'a> Part<'a> {
                 put_bytes(1, queue.as_bytes(), out);
                 for (message, (len, content)) in messages.iter().zip(lens) {
                     put_head(2, *len, out);
-                    put_message(message, *content, out);
+                    bodies.push(put_message(message, *content, out));
                 }
             }
         }
@@ -145,9 +160,12 @@ fn message_len(message: &NewMessage, content: usize) -> usize {
         + field_bytes_len(7, message.group.as_ref().map_or(0, String::len))
 }
 
-fn put_message(message: &NewMessage, content_len: usize, out: &mut BytesMut) {
+/// Answers where the body lies.
+fn put_message(message: &NewMessage, content_len: usize, out: &mut BytesMut) -> Range<usize> {
     put_head(1, content_len, out);
     put_bytes(1, &message.content.body, out);
+    let end = out.len();
+    let body = end - message.content.body.len()..end;
     put_headers(&message.content.headers, out);
     let (ttl, ttl_us) = ttl_to(message.ttl);
     put_uint(2, message.delay.0, out);
@@ -161,6 +179,7 @@ fn put_message(message: &NewMessage, content_len: usize, out: &mut BytesMut) {
         put_bytes(6, &key.to_be_bytes(), out);
     }
     put_bytes(7, message.group.as_deref().unwrap_or_default().as_bytes(), out);
+    body
 }
 
 // The field writers leave out what has its default value, as proto3 does.
@@ -457,14 +476,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_entry_survives_its_bytes(entry in entry()) {
-            let bytes = encode_entry(&entry);
+        fn an_entry_survives_its_bytes(mut entry in entry()) {
+            let before = entry.clone();
+            let bytes = encode_entry(&mut entry);
+            prop_assert_eq!(&entry, &before);
             prop_assert_eq!(decode_entry(entry.position, bytes).unwrap(), entry);
         }
 
         #[test]
-        fn the_hand_written_form_is_the_generated_one(entry in entry()) {
-            prop_assert_eq!(encode_entry(&entry).to_vec(), encode_with_prost(&entry));
+        fn the_hand_written_form_is_the_generated_one(mut entry in entry()) {
+            prop_assert_eq!(encode_entry(&mut entry).to_vec(), encode_with_prost(&entry));
         }
 
         #[test]
@@ -478,17 +499,19 @@ mod tests {
         let content = Content { body: Bytes::from(vec![7; 1000]), headers: StringMap::new() };
         let message = NewMessage { content, ..NewMessage::default() };
         let command = Command::Send { queue: "work".into(), messages: vec![message] };
-        let entry = Entry {
+        let mut entry = Entry {
             position: Position::default(),
             stamp: LogTime(1),
             epoch: Epoch(1),
             commands: vec![Envelope { session: None, account: "default".into(), command }],
         };
-        let bytes = encode_entry(&entry);
+        let bytes = encode_entry(&mut entry);
         let decoded = decode_entry(entry.position, bytes.clone()).unwrap();
-        let Command::Send { messages, .. } = &decoded.commands[0].command else {
-            panic!("a send");
-        };
-        assert!(bytes.as_ptr_range().contains(&messages[0].content.body.as_ptr()));
+        for entry in [&entry, &decoded] {
+            let Command::Send { messages, .. } = &entry.commands[0].command else {
+                panic!("a send");
+            };
+            assert!(bytes.as_ptr_range().contains(&messages[0].content.body.as_ptr()));
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::streamed::{DirectFile, PagedFile};
 use super::{Disk, DiskFile, DiskLock, FlushMode, OpenMode};
 
 /// Slices in one `pwritev`; the kernel takes at most 1,024.
@@ -23,7 +24,7 @@ const LOCK_FILE: &str = "LOCK";
 pub struct RealDisk;
 
 #[derive(Debug)]
-struct RealFile {
+pub(super) struct RealFile {
     file: File,
 }
 
@@ -79,15 +80,15 @@ impl DiskFile for RealFile {
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let mut options = OpenOptions::new();
-        options.read(true).mode(0o600);
-        match mode {
-            OpenMode::Read => &mut options,
-            OpenMode::ReadWrite => options.write(true),
-            OpenMode::CreateNew => options.write(true).create_new(true),
-            OpenMode::OpenOrCreate => options.write(true).create(true).truncate(false),
-        };
-        Ok(Arc::new(RealFile { file: options.open(path)? }))
+        Ok(Arc::new(open(path, mode)?))
+    }
+
+    fn open_streamed(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let file = open(path, mode)?;
+        Ok(match DirectFile::open(path)? {
+            Some(direct) => Arc::new(direct),
+            None => Arc::new(PagedFile(file)),
+        })
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -157,6 +158,18 @@ impl Disk for RealDisk {
     fn sync_delay(&self) -> Duration {
         Duration::ZERO
     }
+}
+
+pub(super) fn open(path: &Path, mode: OpenMode) -> io::Result<RealFile> {
+    let mut options = OpenOptions::new();
+    options.read(true).mode(0o600);
+    match mode {
+        OpenMode::Read => &mut options,
+        OpenMode::ReadWrite => options.write(true),
+        OpenMode::CreateNew => options.write(true).create_new(true),
+        OpenMode::OpenOrCreate => options.write(true).create(true).truncate(false),
+    };
+    Ok(RealFile { file: options.open(path)? })
 }
 
 /// The folder that names `path`; a bare name is in the working directory.

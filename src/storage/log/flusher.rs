@@ -1,11 +1,14 @@
 //! Who writes when: one thread or task takes what waits, oldest first, folds appends into one
 //! record, and calls back in order.
+//!
+//! Entries that need a segment which the full disk does not give wait here, before a byte of
+//! them is written: nobody is told that they are durable, and no write has failed.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,6 +24,9 @@ use crate::storage::disk::FlushMode;
 use crate::storage::error::{StorageError, during};
 use crate::storage::mend::{Hole, Trouble};
 use crate::storage::vote::VoteRecord;
+
+/// Between two looks whether a full disk has space again.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
 
 type Repaired = oneshot::Sender<Result<LogState, StorageError>>;
 
@@ -70,6 +76,15 @@ enum Turn {
     One(Work, Option<Position>),
 }
 
+impl Turn {
+    fn fail(self, error: &StorageError) {
+        match self {
+            Turn::Group { done, .. } => done.into_iter().for_each(|done| done(Err(error.clone()))),
+            Turn::One(work, _) => work.fail(error),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Shared {
     view: Mutex<View>,
@@ -79,6 +94,8 @@ pub(super) struct Shared {
     /// When the flush that runs began, in microseconds; 0 when none runs.
     flushing_since: AtomicU64,
     room: AtomicU64,
+    /// Whether spares are made before they are needed.
+    ahead: AtomicBool,
 }
 
 impl Shared {
@@ -90,6 +107,13 @@ impl Shared {
             options,
             flushing_since: AtomicU64::new(0),
             room: AtomicU64::new(room),
+            ahead: AtomicBool::new(true),
+        }
+    }
+
+    pub fn set_ahead(&self, ahead: bool) {
+        if self.ahead.swap(ahead, Ordering::Relaxed) != ahead {
+            self.wake();
         }
     }
 
@@ -100,6 +124,10 @@ impl Shared {
     pub fn wake(&self) {
         self.work.notify_one();
         self.notify.notify_one();
+    }
+
+    pub fn segment_bytes(&self) -> u64 {
+        self.options.segment_bytes
     }
 
     pub fn room(&self) -> u64 {
@@ -345,6 +373,10 @@ impl Shared {
     }
 
     fn prepare(&self, writer: &mut Writer) -> bool {
+        if !self.ahead.load(Ordering::Relaxed) {
+            writer.try_again();
+            return false;
+        }
         let stopped = self.view().failed.is_some();
         if stopped || !writer.wants_spare() {
             return false;
@@ -357,6 +389,34 @@ impl Shared {
             Err(error) => {
                 self.fail(error, Vec::new());
                 false
+            }
+        }
+    }
+
+    /// Whether a turn can be written. What fails here fails again when it is, and is told then.
+    fn has_room(&self, writer: &mut Writer, turn: &Turn) -> bool {
+        let Turn::Group { entries, .. } = turn else { return true };
+        let bytes = entries.iter().map(|entry| entry.weight() as u64).sum();
+        let has = writer.make_room(bytes).unwrap_or(true);
+        self.room.store(writer.room(), Ordering::Relaxed);
+        has
+    }
+
+    /// Waits until the disk has space for a turn; false when the log closes first.
+    fn until_room(&self, writer: &mut Writer, turn: &Turn) -> bool {
+        if self.has_room(writer, turn) {
+            return true;
+        }
+        tracing::warn!("the disk is full: the log waits until there is space for a segment");
+        loop {
+            let view = self.view();
+            if view.closing {
+                return false;
+            }
+            drop(self.work.wait_timeout(view, FULL_PAUSE));
+            if self.has_room(writer, turn) {
+                tracing::info!("there is space again: the log goes on");
+                return true;
             }
         }
     }
@@ -382,6 +442,9 @@ impl Shared {
             };
             drop(view);
             self.flush_begins();
+            if !self.until_room(&mut writer, &turn) {
+                return turn.fail(&StorageError::Closed);
+            }
             self.execute(&mut writer, turn);
         }
     }
@@ -396,6 +459,9 @@ impl Shared {
                 continue;
             };
             self.flush_begins();
+            while !self.has_room(&mut writer, &turn) {
+                tokio::time::sleep(FULL_PAUSE).await;
+            }
             let delay = writer.disk.sync_delay();
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;

@@ -195,29 +195,62 @@ async fn a_failed_fsync_is_final() {
     assert_eq!(open(&disk.restart()).1.last, Some(at(1, 0)));
 }
 
-#[tokio::test]
-async fn a_full_disk_is_said_before_it_hurts_and_nothing_acknowledged_is_lost() {
+#[tokio::test(start_paused = true)]
+async fn on_a_full_disk_entries_wait_unwritten_and_nothing_acknowledged_is_lost() {
     let disk = FaultyDisk::new(1);
     let (log, _) = open(&disk);
     append(&log, some(1, 0..1)).await.expect("durable");
     log.flush().await.expect("durable");
-    disk.set_capacity(disk.used_bytes());
+    let capacity = disk.used_bytes();
+    disk.set_capacity(capacity);
     let mut next = 1;
-    while log.room() > 1000 {
+    while log.room() > 4_000 {
         append(&log, some(1, next..next + 1)).await.expect("there was room");
         next += 1;
     }
     assert!(next > 20);
-    let refused = loop {
-        match append(&log, some(1, next..next + 1)).await {
-            Ok(()) => next += 1,
-            Err(error) => break error,
-        }
-    };
-    assert!(matches!(refused, StorageError::Full { .. }), "{refused}");
+    let within = Duration::from_secs(1);
+    while let Ok(done) = tokio::time::timeout(within, append(&log, some(1, next..next + 1))).await {
+        done.expect("there was room");
+        next += 1;
+    }
+    assert!(log.failure().is_none(), "nothing has failed");
     drop(log);
-    let (log, _) = open(&disk.restart());
+
+    let disk = disk.restart();
+    let (log, _) = open(&disk);
     assert_eq!(all(&log), some(1, 0..next));
+    let waiting = append(&log, some(1, next..next + 1));
+    tokio::pin!(waiting);
+    assert!(tokio::time::timeout(within, &mut waiting).await.is_err(), "still full");
+    disk.set_capacity(capacity * 2);
+    waiting.await.expect("there is space again");
+    assert_eq!(all(&log), some(1, 0..next + 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_on_a_full_disk_lets_the_log_go_on() {
+    let disk = FaultyDisk::new(1);
+    let (log, _) = open(&disk);
+    append(&log, some(1, 0..1)).await.expect("durable");
+    while log.room() < 40_000 {
+        tokio::task::yield_now().await;
+    }
+    let capacity = disk.used_bytes();
+    disk.set_capacity(capacity);
+    let mut next = 1;
+    while log.room() > 4_000 {
+        append(&log, some(1, next..next + 1)).await.expect("there was room");
+        next += 1;
+    }
+    log.purge(at(1, next - 1)).await.expect("the end of a segment is kept for it");
+    assert!(log.room() > 4_000, "what it freed is used again");
+    for _ in 0..3 * next {
+        append(&log, some(1, next..next + 1)).await.expect("in what the purges gave back");
+        log.purge(at(1, next)).await.expect("durable");
+        next += 1;
+    }
+    assert!(disk.used_bytes() <= capacity);
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,8 +26,8 @@ use crate::storage::vote::VoteFile;
 
 /// Zeros written in one step of making a spare.
 const STEP: u64 = 1 << 20;
-/// A page of the page cache.
-const PAGE: u64 = 4 << 10;
+/// The end of a segment that only truncations and purges use when there is no spare.
+const KEPT_BYTES: u64 = 64 << 10;
 /// What a mended segment's records may hold at most.
 const MEND_RECORD_BYTES: usize = 4 << 20;
 
@@ -85,7 +85,7 @@ impl Writer {
         for leftover in std::mem::take(&mut found.leftovers) {
             let spare = spare_path(dir, next_spare);
             disk.rename(&leftover, &spare).map_err(during("rename", &leftover))?;
-            disk.sync_dir(dir).map_err(during("sync", dir))?;
+            sync_names(disk.as_ref(), dir)?;
             next_spare += 1;
             spares.push_back(spare);
         }
@@ -139,6 +139,25 @@ impl Writer {
     pub fn room(&self) -> u64 {
         let spares = self.spares.len() as u64 * (self.options.segment_bytes - SEGMENT_HEADER);
         self.active.len.saturating_sub(self.offset) + spares
+    }
+
+    /// Whether entries of so many bytes can be written: they fit in the segment, or there is
+    /// another to go on in. Makes that if it must. The end of the segment is left to the records
+    /// that give space back.
+    ///
+    /// # Errors
+    /// When the disk fails; a full one is no error.
+    pub fn make_room(&mut self, bytes: u64) -> Result<bool, StorageError> {
+        let kept = KEPT_BYTES.min(self.active.len / 16);
+        let fits = self.offset.saturating_add(bytes).saturating_add(kept) <= self.active.len;
+        while !fits && self.offset > SEGMENT_HEADER && self.spares.is_empty() {
+            self.no_space = false;
+            self.prepare_step()?;
+            if self.no_space {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub fn active(&self) -> u64 {
@@ -222,6 +241,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Forgets that the disk was full.
+    pub fn try_again(&mut self) {
+        self.no_space = false;
+    }
+
     /// Whether a spare is missing that could be made.
     pub fn wants_spare(&self) -> bool {
         !self.no_space && self.spares.len() < self.options.spares.max(1)
@@ -245,9 +269,17 @@ impl Writer {
     fn step(&mut self) -> Result<(), StorageError> {
         let total = self.options.segment_bytes;
         if self.making.is_none() {
+            let free = self.disk.free_bytes(&self.dir);
+            if free.map_err(during("measure the space of", &self.dir))? < total + total / 8 {
+                // Trying would take the last space from those who write beside this.
+                let source = io::Error::from(io::ErrorKind::StorageFull);
+                return Err(StorageError::io("make a segment in", &self.dir, source));
+            }
             let path = self.dir.join("segment.tmp");
-            let file =
-                self.disk.open(&path, OpenMode::OpenOrCreate).map_err(during("create", &path))?;
+            let file = self
+                .disk
+                .open_streamed(&path, OpenMode::OpenOrCreate)
+                .map_err(during("create", &path))?;
             self.making = Some(Making { path, file, written: 0 });
         }
         let Some(making) = &mut self.making else { return Ok(()) };
@@ -261,7 +293,7 @@ impl Writer {
         making.file.sync_data().map_err(during("sync", path))?;
         let spare = spare_path(&self.dir, self.next_spare);
         self.disk.rename(path, &spare).map_err(during("rename", path))?;
-        self.disk.sync_dir(&self.dir).map_err(during("sync", &self.dir))?;
+        sync_names(self.disk.as_ref(), &self.dir)?;
         self.next_spare += 1;
         self.spares.push_back(spare);
         self.making = None;
@@ -288,10 +320,11 @@ impl Writer {
                 self.disk.remove_file(&path).map_err(during("remove", &path))?;
             }
         }
-        self.disk.sync_dir(&self.dir).map_err(during("sync", &self.dir))
+        sync_names(self.disk.as_ref(), &self.dir)
     }
 
-    /// Fills a hole: writes its segment anew beside the old one and renames.
+    /// Fills a hole: writes its segment anew beside the old one and renames. Other holes of the
+    /// segment stay holes.
     pub fn fill(
         &self,
         segment: &Scanned,
@@ -312,21 +345,20 @@ impl Writer {
             match piece {
                 Piece::Record { offset, header } => new.copy(&old, *offset, header)?,
                 Piece::Hole(found) if found == hole => new.fill(hole, entries),
-                Piece::Hole(other) => {
-                    let what = format!("index {} is missing too: mend that first", other.first());
-                    return Err(StorageError::Unmended { what });
-                }
+                Piece::Hole(other) => new.keep(other),
             }
         }
         new.bytes.resize(new.bytes.len().max(self.options.segment_bytes as usize), 0);
         let beside = self.dir.join("mend.tmp");
-        let file =
-            self.disk.open(&beside, OpenMode::OpenOrCreate).map_err(during("create", &beside))?;
+        let file = self
+            .disk
+            .open_streamed(&beside, OpenMode::OpenOrCreate)
+            .map_err(during("create", &beside))?;
         file.set_len(0).map_err(during("cut", &beside))?;
         file.write_all_at(&new.bytes, 0).map_err(during("write", &beside))?;
         file.sync_data().map_err(during("sync", &beside))?;
         self.disk.rename(&beside, &segment.path).map_err(during("rename", &beside))?;
-        self.disk.sync_dir(&self.dir).map_err(during("sync", &self.dir))
+        sync_names(self.disk.as_ref(), &self.dir)
     }
 
     /// Cuts the record in doubt, which is the last.
@@ -385,6 +417,30 @@ impl Rewrite {
             self.put(Kind::Entries, some, last, self.purged, None);
             rest = after;
         }
+    }
+
+    /// Leaves another hole to be found again: what it held is said, and is not there.
+    fn keep(&mut self, hole: &Hole) {
+        if self.last != hole.after {
+            self.put(Kind::Truncate, &[], hole.after, self.purged, None);
+        }
+        let missing = hole.last.index.saturating_add(1).saturating_sub(hole.first());
+        let count = u32::try_from(missing).unwrap_or(u32::MAX).max(1);
+        let (bytes, checksum) = record::encode_lost(Header {
+            kind: Kind::Entries,
+            segment: self.header.number,
+            generation: self.header.generation,
+            seed: self.seed,
+            count,
+            payload: 0,
+            before: hole.after,
+            last: Some(hole.last),
+            purged: self.purged,
+            committed: None,
+        });
+        self.bytes.extend_from_slice(&bytes);
+        self.seed = checksum;
+        self.last = Some(hole.last);
     }
 
     fn put(
@@ -454,7 +510,7 @@ fn open_segments(disk: &dyn Disk, found: &Scan) -> Result<Vec<Arc<Segment>>, Sto
     let mut segments = Vec::with_capacity(found.segments.len());
     for one in &found.segments {
         let path = one.path.clone();
-        let file = disk.open(&path, OpenMode::ReadWrite).map_err(during("open", &path))?;
+        let file = disk.open_streamed(&path, OpenMode::ReadWrite).map_err(during("open", &path))?;
         if read_header(disk, &path)? == HeaderFound::Bad {
             // It rotted; what it said is known from the records.
             file.write_all_at(&one.header.encode(), 0).map_err(during("write", &path))?;
@@ -466,16 +522,13 @@ fn open_segments(disk: &dyn Disk, found: &Scan) -> Result<Vec<Arc<Segment>>, Sto
     Ok(segments)
 }
 
-/// Writes zeros page by page. One large write would be kept in memory as one large block, and a
-/// kernel with such blocks (seen on Linux 6.18 with ext4) then treats the whole of it as changed by
-/// each small record: its fsync took three times as long (benches/README.md).
 fn write_zeros(file: &dyn DiskFile, from: u64, len: u64) -> io::Result<()> {
-    let zeros = [0; PAGE as usize];
+    let zeros = vec![0; STEP.min(len) as usize];
     let mut written = 0;
     while written < len {
-        let some = PAGE.min(len - written);
-        file.write_all_at(&zeros[..some as usize], from + written)?;
-        written += some;
+        let some = STEP.min(len - written) as usize;
+        file.write_all_at(zeros.get(..some).unwrap_or_default(), from + written)?;
+        written += some as u64;
     }
     Ok(())
 }
@@ -488,10 +541,19 @@ fn new_segment(
     len: u64,
 ) -> Result<Arc<Segment>, StorageError> {
     let path = dir.join("first.tmp");
-    let file = disk.open(&path, OpenMode::OpenOrCreate).map_err(during("create", &path))?;
+    let file =
+        disk.open_streamed(&path, OpenMode::OpenOrCreate).map_err(during("create", &path))?;
     write_zeros(&*file, 0, len).map_err(during("write", &path))?;
     drop(file);
     name_segment(disk, dir, &path, header)
+}
+
+/// Makes the names in the log's folder durable.
+fn sync_names(disk: &dyn Disk, dir: &Path) -> Result<(), StorageError> {
+    if mutants::is_chosen("no-directory-fsync") {
+        return Ok(());
+    }
+    disk.sync_dir(dir).map_err(during("sync", dir))
 }
 
 /// Header, fsync, rename, fsync of the folder: only then may a record follow.
@@ -501,14 +563,12 @@ fn name_segment(
     from: &Path,
     header: &SegmentHeader,
 ) -> Result<Arc<Segment>, StorageError> {
-    let file = disk.open(from, OpenMode::ReadWrite).map_err(during("open", from))?;
+    let file = disk.open_streamed(from, OpenMode::ReadWrite).map_err(during("open", from))?;
     file.write_all_at(&header.encode(), 0).map_err(during("write", from))?;
     file.sync_data().map_err(during("sync", from))?;
     let path = segment_path(dir, header.number);
     disk.rename(from, &path).map_err(during("rename", from))?;
-    if !mutants::is_chosen("no-directory-fsync") {
-        disk.sync_dir(dir).map_err(during("sync", dir))?;
-    }
+    sync_names(disk, dir)?;
     let len = file.len().map_err(during("measure", &path))?;
     let (number, generation) = (header.number, header.generation);
     Ok(Arc::new(Segment { number, generation, path, file, len }))

@@ -1,11 +1,15 @@
 //! Takes a snapshot's stream into a generation of its own, beside the one in use.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use bytes::{Buf as _, BytesMut};
 
 use super::{Chunk, FORMAT};
 use crate::queue::State;
 use crate::queue::ids::{Digest, Position};
 use crate::storage::codec::{self, Mark, Part, decode_part};
+use crate::storage::disk::Disk;
 use crate::storage::keys;
 use crate::storage::store::{Generation, StoreError, decode};
 use crate::storage::tables::Batch;
@@ -15,11 +19,37 @@ const COMMIT_BYTES: usize = 8 << 20;
 /// A part longer than this is no part: a session's outcomes, the longest row, stay far below.
 const PART_BYTES: usize = 256 << 20;
 
-/// A snapshot on its way in. Dropped before it is finished, it leaves a folder that the next
-/// install or the next open removes.
+/// The folder of tables that are not in use yet. It goes with them when they come to nothing,
+/// because the disk may be full of them.
+#[derive(Debug)]
+pub(in crate::storage) struct Beside {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    kept: bool,
+}
+
+impl Beside {
+    /// The tables are in use now.
+    pub(in crate::storage) fn keep(&mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = self.disk.remove_dir_all(&self.dir)
+        {
+            tracing::debug!(%error, "an unfinished snapshot stays until the next start");
+        }
+    }
+}
+
+/// A snapshot on its way in. Dropped before it is finished, it leaves nothing.
 #[derive(Debug)]
 pub struct SnapshotWriter {
     generation: Generation,
+    beside: Beside,
     buffer: BytesMut,
     offset: u64,
     header: Option<(Mark, Digest)>,
@@ -35,6 +65,7 @@ pub struct SnapshotWriter {
 #[derive(Debug)]
 pub struct ReadySnapshot {
     pub(in crate::storage) generation: Generation,
+    pub(in crate::storage) beside: Beside,
     pub(in crate::storage) state: State,
     pub(in crate::storage) mark: Mark,
 }
@@ -52,9 +83,11 @@ fn refused<T>(why: impl Into<String>) -> Result<T, StoreError> {
 }
 
 impl SnapshotWriter {
-    pub(in crate::storage) fn new(generation: Generation) -> SnapshotWriter {
+    pub(in crate::storage) fn new(generation: Generation, disk: Arc<dyn Disk>) -> SnapshotWriter {
+        let beside = Beside { disk, dir: generation.dir.clone(), kept: false };
         SnapshotWriter {
             generation,
+            beside,
             buffer: BytesMut::new(),
             offset: 0,
             header: None,
@@ -151,7 +184,7 @@ impl SnapshotWriter {
     fn commit(&mut self) -> Result<(), StoreError> {
         let mut batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
-        let flush = self.generation.bodies.plan(&mut batch);
+        let flush = self.generation.bodies.plan(&mut batch, None);
         self.generation.bodies.files().write(&flush)?;
         self.generation.tables.commit(&batch)?;
         self.generation.bodies.committed();
@@ -172,6 +205,6 @@ impl SnapshotWriter {
         if state.digest() != digest {
             return refused(format!("its digest is {} and should be {digest}", state.digest()));
         }
-        Ok(ReadySnapshot { generation: self.generation, state, mark })
+        Ok(ReadySnapshot { generation: self.generation, beside: self.beside, state, mark })
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::storage::codec::CodecError;
+use crate::storage::error::StorageError;
 use crate::storage::tables::TablesError;
 
 /// An error of the store. After one of a commit the store refuses all further commits.
@@ -10,6 +11,8 @@ use crate::storage::tables::TablesError;
 pub enum StoreError {
     #[error(transparent)]
     Tables(#[from] TablesError),
+    #[error(transparent)]
+    Disk(#[from] StorageError),
     #[error("a row of the tables is not readable")]
     Codec(#[from] CodecError),
     #[error("{path} could not be {doing}")]
@@ -22,6 +25,8 @@ pub enum StoreError {
     Empty,
     #[error("the snapshot is refused: {0}")]
     Snapshot(String),
+    #[error("the disk has no room for a commit of the tables; it is tried again")]
+    NoRoom,
     #[error("the thread that writes the tables could not be started")]
     Thread(#[source] io::Error),
     #[error("the tables are not written any more since a commit failed: {0}")]

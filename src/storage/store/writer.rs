@@ -1,7 +1,8 @@
 //! Runs table commits: on a standing thread over a real disk, in place over a simulated one,
 //! so that a seed decides the order.
 //!
-//! One commit at a time. A failed one is reported once; the store never sends another.
+//! One commit at a time. A failed one is reported once; the store never sends another. One for
+//! which the disk has no room comes back untouched, to be begun again.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use super::StoreError;
 use crate::storage::bodies::{Flush, SegmentFiles};
 use crate::storage::disk::{Disk, FlushMode};
+use crate::storage::space::Space;
 use crate::storage::tables::{Batch, Tables};
 
 /// One durable step of the tables: bodies first, then the transaction that names them.
@@ -22,6 +24,9 @@ pub struct Job {
     pub files: Arc<SegmentFiles>,
     pub flush: Flush,
     pub batch: Batch,
+    pub space: Space,
+    /// What it takes of the disk, about.
+    pub needs_bytes: u64,
     /// What earlier commits made needless.
     pub rubbish: Vec<Rubbish>,
 }
@@ -33,13 +38,21 @@ pub enum Rubbish {
     Folder(Arc<dyn Disk>, PathBuf),
 }
 
+/// How a commit ended that did not fail.
+#[derive(Debug)]
+pub enum Ended {
+    Committed,
+    /// Nothing was written: the disk has no room for it.
+    NoRoom(Box<Job>),
+}
+
 impl Job {
-    fn run(self) -> Result<(), StoreError> {
-        for rubbish in &self.rubbish {
+    fn run(mut self) -> Result<Ended, StoreError> {
+        for rubbish in std::mem::take(&mut self.rubbish) {
             match rubbish {
-                Rubbish::Segment(files, number) => files.remove(*number)?,
+                Rubbish::Segment(files, number) => files.remove(number)?,
                 Rubbish::Folder(disk, path) => {
-                    disk.remove_dir_all(path).map_err(|source| StoreError::Io {
+                    disk.remove_dir_all(&path).map_err(|source| StoreError::Io {
                         doing: "removed",
                         path: path.display().to_string(),
                         source,
@@ -47,15 +60,20 @@ impl Job {
                 }
             }
         }
+        if !self.space.make_room(self.needs_bytes)? {
+            return Ok(Ended::NoRoom(Box::new(self)));
+        }
         self.files.write(&self.flush)?;
-        if self.batch.is_empty() { Ok(()) } else { self.tables.commit(&self.batch) }?;
-        Ok(())
+        if !self.batch.is_empty() {
+            self.tables.commit(&self.batch)?;
+        }
+        Ok(Ended::Committed)
     }
 }
 
 #[derive(Debug, Default)]
 struct Slot {
-    done: Mutex<Option<Result<(), StoreError>>>,
+    done: Mutex<Option<Result<Ended, StoreError>>>,
     filled: Condvar,
 }
 
@@ -121,14 +139,14 @@ impl Writer {
     }
 
     /// Picks up the result of a commit that has ended.
-    pub fn poll(&mut self) -> Option<Result<(), StoreError>> {
+    pub fn poll(&mut self) -> Option<Result<Ended, StoreError>> {
         let result = self.slot.done.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         self.busy = false;
         Some(result)
     }
 
     /// Waits for the running commit, if there is one.
-    pub fn wait(&mut self) -> Option<Result<(), StoreError>> {
+    pub fn wait(&mut self) -> Option<Result<Ended, StoreError>> {
         if !self.busy {
             return None;
         }
@@ -142,7 +160,7 @@ impl Writer {
 }
 
 impl Slot {
-    fn fill(&self, result: Result<(), StoreError>) {
+    fn fill(&self, result: Result<Ended, StoreError>) {
         *self.done.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         self.filled.notify_all();
     }

@@ -124,6 +124,38 @@ async fn two_holes_in_two_segments_are_mended_one_by_one() {
 }
 
 #[tokio::test]
+async fn two_holes_in_one_segment_are_mended_one_by_one() {
+    let places = records(&{
+        let disk = FaultyDisk::new(1);
+        written(&disk).await;
+        disk
+    });
+    let pairs = (0..9).flat_map(|one| (one + 1..9).map(move |two| (one, two)));
+    let together = |(one, two): &(usize, usize)| places[*one].segment == places[*two].segment;
+    let pairs: Vec<(usize, usize)> = pairs.filter(together).collect();
+    assert!(!pairs.is_empty());
+    // Both payloads, both headers, and one of each.
+    for (first, second) in [(400, 400), (9, 9), (9, 400), (400, 9)] {
+        for (one, two) in &pairs {
+            let disk = FaultyDisk::new(1);
+            let entries = written(&disk).await;
+            let found = records(&disk);
+            flip(&disk, &found[*one], first);
+            flip(&disk, &found[*two], second);
+            let (log, mut state) = open(&disk.restart());
+            let mut turns = 0;
+            while let Some(hole) = state.holes().first().copied() {
+                state = log.mend(hole, part(&entries, hole)).await.expect("mended");
+                turns += 1;
+                assert!(turns <= 2, "{one} {two}: {state:?}");
+            }
+            assert_eq!(state.trouble, vec![]);
+            assert_eq!(all(&log), entries, "{one} {two}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_rotten_segment_header_is_made_good_from_the_records() {
     let disk = FaultyDisk::new(1);
     let entries = written(&disk).await;
