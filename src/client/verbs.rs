@@ -13,7 +13,7 @@ use super::types::{
     self, Cleared, CreatedQueue, DeleteItem, DeleteOutcome, Deleted, Durability, DurabilityNow,
     ListQueues, Message, MessageState, NewMessage, PeekOptions, PeekPage, Position, Queue,
     QueuePage, QueueSettings, ReceiveOptions, Received, ReleaseAfter, ReleaseOutcome, Released,
-    Sent, SentBatch, ShownMessage, Update, Updated,
+    Sent, SentBatch, ShownMessage, Transaction, Update, Updated,
 };
 use crate::proto::queue::v1 as pb;
 use pb::queue_service_client::QueueServiceClient;
