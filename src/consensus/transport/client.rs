@@ -108,9 +108,14 @@ impl PeerClient {
     /// A client that connects at its first call.
     #[must_use]
     pub fn new(peers: Peers, target: u64, address: &str) -> PeerClient {
-        let address = address.to_owned();
-        let (pace, refused) = (Pace::default(), Arc::default());
-        PeerClient { peers, target, address, service: None, pace, refused }
+        PeerClient {
+            peers,
+            target,
+            address: address.to_owned(),
+            service: None,
+            pace: Pace::default(),
+            refused: Arc::default(),
+        }
     }
 
     fn service(&mut self) -> Result<PeerServiceClient<Channel>, CallError> {
@@ -306,10 +311,9 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            if self.refused.swap(false, Ordering::Relaxed) {
-                self.pace.refused(Instant::now());
-            }
-            if let Some(due) = self.pace.due {
+            let refused = self.refused.swap(false, Ordering::Relaxed);
+            let due = refused.then(|| Instant::now() + LAST_PAUSE).max(self.pace.due);
+            if let Some(due) = due {
                 tokio::time::sleep_until(due).await;
             }
             let opened = self.open_append(input, option).await;
@@ -417,10 +421,6 @@ impl Pace {
         let pause = (FIRST_BACKOFF * (1 << self.failures.min(8))).min(LAST_PAUSE);
         self.failures = self.failures.saturating_add(1);
         self.due = Some(now + pause);
-    }
-
-    fn refused(&mut self, now: Instant) {
-        self.due = Some(now + LAST_PAUSE);
     }
 }
 
