@@ -232,3 +232,24 @@ fn an_empty_store_has_nothing_to_view() {
     let store = open(&FaultyDisk::new(1)).unwrap();
     assert!(matches!(store.view(), Err(StoreError::Empty)));
 }
+
+#[test]
+fn a_snapshot_that_comes_to_nothing_leaves_nothing() {
+    let (_, source, _) = grown(15, 60);
+    let (disk, mut store, run) = grown(16, 10);
+    let all = small(&source.view().unwrap(), 3_000);
+    let before = disk.list(Path::new("/data")).unwrap();
+    let mut writer = store.begin_install().unwrap();
+    for chunk in &all[..all.len() - 1] {
+        writer.push(chunk).unwrap();
+    }
+    assert!(writer.finish().is_err());
+    assert_eq!(disk.list(Path::new("/data")).unwrap(), before);
+    let mut writer = store.begin_install().unwrap();
+    for chunk in &all {
+        writer.push(chunk).unwrap();
+    }
+    drop(writer.finish().unwrap());
+    assert_eq!(disk.list(Path::new("/data")).unwrap(), before, "ready, and not wanted");
+    assert_same(&store, &run);
+}

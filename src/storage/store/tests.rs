@@ -398,6 +398,7 @@ fn a_commit_without_room_is_held_up_and_goes_on_when_there_is_space() {
         assert!(matches!(store.commit_now(), Err(StoreError::NoRoom)));
         assert!(matches!(store.commit_through(store.applied()), Err(StoreError::NoRoom)));
         assert_eq!(store.durable(), durable);
+        assert!(store.owed_bytes() > 2_500, "it is still to be written");
         assert_same(&store, &run);
     }
     disk.set_capacity(u64::MAX);
