@@ -10,9 +10,9 @@ use bytes::Bytes;
 use zoneq::clock::{Clock as _, SystemClock};
 use zoneq::queue::State;
 use zoneq::queue::command::{
-    Command, Content, Entry, Envelope, NewMessage, Receive, Settings, StringMap, TimeToLive,
+    Command, Content, Entry, Envelope, NewMessage, Receive, Settings, StringMap,
 };
-use zoneq::queue::ids::{Epoch, LogTime, MessageId, Position, Receipt, Span};
+use zoneq::queue::ids::{Epoch, LogTime, MessageId, Position, Receipt};
 use zoneq::queue::outcome::{Outcome, Reply};
 
 /// The system's allocator, counting what is held.
@@ -76,8 +76,7 @@ impl Rig {
     fn message(&self) -> NewMessage {
         NewMessage {
             content: Content { body: self.body.clone(), headers: StringMap::new() },
-            delay: Span::ZERO,
-            ttl: TimeToLive::Default,
+            ..NewMessage::default()
         }
     }
 

@@ -258,6 +258,7 @@ async fn empty_queue(client: &Client, queue: &str, options: &Options) -> anyhow:
         default_ttl: Ttl::Never,
         default_visibility_timeout: Some(Duration::from_secs(30)),
         max_message_bytes: u32::try_from(options.payload.max(65_536)).ok(),
+        ..QueueSettings::default()
     };
     client.create_queue(queue, BTreeMap::new(), settings).await?;
     Ok(())

@@ -16,7 +16,7 @@ use super::output::{self, durability_json, durability_text, message_json, messag
 use super::{Context, pairs, parse_pair, parse_span, parse_ttl};
 use crate::client::{
     Client, DeleteItem, DeleteOutcome, MessageState, NewMessage, PeekOptions, ReceiveOptions,
-    SentBatch, StringMap, Ttl,
+    ReleaseAfter, SentBatch, StringMap, Transaction, Ttl,
 };
 
 /// Messages in one request of `send --lines`.
@@ -51,6 +51,15 @@ pub struct Send {
     /// Lifetime, or `never` [default: the queue's]
     #[arg(long, env = "ZONEQ_SEND_TTL", value_parser = parse_ttl)]
     ttl: Option<Ttl>,
+    /// 0 is given out first, 9 last [default: 4]
+    #[arg(long, env = "ZONEQ_SEND_PRIORITY", value_parser = clap::value_parser!(u8).range(0..=9))]
+    priority: Option<u8>,
+    /// Send nothing if a message with this key was sent inside the queue's window; for one message
+    #[arg(long, env = "ZONEQ_SEND_KEY", value_name = "KEY", conflicts_with = "lines")]
+    key: Option<String>,
+    /// Give out only the first message of this group at a time, in the order of sending
+    #[arg(long, env = "ZONEQ_SEND_GROUP")]
+    group: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +91,8 @@ pub enum State {
     Visible,
     Leased,
     Delayed,
+    /// Behind the first message of their group
+    Blocked,
 }
 
 #[derive(Debug, Args)]
@@ -132,11 +143,52 @@ pub struct Update {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  zoneq release orders ID RECEIPT                    give it back at once
+  zoneq release orders ID RECEIPT --delay 5m
+  zoneq release orders ID RECEIPT --back-off         as the settings of the queue say")]
+pub struct Release {
+    queue: String,
+    id: String,
+    pop_receipt: String,
+    /// Not visible before this has passed; at most 7d
+    #[arg(long, env = "ZONEQ_RELEASE_DELAY", value_parser = parse_span)]
+    delay: Option<Duration>,
+    /// Wait as the back-off of the queue says, the longer the more often it was received
+    #[arg(long, env = "ZONEQ_RELEASE_BACK_OFF", value_parser = FalseyValueParser::new(),
+          conflicts_with = "delay")]
+    back_off: bool,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Example:\n  zoneq delete orders ID RECEIPT")]
 pub struct Delete {
     queue: String,
     id: String,
     pop_receipt: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  zoneq transact --delete orders/ID/RECEIPT --send bills='bill 7' --send mails='mail 7'")]
+pub struct Transact {
+    /// A received message as QUEUE/ID/RECEIPT; may be given more than once
+    #[arg(long, env = "ZONEQ_TRANSACT_DELETE", value_name = "QUEUE/ID/RECEIPT",
+          value_parser = parse_item)]
+    delete: Vec<(String, DeleteItem)>,
+    /// A message as QUEUE=BODY; may be given more than once
+    #[arg(long, env = "ZONEQ_TRANSACT_SEND", value_name = "QUEUE=BODY", value_parser = parse_pair)]
+    send: Vec<(String, String)>,
+}
+
+/// Reads `queue/id/receipt`.
+fn parse_item(text: &str) -> Result<(String, DeleteItem), String> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let [queue, id, pop_receipt] = parts.as_slice() else {
+        return Err(format!("{text:?} is no message; write QUEUE/ID/RECEIPT"));
+    };
+    let item = DeleteItem { id: (*id).to_owned(), pop_receipt: (*pop_receipt).to_owned() };
+    Ok(((*queue).to_owned(), item))
 }
 
 #[derive(Debug, Args)]
@@ -170,6 +222,10 @@ impl Send {
             return self.run_lines(context, &client, &headers).await;
         }
         let bodies = self.bodies().await?;
+        if self.key.is_some() && bodies.len() != 1 {
+            let text = format!("--key is for one message, and {} are given", bodies.len());
+            return Err(Usage(text).into());
+        }
         let messages: Vec<_> = bodies.into_iter().map(|b| self.message(b, &headers)).collect();
         let sent = client.send_batch(&self.queue, messages).await?;
         let value = json!({
@@ -188,7 +244,16 @@ impl Send {
 
     fn message(&self, body: Bytes, headers: &StringMap) -> NewMessage {
         let ttl = self.ttl.unwrap_or_default();
-        NewMessage { body, headers: headers.clone(), delay: self.delay, ttl }
+        let headers = headers.clone();
+        NewMessage {
+            body,
+            headers,
+            delay: self.delay,
+            ttl,
+            priority: self.priority,
+            deduplication_key: self.key.clone(),
+            group: self.group.clone(),
+        }
     }
 
     /// The bodies from the arguments, the file or standard input.
@@ -330,6 +395,7 @@ impl Peek {
             State::Visible => MessageState::Visible,
             State::Leased => MessageState::Leased,
             State::Delayed => MessageState::Delayed,
+            State::Blocked => MessageState::Blocked,
         };
         let options = PeekOptions {
             max_messages: self.max,
@@ -361,6 +427,7 @@ impl Get {
             MessageState::Visible => "visible",
             MessageState::Leased => "leased",
             MessageState::Delayed => "delayed",
+            MessageState::Blocked => "blocked",
             MessageState::Unspecified => "unknown",
         };
         let value = json!({ "ok": true, "state": state, "message": message_json(&shown.message) });
@@ -405,6 +472,27 @@ impl Update {
     }
 }
 
+impl Release {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let after = match self.delay {
+            Some(delay) => ReleaseAfter::Delay(delay),
+            None if self.back_off => ReleaseAfter::BackOff,
+            None => ReleaseAfter::Now,
+        };
+        let client = context.client()?;
+        let released = client.release_one(&self.queue, &self.id, &self.pop_receipt, after).await?;
+        let value = json!({
+            "ok": true,
+            "id": self.id,
+            "visible_at": released.0.map(|at| output::time(Some(at))),
+            "durability": durability_json(&released.1),
+        });
+        let text = format!("message {} released, visible at {}", self.id, output::time(released.0));
+        context.out.result(&value, &text)?;
+        Ok(Exit::Done)
+    }
+}
+
 impl Delete {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let client = context.client()?;
@@ -412,6 +500,30 @@ impl Delete {
         let value =
             json!({ "ok": true, "id": self.id, "durability": durability_json(&durability) });
         let text = format!("message {} deleted; {}", self.id, durability_text(&durability));
+        context.out.result(&value, &text)?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Transact {
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        if self.delete.is_empty() && self.send.is_empty() {
+            return Err(Usage("nothing to do: give --delete or --send".to_owned()).into());
+        }
+        let mut transaction = Transaction { deletes: self.delete, ..Transaction::default() };
+        let deleted = transaction.deletes.len();
+        for (queue, body) in self.send {
+            transaction = transaction.send(queue, body.as_str());
+        }
+        let done = context.client()?.transact(transaction).await?;
+        for message in &done.messages {
+            context.out.item(&sent_json(message))?;
+        }
+        let sent = done.messages.len();
+        let value = json!({ "ok": true, "deleted": deleted, "sent": sent,
+            "durability": durability_json(&done.durability) });
+        let durable = durability_text(&done.durability);
+        let text = format!("deleted {deleted} and sent {sent} messages in one step; {durable}");
         context.out.result(&value, &text)?;
         Ok(Exit::Done)
     }

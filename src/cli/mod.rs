@@ -26,7 +26,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use self::exit::{Exit, Usage};
 use self::output::Output;
-use crate::client::{Client, Ttl};
+use crate::client::{BackOff, Client, Ttl};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -97,8 +97,12 @@ pub enum Verb {
     Get(message::Get),
     /// Change a message's lease, body or headers
     Update(message::Update),
+    /// Give a received message back, to be received again now or later
+    Release(message::Release),
     /// Delete a received message
     Delete(message::Delete),
+    /// Delete messages and send others as one step: all or nothing
+    Transact(message::Transact),
     /// Remove every message of a queue
     Clear(message::Clear),
     /// Look after the cluster
@@ -229,7 +233,9 @@ async fn run(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Peek(verb) => verb.run(context).await,
         Verb::Get(verb) => verb.run(context).await,
         Verb::Update(verb) => verb.run(context).await,
+        Verb::Release(verb) => verb.run(context).await,
         Verb::Delete(verb) => verb.run(context).await,
+        Verb::Transact(verb) => verb.run(context).await,
         Verb::Clear(verb) => verb.run(context).await,
         Verb::Cluster(verb) => verb.run(context).await,
         Verb::Lab(verb) => verb.run(context).await,
@@ -290,6 +296,15 @@ pub fn parse_ttl(text: &str) -> Result<Ttl, String> {
         Ok(span) => Ok(Ttl::After(span)),
         Err(error) => Err(format!("{error}, or `never`")),
     }
+}
+
+/// Reads `first,most,factor`, such as `1s,15m,2`.
+pub fn parse_back_off(text: &str) -> Result<BackOff, String> {
+    let wrong = || format!("{text:?} is no back-off; write FIRST,MOST,FACTOR, such as 1s,15m,2");
+    let parts: Vec<&str> = text.split(',').collect();
+    let [first, most, factor] = parts.as_slice() else { return Err(wrong()) };
+    let factor = factor.parse().map_err(|_| wrong())?;
+    Ok(BackOff { first: parse_span(first)?, most: parse_span(most)?, factor })
 }
 
 /// Reads `name=value`.
@@ -408,6 +423,11 @@ mod tests {
         }
         assert_eq!(parse_ttl("never"), Ok(Ttl::Never));
         assert!(parse_ttl("0s").is_err());
+        let (first, most) = (Duration::from_secs(1), Duration::from_secs(900));
+        assert_eq!(parse_back_off("1s,15m,2"), Ok(BackOff { first, most, factor: 2 }));
+        for bad in ["1s,15m", "1s,15m,x", "1s,15m,2,3", "1,15m,2"] {
+            assert!(parse_back_off(bad).is_err(), "{bad}");
+        }
         assert!(parse_pair("=v").is_err());
         assert_eq!(parse_pair("k=a=b"), Ok(("k".to_owned(), "a=b".to_owned())));
         assert!(pairs(vec![("a".into(), "1".into()), ("a".into(), "2".into())]).is_err());

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::exit::Exit;
-use crate::client::{Durability, Message, Queue, Ttl};
+use crate::client::{BackOff, DeadLetter, DeadLetterReason, Durability, Message, Queue, Ttl};
 use crate::queue::ids::LogTime;
 
 /// Where results go.
@@ -172,6 +172,7 @@ pub fn sent_json(message: &crate::client::SentMessage) -> Value {
         "inserted_at": time_json(message.inserted_at),
         "expires_at": time_json(message.expires_at),
         "visible_at": time_json(message.visible_at),
+        "duplicate": message.duplicate,
     })
 }
 
@@ -185,8 +186,13 @@ pub fn message_json(message: &Message) -> Value {
         "expires_at": time_json(message.expires_at),
         "visible_at": time_json(message.visible_at),
         "dequeue_count": message.dequeue_count,
+        "priority": message.priority,
+        "group": message.group,
     });
     if let Value::Object(fields) = &mut value {
+        if let Some(dead) = &message.dead_letter {
+            fields.insert("dead_letter".to_owned(), dead_letter_json(dead));
+        }
         if !message.pop_receipt.is_empty() {
             fields.insert("pop_receipt".to_owned(), message.pop_receipt.clone().into());
         }
@@ -196,6 +202,21 @@ pub fn message_json(message: &Message) -> Value {
         };
     }
     value
+}
+
+fn dead_letter_json(dead: &DeadLetter) -> Value {
+    let reason = match dead.reason {
+        DeadLetterReason::MaxDeliveries => "max_deliveries",
+        DeadLetterReason::Unspecified => "unknown",
+    };
+    json!({
+        "reason": reason,
+        "source": dead.source,
+        "dead_lettered_at": time_json(dead.dead_lettered_at),
+        "first_received_at": time_json(dead.first_received_at),
+        "last_received_at": time_json(dead.last_received_at),
+        "deliveries": dead.deliveries,
+    })
 }
 
 pub const MESSAGE_HEAD: [&str; 5] = ["id", "count", "visible at", "pop receipt", "body"];
@@ -246,9 +267,16 @@ fn ttl_text(ttl: Ttl) -> String {
     }
 }
 
+/// As the command line takes it.
+fn back_off_text(back_off: BackOff) -> String {
+    let (first, most) = (span_text(back_off.first), span_text(back_off.most));
+    format!("{first},{most},{}", back_off.factor)
+}
+
 #[must_use]
 pub fn queue_json(queue: &Queue) -> Value {
     let counts = queue.counts;
+    let dead = queue.settings.dead_letters.as_ref();
     json!({
         "name": queue.name,
         "metadata": queue.metadata,
@@ -257,28 +285,46 @@ pub fn queue_json(queue: &Queue) -> Value {
             "default_visibility_timeout":
                 queue.settings.default_visibility_timeout.map(span_text),
             "max_message_bytes": queue.settings.max_message_bytes,
+            "dead_letter_queue": dead.map(|target| target.queue.as_str()),
+            "max_deliveries": dead.and_then(|target| target.max_deliveries),
+            "dead_letter_ttl": queue.settings.dead_letter_ttl.map(span_text),
+            "back_off": queue.settings.back_off.map(back_off_text),
+            "deduplication_window": queue.settings.deduplication_window.map(span_text),
+            "max_messages": queue.settings.max_messages,
+            "max_bytes": queue.settings.max_bytes,
         },
         "counts": {
             "visible": counts.visible,
             "leased": counts.leased,
             "delayed": counts.delayed,
+            "blocked": counts.blocked,
             "due": counts.due,
             "total": counts.total,
             "bytes": counts.bytes,
+            "oldest_age_ms": counts.oldest_age.map(|age| age.as_millis() as u64),
         },
         "created_at": time_json(queue.created_at),
+        "paused": queue.paused,
+        "dead_letters_refused_since": time_json(queue.dead_letters_refused_since),
     })
 }
 
-pub const QUEUE_HEAD: [&str; 7] =
-    ["queue", "visible", "leased", "delayed", "due", "total", "bytes"];
+pub const QUEUE_HEAD: [&str; 8] =
+    ["queue", "visible", "leased", "delayed", "blocked", "due", "total", "bytes"];
 
 #[must_use]
 pub fn queue_row(queue: &Queue) -> Vec<String> {
     let counts = queue.counts;
     let mut row = vec![queue.name.clone()];
-    let numbers =
-        [counts.visible, counts.leased, counts.delayed, counts.due, counts.total, counts.bytes];
+    let numbers = [
+        counts.visible,
+        counts.leased,
+        counts.delayed,
+        counts.blocked,
+        counts.due,
+        counts.total,
+        counts.bytes,
+    ];
     row.extend(numbers.iter().map(u64::to_string));
     row
 }
@@ -299,7 +345,35 @@ pub fn queue_details(queue: &Queue) -> Vec<Vec<String>> {
             or_default(settings.max_message_bytes.map(|bytes| format!("{bytes} bytes"))),
         ],
         vec!["created at".to_owned(), time(queue.created_at)],
+        vec!["receives".to_owned(), if queue.paused { "paused" } else { "open" }.to_owned()],
+        vec![
+            "age of the oldest message".to_owned(),
+            queue.counts.oldest_age.map_or_else(|| "-".to_owned(), span_text),
+        ],
     ];
+    if let Some(target) = &settings.dead_letters {
+        let most = target.max_deliveries.map_or_else(|| "default".to_owned(), |n| n.to_string());
+        rows.push(vec!["dead letters go to".to_owned(), target.queue.clone()]);
+        rows.push(vec!["after deliveries".to_owned(), most]);
+    }
+    if let Some(ttl) = settings.dead_letter_ttl {
+        rows.push(vec!["time to live of dead letters here".to_owned(), span_text(ttl)]);
+    }
+    for (what, most) in [("messages", settings.max_messages), ("bytes", settings.max_bytes)] {
+        if let Some(most) = most {
+            rows.push(vec![format!("quota of {what}"), most.to_string()]);
+        }
+    }
+    if let Some(window) = settings.deduplication_window {
+        rows.push(vec!["deduplication window".to_owned(), span_text(window)]);
+    }
+    if let Some(back_off) = settings.back_off {
+        rows.push(vec!["back-off".to_owned(), back_off_text(back_off)]);
+    }
+    if let Some(since) = queue.dead_letters_refused_since {
+        let text = format!("refused by the dead-letter queue since {}", time(Some(since)));
+        rows.push(vec!["ALARM: dead letters".to_owned(), text]);
+    }
     for (name, value) in &queue.metadata {
         rows.push(vec![format!("metadata {name}"), value.clone()]);
     }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::exit::{Exit, Usage};
 use super::output::{self, durability_json, durability_text, queue_json};
-use super::{Context, pairs, parse_pair, parse_span, parse_ttl};
-use crate::client::{Durability, ListQueues, QueueSettings, Ttl};
+use super::{Context, pairs, parse_back_off, parse_pair, parse_span, parse_ttl};
+use crate::client::{BackOff, DeadLetters, Durability, ListQueues, QueueSettings, Ttl};
 
 #[derive(Debug, Subcommand)]
 pub enum QueueVerb {
@@ -31,6 +32,12 @@ pub enum QueueVerb {
     /// Change a queue's settings; those not given stay as they are
     #[command(after_help = "Example:\n  zoneq queue set-settings orders --visibility 5m")]
     SetSettings(SetSettings),
+    /// Stop receives: they find nothing until the queue is resumed; everything else works
+    #[command(after_help = "Example:\n  zoneq queue pause orders")]
+    Pause(Name),
+    /// Let receives go on
+    #[command(after_help = "Example:\n  zoneq queue resume orders")]
+    Resume(Name),
 }
 
 #[derive(Debug, Args)]
@@ -55,6 +62,28 @@ pub struct Create {
     /// Largest body, 1 to 1048576 bytes [default: 65536]
     #[arg(long, env = "ZONEQ_QUEUE_CREATE_MAX_MESSAGE_BYTES")]
     max_message_bytes: Option<u32>,
+    /// The queue that takes messages which were given out too often
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_DEAD_LETTER_QUEUE", value_name = "QUEUE")]
+    dead_letter_queue: Option<String>,
+    /// How often a message is given out before it is a dead letter, 1 to 10000 [default: 10]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_MAX_DELIVERIES", requires = "dead_letter_queue")]
+    max_deliveries: Option<u32>,
+    /// Lifetime of messages that come here as dead letters, or `never` [default: never]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_DEAD_LETTER_TTL", value_parser = parse_ttl)]
+    dead_letter_ttl: Option<Ttl>,
+    /// Quota: messages the queue may hold [default: none]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_MAX_MESSAGES")]
+    max_messages: Option<u64>,
+    /// Quota: bytes of bodies and headers the queue may hold [default: none]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_MAX_BYTES")]
+    max_bytes: Option<u64>,
+    /// How long a deduplication key counts, 1s to 7d [default: 10m]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_DEDUPLICATION_WINDOW", value_parser = parse_span)]
+    deduplication_window: Option<Duration>,
+    /// How long messages wait that are released by back-off [default: 1s,15m,2]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_BACK_OFF", value_name = "FIRST,MOST,FACTOR",
+          value_parser = parse_back_off)]
+    back_off: Option<BackOff>,
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +124,33 @@ pub struct SetSettings {
     /// Largest body, 1 to 1048576 bytes
     #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_MAX_MESSAGE_BYTES")]
     max_message_bytes: Option<u32>,
+    /// The queue that takes messages which were given out too often
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_DEAD_LETTER_QUEUE", value_name = "QUEUE")]
+    dead_letter_queue: Option<String>,
+    /// How often a message is given out before it is a dead letter, 1 to 10000
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_MAX_DELIVERIES")]
+    max_deliveries: Option<u32>,
+    /// Give messages out for ever
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_NO_DEAD_LETTERS",
+          value_parser = FalseyValueParser::new(),
+          conflicts_with_all = ["dead_letter_queue", "max_deliveries"])]
+    no_dead_letters: bool,
+    /// Lifetime of messages that come here as dead letters, or `never`
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_DEAD_LETTER_TTL", value_parser = parse_ttl)]
+    dead_letter_ttl: Option<Ttl>,
+    /// Quota: messages the queue may hold; 0 takes the quota away
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_MAX_MESSAGES")]
+    max_messages: Option<u64>,
+    /// Quota: bytes of bodies and headers the queue may hold; 0 takes the quota away
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_MAX_BYTES")]
+    max_bytes: Option<u64>,
+    /// How long a deduplication key counts, 1s to 7d
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_DEDUPLICATION_WINDOW", value_parser = parse_span)]
+    deduplication_window: Option<Duration>,
+    /// How long messages wait that are released by back-off
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_BACK_OFF", value_name = "FIRST,MOST,FACTOR",
+          value_parser = parse_back_off)]
+    back_off: Option<BackOff>,
 }
 
 impl QueueVerb {
@@ -113,6 +169,14 @@ impl QueueVerb {
                 done(context, &queue, "given new metadata", &durability)
             }
             QueueVerb::SetSettings(verb) => verb.run(context).await,
+            QueueVerb::Pause(Name { queue }) => {
+                let durability = context.client()?.pause_queue(&queue).await?;
+                done(context, &queue, "paused", &durability)
+            }
+            QueueVerb::Resume(Name { queue }) => {
+                let durability = context.client()?.resume_queue(&queue).await?;
+                done(context, &queue, "resumed", &durability)
+            }
         }
     }
 }
@@ -135,6 +199,14 @@ impl Create {
             default_ttl: self.ttl.unwrap_or_default(),
             default_visibility_timeout: self.visibility,
             max_message_bytes: self.max_message_bytes,
+            dead_letters: self
+                .dead_letter_queue
+                .map(|queue| DeadLetters { queue, max_deliveries: self.max_deliveries }),
+            dead_letter_ttl: self.dead_letter_ttl.and_then(span_of),
+            back_off: self.back_off,
+            deduplication_window: self.deduplication_window,
+            max_messages: self.max_messages,
+            max_bytes: self.max_bytes,
         };
         let client = context.client()?;
         let made = client.create_queue(&self.queue, pairs(self.metadata)?, settings).await?;
@@ -196,21 +268,68 @@ impl List {
     }
 }
 
+/// A lifetime as a span; none is for ever.
+fn span_of(ttl: Ttl) -> Option<Duration> {
+    match ttl {
+        Ttl::After(span) => Some(span),
+        Ttl::Default | Ttl::Never => None,
+    }
+}
+
 impl SetSettings {
     async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        if self.ttl.is_none() && self.visibility.is_none() && self.max_message_bytes.is_none() {
-            let text = "give at least one of --ttl, --visibility and --max-message-bytes";
+        if !self.names_any() {
+            let text = "nothing to change: give at least one setting";
             return Err(Usage(text.to_owned()).into());
         }
         let client = context.client()?;
-        let mut settings = client.queue(&self.queue).await?.settings;
+        let queue = self.queue.clone();
+        let settings = self.change(client.queue(&queue).await?.settings)?;
+        let durability = client.set_settings(&queue, settings).await?;
+        done(context, &queue, "given new settings", &durability)
+    }
+
+    fn names_any(&self) -> bool {
+        self.ttl.is_some()
+            || self.visibility.is_some()
+            || self.max_message_bytes.is_some()
+            || self.dead_letter_queue.is_some()
+            || self.max_deliveries.is_some()
+            || self.no_dead_letters
+            || self.dead_letter_ttl.is_some()
+            || self.back_off.is_some()
+            || self.deduplication_window.is_some()
+            || self.max_messages.is_some()
+            || self.max_bytes.is_some()
+    }
+
+    /// The settings with what was given in the place of what was so before.
+    fn change(self, mut settings: QueueSettings) -> anyhow::Result<QueueSettings> {
         if let Some(ttl) = self.ttl {
             settings.default_ttl = ttl;
         }
         settings.default_visibility_timeout =
             self.visibility.or(settings.default_visibility_timeout);
         settings.max_message_bytes = self.max_message_bytes.or(settings.max_message_bytes);
-        let durability = client.set_settings(&self.queue, settings).await?;
-        done(context, &self.queue, "given new settings", &durability)
+        if self.no_dead_letters {
+            settings.dead_letters = None;
+        }
+        if let Some(queue) = self.dead_letter_queue {
+            let max_deliveries = settings.dead_letters.and_then(|before| before.max_deliveries);
+            settings.dead_letters = Some(DeadLetters { queue, max_deliveries });
+        }
+        if let Some(most) = self.max_deliveries {
+            let Some(target) = &mut settings.dead_letters else {
+                let text = "--max-deliveries needs a --dead-letter-queue";
+                return Err(Usage(text.to_owned()).into());
+            };
+            target.max_deliveries = Some(most);
+        }
+        if let Some(ttl) = self.dead_letter_ttl {
+            settings.dead_letter_ttl = span_of(ttl);
+        }
+        settings.back_off = self.back_off.or(settings.back_off);
+        settings.deduplication_window = self.deduplication_window.or(settings.deduplication_window);
+        Ok(settings)
     }
 }

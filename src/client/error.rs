@@ -18,9 +18,12 @@ pub enum Reason {
     InvalidArgument,
     QueueNotFound,
     QueueExists,
+    QueueInUse,
     MessageNotFound,
     ReceiptMismatch,
     LimitReached,
+    /// Refused because something is full that may have room again: write again, later.
+    Full,
     /// A reason that this version of the library does not know.
     Other(String),
 }
@@ -33,9 +36,11 @@ impl Reason {
             Reason::InvalidArgument => "INVALID_ARGUMENT",
             Reason::QueueNotFound => "QUEUE_NOT_FOUND",
             Reason::QueueExists => "QUEUE_EXISTS",
+            Reason::QueueInUse => "QUEUE_IN_USE",
             Reason::MessageNotFound => "MESSAGE_NOT_FOUND",
             Reason::ReceiptMismatch => "RECEIPT_MISMATCH",
             Reason::LimitReached => "LIMIT_REACHED",
+            Reason::Full => "FULL",
             Reason::Other(name) => name,
         }
     }
@@ -45,9 +50,11 @@ impl Reason {
             "INVALID_ARGUMENT" => Reason::InvalidArgument,
             "QUEUE_NOT_FOUND" => Reason::QueueNotFound,
             "QUEUE_EXISTS" => Reason::QueueExists,
+            "QUEUE_IN_USE" => Reason::QueueInUse,
             "MESSAGE_NOT_FOUND" => Reason::MessageNotFound,
             "RECEIPT_MISMATCH" => Reason::ReceiptMismatch,
             "LIMIT_REACHED" => Reason::LimitReached,
+            "FULL" => Reason::Full,
             other => Reason::Other(other.to_owned()),
         }
     }

@@ -40,10 +40,11 @@ pub use error::{ClientError, Reason};
 pub use keep_alive::KeepAlive;
 pub use receive_stream::{Acks, ReceiveStream, StreamOptions};
 pub use types::{
-    Cleared, CreatedQueue, DeleteItem, DeleteOutcome, Deleted, Durability, DurabilityNow,
-    ListQueues, Message, MessageState, NewMessage, PeekOptions, PeekPage, Position, Queue,
-    QueueCounts, QueuePage, QueueSettings, ReceiveOptions, Received, Sent, SentBatch, SentMessage,
-    ShownMessage, Ttl, Update, Updated,
+    BackOff, Cleared, CreatedQueue, DeadLetter, DeadLetterReason, DeadLetters, DeleteItem,
+    DeleteOutcome, Deleted, Durability, DurabilityNow, ListQueues, Message, MessageState,
+    NewMessage, PeekOptions, PeekPage, Position, Queue, QueueCounts, QueuePage, QueueSettings,
+    ReceiveOptions, Received, ReleaseAfter, ReleaseOutcome, ReleaseResult, Released, Sent,
+    SentBatch, SentMessage, ShownMessage, Transaction, Ttl, Update, Updated,
 };
 pub use verbs::StringMap;
 

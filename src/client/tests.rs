@@ -257,10 +257,34 @@ impl QueueService for Node {
     ) -> Result<Response<pb::SetQueueSettingsResponse>, Status> {
         not_scripted()
     }
+    async fn pause_queue(
+        &self,
+        _: Request<pb::PauseQueueRequest>,
+    ) -> Result<Response<pb::PauseQueueResponse>, Status> {
+        not_scripted()
+    }
+    async fn resume_queue(
+        &self,
+        _: Request<pb::ResumeQueueRequest>,
+    ) -> Result<Response<pb::ResumeQueueResponse>, Status> {
+        not_scripted()
+    }
     async fn send(
         &self,
         _: Request<pb::SendRequest>,
     ) -> Result<Response<pb::SendResponse>, Status> {
+        not_scripted()
+    }
+    async fn release(
+        &self,
+        _: Request<pb::ReleaseRequest>,
+    ) -> Result<Response<pb::ReleaseResponse>, Status> {
+        not_scripted()
+    }
+    async fn transact(
+        &self,
+        _: Request<pb::TransactRequest>,
+    ) -> Result<Response<pb::TransactResponse>, Status> {
         not_scripted()
     }
     async fn delete(

@@ -1,7 +1,7 @@
 //! The verbs of the queue service that are one call each.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -12,8 +12,8 @@ use super::error::{ClientError, Reason};
 use super::types::{
     self, Cleared, CreatedQueue, DeleteItem, DeleteOutcome, Deleted, Durability, DurabilityNow,
     ListQueues, Message, MessageState, NewMessage, PeekOptions, PeekPage, Position, Queue,
-    QueuePage, QueueSettings, ReceiveOptions, Received, Sent, SentBatch, ShownMessage, Update,
-    Updated,
+    QueuePage, QueueSettings, ReceiveOptions, Received, ReleaseAfter, ReleaseOutcome, Released,
+    Sent, SentBatch, ShownMessage, Transaction, Update, Updated,
 };
 use crate::proto::queue::v1 as pb;
 use pb::queue_service_client::QueueServiceClient;
@@ -155,6 +155,28 @@ impl Client {
         Ok(types::durability(answer.durability))
     }
 
+    /// Stops receives: they find nothing until [`Client::resume_queue`]. Everything else works.
+    pub async fn pause_queue(&self, name: &str) -> Result<Durability, ClientError> {
+        let request = pb::PauseQueueRequest {
+            account: self.shared.account.clone(),
+            name: name.to_owned(),
+            session: None,
+        };
+        let answer = call!(self, self.write_plan(), pause_queue, session request)?;
+        Ok(types::durability(answer.durability))
+    }
+
+    /// Lets receives go on, and wakes those that wait.
+    pub async fn resume_queue(&self, name: &str) -> Result<Durability, ClientError> {
+        let request = pb::ResumeQueueRequest {
+            account: self.shared.account.clone(),
+            name: name.to_owned(),
+            session: None,
+        };
+        let answer = call!(self, self.write_plan(), resume_queue, session request)?;
+        Ok(types::durability(answer.durability))
+    }
+
     /// Sends one message. Sends made at the same time share a stream and its frames.
     pub async fn send(
         &self,
@@ -275,6 +297,82 @@ impl Client {
         };
         let answer = call!(self, self.write_plan(), delete, session request)?;
         Ok(Deleted::from(answer))
+    }
+
+    /// Deletes and sends as one step. The messages are answered queue by queue, in the order of
+    /// the queues' names.
+    pub async fn transact(&self, transaction: Transaction) -> Result<SentBatch, ClientError> {
+        let delete = |(queue, item): (String, DeleteItem)| pb::TransactDelete {
+            queue,
+            id: item.id,
+            pop_receipt: item.pop_receipt,
+        };
+        let send = |(queue, messages): (String, Vec<NewMessage>)| {
+            let messages = messages.into_iter().map(NewMessage::into_wire);
+            Ok(pb::TransactSend { queue, messages: messages.collect::<Result<_, ClientError>>()? })
+        };
+        let request = pb::TransactRequest {
+            account: self.shared.account.clone(),
+            deletes: transaction.deletes.into_iter().map(delete).collect(),
+            sends: transaction.sends.into_iter().map(send).collect::<Result<_, ClientError>>()?,
+            session: None,
+        };
+        let answer = call!(self, self.write_plan(), transact, session request)?;
+        Ok(SentBatch {
+            messages: answer.messages.into_iter().map(types::SentMessage::from).collect(),
+            durability: types::durability(answer.durability),
+        })
+    }
+
+    /// Gives 1 to 1000 messages back; each has its own result. Their receipts are void after it.
+    pub async fn release(
+        &self,
+        queue: &str,
+        items: Vec<DeleteItem>,
+        after: ReleaseAfter,
+    ) -> Result<Released, ClientError> {
+        use pb::release_request::After;
+        let after = match after {
+            ReleaseAfter::Now => None,
+            ReleaseAfter::Delay(delay) => Some(After::Delay(types::wire(delay)?)),
+            ReleaseAfter::BackOff => Some(After::BackOff(true)),
+        };
+        let item =
+            |item: DeleteItem| pb::ReleaseItem { id: item.id, pop_receipt: item.pop_receipt };
+        let request = pb::ReleaseRequest {
+            account: self.shared.account.clone(),
+            queue: queue.to_owned(),
+            items: items.into_iter().map(item).collect(),
+            after,
+            session: None,
+        };
+        let answer = call!(self, self.write_plan(), release, session request)?;
+        Ok(Released::from(answer))
+    }
+
+    /// Gives one message back; a message that is gone or a receipt that is old is a refusal.
+    /// Answers when it may be received again.
+    pub async fn release_one(
+        &self,
+        queue: &str,
+        id: &str,
+        pop_receipt: &str,
+        after: ReleaseAfter,
+    ) -> Result<(Option<SystemTime>, Durability), ClientError> {
+        let item = DeleteItem { id: id.to_owned(), pop_receipt: pop_receipt.to_owned() };
+        let released = self.release(queue, vec![item], after).await?;
+        let result = released.results.first().copied().unwrap_or_default();
+        single_outcome(
+            queue,
+            id,
+            &[match result.outcome {
+                ReleaseOutcome::Released => DeleteOutcome::Deleted,
+                ReleaseOutcome::MessageNotFound => DeleteOutcome::MessageNotFound,
+                ReleaseOutcome::ReceiptMismatch => DeleteOutcome::ReceiptMismatch,
+                ReleaseOutcome::Unspecified => DeleteOutcome::Unspecified,
+            }],
+        )?;
+        Ok((result.visible_at, released.durability))
     }
 
     /// Shows messages without leasing them.

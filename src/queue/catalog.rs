@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use super::command::Settings;
+use super::dedup::Keys;
 use super::digest;
 use super::error::Rejection;
 use super::ids::{LogTime, QueueId};
@@ -18,9 +20,11 @@ use super::rows::QueueRow;
 pub struct Catalog {
     names: BTreeMap<String, BTreeMap<String, QueueId>>,
     queues: BTreeMap<QueueId, Queue>,
-    /// The earliest expiry of each queue that has one.
+    /// When the first message or key of each queue becomes due.
     expiries: BTreeSet<(LogTime, QueueId)>,
     totals: Settled,
+    /// Account and name of each dead-letter queue, with whose it is.
+    feeds: BTreeSet<(String, String, QueueId)>,
     pub(super) graves: BTreeMap<QueueId, Grave>,
 }
 
@@ -28,6 +32,7 @@ pub struct Catalog {
 pub struct Queue {
     pub row: QueueRow,
     pub lineup: Lineup,
+    pub keys: Keys,
     settled: Settled,
 }
 
@@ -47,6 +52,7 @@ pub struct Grave {
     /// The row of a deleted queue, kept until its messages are freed.
     pub deleted: Option<QueueRow>,
     pub lineups: Vec<Lineup>,
+    pub keys: Option<Keys>,
 }
 
 impl Catalog {
@@ -110,7 +116,9 @@ impl Catalog {
             return false;
         }
         self.names.entry(row.account.clone()).or_default().insert(row.name.clone(), id);
-        self.queues.insert(id, Queue { row, lineup: Lineup::new(id), settled: Settled::default() });
+        self.feeds.extend(feed(&row));
+        let (lineup, keys, settled) = (Lineup::new(id), Keys::new(id), Settled::default());
+        self.queues.insert(id, Queue { row, lineup, keys, settled });
         self.settle_row(id);
         true
     }
@@ -127,11 +135,32 @@ impl Catalog {
         if let Some(at) = queue.settled.earliest {
             self.expiries.remove(&(at, id));
         }
+        if let Some(feed) = feed(&queue.row) {
+            self.feeds.remove(&feed);
+        }
         queue.row.deleted = true;
         let grave = self.graves.entry(id).or_default();
         grave.deleted = Some(queue.row);
         grave.lineups.push(queue.lineup);
+        grave.keys = Some(queue.keys);
         Some(id)
+    }
+
+    /// Replaces a queue's settings; [`Catalog::settle_row`] must follow.
+    pub fn set_settings(&mut self, id: QueueId, settings: &Settings) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        if let Some(feed) = feed(&queue.row) {
+            self.feeds.remove(&feed);
+        }
+        queue.row.settings.clone_from(settings);
+        self.feeds.extend(feed(&queue.row));
+    }
+
+    /// A queue whose dead letters go to the one of this name.
+    pub fn fed_by(&self, account: &str, name: &str) -> Option<&Queue> {
+        let first = (account.to_owned(), name.to_owned(), QueueId(0));
+        let (of, to, id) = self.feeds.range(first..).next()?;
+        if of == account && to == name { self.queues.get(id) } else { None }
     }
 
     /// Moves all messages of a queue into its grave; the caller moves its mark and settles.
@@ -145,11 +174,11 @@ impl Catalog {
     pub fn settle(&mut self, id: QueueId) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         let now = Settled {
-            sum: queue.lineup.sum(),
+            sum: queue.lineup.sum().wrapping_add(queue.keys.sum()),
             row_hash: queue.settled.row_hash,
             messages: queue.lineup.total(),
             bytes: queue.lineup.bytes(),
-            earliest: queue.lineup.earliest_end(),
+            earliest: first(queue.lineup.earliest_end(), queue.keys.first_end()),
         };
         let before = std::mem::replace(&mut queue.settled, now);
         self.totals.take(&before);
@@ -174,7 +203,7 @@ impl Catalog {
         self.settle(id);
     }
 
-    /// The queue with the earliest expiry of all.
+    /// The queue in which something becomes due first.
     pub fn next_expiry(&self) -> Option<(LogTime, QueueId)> {
         self.expiries.first().copied()
     }
@@ -188,6 +217,16 @@ impl Catalog {
     pub fn totals(&self) -> (u64, u64, u64) {
         (self.queues.len() as u64, self.totals.messages, self.totals.bytes)
     }
+}
+
+fn first(a: Option<LogTime>, b: Option<LogTime>) -> Option<LogTime> {
+    a.into_iter().chain(b).min()
+}
+
+/// Where the dead letters of a queue go.
+fn feed(row: &QueueRow) -> Option<(String, String, QueueId)> {
+    let target = row.settings.dead_letters.as_ref()?;
+    Some((row.account.clone(), target.queue.clone(), row.id))
 }
 
 impl Settled {

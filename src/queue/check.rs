@@ -5,10 +5,15 @@
 //! at fixed limits, so the answer is the same everywhere. What depends on a queue's settings
 //! ([`content`]) is checked where the queue is known.
 
-use super::command::{Command, Content, NewMessage, Settings, StringMap, TimeToLive};
+use super::command::{
+    Command, Content, DeadLetters, NewMessage, ReleaseAfter, Settings, StringMap, TimeToLive,
+};
+use super::dedup;
 use super::error::Rejection;
 use super::ids::Span;
 use super::limits;
+use super::release;
+use super::transact;
 
 type Checked = Result<(), Rejection>;
 
@@ -58,7 +63,9 @@ pub fn command(command: &Command) -> Checked {
             queue_name(name)?;
             settings(wanted)
         }
-        Command::DeleteQueue { name } | Command::Clear { queue: name } => queue_name(name),
+        Command::DeleteQueue { name }
+        | Command::SetPaused { name, .. }
+        | Command::Clear { queue: name } => queue_name(name),
         Command::Send { queue, messages } => {
             queue_name(queue)?;
             batch("messages", messages.len())?;
@@ -78,8 +85,30 @@ pub fn command(command: &Command) -> Checked {
             queue_name(queue)?;
             batch("items", items.len())
         }
+        Command::Release { queue, items, after } => {
+            queue_name(queue)?;
+            batch("items", items.len())?;
+            match after {
+                ReleaseAfter::Delay(span) => delay(*span),
+                ReleaseAfter::Now | ReleaseAfter::BackOff => Ok(()),
+            }
+        }
+        Command::Transact(asked) => transact::check(asked),
         Command::Pulse | Command::RaiseRules { .. } => Ok(()),
     }
+}
+
+/// The hash of a deduplication key that a user gave.
+///
+/// # Errors
+/// [`Rejection::InvalidArgument`]: it is too long, or empty.
+pub fn deduplication_key(key: &str) -> Result<u128, Rejection> {
+    if limits::DEDUPLICATION_KEY.contains(&key.len()) {
+        return Ok(dedup::hash(key));
+    }
+    let (field, problem) = ("deduplication_key".to_owned(), format!("has {} bytes", key.len()));
+    let most = limits::DEDUPLICATION_KEY.end();
+    Err(Rejection::InvalidArgument { field, problem, allowed: format!("1 to {most} bytes") })
 }
 
 /// Checks a content against the size its queue allows.
@@ -109,15 +138,48 @@ pub fn settings(settings: &Settings) -> Checked {
         let allowed = format!("1 to {}", limits::MAX_MESSAGE_BYTES);
         return refuse("settings.max_message_bytes", format!("is {bytes}"), allowed);
     }
-    Ok(())
+    if settings.dead_letter_ttl == Some(Span::ZERO) {
+        return refuse("settings.dead_letter_ttl", "is 0".to_owned(), "more than 0, or never");
+    }
+    release::check(&settings.back_off)?;
+    let quota = settings.quota;
+    for (field, most) in [("max_messages", quota.messages), ("max_bytes", quota.bytes)] {
+        if most == Some(0) {
+            return refuse(&format!("settings.{field}"), "is 0".to_owned(), "1 and more, or none");
+        }
+    }
+    let (window, range) = (settings.deduplication_window, limits::DEDUPLICATION_WINDOW);
+    if !range.contains(&window) {
+        let allowed = format!("{} to {} seconds", seconds(*range.start()), seconds(*range.end()));
+        let problem = format!("is {} seconds", seconds(window));
+        return refuse("settings.deduplication_window", problem, allowed);
+    }
+    settings.dead_letters.as_ref().map_or(Ok(()), dead_letters)
 }
 
-fn message(message: &NewMessage) -> Checked {
-    headers(&message.content)?;
-    if message.delay > limits::MAX_DELAY {
-        let allowed = format!("0 to {} seconds", seconds(limits::MAX_DELAY));
-        return refuse("delay", format!("is {} seconds", seconds(message.delay)), allowed);
+fn dead_letters(wanted: &DeadLetters) -> Checked {
+    queue_name(&wanted.queue)?;
+    let (most, given) = (limits::DELIVERIES, wanted.max_deliveries);
+    if most.contains(&given) {
+        return Ok(());
     }
+    let allowed = format!("{} to {}", most.start(), most.end());
+    refuse("settings.max_deliveries", format!("is {given}"), allowed)
+}
+
+pub(super) fn message(message: &NewMessage) -> Checked {
+    headers(&message.content)?;
+    if !limits::PRIORITIES.contains(&message.priority) {
+        let allowed = format!("{} to {}", limits::PRIORITIES.start(), limits::PRIORITIES.end());
+        return refuse("priority", format!("is {}", message.priority), allowed);
+    }
+    if let Some(group) = &message.group
+        && !limits::GROUP_NAME.contains(&group.len())
+    {
+        let allowed = format!("1 to {} bytes", limits::GROUP_NAME.end());
+        return refuse("group", format!("has {} bytes", group.len()), allowed);
+    }
+    delay(message.delay)?;
     match message.ttl {
         TimeToLive::For(Span::ZERO) => refuse("ttl", "is 0".to_owned(), "more than 0, or never"),
         TimeToLive::For(ttl) if ttl <= message.delay => {
@@ -125,6 +187,14 @@ fn message(message: &NewMessage) -> Checked {
         }
         _ => Ok(()),
     }
+}
+
+fn delay(span: Span) -> Checked {
+    if span <= limits::MAX_DELAY {
+        return Ok(());
+    }
+    let allowed = format!("0 to {} seconds", seconds(limits::MAX_DELAY));
+    refuse("delay", format!("is {} seconds", seconds(span)), allowed)
 }
 
 fn headers(content: &Content) -> Checked {

@@ -52,6 +52,11 @@ pub enum Command {
         name: String,
         settings: Settings,
     },
+    /// Stops the receives of a queue, or lets them go on; all other verbs work as before.
+    SetPaused {
+        name: String,
+        paused: bool,
+    },
     Send {
         queue: String,
         messages: Vec<NewMessage>,
@@ -62,6 +67,13 @@ pub enum Command {
         queue: String,
         items: Vec<(MessageId, Receipt)>,
     },
+    /// Gives messages back; each item has its own outcome.
+    Release {
+        queue: String,
+        items: Vec<(MessageId, Receipt)>,
+        after: ReleaseAfter,
+    },
+    Transact(Transact),
     Clear {
         queue: String,
     },
@@ -87,7 +99,12 @@ impl Command {
                 messages.iter().map(|message| message.content.size() + BASE).sum()
             }
             Command::Update(update) => update.content.as_ref().map_or(0, Content::size),
-            Command::Delete { items, .. } => items.len() * ITEM,
+            Command::Delete { items, .. } | Command::Release { items, .. } => items.len() * ITEM,
+            Command::Transact(asked) => {
+                let sent = asked.sends.iter().flat_map(|(_, messages)| messages);
+                let bytes: usize = sent.map(|message| message.content.size() + BASE).sum();
+                bytes + asked.deletes.len() * ITEM
+            }
             _ => 0,
         }
     }
@@ -118,11 +135,48 @@ pub struct Update {
 /// store before it proposes, so `content` is always whole.
 pub type ContentChange = Content;
 
+/// Deletes and sends that all happen, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transact {
+    pub deletes: Vec<(String, MessageId, Receipt)>,
+    /// Each queue once.
+    pub sends: Vec<(String, Vec<NewMessage>)>,
+}
+
+/// When a released message may be received again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReleaseAfter {
+    Now,
+    Delay(Span),
+    /// As the back-off of its queue says for its dequeue count.
+    BackOff,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewMessage {
     pub content: Content,
     pub delay: Span,
     pub ttl: TimeToLive,
+    /// 0 is given out first, 9 last.
+    pub priority: u8,
+    /// The hash of a deduplication key; see `dedup.rs`.
+    pub key: Option<u128>,
+    /// Of the messages of one group only the first may be received; see `groups.rs`.
+    pub group: Option<String>,
+}
+
+/// An empty message, visible at once, that lives as long as its queue says.
+impl Default for NewMessage {
+    fn default() -> NewMessage {
+        NewMessage {
+            content: Content::default(),
+            delay: Span::ZERO,
+            ttl: TimeToLive::Default,
+            priority: super::limits::DEFAULT_PRIORITY,
+            key: None,
+            group: None,
+        }
+    }
 }
 
 /// Body and headers: they are stored together, outside the state.
@@ -149,13 +203,54 @@ pub enum TimeToLive {
     For(Span),
 }
 
-/// A queue's settings. Priorities, groups, dead-lettering and deduplication add fields here.
+/// A queue's settings. A new field has a default that means what was so before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `None` = messages live for ever unless they say otherwise.
     pub default_ttl: Option<Span>,
     pub default_visibility: Span,
     pub max_message_bytes: u32,
+    /// Where messages go that were given out too often; `None` = they are given out for ever.
+    pub dead_letters: Option<DeadLetters>,
+    /// How long a message lives that came here by dead-lettering; `None` = for ever.
+    pub dead_letter_ttl: Option<Span>,
+    pub back_off: BackOff,
+    /// How long a deduplication key counts from its send.
+    pub deduplication_window: Span,
+    pub quota: Quota,
+}
+
+/// How much a queue may hold; `None` = as much as the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    pub messages: Option<u64>,
+    /// Bodies and headers together.
+    pub bytes: Option<u64>,
+}
+
+/// How long a message waits that is released by back-off: `first` after its first delivery, and
+/// `factor` times as long after each further one, but never longer than `most`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackOff {
+    pub first: Span,
+    pub most: Span,
+    pub factor: u32,
+}
+
+impl Default for BackOff {
+    fn default() -> BackOff {
+        let (first, most) = super::limits::DEFAULT_BACK_OFF;
+        BackOff { first, most, factor: 2 }
+    }
+}
+
+/// Where a queue's dead letters go, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetters {
+    /// A queue of the same account.
+    pub queue: String,
+    /// A message that was given out so often is a dead letter when its lease runs out.
+    pub max_deliveries: u32,
 }
 
 impl Default for Settings {
@@ -164,6 +259,11 @@ impl Default for Settings {
             default_ttl: Some(super::limits::DEFAULT_TTL),
             default_visibility: super::limits::DEFAULT_VISIBILITY,
             max_message_bytes: super::limits::DEFAULT_MESSAGE_BYTES,
+            dead_letters: None,
+            dead_letter_ttl: None,
+            back_off: BackOff::default(),
+            deduplication_window: super::limits::DEFAULT_DEDUPLICATION_WINDOW,
+            quota: Quota::default(),
         }
     }
 }

@@ -6,11 +6,14 @@
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::command::StringMap;
+use super::command::{BackOff, DeadLetters, StringMap};
+use super::dedup::Kept;
 use super::error::Rejection;
-use super::ids::{LogTime, QueueId};
+use super::ids::{LogTime, Number, QueueId};
+use super::limits::{DEFAULT_DEDUPLICATION_WINDOW, DEFAULT_PRIORITY};
 use super::message::Message;
-use super::outcome::{DeleteOutcome, Outcome, Reply};
+use super::note::{DeadReason, Note};
+use super::outcome::{DeleteOutcome, Outcome, ReleaseOutcome, Reply, Sent};
 use super::rows::{CountersRow, QueueRow};
 
 const MESSAGE: u64 = 1;
@@ -18,6 +21,8 @@ const QUEUE: u64 = 2;
 const SESSION: u64 = 3;
 const OUTCOME: u64 = 4;
 const COUNTERS: u64 = 5;
+const NOTE: u64 = 6;
+const KEY: u64 = 7;
 
 #[must_use]
 pub fn message(queue: QueueId, m: &Message) -> u128 {
@@ -25,7 +30,7 @@ pub fn message(queue: QueueId, m: &Message) -> u128 {
         queue.0,
         m.number.0,
         u64::from(m.epoch.0) << 32 | u64::from(m.receipt.epoch.0),
-        u64::from(m.priority),
+        u64::from(m.priority) | u64::from(m.last) << 8 | u64::from(m.released) << 9,
         m.inserted_at.0,
         m.expires_at.map_or(u64::MAX, |at| at.0),
         m.visible_at.0,
@@ -34,6 +39,29 @@ pub fn message(queue: QueueId, m: &Message) -> u128 {
         m.content.0,
     ];
     hash_words(&words, MESSAGE)
+}
+
+/// A message's note; added to the message's own hash.
+#[must_use]
+pub fn note(queue: QueueId, number: Number, note: &Note) -> u128 {
+    let mut sink = Sink(Vec::with_capacity(128));
+    sink.words(&[queue.0, number.0]);
+    sink.note(note);
+    xxh3_128_with_seed(&sink.0, NOTE)
+}
+
+#[must_use]
+pub fn key(queue: QueueId, key: u128, kept: &Kept) -> u128 {
+    let words = [
+        queue.0,
+        key as u64,
+        (key >> 64) as u64,
+        u64::from(kept.id.epoch.0),
+        kept.id.number.0,
+        kept.sent_at.0,
+        kept.until.0,
+    ];
+    hash_words(&words, KEY)
 }
 
 /// The parts of the counters row that both regions share.
@@ -61,6 +89,33 @@ pub fn queue(row: &QueueRow) -> u128 {
     sink.word(u64::from(row.settings.max_message_bytes));
     sink.word(row.created_at.0);
     sink.word(row.cleared_below.0);
+    // What came later is hashed with a number of its own, and only where it is not the default.
+    if row.paused {
+        sink.word(1);
+    }
+    if let Some(DeadLetters { queue, max_deliveries }) = &row.settings.dead_letters {
+        sink.words(&[2, u64::from(*max_deliveries)]);
+        sink.text(queue);
+    }
+    if let Some(ttl) = row.settings.dead_letter_ttl {
+        sink.words(&[3, ttl.0]);
+    }
+    let BackOff { first, most, factor } = row.settings.back_off;
+    if row.settings.back_off != BackOff::default() {
+        sink.words(&[5, first.0, most.0, u64::from(factor)]);
+    }
+    if row.settings.deduplication_window != DEFAULT_DEDUPLICATION_WINDOW {
+        sink.words(&[6, row.settings.deduplication_window.0]);
+    }
+    if let Some(messages) = row.settings.quota.messages {
+        sink.words(&[7, messages]);
+    }
+    if let Some(bytes) = row.settings.quota.bytes {
+        sink.words(&[8, bytes]);
+    }
+    if let Some((message, since)) = row.dead_letter_refused {
+        sink.words(&[4, message.0, since.0]);
+    }
     xxh3_128_with_seed(&sink.0, QUEUE)
 }
 
@@ -115,6 +170,37 @@ impl Sink {
         }
     }
 
+    /// Each part with a number of its own, and only where it is there.
+    fn note(&mut self, note: &Note) {
+        if let Some((first, last)) = note.received {
+            self.words(&[1, first.0, last.0]);
+        }
+        if let Some(dead) = &note.dead {
+            let reason = match dead.reason {
+                DeadReason::MaxDeliveries => 1,
+            };
+            self.words(&[2, reason, dead.at.0, dead.arrived.0, u64::from(dead.deliveries)]);
+            self.text(&dead.source);
+            self.maybe(dead.received.map(|(first, _)| first.0));
+            self.maybe(dead.received.map(|(_, last)| last.0));
+        }
+        if let Some(group) = &note.group {
+            self.word(3);
+            self.text(group);
+        }
+    }
+
+    fn sent(&mut self, sent: &[Sent]) {
+        self.word(sent.len() as u64);
+        for s in sent {
+            let duplicate = u64::from(s.duplicate) << 32;
+            self.words(&[u64::from(s.id.epoch.0) | duplicate, s.id.number.0]);
+            self.words(&[u64::from(s.receipt.epoch.0), s.receipt.counter]);
+            self.words(&[s.inserted_at.0, s.visible_at.0]);
+            self.maybe(s.expires_at.map(|at| at.0));
+        }
+    }
+
     fn reply(&mut self, reply: &Reply) {
         match reply {
             Reply::QueueCreated { created } => self.words(&[1, u64::from(*created)]),
@@ -122,21 +208,22 @@ impl Sink {
             Reply::MetadataSet => self.word(3),
             Reply::SettingsSet => self.word(4),
             Reply::Sent(sent) => {
-                self.words(&[5, sent.len() as u64]);
-                for s in sent {
-                    self.words(&[u64::from(s.id.epoch.0), s.id.number.0]);
-                    self.words(&[u64::from(s.receipt.epoch.0), s.receipt.counter]);
-                    self.words(&[s.inserted_at.0, s.visible_at.0]);
-                    self.maybe(s.expires_at.map(|at| at.0));
-                }
+                self.word(5);
+                self.sent(sent);
             }
             Reply::Received { messages, more } => {
                 self.words(&[6, messages.len() as u64, u64::from(*more)]);
                 for g in messages {
                     self.words(&[u64::from(g.id.epoch.0), g.id.number.0, g.content.0]);
                     self.words(&[u64::from(g.receipt.epoch.0), g.receipt.counter]);
-                    self.words(&[g.inserted_at.0, g.visible_at.0, u64::from(g.dequeue_count)]);
+                    // As a difference from the usual one, which hashes as if there were none.
+                    let priority = u64::from(g.priority ^ DEFAULT_PRIORITY) << 32;
+                    let count = u64::from(g.dequeue_count) | priority;
+                    self.words(&[g.inserted_at.0, g.visible_at.0, count]);
                     self.maybe(g.expires_at.map(|at| at.0));
+                    if let Some(note) = &g.note {
+                        self.note(note);
+                    }
                 }
             }
             Reply::Updated { receipt, visible_at } => {
@@ -153,6 +240,21 @@ impl Sink {
             Reply::Cleared { removed } => self.words(&[9, *removed]),
             Reply::Pulsed { more } => self.words(&[10, u64::from(*more)]),
             Reply::RulesRaised => self.word(11),
+            Reply::PausedSet => self.word(12),
+            Reply::Transacted(sent) => {
+                self.word(14);
+                self.sent(sent);
+            }
+            Reply::Released(outcomes) => {
+                self.words(&[13, outcomes.len() as u64]);
+                for outcome in outcomes {
+                    match outcome {
+                        ReleaseOutcome::Released { visible_at } => self.words(&[1, visible_at.0]),
+                        ReleaseOutcome::MessageNotFound => self.words(&[2, 0]),
+                        ReleaseOutcome::ReceiptMismatch => self.words(&[3, 0]),
+                    }
+                }
+            }
         }
     }
 
@@ -188,6 +290,15 @@ impl Sink {
             Rejection::SessionEnded => self.word(107),
             Rejection::WrongEpoch { seen, current } => {
                 self.words(&[108, u64::from(*seen), u64::from(*current)]);
+            }
+            Rejection::Full { what, limit } => {
+                self.words(&[111, *limit]);
+                self.text(what);
+            }
+            Rejection::QueueInUse { queue, of } => {
+                self.word(110);
+                self.text(queue);
+                self.text(of);
             }
             Rejection::UnknownRules { asked, known } => {
                 self.words(&[109, u64::from(*asked), u64::from(*known)]);

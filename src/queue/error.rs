@@ -9,6 +9,10 @@ pub enum Rejection {
     QueueNotFound(String),
     #[error("queue {0:?} exists with other settings or metadata")]
     QueueExists(String),
+    #[error(
+        "queue {queue:?} is the dead-letter queue of {of:?}: change the settings of that one first"
+    )]
+    QueueInUse { queue: String, of: String },
     #[error("message {id} is not in queue {queue:?}")]
     MessageNotFound { queue: String, id: String },
     #[error(
@@ -17,6 +21,8 @@ pub enum Rejection {
     ReceiptMismatch { id: String },
     #[error("{what} has reached its limit of {limit}")]
     LimitReached { what: String, limit: u64 },
+    #[error("{what} has reached its limit of {limit}; there is room again when some are gone")]
+    Full { what: String, limit: u64 },
     #[error(
         "the session of this client has ended, so it is not known whether the write was applied"
     )]

@@ -60,6 +60,12 @@ impl LogTime {
     pub fn after(self, span: Span) -> LogTime {
         LogTime(self.0.saturating_add(span.0))
     }
+
+    /// How much later this is than `before`; nothing when it is not.
+    #[must_use]
+    pub fn since(self, before: LogTime) -> Span {
+        Span(self.0.saturating_sub(before.0))
+    }
 }
 
 impl Span {

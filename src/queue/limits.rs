@@ -18,10 +18,30 @@ pub const QUEUE_NAME: std::ops::RangeInclusive<usize> = 3..=63;
 pub const ACCOUNT_NAME: std::ops::RangeInclusive<usize> = 3..=24;
 /// Queues in one account.
 pub const QUEUES: usize = 100_000;
+/// Priorities of messages; 0 is given out first.
+pub const PRIORITIES: std::ops::RangeInclusive<u8> = 0..=9;
+pub const DEFAULT_PRIORITY: u8 = 4;
+/// How often a message may be given out before it is a dead letter, where a queue has a
+/// dead-letter queue.
+pub const DELIVERIES: std::ops::RangeInclusive<u32> = 1..=10_000;
+/// Dead-letter queues one behind the other.
+pub const DEAD_LETTER_CHAIN: usize = 8;
 pub const DEFAULT_TTL: Span = Span::from_secs(7 * 24 * 3600);
 pub const DEFAULT_VISIBILITY: Span = Span::from_secs(30);
 pub const MAX_VISIBILITY: Span = Span::from_secs(7 * 24 * 3600);
 pub const MAX_DELAY: Span = Span::from_secs(7 * 24 * 3600);
+/// Bytes of a group's name.
+pub const GROUP_NAME: std::ops::RangeInclusive<usize> = 1..=128;
+/// Deduplication keys that one queue keeps.
+pub const DEDUPLICATION_KEYS: usize = 1_000_000;
+/// Bytes of a deduplication key.
+pub const DEDUPLICATION_KEY: std::ops::RangeInclusive<usize> = 1..=256;
+pub const DEFAULT_DEDUPLICATION_WINDOW: Span = Span::from_secs(10 * 60);
+pub const DEDUPLICATION_WINDOW: std::ops::RangeInclusive<Span> =
+    Span::from_secs(1)..=Span::from_secs(7 * 24 * 3600);
+/// First and longest wait of a release by back-off, where a queue says nothing.
+pub const DEFAULT_BACK_OFF: (Span, Span) = (Span::from_secs(1), Span::from_secs(15 * 60));
+pub const BACK_OFF_FACTOR: std::ops::RangeInclusive<u32> = 1..=10;
 /// A receive or stream open may wait this long for its first message.
 pub const MAX_WAIT: Span = Span::from_secs(60);
 /// Messages that one entry moves, expires or frees because of time.

@@ -5,9 +5,10 @@
 //! Rows must come in the order of their keys. Rows of cleared messages and deleted queues are
 //! welcome: they wait to be freed, as they did before.
 
+use super::dedup::Keys;
 use super::ids::{Digest, QueueId};
 use super::order::Lineup;
-use super::rows::{ChunkRow, CountersRow, MessageRow, QueueRow, Row, RowKey};
+use super::rows::{ChunkRow, CountersRow, KeyRow, MessageRow, QueueRow, Row, RowKey};
 use super::rules;
 use super::state::State;
 
@@ -61,6 +62,7 @@ impl State {
                 Row::Chunk(row) => state.load_chunk(&row)?,
                 Row::Message(row) => state.load_message(&row)?,
                 Row::Session(row) => state.sessions.load(row),
+                Row::Key(row) => state.load_key(&row)?,
             };
             if !taken {
                 return Err(LoadError::BadRow(key));
@@ -92,6 +94,11 @@ impl State {
                 self.lineups(queue).find_map(|lineup| lineup.message_row(number)).map(Row::Message)
             }
             RowKey::Session(client) => self.sessions.row(client).map(Row::Session),
+            RowKey::Key { queue, key } => {
+                let live = self.catalog.by_id(queue).map(|queue| &queue.keys);
+                let dead = || self.catalog.graves.get(&queue)?.keys.as_ref();
+                live.or_else(dead)?.row(key).map(Row::Key)
+            }
         }
     }
 
@@ -102,6 +109,7 @@ impl State {
         for queue in self.catalog.all() {
             keys.push(RowKey::Queue(queue.row.id));
             keys.extend(queue.lineup.row_keys());
+            keys.extend(queue.keys.row_keys());
         }
         keys.extend(self.sessions.clients().map(RowKey::Session));
         keys.sort_unstable();
@@ -139,12 +147,21 @@ impl State {
 
     fn load_message(&mut self, row: &MessageRow) -> Result<bool, LoadError> {
         if let Some(queue) = self.catalog.by_id_mut(row.queue)
-            && row.number >= queue.row.cleared_below
+            && row.arrived() >= queue.row.cleared_below
         {
             return Ok(queue.lineup.load_message(row));
         }
         let key = RowKey::Message { queue: row.queue, number: row.number };
         Ok(self.dead_lineup(row.queue, key)?.load_message(row))
+    }
+
+    fn load_key(&mut self, row: &KeyRow) -> Result<bool, LoadError> {
+        if let Some(queue) = self.catalog.by_id_mut(row.queue) {
+            return Ok(queue.keys.load(row));
+        }
+        let key = RowKey::Key { queue: row.queue, key: row.key };
+        let grave = self.catalog.graves.get_mut(&row.queue).ok_or(LoadError::NoQueue(key))?;
+        Ok(grave.keys.get_or_insert_with(|| Keys::new(row.queue)).load(row))
     }
 
     /// Where rows below a mark, or of a deleted queue, wait to be freed.
@@ -165,6 +182,7 @@ fn queue_of(row: &Row) -> Option<QueueId> {
     match row {
         Row::Chunk(row) => Some(row.queue),
         Row::Message(row) => Some(row.queue),
+        Row::Key(row) => Some(row.queue),
         _ => None,
     }
 }

@@ -4,12 +4,12 @@
 //! untouched message's receipt and content carry its own number and it is visible from the
 //! moment it was sent.
 
+use std::sync::Arc;
+
 use super::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
+use super::note::Note;
 use super::outcome::{Shown, Standing};
 use super::rows::{MessageRow, Untouched};
-
-/// The priority of every message until sends may name one.
-pub const DEFAULT_PRIORITY: u8 = 4;
 
 /// Everything the state knows of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub struct Message {
     pub receipt: Receipt,
     pub content: ContentId,
     pub size: u32,
+    /// Its last lease: when that has run out, the message is due, and goes to the dead letters.
+    pub last: bool,
+    /// Given back by its last receiver: while it waits, nobody holds it.
+    pub released: bool,
 }
 
 impl Message {
@@ -32,9 +36,21 @@ impl Message {
         MessageId { epoch: self.epoch, number: self.number }
     }
 
-    /// Past its expiry at `now`: it is never delivered, shown or changed again.
+    /// Past its expiry, or the end of its last lease, at `now`: it is never delivered, shown or
+    /// changed again in this queue.
     #[must_use]
     pub fn is_due(&self, now: LogTime) -> bool {
+        self.due_at().is_some_and(|at| at <= now)
+    }
+
+    /// When it becomes due.
+    #[must_use]
+    pub fn due_at(&self) -> Option<LogTime> {
+        if self.last { Some(self.waits_until()) } else { self.expires_at }
+    }
+
+    #[must_use]
+    pub fn is_expired(&self, now: LogTime) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
@@ -44,13 +60,20 @@ impl Message {
         self.expires_at.map_or(self.visible_at, |at| at.min(self.visible_at))
     }
 
+    /// Whether it was given out and not given back: if it waits, it waits under a lease.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.dequeue_count > 0 && !self.released
+    }
+
+    /// How it stands if no head of a group is before it.
     #[must_use]
     pub fn standing(&self, now: LogTime) -> Standing {
         if self.is_due(now) {
             Standing::Due
         } else if self.visible_at <= now {
             Standing::Visible
-        } else if self.dequeue_count > 0 {
+        } else if self.is_held() {
             Standing::Leased
         } else {
             Standing::Delayed
@@ -58,7 +81,7 @@ impl Message {
     }
 
     #[must_use]
-    pub fn shown(&self, queue: QueueId, now: LogTime) -> Shown {
+    pub fn shown(&self, queue: QueueId, standing: Standing, note: Option<Arc<Note>>) -> Shown {
         Shown {
             id: self.id(),
             queue,
@@ -67,12 +90,14 @@ impl Message {
             expires_at: self.expires_at,
             visible_at: self.visible_at,
             dequeue_count: self.dequeue_count,
-            standing: self.standing(now),
+            priority: self.priority,
+            standing,
+            note,
         }
     }
 
     #[must_use]
-    pub fn as_row(&self, queue: QueueId) -> MessageRow {
+    pub fn as_row(&self, queue: QueueId, note: Option<Arc<Note>>) -> MessageRow {
         MessageRow {
             queue,
             number: self.number,
@@ -85,6 +110,9 @@ impl Message {
             receipt: self.receipt,
             content: self.content,
             size: self.size,
+            last: self.last,
+            released: self.released,
+            note,
         }
     }
 
@@ -101,6 +129,8 @@ impl Message {
             receipt: row.receipt,
             content: row.content,
             size: row.size,
+            last: row.last,
+            released: row.released,
         }
     }
 }
@@ -164,6 +194,8 @@ impl Slot {
             receipt: Receipt { epoch, counter: self.number.0 },
             content: ContentId(self.number.0),
             size: self.size,
+            last: false,
+            released: false,
         }
     }
 }

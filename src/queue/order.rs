@@ -7,23 +7,30 @@
 //! Nothing moves because T moved. Visible or not is one comparison with T, and the counts are
 //! questions to three ordered sets of times (see `ranked.rs`):
 //!
-//! * `ends`: the expiry of every message that has one. Due = those up to T.
+//! * `ends`: the expiry of every message that has one, or the end of its last lease if that is
+//!   sooner. Due = those up to T.
 //! * `leases`, `delays`: when each touched message stops waiting (its visible time or its
 //!   expiry, what comes first). Leased and delayed = those after T.
+//! * blocked: those behind the head of their group (see `groups.rs`), in none of the sets but
+//!   `ends`.
 //! * visible = all that is left.
 //!
 //! So counts are exact at any T from the last entry on, at O(log n), and an entry in which a
 //! million leases lapse does nothing for them. `ends` also finds the expired, so chunks need not
-//! know their earliest expiry. Groups will wait in lists of their own beside the chunks.
+//! know their earliest expiry.
 //!
 //! Law: each change keeps `sum`, the digest of the messages, and names the row it changed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
 
 use super::digest;
+use super::groups::{Groups, Member};
 use super::ids::{Epoch, LogTime, Number, QueueId};
 use super::message::{Message, Slot};
-use super::outcome::{Changes, Counts};
+use super::note::Note;
+use super::outcome::{Changes, Counts, Standing};
 use super::ranked::{Key, Ranked};
 use super::rows::{ChunkRow, MessageRow, RowKey};
 
@@ -35,6 +42,9 @@ pub struct Lineup {
     queue: QueueId,
     bands: BTreeMap<u8, Band>,
     touched: BTreeMap<Number, Message>,
+    /// What few of the touched have.
+    notes: BTreeMap<Number, Arc<Note>>,
+    groups: Groups,
     ends: Ranked,
     leases: Ranked,
     delays: Ranked,
@@ -75,6 +85,8 @@ impl Lineup {
             queue,
             bands: BTreeMap::new(),
             touched: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            groups: Groups::default(),
             ends: Ranked::default(),
             leases: Ranked::default(),
             delays: Ranked::default(),
@@ -105,10 +117,12 @@ impl Lineup {
         let due = self.ends.up_to(now) as u64;
         let leased = (self.leases.len() - self.leases.up_to(now)) as u64;
         let delayed = (self.delays.len() - self.delays.up_to(now)) as u64;
+        let blocked = self.groups.blocked(now);
         Counts {
-            visible: self.total - due - leased - delayed,
+            visible: self.total - due - leased - delayed - blocked,
             leased,
             delayed,
+            blocked,
             due,
             total: self.total,
             bytes: self.bytes,
@@ -120,7 +134,7 @@ impl Lineup {
         self.counts(now).visible
     }
 
-    /// The earliest expiry of all.
+    /// When the first message becomes due.
     #[must_use]
     pub fn earliest_end(&self) -> Option<LogTime> {
         self.ends.first().map(|(at, _)| at)
@@ -148,7 +162,7 @@ impl Lineup {
         times.into_iter().flatten().map(|(at, _)| at).min()
     }
 
-    /// The earliest expiry that has come, with the message's number.
+    /// The message that became due first, if one has.
     #[must_use]
     pub fn first_due(&self, now: LogTime) -> Option<Number> {
         self.ends.first().filter(|(at, _)| *at <= now).map(|(_, number)| number)
@@ -164,6 +178,47 @@ impl Lineup {
 
     pub(super) fn touched(&self, number: Number) -> Option<&Message> {
         self.touched.get(&number)
+    }
+
+    /// How a message of this queue stands.
+    #[must_use]
+    pub fn standing(&self, message: &Message, now: LogTime) -> Standing {
+        match message.standing(now) {
+            Standing::Due => Standing::Due,
+            _ if !self.stands(message.number) => Standing::Blocked,
+            standing => standing,
+        }
+    }
+
+    /// Touched messages behind a number, in the order of numbers.
+    pub(super) fn touched_after(&self, after: Number) -> impl Iterator<Item = &Message> {
+        let from = (Bound::Excluded(after), Bound::Unbounded);
+        self.touched.range(from).map(|(_, message)| message)
+    }
+
+    /// The name of a group as it is kept already.
+    #[must_use]
+    pub fn group_name(&self, group: &str) -> Arc<str> {
+        self.groups.name(group)
+    }
+
+    #[must_use]
+    pub fn note(&self, number: Number) -> Option<&Arc<Note>> {
+        self.notes.get(&number)
+    }
+
+    /// Changes the note of a touched message; an empty one is none.
+    pub fn set_note(&mut self, number: Number, note: Note) {
+        let hash = |note: &Note| digest::note(self.queue, number, note);
+        if let Some(before) = self.notes.get(&number) {
+            self.sum = self.sum.wrapping_sub(hash(before));
+        }
+        if note.is_empty() {
+            self.notes.remove(&number);
+        } else {
+            self.sum = self.sum.wrapping_add(hash(&note));
+            self.notes.insert(number, Arc::new(note));
+        }
     }
 
     #[must_use]
@@ -217,16 +272,66 @@ impl Lineup {
         self.count_in(message);
     }
 
-    /// Adds a message that needs a node of its own.
+    /// Adds a message that needs a node of its own. Its note must be set before.
     pub fn add_touched(&mut self, message: Message, changes: &mut Changes) {
         self.count_in(&message);
+        if let Some((group, member)) = self.membership(message.number) {
+            self.join(&group, member, &message);
+        }
         self.link(message, changes);
+    }
+
+    fn membership(&self, number: Number) -> Option<(Arc<str>, Member)> {
+        if self.notes.is_empty() {
+            return None;
+        }
+        let note = self.notes.get(&number)?;
+        Some((Arc::clone(note.group.as_ref()?), (note.place(number), number)))
+    }
+
+    /// Whether a message stands in the order: it has no group, or is the head of its own.
+    fn stands(&self, number: Number) -> bool {
+        let membership = self.membership(number);
+        membership.is_none_or(|(group, member)| self.groups.is_head(&group, member))
+    }
+
+    fn join(&mut self, group: &Arc<str>, member: Member, message: &Message) {
+        let before = self.groups.head(group);
+        self.groups.join(group, member);
+        match before {
+            Some(head) if member < head => {
+                if let Some(head) = self.touched.get(&head.1).copied() {
+                    self.step_out(&head);
+                    self.groups.block(&head);
+                }
+            }
+            Some(_) => self.groups.block(message),
+            None => {}
+        }
+    }
+
+    /// A message leaves its group for good; the next one stands in its place.
+    fn leave(&mut self, message: &Message) {
+        let Some((group, member)) = self.membership(message.number) else { return };
+        if !self.groups.is_head(&group, member) {
+            self.groups.unblock(message);
+        }
+        if let Some((_, next)) = self.groups.leave(&group, member)
+            && let Some(next) = self.touched.get(&next).copied()
+        {
+            self.groups.unblock(&next);
+            self.step_in(&next);
+        }
     }
 
     /// Takes a message out altogether.
     pub fn remove(&mut self, message: &Message, changes: &mut Changes) {
         self.unlink(message, changes);
-        if let Some(at) = message.expires_at {
+        if !self.notes.is_empty() {
+            self.leave(message);
+            self.set_note(message.number, Note::default());
+        }
+        if let Some(at) = message.due_at() {
             self.ends.remove((at, message.number));
         }
         self.total -= 1;
@@ -237,14 +342,16 @@ impl Lineup {
     /// totals and expiries keep it meanwhile.
     pub fn unlink(&mut self, message: &Message, changes: &mut Changes) {
         self.sum = self.sum.wrapping_sub(digest::message(self.queue, message));
-        let Some(band) = self.bands.get_mut(&message.priority) else { return };
         if self.touched.remove(&message.number).is_some() {
-            band.waiting.remove(&(message.visible_at, message.number));
-            let key = (message.waits_until(), message.number);
-            let set = if message.dequeue_count > 0 { &mut self.leases } else { &mut self.delays };
-            set.remove(key);
+            if self.stands(message.number) {
+                self.step_out(message);
+            }
             changes.row(RowKey::Message { queue: self.queue, number: message.number });
-        } else if let Some((first, _)) = band.chunk_of(message.number)
+            return;
+        }
+        let priority = message.priority;
+        let Some(band) = self.bands.get_mut(&priority) else { return };
+        if let Some((first, _)) = band.chunk_of(message.number)
             && let Some(chunk) = band.chunks.get_mut(&first)
             && let Ok(at) = chunk.slots.binary_search_by_key(&message.number, |slot| slot.number)
         {
@@ -252,33 +359,59 @@ impl Lineup {
             if chunk.slots.is_empty() {
                 band.chunks.remove(&first);
             }
-            let priority = message.priority;
             changes.row(RowKey::Chunk { queue: self.queue, priority, first });
         }
         if band.is_empty() {
-            self.bands.remove(&message.priority);
+            self.bands.remove(&priority);
         }
     }
 
     /// Puts back what [`Lineup::unlink`] took, as it is now; its size may differ from `before`.
     pub fn put_back(&mut self, before: &Message, message: Message, changes: &mut Changes) {
         self.bytes = self.bytes - u64::from(before.size) + u64::from(message.size);
+        let (was, is) = (before.due_at(), message.due_at());
+        if was != is {
+            if let Some(at) = was {
+                self.ends.remove((at, message.number));
+            }
+            if let Some(at) = is {
+                self.ends.insert((at, message.number));
+            }
+        }
         self.link(message, changes);
     }
 
     fn link(&mut self, message: Message, changes: &mut Changes) {
         self.sum = self.sum.wrapping_add(digest::message(self.queue, &message));
-        let band = self.bands.entry(message.priority).or_default();
-        band.waiting.insert((message.visible_at, message.number));
-        let key = (message.waits_until(), message.number);
-        let set = if message.dequeue_count > 0 { &mut self.leases } else { &mut self.delays };
-        set.insert(key);
+        if self.stands(message.number) {
+            self.step_in(&message);
+        }
         changes.row(RowKey::Message { queue: self.queue, number: message.number });
         self.touched.insert(message.number, message);
     }
 
+    /// A touched message takes its place in the order.
+    fn step_in(&mut self, message: &Message) {
+        let band = self.bands.entry(message.priority).or_default();
+        band.waiting.insert((message.visible_at, message.number));
+        let key = (message.waits_until(), message.number);
+        let set = if message.is_held() { &mut self.leases } else { &mut self.delays };
+        set.insert(key);
+    }
+
+    fn step_out(&mut self, message: &Message) {
+        let key = (message.waits_until(), message.number);
+        let set = if message.is_held() { &mut self.leases } else { &mut self.delays };
+        set.remove(key);
+        let Some(band) = self.bands.get_mut(&message.priority) else { return };
+        band.waiting.remove(&(message.visible_at, message.number));
+        if band.is_empty() {
+            self.bands.remove(&message.priority);
+        }
+    }
+
     fn count_in(&mut self, message: &Message) {
-        if let Some(at) = message.expires_at {
+        if let Some(at) = message.due_at() {
             self.ends.insert((at, message.number));
         }
         self.total += 1;
@@ -297,7 +430,8 @@ impl Lineup {
 
     #[must_use]
     pub fn message_row(&self, number: Number) -> Option<MessageRow> {
-        self.touched.get(&number).map(|message| message.as_row(self.queue))
+        let note = || self.notes.get(&number).cloned();
+        self.touched.get(&number).map(|message| message.as_row(self.queue, note()))
     }
 
     pub fn row_keys(&self) -> impl Iterator<Item = RowKey> {
@@ -343,6 +477,11 @@ impl Lineup {
         if self.find(row.number).is_some() {
             return false;
         }
+        if let Some(note) = &row.note {
+            let mut note = Note::clone(note);
+            note.group = note.group.map(|group| self.groups.name(&group));
+            self.set_note(row.number, note);
+        }
         self.add_touched(Message::from_row(row), &mut Changes::default());
         true
     }
@@ -358,6 +497,17 @@ impl Lineup {
             if let Some((number, message)) = self.touched.pop_first() {
                 changes.drop_content(message.content);
                 changes.row(RowKey::Message { queue: self.queue, number });
+                if let Some((group, member)) = self.membership(number) {
+                    if !self.groups.is_head(&group, member) {
+                        self.groups.unblock(&message);
+                    }
+                    if let Some((_, next)) = self.groups.leave(&group, member)
+                        && let Some(next) = self.touched.get(&next)
+                    {
+                        self.groups.unblock(next);
+                    }
+                }
+                self.notes.remove(&number);
                 if let Some(band) = self.bands.get_mut(&message.priority) {
                     band.waiting.remove(&(message.visible_at, number));
                 }

@@ -1,8 +1,11 @@
 //! What `apply` answers: one outcome for each command, and the changes it made.
 
+use std::sync::Arc;
+
 use super::command::Content;
 use super::error::Rejection;
 use super::ids::{ContentId, LogTime, MessageId, QueueId, Receipt};
+use super::note::Note;
 
 /// The result of applying one entry.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +42,7 @@ pub enum Reply {
     QueueDeleted,
     MetadataSet,
     SettingsSet,
+    PausedSet,
     Sent(Vec<Sent>),
     Received {
         messages: Vec<Granted>,
@@ -49,6 +53,9 @@ pub enum Reply {
         visible_at: LogTime,
     },
     Deleted(Vec<DeleteOutcome>),
+    Released(Vec<ReleaseOutcome>),
+    /// The messages sent, in the order of the command; all deletes happened.
+    Transacted(Vec<Sent>),
     Cleared {
         removed: u64,
     },
@@ -66,10 +73,12 @@ pub struct Sent {
     pub inserted_at: LogTime,
     pub expires_at: Option<LogTime>,
     pub visible_at: LogTime,
+    /// Nothing was sent: this is what is known of the first message with the same key.
+    pub duplicate: bool,
 }
 
 /// A message under a new lease. The content is read from the body store by its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
     pub id: MessageId,
     pub receipt: Receipt,
@@ -78,6 +87,8 @@ pub struct Granted {
     pub expires_at: Option<LogTime>,
     pub visible_at: LogTime,
     pub dequeue_count: u32,
+    pub priority: u8,
+    pub note: Option<Arc<Note>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,18 +98,28 @@ pub enum DeleteOutcome {
     ReceiptMismatch,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReleaseOutcome {
+    Released { visible_at: LogTime },
+    MessageNotFound,
+    ReceiptMismatch,
+}
+
 /// How a message stands at the T of the state that was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Visible,
     Leased,
+    /// Sent with a delay, or released to come back later.
     Delayed,
-    /// Past its expiry, not yet removed; never delivered.
+    /// Behind the head of its group.
+    Blocked,
+    /// Past its expiry or its last lease, not yet removed; never delivered.
     Due,
 }
 
 /// A message as peek and get show it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     pub id: MessageId,
     pub queue: QueueId,
@@ -107,7 +128,9 @@ pub struct Shown {
     pub expires_at: Option<LogTime>,
     pub visible_at: LogTime,
     pub dequeue_count: u32,
+    pub priority: u8,
     pub standing: Standing,
+    pub note: Option<Arc<Note>>,
 }
 
 /// Exact counts for the state after the last entry.
@@ -116,6 +139,7 @@ pub struct Counts {
     pub visible: u64,
     pub leased: u64,
     pub delayed: u64,
+    pub blocked: u64,
     pub due: u64,
     pub total: u64,
     pub bytes: u64,

@@ -8,8 +8,9 @@
 use std::fmt;
 
 use super::catalog::Queue;
+use super::dead_letters;
 use super::error::Rejection;
-use super::ids::{LogTime, MessageId, Number};
+use super::ids::{LogTime, MessageId, Number, Span};
 use super::limits::PAGE;
 use super::message::Message;
 use super::order::{Band, Lineup};
@@ -28,6 +29,10 @@ pub struct QueueView {
     pub counts: Counts,
     /// When the oldest message still there was sent.
     pub oldest: Option<LogTime>,
+    /// How old that message is at the T of the state.
+    pub oldest_age: Option<Span>,
+    /// An alarm: since when the dead-letter queue refuses a message of this one.
+    pub dead_letters_refused_at: Option<LogTime>,
 }
 
 /// Where a peek goes on: behind the last untouched and the last touched message it looked at
@@ -72,7 +77,11 @@ impl State {
             .lineup
             .find(id.number)
             .filter(|message| message.epoch == id.epoch && !message.is_due(now))
-            .map(|message| message.shown(found.row.id, now))
+            .map(|message| {
+                let lineup = &found.lineup;
+                let standing = lineup.standing(&message, now);
+                message.shown(found.row.id, standing, lineup.note(id.number).cloned())
+            })
             .ok_or_else(|| Rejection::MessageNotFound {
                 queue: queue.to_owned(),
                 id: id.to_string(),
@@ -80,7 +89,7 @@ impl State {
     }
 
     /// A page of the messages that stand as asked, in the order of the queue (due ones by
-    /// expiry), and the token of the next page if there is one. A page may be empty and have a
+    /// expiry, blocked ones by number), and the token of the next page if there is one. A page may be empty and have a
     /// next.
     ///
     /// # Errors
@@ -104,24 +113,30 @@ impl State {
             token: after.unwrap_or_default(),
             queue: found,
         };
-        let more = if standing == Standing::Due { page.due() } else { page.in_order() };
+        let more = match standing {
+            Standing::Due => page.due(),
+            Standing::Blocked => page.blocked(),
+            Standing::Visible | Standing::Leased | Standing::Delayed => page.in_order(),
+        };
         Ok((page.shown, more.then_some(page.token)))
     }
 
-    /// How many messages receives at `at` would find.
+    /// How many messages receives at `at` would find; in a paused queue they find none.
     ///
     /// # Errors
     /// [`Rejection::QueueNotFound`].
     pub fn visible(&self, account: &str, queue: &str, at: LogTime) -> Result<u64, Rejection> {
         let at = at.max(self.log_time());
-        Ok(self.find_queue(account, queue)?.lineup.visible(at))
+        let found = self.find_queue(account, queue)?;
+        Ok(if found.row.paused { 0 } else { found.lineup.visible(at) })
     }
 
     /// The earliest time after T at which a delayed or leased message stops waiting. It becomes
-    /// visible then, unless it expires first: who wakes must ask again.
+    /// visible then, unless it expires first: who wakes must ask again. `None` in a paused queue.
     #[must_use]
     pub fn next_visible(&self, account: &str, queue: &str) -> Option<LogTime> {
-        self.catalog.find(account, queue)?.lineup.next_change(self.log_time())
+        let found = self.catalog.find(account, queue)?;
+        if found.row.paused { None } else { found.lineup.next_change(self.log_time()) }
     }
 
     /// When a pulse has work: the earliest expiry or end of a session. It may lie before T.
@@ -143,10 +158,13 @@ impl State {
     }
 
     fn view(&self, queue: &Queue) -> QueueView {
+        let (now, oldest) = (self.log_time(), queue.lineup.oldest());
         QueueView {
             row: queue.row.clone(),
-            counts: queue.lineup.counts(self.log_time()),
-            oldest: queue.lineup.oldest(),
+            counts: queue.lineup.counts(now),
+            oldest,
+            oldest_age: oldest.map(|at| now.since(at)),
+            dead_letters_refused_at: dead_letters::refused_since(queue),
         }
     }
 }
@@ -169,8 +187,10 @@ impl Page<'_> {
 
     fn look(&mut self, message: &Message) {
         self.scanned += 1;
-        if message.standing(self.now) == self.standing {
-            self.shown.push(message.shown(self.queue.row.id, self.now));
+        let lineup = &self.queue.lineup;
+        if lineup.standing(message, self.now) == self.standing {
+            let note = lineup.note(message.number).cloned();
+            self.shown.push(message.shown(self.queue.row.id, self.standing, note));
         }
     }
 
@@ -219,6 +239,17 @@ impl Page<'_> {
                 self.look(message);
             }
         }
+    }
+
+    fn blocked(&mut self) -> bool {
+        for message in self.queue.lineup.touched_after(self.token.touched) {
+            if self.full() {
+                return true;
+            }
+            self.token.touched = message.number;
+            self.look(message);
+        }
+        false
     }
 
     fn due(&mut self) -> bool {

@@ -27,6 +27,14 @@ impl State {
                 }
                 continue;
             }
+            if let Some(keys) = &mut grave.keys {
+                let freed = keys.shed(left, &mut changes);
+                left -= freed;
+                if freed == 0 {
+                    grave.keys = None;
+                }
+                continue;
+            }
             let (id, grave) = entry.remove_entry();
             if grave.deleted.is_some() {
                 changes.row(RowKey::Queue(id));

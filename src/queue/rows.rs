@@ -1,8 +1,11 @@
 //! The state as rows: what the tables store, a snapshot carries and a restart reads. A state
 //! can always be rebuilt from its rows, and then has the same digest.
 
+use std::sync::Arc;
+
 use super::command::{Settings, StringMap};
-use super::ids::{ContentId, Digest, Epoch, LogTime, Number, QueueId, Receipt};
+use super::ids::{ContentId, Digest, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
+use super::note::Note;
 use super::outcome::Outcome;
 
 /// Names a row. The order is the order in the tables: kind first, then its parts.
@@ -25,6 +28,11 @@ pub enum RowKey {
     },
     /// The kept outcomes of one client.
     Session(u128),
+    /// A deduplication key of a queue.
+    Key {
+        queue: QueueId,
+        key: u128,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +42,7 @@ pub enum Row {
     Chunk(ChunkRow),
     Message(MessageRow),
     Session(SessionRow),
+    Key(KeyRow),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +69,10 @@ pub struct QueueRow {
     pub cleared_below: Number,
     /// The queue was deleted; its rows are freed in the background, then this one.
     pub deleted: bool,
+    /// Receives give nothing.
+    pub paused: bool,
+    /// A message that the dead-letter queue did not take, and since when; it may be gone now.
+    pub dead_letter_refused: Option<(Number, LogTime)>,
 }
 
 /// Up to 256 untouched messages in send order, all of one epoch.
@@ -95,6 +108,19 @@ pub struct MessageRow {
     pub receipt: Receipt,
     pub content: ContentId,
     pub size: u32,
+    /// It is under its last lease.
+    pub last: bool,
+    /// Its last receiver gave it back.
+    pub released: bool,
+    pub note: Option<Arc<Note>>,
+}
+
+impl MessageRow {
+    /// Its place among the messages of its queue: what a mark of that queue is compared with.
+    #[must_use]
+    pub fn arrived(&self) -> Number {
+        self.note.as_ref().map_or(self.number, |note| note.place(self.number))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +130,17 @@ pub struct SessionRow {
     /// Sequences at or below were answered or forgotten.
     pub forgotten_through: u64,
     pub outcomes: Vec<(u64, Outcome)>,
+}
+
+/// The first send under a deduplication key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRow {
+    pub queue: QueueId,
+    pub key: u128,
+    pub id: MessageId,
+    pub sent_at: LogTime,
+    /// The key counts until then.
+    pub until: LogTime,
 }
 
 impl Row {
@@ -118,6 +155,7 @@ impl Row {
             }
             Row::Message(row) => RowKey::Message { queue: row.queue, number: row.number },
             Row::Session(row) => RowKey::Session(row.client),
+            Row::Key(row) => RowKey::Key { queue: row.queue, key: row.key },
         }
     }
 }

@@ -59,9 +59,10 @@ pub enum Turn {
 /// How many messages an outcome names: its weight.
 fn items(outcome: &Outcome) -> usize {
     match outcome {
-        Ok(Reply::Sent(sent)) => sent.len(),
+        Ok(Reply::Sent(sent) | Reply::Transacted(sent)) => sent.len(),
         Ok(Reply::Received { messages, .. }) => messages.len(),
         Ok(Reply::Deleted(outcomes)) => outcomes.len(),
+        Ok(Reply::Released(outcomes)) => outcomes.len(),
         _ => 0,
     }
 }

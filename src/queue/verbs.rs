@@ -4,18 +4,24 @@
 //! batch send is all or nothing; a batch delete has an outcome for each item. Message numbers,
 //! receipts and contents come from one counter, which only grows.
 
+use super::catalog::Queue;
 use super::check;
 use super::command::{Command, NewMessage, Receive, Settings, StringMap, TimeToLive, Update};
+use super::dead_letters;
+use super::dedup::Kept;
 use super::error::Rejection;
-use super::ids::{ContentId, LogTime, MessageId, Number, QueueId, Receipt};
+use super::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
 use super::limits;
-use super::message::{DEFAULT_PRIORITY, Message};
-use super::order::Lineup;
+use super::message::Message;
+use super::note::Note;
 use super::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
+use super::quota;
 use super::receipt::{self, Closed};
+use super::release;
 use super::rows::{CountersRow, QueueRow, RowKey};
 use super::rules;
 use super::state::{State, Step};
+use super::transact;
 
 pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mut Step) -> Outcome {
     check::command(command)?;
@@ -29,13 +35,20 @@ pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mu
             Ok(Reply::MetadataSet)
         }
         Command::SetSettings { name, settings } => {
-            change_row(state, account, name, step, |row| row.settings.clone_from(settings))?;
-            Ok(Reply::SettingsSet)
+            set_settings(state, account, name, settings, step)
+        }
+        Command::SetPaused { name, paused } => {
+            change_row(state, account, name, step, |row| row.paused = *paused)?;
+            Ok(Reply::PausedSet)
         }
         Command::Send { queue, messages } => send(state, account, queue, messages, step),
         Command::Receive(asked) => receive(state, account, asked, step),
         Command::Update(asked) => update(state, account, asked, step),
         Command::Delete { queue, items } => delete(state, account, queue, items, step),
+        Command::Release { queue, items, after } => {
+            release::run(state, account, queue, items, *after, step)
+        }
+        Command::Transact(asked) => transact::run(state, account, asked, step),
         Command::Clear { queue } => clear(state, account, queue, step),
         Command::Pulse => Ok(pulse(state, step)),
         Command::RaiseRules { version } => {
@@ -46,7 +59,7 @@ pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mu
 }
 
 /// The next number of the shared counter.
-fn draw(counters: &mut CountersRow) -> u64 {
+pub(super) fn draw(counters: &mut CountersRow) -> u64 {
     let number = counters.next_number;
     counters.next_number = number.saturating_add(1);
     number
@@ -70,6 +83,7 @@ fn create_queue(
         let what = format!("the number of queues of account {account:?}");
         return Err(Rejection::LimitReached { what, limit: limits::QUEUES as u64 });
     }
+    dead_letters::check(&state.catalog, account, name, settings)?;
     let id = QueueId(state.counters.next_queue);
     state.counters.next_queue = id.0.saturating_add(1);
     state.catalog.insert(QueueRow {
@@ -81,17 +95,38 @@ fn create_queue(
         created_at: step.now,
         cleared_below: Number(0),
         deleted: false,
+        paused: false,
+        dead_letter_refused: None,
     });
     step.changes.row(RowKey::Queue(id));
     Ok(Reply::QueueCreated { created: true })
 }
 
 fn delete_queue(state: &mut State, account: &str, name: &str, step: &mut Step) -> Outcome {
+    if let Some(source) = state.catalog.fed_by(account, name) {
+        let (queue, of) = (name.to_owned(), source.row.name.clone());
+        return Err(Rejection::QueueInUse { queue, of });
+    }
     let Some(id) = state.catalog.bury(account, name) else {
         return Err(Rejection::QueueNotFound(name.to_owned()));
     };
     step.changes.row(RowKey::Queue(id));
     Ok(Reply::QueueDeleted)
+}
+
+fn set_settings(
+    state: &mut State,
+    account: &str,
+    name: &str,
+    settings: &Settings,
+    step: &mut Step,
+) -> Outcome {
+    let id = state.catalog.open(account, name)?.row.id;
+    dead_letters::check(&state.catalog, account, name, settings)?;
+    state.catalog.set_settings(id, settings);
+    // Whether they are refused still, the next dead letter will show.
+    change_row(state, account, name, step, |row| row.dead_letter_refused = None)?;
+    Ok(Reply::SettingsSet)
 }
 
 fn change_row(
@@ -109,7 +144,7 @@ fn change_row(
     Ok(())
 }
 
-fn send(
+pub(super) fn send(
     state: &mut State,
     account: &str,
     queue: &str,
@@ -117,43 +152,39 @@ fn send(
     step: &mut Step,
 ) -> Outcome {
     let queue = state.catalog.open(account, queue)?;
-    for message in messages {
-        check::content(&message.content, &queue.row.settings)?;
-    }
+    check_send(queue, messages, step.now)?;
     let mut sent = Vec::with_capacity(messages.len());
     for new in messages {
+        if let Some(key) = new.key
+            && let Some(first) = queue.keys.find(key, step.now)
+        {
+            sent.push(duplicate(queue, &first));
+            continue;
+        }
         let number = draw(&mut state.counters);
-        let receipt = Receipt { epoch: state.counters.epoch, counter: number };
-        let ttl = match new.ttl {
-            TimeToLive::Default => queue.row.settings.default_ttl,
-            TimeToLive::Never => None,
-            TimeToLive::For(span) => Some(span),
-        };
-        let message = Message {
-            number: Number(number),
-            epoch: state.counters.epoch,
-            priority: DEFAULT_PRIORITY,
-            inserted_at: step.now,
-            // The end of time is never.
-            expires_at: ttl.map(|ttl| step.now.after(ttl)).filter(|at| at.0 != u64::MAX),
-            visible_at: step.now.after(new.delay),
-            dequeue_count: 0,
-            receipt,
-            content: ContentId(number),
-            size: u32::try_from(new.content.size()).unwrap_or(u32::MAX),
-        };
-        if message.visible_at == step.now {
+        let message = fresh(new, &queue.row.settings, (state.counters.epoch, number), step.now);
+        if let Some(group) = &new.group {
+            let group = Some(queue.lineup.group_name(group));
+            queue.lineup.set_note(message.number, Note { group, ..Note::default() });
+            queue.lineup.add_touched(message, &mut step.changes);
+        } else if message.visible_at == step.now {
             queue.lineup.add_untouched(&message, &mut step.changes);
         } else {
             queue.lineup.add_touched(message, &mut step.changes);
         }
+        if let Some(key) = new.key {
+            let until = step.now.after(queue.row.settings.deduplication_window);
+            let kept = Kept { id: message.id(), sent_at: step.now, until };
+            queue.keys.keep(key, kept, &mut step.changes);
+        }
         step.changes.put(message.content, &new.content);
         sent.push(Sent {
             id: message.id(),
-            receipt,
+            receipt: message.receipt,
             inserted_at: message.inserted_at,
             expires_at: message.expires_at,
             visible_at: message.visible_at,
+            duplicate: false,
         });
     }
     let id = queue.row.id;
@@ -161,22 +192,92 @@ fn send(
     Ok(Reply::Sent(sent))
 }
 
+/// What a queue must allow before messages are sent to it.
+pub(super) fn check_send(
+    queue: &Queue,
+    messages: &[NewMessage],
+    now: LogTime,
+) -> Result<(), Rejection> {
+    for message in messages {
+        check::content(&message.content, &queue.row.settings)?;
+    }
+    quota::check(queue, messages, now)?;
+    queue.keys.check_room(messages, &queue.row.name)
+}
+
+fn fresh(
+    new: &NewMessage,
+    settings: &Settings,
+    (epoch, number): (Epoch, u64),
+    now: LogTime,
+) -> Message {
+    let ttl = match new.ttl {
+        TimeToLive::Default => settings.default_ttl,
+        TimeToLive::Never => None,
+        TimeToLive::For(span) => Some(span),
+    };
+    Message {
+        number: Number(number),
+        epoch,
+        priority: new.priority,
+        inserted_at: now,
+        // The end of time is never.
+        expires_at: ttl.map(|ttl| now.after(ttl)).filter(|at| at.0 != u64::MAX),
+        visible_at: now.after(new.delay),
+        dequeue_count: 0,
+        receipt: Receipt { epoch, counter: number },
+        content: ContentId(number),
+        size: u32::try_from(new.content.size()).unwrap_or(u32::MAX),
+        last: false,
+        released: false,
+    }
+}
+
+/// What a send is answered whose key was seen: the first message, as far as it is known still.
+fn duplicate(queue: &Queue, first: &Kept) -> Sent {
+    let message = queue.lineup.find(first.id.number);
+    Sent {
+        id: first.id,
+        receipt: Receipt { epoch: first.id.epoch, counter: first.id.number.0 },
+        inserted_at: first.sent_at,
+        expires_at: message.and_then(|message| message.expires_at),
+        visible_at: message.map_or(first.sent_at, |message| message.visible_at),
+        duplicate: true,
+    }
+}
+
 fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -> Outcome {
     let queue = state.catalog.open(account, &asked.queue)?;
+    if queue.row.paused {
+        return Ok(Reply::Received { messages: Vec::new(), more: false });
+    }
+    let id = queue.row.id;
     let visibility = asked.visibility.unwrap_or(queue.row.settings.default_visibility);
     let visible_at = step.now.after(visibility);
     // All are picked before the first is put back, or a visibility of 0 would give one twice.
-    let picked = pick(&mut queue.lineup, asked, step);
+    let picked = pick(state, id, asked, step);
+    let queue = state.catalog.open(account, &asked.queue)?;
+    let most = queue.row.settings.dead_letters.as_ref().map(|target| target.max_deliveries);
     let mut messages = Vec::with_capacity(picked.len());
+    let mut again = 0;
     for before in picked {
         let counter = draw(&mut state.counters);
+        let dequeue_count = before.dequeue_count.saturating_add(1);
         let message = Message {
             visible_at,
-            dequeue_count: before.dequeue_count.saturating_add(1),
+            dequeue_count,
             receipt: Receipt { epoch: state.counters.epoch, counter },
+            last: most.is_some_and(|most| dequeue_count >= most),
+            released: false,
             ..before
         };
+        again += u64::from(visible_at <= step.now && !message.last);
         queue.lineup.put_back(&before, message, &mut step.changes);
+        if most.is_some() {
+            let before = queue.lineup.note(message.number);
+            let note = dead_letters::received(before.map(|note| &**note), step.now);
+            queue.lineup.set_note(message.number, note);
+        }
         messages.push(Granted {
             id: message.id(),
             receipt: message.receipt,
@@ -185,45 +286,56 @@ fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -
             expires_at: message.expires_at,
             visible_at,
             dequeue_count: message.dequeue_count,
+            priority: message.priority,
+            note: queue.lineup.note(message.number).cloned(),
         });
     }
-    let again = if visible_at <= step.now { messages.len() as u64 } else { 0 };
     let more = queue.lineup.visible(step.now) > again;
-    let id = queue.row.id;
     state.catalog.settle(id);
     Ok(Reply::Received { messages, more })
 }
 
-/// Takes the messages to be given out of the order. Those found expired on the way are removed,
-/// as many as the entry may; where it may not, the receive stops.
-fn pick(lineup: &mut Lineup, asked: &Receive, step: &mut Step) -> Vec<Message> {
+/// Takes the messages to be given out of the order. Those found due on the way are removed or
+/// become dead letters, as many as the entry may; where it may not, the receive stops.
+fn pick(state: &mut State, id: QueueId, asked: &Receive, step: &mut Step) -> Vec<Message> {
     let (most, most_bytes) = (asked.max_messages as usize, u64::from(asked.max_bytes));
-    let mut picked: Vec<Message> = Vec::with_capacity(most.min(lineup.total() as usize));
+    let mut picked: Vec<Message> = Vec::new();
     let mut bytes = 0;
     while picked.len() < most
-        && let Some(message) = lineup.head(step.now)
+        && let Some(queue) = state.catalog.by_id_mut(id)
+        && let Some(mut message) = queue.lineup.head(step.now)
     {
-        if message.is_due(step.now) {
+        if message.is_due(step.now) || dead_letters::is_spent(&queue.row.settings, &message) {
             if step.budget == 0 {
                 break;
             }
-            expire(lineup, &message, step);
-            continue;
+            match retire(state, id, &message, step) {
+                Some(stays) => message = stays,
+                None => continue,
+            }
         }
         bytes += u64::from(message.size);
         if bytes > most_bytes && !picked.is_empty() {
             break;
         }
-        lineup.unlink(&message, &mut step.changes);
+        if let Some(queue) = state.catalog.by_id_mut(id) {
+            queue.lineup.unlink(&message, &mut step.changes);
+        }
         picked.push(message);
     }
     picked
 }
 
-fn expire(lineup: &mut Lineup, message: &Message, step: &mut Step) {
-    lineup.remove(message, &mut step.changes);
-    step.changes.drop_content(message.content);
+/// Does with a message that is due, or spent, what has to be done: one that expired is removed,
+/// any other becomes a dead letter. One that could not is answered, and may be given out.
+fn retire(state: &mut State, id: QueueId, message: &Message, step: &mut Step) -> Option<Message> {
     step.budget = step.budget.saturating_sub(1);
+    if !message.is_expired(step.now) {
+        return dead_letters::bury(state, id, message, step);
+    }
+    state.catalog.by_id_mut(id)?.lineup.remove(message, &mut step.changes);
+    step.changes.drop_content(message.content);
+    None
 }
 
 fn update(state: &mut State, account: &str, asked: &Update, step: &mut Step) -> Outcome {
@@ -252,7 +364,7 @@ fn update(state: &mut State, account: &str, asked: &Update, step: &mut Step) -> 
     Ok(Reply::Updated { receipt: message.receipt, visible_at: message.visible_at })
 }
 
-fn refusal(closed: Closed, queue: &str, id: MessageId) -> Rejection {
+pub(super) fn refusal(closed: Closed, queue: &str, id: MessageId) -> Rejection {
     let id = id.to_string();
     match closed {
         Closed::NotFound => Rejection::MessageNotFound { queue: queue.to_owned(), id },
@@ -260,7 +372,7 @@ fn refusal(closed: Closed, queue: &str, id: MessageId) -> Rejection {
     }
 }
 
-fn delete(
+pub(super) fn delete(
     state: &mut State,
     account: &str,
     queue: &str,
@@ -300,7 +412,7 @@ fn clear(state: &mut State, account: &str, queue: &str, step: &mut Step) -> Outc
 }
 
 /// Ends idle sessions (with half of what the entry may do, so that neither starves the other),
-/// then removes expired messages, the earliest queue first.
+/// then removes expired messages and keys and moves dead letters, the earliest queue first.
 fn pulse(state: &mut State, step: &mut Step) -> Reply {
     let share = step.budget.div_ceil(2);
     step.budget -= state.sessions.end_idle(step.now, share, &mut step.changes);
@@ -308,19 +420,21 @@ fn pulse(state: &mut State, step: &mut Step) -> Reply {
         && let Some((at, id)) = state.catalog.next_expiry()
         && at <= step.now
     {
-        expire_queue(state, id, step);
+        retire_due(state, id, step);
     }
     Reply::Pulsed { more: has_due(state, step.now) }
 }
 
-fn expire_queue(state: &mut State, id: QueueId, step: &mut Step) {
+fn retire_due(state: &mut State, id: QueueId, step: &mut Step) {
+    while step.budget > 0
+        && let Some(queue) = state.catalog.by_id(id)
+        && let Some(number) = queue.lineup.first_due(step.now)
+        && let Some(message) = queue.lineup.find(number)
+    {
+        retire(state, id, &message, step);
+    }
     if let Some(queue) = state.catalog.by_id_mut(id) {
-        while step.budget > 0
-            && let Some(number) = queue.lineup.first_due(step.now)
-            && let Some(message) = queue.lineup.find(number)
-        {
-            expire(&mut queue.lineup, &message, step);
-        }
+        step.budget -= queue.keys.lapse(step.now, step.budget, &mut step.changes);
     }
     state.catalog.settle(id);
 }

@@ -16,6 +16,7 @@
 )]
 
 mod entry;
+mod notes;
 mod rows;
 mod snapshot;
 
@@ -26,8 +27,9 @@ pub use snapshot::{Part, decode_part, encode_part};
 use bytes::Bytes;
 
 use crate::proto::log::v1 as pb;
-use crate::queue::command::{Content, Settings};
+use crate::queue::command::{BackOff, Content, DeadLetters, Quota, Settings};
 use crate::queue::ids::{Epoch, MessageId, Number, Position, Receipt, Span};
+use crate::queue::limits::{DEFAULT_DEDUPLICATION_WINDOW, DEFAULT_PRIORITY};
 
 /// Why bytes could not be read back.
 #[derive(Debug, thiserror::Error)]
@@ -82,10 +84,24 @@ fn receipt_from(receipt: pb::Receipt) -> Receipt {
 }
 
 fn settings_to(settings: &Settings) -> pb::Settings {
+    let (back_off, window) = (settings.back_off, settings.deduplication_window);
     pb::Settings {
         default_ttl_us: settings.default_ttl.map(|span| span.0),
         default_visibility_us: settings.default_visibility.0,
         max_message_bytes: settings.max_message_bytes,
+        dead_letters: settings.dead_letters.as_ref().map(|target| pb::DeadLetters {
+            queue: target.queue.clone(),
+            max_deliveries: target.max_deliveries,
+        }),
+        deduplication_window_us: (window != DEFAULT_DEDUPLICATION_WINDOW).then_some(window.0),
+        quota_messages: settings.quota.messages,
+        quota_bytes: settings.quota.bytes,
+        dead_letter_ttl_us: settings.dead_letter_ttl.map(|span| span.0),
+        back_off: (back_off != BackOff::default()).then_some(pb::BackOff {
+            first_us: back_off.first.0,
+            most_us: back_off.most.0,
+            factor: back_off.factor,
+        }),
     }
 }
 
@@ -94,7 +110,31 @@ fn settings_from(settings: pb::Settings) -> Settings {
         default_ttl: settings.default_ttl_us.map(Span),
         default_visibility: Span(settings.default_visibility_us),
         max_message_bytes: settings.max_message_bytes,
+        dead_letters: settings.dead_letters.map(|target| DeadLetters {
+            queue: target.queue,
+            max_deliveries: target.max_deliveries,
+        }),
+        dead_letter_ttl: settings.dead_letter_ttl_us.map(Span),
+        quota: Quota { messages: settings.quota_messages, bytes: settings.quota_bytes },
+        deduplication_window: settings
+            .deduplication_window_us
+            .map_or(DEFAULT_DEDUPLICATION_WINDOW, Span),
+        back_off: settings.back_off.map_or_else(BackOff::default, |it| BackOff {
+            first: Span(it.first_us),
+            most: Span(it.most_us),
+            factor: it.factor,
+        }),
     }
+}
+
+/// The usual priority is left out.
+fn priority_to(priority: u8) -> Option<u32> {
+    (priority != DEFAULT_PRIORITY).then_some(priority.into())
+}
+
+fn priority_from(priority: Option<u32>, what: &'static str) -> Result<u8, CodecError> {
+    let wrong = |_| CodecError::Wrong { what, field: "priority" };
+    priority.map_or(Ok(DEFAULT_PRIORITY), |given| given.try_into().map_err(wrong))
 }
 
 fn content_to(content: &Content) -> pb::Content {

@@ -25,19 +25,21 @@ pub const QUEUE_TAG: u8 = 0x11;
 pub const CHUNK_TAG: u8 = 0x12;
 pub const MESSAGE_TAG: u8 = 0x13;
 pub const SESSION_TAG: u8 = 0x14;
+pub const KEY_TAG: u8 = 0x15;
 /// Where the contents of 256 consecutive ids lie.
 pub const CONTENTS_TAG: u8 = 0x40;
 /// How long a body segment is.
 pub const SEGMENT_TAG: u8 = 0x41;
 
 /// Every tag with its name, for the test that they differ and for `inspect`.
-pub const TAGS: [(u8, &str); 8] = [
+pub const TAGS: [(u8, &str); 9] = [
     (MARK_TAG, "mark"),
     (COUNTERS_TAG, "counters"),
     (QUEUE_TAG, "queue"),
     (CHUNK_TAG, "chunk"),
     (MESSAGE_TAG, "message"),
     (SESSION_TAG, "session"),
+    (KEY_TAG, "key"),
     (CONTENTS_TAG, "contents"),
     (SEGMENT_TAG, "segment"),
 ];
@@ -70,6 +72,11 @@ pub fn row(key: &RowKey) -> Vec<u8> {
             bytes.push(SESSION_TAG);
             bytes.extend_from_slice(&client.to_be_bytes());
         }
+        RowKey::Key { queue, key } => {
+            bytes.push(KEY_TAG);
+            bytes.extend_from_slice(&queue.0.to_be_bytes());
+            bytes.extend_from_slice(&key.to_be_bytes());
+        }
     }
     bytes
 }
@@ -95,6 +102,11 @@ pub fn parse_row(bytes: &[u8]) -> Option<RowKey> {
             Some(RowKey::Message { queue: QueueId(number(queue)?), number: Number(number(rest)?) })
         }
         SESSION_TAG => Some(RowKey::Session(u128::from_be_bytes(rest.try_into().ok()?))),
+        KEY_TAG => {
+            let (queue, rest) = rest.split_at_checked(8)?;
+            let key = u128::from_be_bytes(rest.try_into().ok()?);
+            Some(RowKey::Key { queue: QueueId(number(queue)?), key })
+        }
         _ => None,
     }
 }
@@ -148,7 +160,7 @@ mod tests {
 
     #[test]
     fn tags_never_change() {
-        let known = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x40, 0x41];
+        let known = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x40, 0x41];
         assert_eq!(TAGS.map(|(tag, _)| tag), known, "a released tag is permanent");
     }
 

@@ -11,13 +11,20 @@ use super::error::Refusal;
 use crate::consensus::proposer::Done;
 use crate::proto::queue::v1 as pb;
 use crate::queue::command::{
-    Command, Content, Envelope, NewMessage, Receive, SessionTag, Settings, TimeToLive,
+    BackOff, Command, Content, DeadLetters, Envelope, NewMessage, Quota, Receive, ReleaseAfter,
+    SessionTag, Settings, TimeToLive, Transact,
 };
 use crate::queue::ids::{LogTime, MessageId, Position, Receipt, Span};
-use crate::queue::outcome::{Counts, DeleteOutcome, Granted, Sent, Shown, Standing};
+use crate::queue::note::{DeadReason, Note};
+use crate::queue::outcome::{
+    Counts, DeleteOutcome, Granted, ReleaseOutcome, Sent, Shown, Standing,
+};
 use crate::queue::{PeekToken, QueueView, check, limits};
 
 type Read<T> = Result<T, Refusal>;
+
+/// How often a message is given out where a queue names a dead-letter queue and no number.
+const USUAL_DELIVERIES: u32 = 10;
 
 /// The account that serves those who name none.
 const DEFAULT_ACCOUNT: &str = "default";
@@ -108,7 +115,34 @@ pub(super) fn settings(given: Option<pb::QueueSettings>) -> Read<Settings> {
     if given.max_message_bytes != 0 {
         settings.max_message_bytes = given.max_message_bytes;
     }
+    settings.dead_letters = dead_letters(given.dead_letter_queue, given.max_deliveries)?;
+    let ttl = span("settings.dead_letter_ttl", given.dead_letter_ttl)?;
+    settings.dead_letter_ttl = ttl.filter(|ttl| *ttl != Span::ZERO);
+    let quota = |most: u64| (most > 0).then_some(most);
+    settings.quota = Quota { messages: quota(given.max_messages), bytes: quota(given.max_bytes) };
+    let window = span("settings.deduplication_window", given.deduplication_window)?;
+    settings.deduplication_window = window.unwrap_or(settings.deduplication_window);
+    if let Some(given) = given.back_off {
+        let span = |part: &str, given| {
+            let field = format!("settings.back_off.{part}");
+            Ok::<Span, Refusal>(span(&field, given)?.unwrap_or(Span::ZERO))
+        };
+        let (first, most) = (span("first", given.first)?, span("most", given.most)?);
+        settings.back_off = BackOff { first, most, factor: given.factor };
+    }
     Ok(settings)
+}
+
+fn dead_letters(queue: String, max_deliveries: u32) -> Read<Option<DeadLetters>> {
+    match (queue.is_empty(), max_deliveries) {
+        (true, 0) => Ok(None),
+        (true, given) => {
+            let allowed = "0 without settings.dead_letter_queue";
+            Err(Refusal::invalid("settings.max_deliveries", format!("is {given}"), allowed))
+        }
+        (false, 0) => Ok(Some(DeadLetters { queue, max_deliveries: USUAL_DELIVERIES })),
+        (false, max_deliveries) => Ok(Some(DeadLetters { queue, max_deliveries })),
+    }
 }
 
 fn new_message(message: pb::NewMessage) -> Read<NewMessage> {
@@ -117,11 +151,22 @@ fn new_message(message: pb::NewMessage) -> Read<NewMessage> {
         Some(Span::ZERO) => TimeToLive::Never,
         Some(ttl) => TimeToLive::For(ttl),
     };
+    let key = Some(message.deduplication_key).filter(|key| !key.is_empty());
+    let key = key.map(|key| check::deduplication_key(&key)).transpose()?;
     Ok(NewMessage {
         content: Content { body: message.body, headers: message.headers },
         delay: span("delay", message.delay)?.unwrap_or(Span::ZERO),
         ttl,
+        priority: priority(message.priority)?,
+        key,
+        group: (!message.group.is_empty()).then_some(message.group),
     })
+}
+
+/// Absent = the usual one. What fits no byte is refused here, the rest by the queue's own check.
+fn priority(given: Option<u32>) -> Read<u8> {
+    let Some(given) = given else { return Ok(limits::DEFAULT_PRIORITY) };
+    u8::try_from(given).map_err(|_| Refusal::invalid("priority", format!("is {given}"), "0 to 9"))
 }
 
 pub(super) fn send(request: pb::SendRequest) -> Read<Envelope> {
@@ -162,6 +207,52 @@ pub(super) fn delete(
     envelope(account_name, session, Command::Delete { queue, items })
 }
 
+pub(super) fn release(request: pb::ReleaseRequest) -> Read<Envelope> {
+    use pb::release_request::After;
+    let after = match request.after {
+        None => ReleaseAfter::Now,
+        Some(After::Delay(delay)) => {
+            ReleaseAfter::Delay(span("delay", Some(delay))?.unwrap_or(Span::ZERO))
+        }
+        Some(After::BackOff(true)) => ReleaseAfter::BackOff,
+        Some(After::BackOff(false)) => {
+            return Err(Refusal::invalid("back_off", "is false", "true, or not given"));
+        }
+    };
+    let items = request
+        .items
+        .iter()
+        .map(|item| Ok((message_id(&item.id)?, receipt(&item.pop_receipt)?)))
+        .collect::<Read<Vec<_>>>()?;
+    let command = Command::Release { queue: request.queue, items, after };
+    envelope(request.account, request.session, command)
+}
+
+pub(super) fn transact(request: pb::TransactRequest) -> Read<Envelope> {
+    let delete =
+        |it: pb::TransactDelete| Ok((it.queue, message_id(&it.id)?, receipt(&it.pop_receipt)?));
+    let send = |it: pb::TransactSend| {
+        let messages = it.messages.into_iter().map(new_message);
+        Ok((it.queue, messages.collect::<Read<Vec<_>>>()?))
+    };
+    let command = Command::Transact(Transact {
+        deletes: request.deletes.into_iter().map(delete).collect::<Read<Vec<_>>>()?,
+        sends: request.sends.into_iter().map(send).collect::<Read<Vec<_>>>()?,
+    });
+    envelope(request.account, request.session, command)
+}
+
+pub(super) fn released_out(outcome: ReleaseOutcome) -> pb::ReleaseResult {
+    let (outcome, visible_at) = match outcome {
+        ReleaseOutcome::Released { visible_at } => {
+            (pb::ReleaseOutcome::Released, Some(timestamp(visible_at)))
+        }
+        ReleaseOutcome::MessageNotFound => (pb::ReleaseOutcome::MessageNotFound, None),
+        ReleaseOutcome::ReceiptMismatch => (pb::ReleaseOutcome::ReceiptMismatch, None),
+    };
+    pb::ReleaseResult { outcome: outcome.into(), visible_at }
+}
+
 pub(super) fn message_id(text: &str) -> Read<MessageId> {
     MessageId::parse(text).ok_or_else(|| {
         Refusal::invalid("id", format!("is {}", quoted(text)), "an id that a send answered")
@@ -199,8 +290,10 @@ pub(super) fn standing(state: i32) -> Read<Standing> {
         Ok(pb::MessageState::Unspecified | pb::MessageState::Visible) => Ok(Standing::Visible),
         Ok(pb::MessageState::Leased) => Ok(Standing::Leased),
         Ok(pb::MessageState::Delayed) => Ok(Standing::Delayed),
+        Ok(pb::MessageState::Blocked) => Ok(Standing::Blocked),
         Err(_) => {
-            Err(Refusal::invalid("state", format!("is {state}"), "visible, leased or delayed"))
+            let allowed = "visible, leased, delayed or blocked";
+            Err(Refusal::invalid("state", format!("is {state}"), allowed))
         }
     }
 }
@@ -210,6 +303,7 @@ pub(super) fn state_out(standing: Standing) -> pb::MessageState {
         Standing::Visible => pb::MessageState::Visible,
         Standing::Leased => pb::MessageState::Leased,
         Standing::Delayed => pb::MessageState::Delayed,
+        Standing::Blocked => pb::MessageState::Blocked,
         // Shown by no read: an expired message is not found.
         Standing::Due => pb::MessageState::Unspecified,
     }
@@ -251,10 +345,22 @@ pub(super) fn durability(done: &Done, zones_at_least: u32, zones: Vec<String>) -
 }
 
 pub(super) fn settings_out(settings: &Settings) -> pb::QueueSettings {
+    let (dead, back_off) = (settings.dead_letters.as_ref(), settings.back_off);
     pb::QueueSettings {
         default_ttl: Some(duration(settings.default_ttl.unwrap_or(Span::ZERO))),
         default_visibility_timeout: Some(duration(settings.default_visibility)),
         max_message_bytes: settings.max_message_bytes,
+        dead_letter_queue: dead.map(|target| target.queue.clone()).unwrap_or_default(),
+        max_deliveries: dead.map_or(0, |target| target.max_deliveries),
+        dead_letter_ttl: settings.dead_letter_ttl.map(duration),
+        deduplication_window: Some(duration(settings.deduplication_window)),
+        max_messages: settings.quota.messages.unwrap_or(0),
+        max_bytes: settings.quota.bytes.unwrap_or(0),
+        back_off: Some(pb::BackOff {
+            first: Some(duration(back_off.first)),
+            most: Some(duration(back_off.most)),
+            factor: back_off.factor,
+        }),
     }
 }
 
@@ -263,14 +369,17 @@ pub(super) fn queue_out(view: QueueView) -> pb::Queue {
         name: view.row.name,
         metadata: view.row.metadata,
         settings: Some(settings_out(&view.row.settings)),
-        counts: Some(counts_out(view.counts)),
+        counts: Some(counts_out(view.counts, view.oldest_age)),
         created_at: Some(timestamp(view.row.created_at)),
+        paused: view.row.paused,
+        dead_letters_refused_since: view.dead_letters_refused_at.map(timestamp),
     }
 }
 
-fn counts_out(counts: Counts) -> pb::QueueCounts {
-    let Counts { visible, leased, delayed, due, total, bytes } = counts;
-    pb::QueueCounts { visible, leased, delayed, due, total, bytes }
+fn counts_out(counts: Counts, oldest_age: Option<Span>) -> pb::QueueCounts {
+    let Counts { visible, leased, delayed, blocked, due, total, bytes } = counts;
+    let oldest_age = oldest_age.map(duration);
+    pb::QueueCounts { visible, leased, delayed, blocked, due, total, bytes, oldest_age }
 }
 
 pub(super) fn sent_out(sent: &Sent) -> pb::SentMessage {
@@ -280,6 +389,7 @@ pub(super) fn sent_out(sent: &Sent) -> pb::SentMessage {
         inserted_at: Some(timestamp(sent.inserted_at)),
         expires_at: sent.expires_at.map(timestamp),
         visible_at: Some(timestamp(sent.visible_at)),
+        duplicate: sent.duplicate,
     }
 }
 
@@ -293,6 +403,9 @@ pub(super) fn granted_out(granted: &Granted, content: Content) -> pb::Message {
         expires_at: granted.expires_at.map(timestamp),
         visible_at: Some(timestamp(granted.visible_at)),
         dequeue_count: granted.dequeue_count,
+        priority: granted.priority.into(),
+        dead_letter: dead_letter_out(granted.note.as_deref()),
+        group: group_out(granted.note.as_deref()),
     }
 }
 
@@ -306,7 +419,29 @@ pub(super) fn shown_out(shown: &Shown, content: Content) -> pb::Message {
         expires_at: shown.expires_at.map(timestamp),
         visible_at: Some(timestamp(shown.visible_at)),
         dequeue_count: shown.dequeue_count,
+        priority: shown.priority.into(),
+        dead_letter: dead_letter_out(shown.note.as_deref()),
+        group: group_out(shown.note.as_deref()),
     }
+}
+
+fn group_out(note: Option<&Note>) -> String {
+    note.and_then(|note| note.group.as_deref()).unwrap_or_default().to_owned()
+}
+
+fn dead_letter_out(note: Option<&Note>) -> Option<pb::DeadLetter> {
+    let dead = note?.dead.as_ref()?;
+    let reason = match dead.reason {
+        DeadReason::MaxDeliveries => pb::DeadLetterReason::MaxDeliveries,
+    };
+    Some(pb::DeadLetter {
+        reason: reason.into(),
+        source: dead.source.clone(),
+        dead_lettered_at: Some(timestamp(dead.at)),
+        first_received_at: dead.received.map(|(first, _)| timestamp(first)),
+        last_received_at: dead.received.map(|(_, last)| timestamp(last)),
+        deliveries: dead.deliveries,
+    })
 }
 
 pub(super) fn deleted_out(outcome: DeleteOutcome) -> i32 {
@@ -339,6 +474,7 @@ pub(super) fn changed(kept: Content, body: Option<Bytes>, headers: Option<pb::He
 mod tests {
     use super::*;
     use crate::queue::ids::{Epoch, Number};
+    use crate::queue::note::Dead;
 
     fn text(refusal: Refusal) -> String {
         tonic::Status::from(refusal).message().to_owned()
@@ -356,6 +492,11 @@ mod tests {
                 default_ttl: None,
                 default_visibility: Span(1_500_000),
                 max_message_bytes: 1 << 20,
+                dead_letters: Some(DeadLetters { queue: "dead".into(), max_deliveries: 3 }),
+                dead_letter_ttl: Some(Span(7_000_000)),
+                deduplication_window: Span(8_000_000),
+                quota: Quota { messages: Some(7), bytes: Some(8) },
+                back_off: BackOff { first: Span(0), most: Span(9_000_000), factor: 3 },
             },
         ];
         for one in all {
@@ -374,7 +515,7 @@ mod tests {
 
     #[test]
     fn every_refusal_names_the_field_and_the_range() {
-        let table: [(&str, Read<()>, &str); 9] = [
+        let table: [(&str, Read<()>, &str); 11] = [
             ("delay", span("delay", wire(-1, 0)).map(drop), "delay is negative; allowed: a dur"),
             ("nanos", span("ttl", wire(0, i32::MAX)).map(drop), "ttl has 2147483647 nanosec"),
             ("long", span("ttl", wire(i64::MAX, 0)).map(drop), "seconds is too long"),
@@ -387,6 +528,8 @@ mod tests {
                 "page_size is 1001; allowed: 1 to 1000, or 0 for 100",
             ),
             ("token", peek_token("?").map(drop), "page_token cannot be read; allowed: that of"),
+            ("dead", dead_letters(String::new(), 3).map(drop), "settings.max_deliveries is 3; all"),
+            ("priority", priority(Some(256)).map(drop), "priority is 256; allowed: 0 to 9"),
             ("batch", receive("orders".into(), 1_001, None).map(drop), "max_messages is 1001; al"),
         ];
         for (name, outcome, expected) in table {
@@ -427,6 +570,14 @@ mod tests {
     #[test]
     fn a_granted_message_carries_id_receipt_and_content() {
         let id = MessageId { epoch: Epoch(1), number: Number(9) };
+        let dead = Dead {
+            reason: DeadReason::MaxDeliveries,
+            source: "orders".into(),
+            at: LogTime(4),
+            arrived: Number(11),
+            deliveries: 3,
+            received: Some((LogTime(1), LogTime(3))),
+        };
         let granted = Granted {
             id,
             receipt: Receipt { epoch: Epoch(1), counter: 12 },
@@ -435,10 +586,21 @@ mod tests {
             expires_at: None,
             visible_at: LogTime(6),
             dequeue_count: 1,
+            priority: 9,
+            note: Some(std::sync::Arc::new(Note {
+                dead: Some(dead),
+                received: None,
+                group: Some("customer-7".into()),
+            })),
         };
         let message = granted_out(&granted, Content::default());
         assert_eq!(message_id(&message.id).map_err(text), Ok(id));
         assert_eq!(receipt(&message.pop_receipt).map_err(text), Ok(granted.receipt));
-        assert_eq!(message.expires_at, None);
+        assert_eq!((message.expires_at, message.priority), (None, 9));
+        assert_eq!(message.group, "customer-7");
+        let dead = message.dead_letter.expect("it is a dead letter");
+        assert_eq!((dead.source.as_str(), dead.deliveries), ("orders", 3));
+        assert_eq!(dead.first_received_at, Some(timestamp(LogTime(1))));
+        assert_eq!(dead.last_received_at, Some(timestamp(LogTime(3))));
     }
 }

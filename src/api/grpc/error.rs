@@ -20,6 +20,9 @@ pub const DOMAIN: &str = "zoneq";
 /// When nothing better is known, try again after this.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// When there may be room again.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// Why a call or an item failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -89,6 +92,9 @@ impl Refusal {
                 }
                 R::QueueNotFound(_) => (Code::NotFound, "QUEUE_NOT_FOUND", Fate::NotApplied, None),
                 R::QueueExists(_) => (Code::AlreadyExists, "QUEUE_EXISTS", Fate::NotApplied, None),
+                R::QueueInUse { .. } => {
+                    (Code::FailedPrecondition, "QUEUE_IN_USE", Fate::NotApplied, None)
+                }
                 R::MessageNotFound { .. } => {
                     (Code::NotFound, "MESSAGE_NOT_FOUND", Fate::NotApplied, None)
                 }
@@ -97,6 +103,10 @@ impl Refusal {
                 }
                 R::LimitReached { .. } => {
                     (Code::ResourceExhausted, "LIMIT_REACHED", Fate::NotApplied, None)
+                }
+                // What is in the way goes by itself: by time, or by consumers.
+                R::Full { .. } => {
+                    (Code::ResourceExhausted, "FULL", Fate::NotApplied, Some(FULL_RETRY_AFTER))
                 }
                 R::SessionEnded => (Code::Aborted, "SESSION_ENDED", Fate::Unknown, None),
                 // The region's generation moved between stamp and apply: the next try has it.
@@ -248,6 +258,13 @@ mod tests {
                 false,
             ),
             (
+                Rejection::QueueInUse { queue: text(), of: text() },
+                Code::FailedPrecondition,
+                "QUEUE_IN_USE",
+                "not_applied",
+                false,
+            ),
+            (
                 Rejection::MessageNotFound { queue: text(), id: text() },
                 Code::NotFound,
                 "MESSAGE_NOT_FOUND",
@@ -267,6 +284,13 @@ mod tests {
                 "LIMIT_REACHED",
                 "not_applied",
                 false,
+            ),
+            (
+                Rejection::Full { what: text(), limit: 1 },
+                Code::ResourceExhausted,
+                "FULL",
+                "not_applied",
+                true,
             ),
             (Rejection::SessionEnded, Code::Aborted, "SESSION_ENDED", "unknown", false),
             (

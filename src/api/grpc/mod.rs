@@ -10,6 +10,7 @@ mod call;
 mod convert;
 mod error;
 mod forward;
+mod manage;
 mod queue;
 mod receive_stream;
 mod send_stream;

@@ -69,7 +69,7 @@ impl QueueFace {
     }
 
     /// Proposes a write and takes its outcome apart from its receipt.
-    async fn write(
+    pub(super) async fn write(
         &self,
         call: &Call,
         envelope: Envelope,
@@ -88,7 +88,7 @@ impl QueueFace {
     }
 
     /// Reads the state that is fresh enough.
-    async fn look<T: Send>(
+    pub(super) async fn look<T: Send>(
         &self,
         call: &Call,
         staleness: Option<Duration>,
@@ -97,93 +97,6 @@ impl QueueFace {
         let _permit = self.admission.admit(CALL_BYTES)?;
         let freshness = staleness.map_or(Freshness::Linearizable, Freshness::Stale);
         Ok(self.group.read(freshness, call.deadline, |store, _| read(store)).await?)
-    }
-
-    async fn create_here(
-        &self,
-        call: &Call,
-        request: pb::CreateQueueRequest,
-    ) -> Answer<pb::CreateQueueResponse> {
-        let bytes = request.encoded_len();
-        let settings = convert::settings(request.settings)?;
-        let command = Command::CreateQueue {
-            name: request.name.clone(),
-            metadata: request.metadata.clone(),
-            settings: settings.clone(),
-        };
-        let envelope = convert::envelope(request.account, request.session, command)?;
-        let account = envelope.account.clone();
-        let (reply, durability) = self.write(call, envelope, bytes).await?;
-        let Reply::QueueCreated { created } = reply else { return Err(other_write()) };
-        // This node has applied the write, so its state has the queue, unless it is gone again.
-        let name = request.name.clone();
-        let fresh_enough = Some(Duration::from_secs(60));
-        let found = self.look(call, fresh_enough, |store| store.state().queue(&account, &name));
-        let queue = match found.await {
-            Ok((Some(view), _)) => convert::queue_out(view),
-            _ => pb::Queue {
-                name: request.name,
-                metadata: request.metadata,
-                settings: Some(convert::settings_out(&settings)),
-                counts: None,
-                created_at: durability.log_time,
-            },
-        };
-        Ok(pb::CreateQueueResponse { queue: Some(queue), created, durability: Some(durability) })
-    }
-
-    async fn delete_queue_here(
-        &self,
-        call: &Call,
-        request: pb::DeleteQueueRequest,
-    ) -> Answer<pb::DeleteQueueResponse> {
-        let command = Command::DeleteQueue { name: request.name };
-        let envelope = convert::envelope(request.account, request.session, command)?;
-        let (Reply::QueueDeleted, durability) = self.write(call, envelope, 0).await? else {
-            return Err(other_write());
-        };
-        Ok(pb::DeleteQueueResponse { durability: Some(durability) })
-    }
-
-    async fn set_metadata_here(
-        &self,
-        call: &Call,
-        request: pb::SetQueueMetadataRequest,
-    ) -> Answer<pb::SetQueueMetadataResponse> {
-        let bytes = request.encoded_len();
-        let command = Command::SetMetadata { name: request.name, metadata: request.metadata };
-        let envelope = convert::envelope(request.account, request.session, command)?;
-        let (Reply::MetadataSet, durability) = self.write(call, envelope, bytes).await? else {
-            return Err(other_write());
-        };
-        Ok(pb::SetQueueMetadataResponse { durability: Some(durability) })
-    }
-
-    async fn set_settings_here(
-        &self,
-        call: &Call,
-        request: pb::SetQueueSettingsRequest,
-    ) -> Answer<pb::SetQueueSettingsResponse> {
-        let settings = convert::settings(request.settings)?;
-        let command = Command::SetSettings { name: request.name, settings };
-        let envelope = convert::envelope(request.account, request.session, command)?;
-        let (Reply::SettingsSet, durability) = self.write(call, envelope, 0).await? else {
-            return Err(other_write());
-        };
-        Ok(pb::SetQueueSettingsResponse { durability: Some(durability) })
-    }
-
-    async fn clear_here(
-        &self,
-        call: &Call,
-        request: pb::ClearRequest,
-    ) -> Answer<pb::ClearResponse> {
-        let command = Command::Clear { queue: request.queue };
-        let envelope = convert::envelope(request.account, request.session, command)?;
-        let (Reply::Cleared { removed }, durability) = self.write(call, envelope, 0).await? else {
-            return Err(other_write());
-        };
-        Ok(pb::ClearResponse { removed, durability: Some(durability) })
     }
 
     async fn send_here(&self, call: &Call, request: pb::SendRequest) -> Answer<pb::SendResponse> {
@@ -273,6 +186,32 @@ impl QueueFace {
         let Reply::Deleted(outcomes) = done.outcome? else { return Err(other_write()) };
         let outcomes = outcomes.into_iter().map(convert::deleted_out).collect();
         Ok(pb::DeleteResponse { outcomes, durability: Some(durability) })
+    }
+
+    async fn release_here(
+        &self,
+        call: &Call,
+        request: pb::ReleaseRequest,
+    ) -> Answer<pb::ReleaseResponse> {
+        let bytes = request.items.len() * 64;
+        let envelope = convert::release(request)?;
+        let (reply, durability) = self.write(call, envelope, bytes).await?;
+        let Reply::Released(outcomes) = reply else { return Err(other_write()) };
+        let results = outcomes.into_iter().map(convert::released_out).collect();
+        Ok(pb::ReleaseResponse { results, durability: Some(durability) })
+    }
+
+    async fn transact_here(
+        &self,
+        call: &Call,
+        request: pb::TransactRequest,
+    ) -> Answer<pb::TransactResponse> {
+        let bytes = request.encoded_len();
+        let envelope = convert::transact(request)?;
+        let (reply, durability) = self.write(call, envelope, bytes).await?;
+        let Reply::Transacted(sent) = reply else { return Err(other_write()) };
+        let messages = sent.iter().map(convert::sent_out).collect();
+        Ok(pb::TransactResponse { messages, durability: Some(durability) })
     }
 
     async fn get_queue_here(
@@ -381,7 +320,8 @@ impl QueueFace {
     ) -> Answer<((Shown, Content), LogTime)> {
         let look = |store: &Store| -> Result<(Shown, Option<Found>), Refusal> {
             let shown = store.state().message(account, queue, id)?;
-            Ok((shown, store.find(shown.content)))
+            let found = store.find(shown.content);
+            Ok((shown, found))
         };
         let (found, at) = self.look(call, staleness, look).await?;
         let (shown, found) = found?;
@@ -511,6 +451,20 @@ impl QueueService for QueueFace {
         verb!(self, request, write, set_queue_settings, set_settings_here)
     }
 
+    async fn pause_queue(
+        &self,
+        request: Request<pb::PauseQueueRequest>,
+    ) -> Answered<pb::PauseQueueResponse> {
+        verb!(self, request, write, pause_queue, pause_here)
+    }
+
+    async fn resume_queue(
+        &self,
+        request: Request<pb::ResumeQueueRequest>,
+    ) -> Answered<pb::ResumeQueueResponse> {
+        verb!(self, request, write, resume_queue, resume_here)
+    }
+
     async fn send(&self, request: Request<pb::SendRequest>) -> Answered<pb::SendResponse> {
         verb!(self, request, write, send, send_here)
     }
@@ -554,6 +508,17 @@ impl QueueService for QueueFace {
 
     async fn delete(&self, request: Request<pb::DeleteRequest>) -> Answered<pb::DeleteResponse> {
         verb!(self, request, write, delete, delete_here)
+    }
+
+    async fn release(&self, request: Request<pb::ReleaseRequest>) -> Answered<pb::ReleaseResponse> {
+        verb!(self, request, write, release, release_here)
+    }
+
+    async fn transact(
+        &self,
+        request: Request<pb::TransactRequest>,
+    ) -> Answered<pb::TransactResponse> {
+        verb!(self, request, write, transact, transact_here)
     }
 
     async fn peek(&self, request: Request<pb::PeekRequest>) -> Answered<pb::PeekResponse> {

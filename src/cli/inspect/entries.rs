@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Finding, first, membership_json};
 use crate::cli::{Context, output};
 use crate::clock::SystemClock;
-use crate::queue::command::{Command, Envelope, NewMessage, Receive, Update};
+use crate::queue::command::{Command, Envelope, NewMessage, Receive, ReleaseAfter, Update};
 use crate::queue::ids::Span;
 use crate::storage::codec;
 use crate::storage::disk::Disk;
@@ -148,6 +148,14 @@ fn ms(span: Span) -> u64 {
     span.0 / 1_000
 }
 
+fn release_text(after: ReleaseAfter) -> String {
+    match after {
+        ReleaseAfter::Now => "now".to_owned(),
+        ReleaseAfter::Delay(delay) => format!("in {} ms", ms(delay)),
+        ReleaseAfter::BackOff => "by back-off".to_owned(),
+    }
+}
+
 fn bytes_of(messages: &[NewMessage]) -> usize {
     messages.iter().map(|message| message.content.size()).sum()
 }
@@ -163,6 +171,9 @@ fn command_json(envelope: &Envelope) -> Value {
             json!({ "verb": "set_metadata", "queue": name, "metadata": metadata })
         }
         Command::SetSettings { name, .. } => json!({ "verb": "set_settings", "queue": name }),
+        Command::SetPaused { name, paused } => {
+            json!({ "verb": "set_paused", "queue": name, "paused": paused })
+        }
         Command::Send { queue, messages } => json!({
             "verb": "send", "queue": queue, "messages": messages.len(),
             "message_bytes": bytes_of(messages),
@@ -179,6 +190,20 @@ fn command_json(envelope: &Envelope) -> Value {
         Command::Delete { queue, items } => json!({
             "verb": "delete", "queue": queue,
             "ids": items.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>(),
+        }),
+        Command::Release { queue, items, after } => json!({
+            "verb": "release", "queue": queue,
+            "ids": items.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>(),
+            "after": release_text(*after),
+        }),
+        Command::Transact(asked) => json!({
+            "verb": "transact",
+            "deletes": asked.deletes.iter().map(|(queue, id, _)| {
+                json!({ "queue": queue, "id": id.to_string() })
+            }).collect::<Vec<_>>(),
+            "sends": asked.sends.iter().map(|(queue, messages)| {
+                json!({ "queue": queue, "messages": messages.len() })
+            }).collect::<Vec<_>>(),
         }),
         Command::Clear { queue } => json!({ "verb": "clear", "queue": queue }),
         Command::Pulse => json!({ "verb": "pulse" }),
@@ -206,6 +231,8 @@ fn command_text(envelope: &Envelope) -> String {
         Command::DeleteQueue { name } => on("delete queue", name),
         Command::SetMetadata { name, .. } => on("set metadata", name),
         Command::SetSettings { name, .. } => on("set settings", name),
+        Command::SetPaused { name, paused: true } => on("pause", name),
+        Command::SetPaused { name, paused: false } => on("resume", name),
         Command::Send { queue, messages } => {
             let (many, bytes) = (messages.len(), bytes_of(messages));
             format!("{}: {many} messages, {bytes} bytes", on("send", queue))
@@ -218,6 +245,14 @@ fn command_text(envelope: &Envelope) -> String {
             [(id, _)] => format!("{}: {id}", on("delete", queue)),
             many => format!("{}: {} messages", on("delete", queue), many.len()),
         },
+        Command::Release { queue, items, after } => {
+            let (many, after) = (items.len(), release_text(*after));
+            format!("{}: {many} messages, {after}", on("release", queue))
+        }
+        Command::Transact(asked) => {
+            let sent: usize = asked.sends.iter().map(|(_, messages)| messages.len()).sum();
+            format!("transact {account}: {} deletes, {sent} messages", asked.deletes.len())
+        }
         Command::Clear { queue } => on("clear", queue),
         Command::Pulse => "pulse".to_owned(),
         Command::RaiseRules { version } => format!("raise the rules to version {version}"),

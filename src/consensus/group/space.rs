@@ -64,9 +64,14 @@ fn refused_from(command: &Command) -> (Stage, &'static str) {
         | Command::SetMetadata { .. }
         | Command::RaiseRules { .. } => (Stage::RefuseSends, "sends"),
         Command::Update(update) if update.content.is_some() => (Stage::RefuseSends, "sends"),
-        Command::Update(_) | Command::Receive(_) => (Stage::RefuseReceives, "receives"),
+        Command::Transact(asked) if !asked.sends.is_empty() => (Stage::RefuseSends, "sends"),
+        Command::Update(_) | Command::Receive(_) | Command::Release { .. } => {
+            (Stage::RefuseReceives, "receives")
+        }
         Command::Delete { .. }
+        | Command::Transact(_)
         | Command::DeleteQueue { .. }
+        | Command::SetPaused { .. }
         | Command::SetSettings { .. }
         | Command::Clear { .. } => (Stage::RefuseDeletes, "deletes"),
         Command::Pulse => (Stage::Emergency, "pulses"),

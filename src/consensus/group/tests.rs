@@ -11,11 +11,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consensus::network::{Io, TcpNetwork};
-use crate::queue::command::{
-    Command, Content, NewMessage, Receive, Settings, StringMap, TimeToLive,
-};
+use crate::queue::command::{Command, Content, NewMessage, Receive, Settings, StringMap};
 use crate::queue::error::Rejection;
-use crate::queue::ids::Span;
 use crate::queue::outcome::Standing;
 use crate::storage::disk::real::RealDisk;
 use crate::storage::log::LogOptions;
@@ -139,7 +136,7 @@ fn create(name: &str) -> Envelope {
 fn send(body: &str) -> Envelope {
     let content =
         Content { body: bytes::Bytes::copy_from_slice(body.as_bytes()), ..Content::default() };
-    let message = NewMessage { content, delay: Span::ZERO, ttl: TimeToLive::Default };
+    let message = NewMessage { content, ..NewMessage::default() };
     envelope(Command::Send { queue: "orders".into(), messages: vec![message] })
 }
 

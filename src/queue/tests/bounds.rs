@@ -2,9 +2,11 @@
 //! keeps a bounded number of outcomes.
 
 use super::stage::{ACCOUNT, QUEUE, Stage, create, delete, receive, secs, send, text, update};
-use crate::queue::command::{Command, Content, NewMessage, SessionTag, TimeToLive};
+use crate::queue::command::{
+    Command, DeadLetters, NewMessage, SessionTag, Settings, StringMap, TimeToLive,
+};
 use crate::queue::ids::{LogTime, Span};
-use crate::queue::limits::{BATCH, SESSION_OUTCOMES, WORK_PER_ENTRY};
+use crate::queue::limits::{BATCH, DEAD_LETTER_CHAIN, SESSION_OUTCOMES, WORK_PER_ENTRY};
 use crate::queue::message::Slot;
 use crate::queue::order::CHUNK;
 use crate::queue::outcome::{ContentEvent, Counts, DeleteOutcome, Reply};
@@ -15,7 +17,7 @@ use crate::queue::{State, error::Rejection};
 const MILLION: u64 = 1_000_000;
 
 fn empty(ttl: TimeToLive) -> NewMessage {
-    NewMessage { content: Content::default(), delay: Span::ZERO, ttl }
+    NewMessage { ttl, ..NewMessage::default() }
 }
 
 /// A queue with a million messages. No table beside it: that would be the slow part.
@@ -128,6 +130,103 @@ fn all_receives_of_an_entry_share_its_thousand() {
     let dropped = applied.changes.contents.len();
     assert_eq!(dropped, WORK_PER_ENTRY);
     assert_eq!(counts(&stage.state).due, 2_000);
+}
+
+#[test]
+fn a_million_dead_letters_leave_a_thousand_an_entry() {
+    let mut state = million(TimeToLive::Never);
+    apply(&mut state, LogTime(0), create("dead"));
+    let dead_letters = Some(DeadLetters { queue: "dead".to_owned(), max_deliveries: 1 });
+    let settings = Settings { dead_letters, ..Settings::default() };
+    let name = QUEUE.to_owned();
+    apply(&mut state, LogTime(0), Command::SetSettings { name, settings });
+    for _ in 0..MILLION / BATCH as u64 {
+        apply(&mut state, LogTime(0), receive(BATCH as u32, Some(Span::from_secs(60))));
+    }
+    let later = secs(1_000);
+    let (reply, size) = apply(&mut state, later, receive(10, None));
+    assert_eq!(reply, Reply::Received { messages: Vec::new(), more: false });
+    assert!(size <= 3 * WORK_PER_ENTRY, "{size} changes");
+    let due = MILLION - WORK_PER_ENTRY as u64;
+    assert_eq!((counts(&state).due, counts(&state).total), (due, due));
+    let (reply, size) = apply(&mut state, later, Command::Pulse);
+    assert_eq!(reply, Reply::Pulsed { more: true });
+    assert!(size <= 3 * WORK_PER_ENTRY, "{size} changes");
+    let dead = state.queue(ACCOUNT, "dead").expect("the queue is there").counts;
+    assert_eq!((dead.visible, counts(&state).due), (2_000, due - WORK_PER_ENTRY as u64));
+}
+
+#[test]
+fn a_queue_keeps_a_million_keys_and_frees_a_thousand_an_entry() {
+    let mut state = million(TimeToLive::Never);
+    let keyed = |n: u64| NewMessage { key: Some(u128::from(n)), ..NewMessage::default() };
+    for n in 0..MILLION / BATCH as u64 {
+        let batch = (0..BATCH as u64).map(|m| keyed(n * BATCH as u64 + m)).collect();
+        apply(&mut state, LogTime(0), send(batch));
+    }
+    let mut stage = Stage::new();
+    let entry = stage.entry(LogTime(0), vec![super::stage::plain(send(vec![keyed(MILLION)]))]);
+    let full = state.apply(&entry).outcomes.remove(0).expect_err("full");
+    assert!(matches!(full, Rejection::Full { limit: MILLION, .. }), "{full}");
+    let (reply, _) = apply(&mut state, LogTime(0), send(vec![keyed(7)]));
+    let Reply::Sent(sent) = reply else { panic!("{reply:?}") };
+    assert!(sent[0].duplicate, "one that is there still works");
+    let (reply, size) = apply(&mut state, secs(1_000), Command::Pulse);
+    assert_eq!((reply, size), (Reply::Pulsed { more: true }, WORK_PER_ENTRY + 1));
+    apply(&mut state, LogTime(0), send(vec![keyed(MILLION)]));
+}
+
+#[test]
+fn a_million_messages_of_one_blocked_group_cost_its_receives_nothing() {
+    let mut stage = Stage::with_queue();
+    let grouped = |ttl| NewMessage { group: Some("one".into()), ttl, ..NewMessage::default() };
+    let short = TimeToLive::For(Span::from_secs(60));
+    for n in 0..MILLION / BATCH as u64 {
+        let ttl = if n < 10 { short } else { TimeToLive::Never };
+        let entry =
+            stage.entry(LogTime(0), vec![super::stage::plain(send(vec![grouped(ttl); BATCH]))]);
+        stage.state.apply(&entry);
+    }
+    let mut state = stage.state;
+    let (reply, size) = apply(&mut state, LogTime(0), receive(BATCH as u32, None));
+    let Reply::Received { messages, more } = reply else { panic!("{reply:?}") };
+    assert_eq!((messages.len(), more), (1, false), "one of a group, however many are asked for");
+    assert!(size <= 3, "{size} changes");
+    let now = counts(&state);
+    assert_eq!((now.visible, now.leased, now.blocked), (0, 1, MILLION - 1));
+    let head = (messages[0].id, messages[0].receipt);
+    let (_, size) = apply(&mut state, LogTime(0), delete(vec![head]));
+    assert!(size <= 4, "{size} changes");
+    assert_eq!((counts(&state).visible, counts(&state).blocked), (1, MILLION - 2));
+    let later = secs(1_000);
+    let (reply, size) = apply(&mut state, later, receive(1, None));
+    assert_eq!(reply, Reply::Received { messages: Vec::new(), more: false });
+    assert!(size <= 2 * WORK_PER_ENTRY + 1, "{size} changes");
+    while apply(&mut state, later, Command::Pulse).0 == (Reply::Pulsed { more: true }) {}
+    let now = counts(&state);
+    assert_eq!((now.visible, now.blocked, now.due), (1, MILLION - 10_001, 0));
+    let (_, size) = apply(&mut state, later, Command::Clear { queue: QUEUE.to_owned() });
+    assert!(size <= 2, "{size} changes");
+    let changes = state.reclaim(5_000);
+    assert_eq!(changes.contents.len(), 5_000, "freed in steps");
+}
+
+#[test]
+fn a_chain_of_dead_letter_queues_ends() {
+    let mut stage = Stage::new();
+    stage.run(create("queue-0")).expect("created");
+    for n in 1..12 {
+        let queue = format!("queue-{}", n - 1);
+        let dead_letters = Some(DeadLetters { queue, max_deliveries: 1 });
+        let settings = Settings { dead_letters, ..Settings::default() };
+        let name = format!("queue-{n}");
+        let made = stage.run(Command::CreateQueue { name, metadata: StringMap::new(), settings });
+        assert_eq!(made.is_ok(), n <= DEAD_LETTER_CHAIN, "queue {n}: {made:?}");
+        if made.is_err() {
+            break;
+        }
+    }
+    stage.check();
 }
 
 #[test]

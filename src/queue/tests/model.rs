@@ -1,16 +1,20 @@
 //! The naive model: a plain list of messages a queue, sorted and filtered afresh each time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::queue::command::{
-    Command, Entry, Envelope, NewMessage, Receive, Settings, StringMap, TimeToLive, Update,
+    Command, Entry, Envelope, NewMessage, Receive, ReleaseAfter, Settings, StringMap, TimeToLive,
+    Transact, Update,
 };
 use crate::queue::error::Rejection;
-use crate::queue::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
+use crate::queue::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt, Span};
 use crate::queue::message::Message;
+use crate::queue::note::{Dead, DeadReason, Note};
 use crate::queue::outcome::{
-    Counts, DeleteOutcome, Granted, Outcome, Reply, Sent, Shown, Standing,
+    Counts, DeleteOutcome, Granted, Outcome, ReleaseOutcome, Reply, Sent, Shown, Standing,
 };
+use crate::queue::{check, transact};
 
 pub struct Model {
     pub now: LogTime,
@@ -23,9 +27,15 @@ pub struct Model {
 
 pub struct Queue {
     pub id: QueueId,
+    name: String,
     metadata: StringMap,
     settings: Settings,
+    pub paused: bool,
+    refused: Option<(Number, LogTime)>,
     pub messages: Vec<Message>,
+    notes: BTreeMap<Number, Arc<Note>>,
+    /// Key to what was sent first, when, and until when it counts.
+    keys: BTreeMap<u128, (MessageId, LogTime, LogTime)>,
 }
 
 struct Session {
@@ -75,6 +85,11 @@ impl Model {
                 self.create(name, metadata, settings)
             }
             Command::DeleteQueue { name } => {
+                let feeds = |queue: &&Queue| goes_to(&queue.settings) == Some(name);
+                if let Some(source) = self.queues.values().filter(feeds).min_by_key(|q| q.id) {
+                    let (queue, of) = (name.clone(), source.name.clone());
+                    return Err(Rejection::QueueInUse { queue, of });
+                }
                 let gone = self.queues.remove(name);
                 gone.map(|_| Reply::QueueDeleted).ok_or(Rejection::QueueNotFound(name.clone()))
             }
@@ -83,21 +98,41 @@ impl Model {
                 Ok(Reply::MetadataSet)
             }
             Command::SetSettings { name, settings } => {
-                self.queue(name)?.settings = settings.clone();
+                self.queue(name)?;
+                self.check_chain(name, settings)?;
+                let queue = self.queue(name)?;
+                (queue.settings, queue.refused) = (settings.clone(), None);
                 Ok(Reply::SettingsSet)
+            }
+            Command::SetPaused { name, paused } => {
+                self.queue(name)?.paused = *paused;
+                Ok(Reply::PausedSet)
             }
             Command::Send { queue, messages } => self.send(queue, messages),
             Command::Receive(asked) => self.receive(asked),
             Command::Update(asked) => self.update(asked),
             Command::Delete { queue, items } => self.delete(queue, items),
+            Command::Release { queue, items, after } => {
+                let one = |item| self.release(queue, item, *after);
+                Ok(Reply::Released(items.iter().map(one).collect::<Result<_, _>>()?))
+            }
+            Command::Transact(asked) => self.transact(asked),
             Command::Clear { queue } => {
-                let removed = std::mem::take(&mut self.queue(queue)?.messages).len() as u64;
+                let queue = self.queue(queue)?;
+                queue.notes.clear();
+                let removed = std::mem::take(&mut queue.messages).len() as u64;
                 Ok(Reply::Cleared { removed })
             }
             Command::Pulse => {
                 let now = self.now;
-                for queue in self.queues.values_mut() {
-                    queue.messages.retain(|message| !message.is_due(now));
+                // The queue where something was due first, and all that is due in it.
+                while let Some(name) = self.first_due() {
+                    let mut due = self.queues[&name].messages.clone();
+                    due.retain(|message| message.is_due(now));
+                    due.sort_by_key(|m| (m.due_at(), m.number));
+                    for message in due {
+                        self.retire(&name, message.number);
+                    }
                 }
                 self.sessions.retain(|_, session| now.0 < session.last_used.0 + 600_000_000);
                 Ok(Reply::Pulsed { more: false })
@@ -112,18 +147,46 @@ impl Model {
             let created = Ok(Reply::QueueCreated { created: false });
             return if equal { created } else { Err(Rejection::QueueExists(name.to_owned())) };
         }
+        self.check_chain(name, settings)?;
         let (metadata, settings) = (metadata.clone(), settings.clone());
         let id = QueueId(self.next_queue);
         self.next_queue += 1;
-        let queue = Queue { id, metadata, settings, messages: Vec::new() };
+        let queue = Queue {
+            id,
+            name: name.to_owned(),
+            metadata,
+            settings,
+            paused: false,
+            refused: None,
+            messages: Vec::new(),
+            notes: BTreeMap::new(),
+            keys: BTreeMap::new(),
+        };
         self.queues.insert(name.to_owned(), queue);
         Ok(Reply::QueueCreated { created: true })
     }
 
     fn send(&mut self, name: &str, new: &[NewMessage]) -> Outcome {
         let settings = self.queue(name)?.settings.clone();
+        new.iter().try_for_each(|new| check::content(&new.content, &settings))?;
+        self.check_quota(name, new)?;
         let mut sent = Vec::new();
         for new in new {
+            let now = self.now;
+            let queue = self.queue(name)?;
+            let first = new.key.and_then(|key| queue.keys.get(&key)).filter(|first| first.2 > now);
+            if let Some((id, sent_at, _)) = first.copied() {
+                let message = queue.messages.iter().find(|m| m.number == id.number);
+                sent.push(Sent {
+                    id,
+                    receipt: Receipt { epoch: id.epoch, counter: id.number.0 },
+                    inserted_at: sent_at,
+                    expires_at: message.and_then(|m| m.expires_at),
+                    visible_at: message.map_or(sent_at, |m| m.visible_at),
+                    duplicate: true,
+                });
+                continue;
+            }
             let number = self.draw();
             let ttl = match new.ttl {
                 TimeToLive::Default => settings.default_ttl,
@@ -133,7 +196,7 @@ impl Model {
             let message = Message {
                 number: Number(number),
                 epoch: self.epoch,
-                priority: 4,
+                priority: new.priority,
                 inserted_at: self.now,
                 expires_at: ttl.map(|ttl| self.now.after(ttl)),
                 visible_at: self.now.after(new.delay),
@@ -141,14 +204,24 @@ impl Model {
                 receipt: Receipt { epoch: self.epoch, counter: number },
                 content: ContentId(number),
                 size: new.content.size() as u32,
+                last: false,
+                released: false,
             };
-            self.queue(name)?.messages.push(message);
+            let queue = self.queue(name)?;
+            queue.messages.push(message);
+            if let Some(group) = &new.group {
+                let note = Note { group: Some(group.as_str().into()), ..Note::default() };
+                queue.notes.insert(message.number, Arc::new(note));
+            }
+            let until = now.after(settings.deduplication_window);
+            queue.keys.extend(new.key.map(|key| (key, (message.id(), now, until))));
             sent.push(Sent {
                 id: message.id(),
                 receipt: message.receipt,
                 inserted_at: message.inserted_at,
                 expires_at: message.expires_at,
                 visible_at: message.visible_at,
+                duplicate: false,
             });
         }
         Ok(Reply::Sent(sent))
@@ -157,14 +230,20 @@ impl Model {
     fn receive(&mut self, asked: &Receive) -> Outcome {
         let (now, epoch) = (self.now, self.epoch);
         let queue = self.queue(&asked.queue)?;
+        if queue.paused {
+            return Ok(Reply::Received { messages: Vec::new(), more: false });
+        }
         let span = asked.visibility.unwrap_or(queue.settings.default_visibility);
-        let (mut picked, mut met, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for message in queue.sorted(|m| m.visible_at <= now) {
-            if picked.len() as u32 >= asked.max_messages {
-                break;
-            }
-            if message.is_due(now) {
-                met.push(message.number);
+        let most = queue.settings.dead_letters.as_ref().map(|target| target.max_deliveries);
+        let (mut picked, mut bytes) = (Vec::new(), 0);
+        while (picked.len() as u32) < asked.max_messages {
+            let queue = self.queue(&asked.queue)?;
+            let stands = |m: &Message| {
+                m.visible_at <= now && !picked.contains(&m.number) && !queue.is_blocked(m)
+            };
+            let Some(message) = queue.sorted(stands).first().copied() else { break };
+            let spent = most.is_some_and(|most| message.dequeue_count >= most);
+            if (message.is_due(now) || spent) && !self.retire(&asked.queue, message.number) {
                 continue;
             }
             bytes += message.size;
@@ -173,8 +252,7 @@ impl Model {
             }
             picked.push(message.number);
         }
-        queue.messages.retain(|m| !met.contains(&m.number));
-        let visible = queue.counts(now).visible as usize;
+        let visible = self.queue(&asked.queue)?.counts(now).visible as usize;
         let more = visible > picked.len();
         let mut messages = Vec::new();
         for number in picked {
@@ -184,6 +262,13 @@ impl Model {
             message.dequeue_count += 1;
             message.visible_at = now.after(span);
             message.receipt = Receipt { epoch, counter };
+            message.released = false;
+            message.last = most.is_some_and(|most| message.dequeue_count >= most);
+            if most.is_some() {
+                let mut note = queue.notes.get(&number).map(|n| Note::clone(n)).unwrap_or_default();
+                note.received = Some((note.received.map_or(now, |times| times.0), now));
+                queue.notes.insert(number, Arc::new(note));
+            }
             messages.push(Granted {
                 id: message.id(),
                 receipt: message.receipt,
@@ -192,20 +277,104 @@ impl Model {
                 expires_at: message.expires_at,
                 visible_at: message.visible_at,
                 dequeue_count: message.dequeue_count,
+                priority: message.priority,
+                note: queue.notes.get(&number).cloned(),
             });
         }
         Ok(Reply::Received { messages, more })
     }
 
+    fn first_due(&self) -> Option<String> {
+        let first = |queue: &Queue| queue.messages.iter().filter_map(Message::due_at).min();
+        let due = self.queues.values().filter_map(|queue| Some((first(queue)?, queue.id, queue)));
+        let (at, _, queue) = due.min_by_key(|(at, id, _)| (*at, *id))?;
+        (at <= self.now).then(|| queue.name.clone())
+    }
+
+    /// Removes what expired, moves a dead letter; true when the message stays, to be given out.
+    fn retire(&mut self, name: &str, number: Number) -> bool {
+        let (now, epoch) = (self.now, self.epoch);
+        let queue = self.queues.get_mut(name).expect("the queue");
+        let at = queue.messages.iter().position(|m| m.number == number).expect("the message");
+        if queue.messages[at].is_expired(now) {
+            queue.messages.remove(at);
+            queue.notes.remove(&number);
+            return false;
+        }
+        queue.messages[at].last = false;
+        let message = queue.messages[at];
+        let target = queue.settings.dead_letters.clone();
+        let Some(target) = target.filter(|to| message.dequeue_count >= to.max_deliveries) else {
+            return true;
+        };
+        let to = &self.queues[&target.queue];
+        let (quota, counts) = (to.settings.quota, to.counts(now));
+        if message.size > to.settings.max_message_bytes
+            || quota.messages.is_some_and(|most| counts.total >= most)
+            || quota.bytes.is_some_and(|most| counts.bytes + u64::from(message.size) > most)
+        {
+            let queue = self.queues.get_mut(name).expect("the queue");
+            queue.refused = queue.refused.filter(|_| queue.refused_since().is_some());
+            queue.refused = queue.refused.or(Some((number, now)));
+            return true;
+        }
+        let counter = self.draw();
+        let queue = self.queues.get_mut(name).expect("the queue");
+        queue.messages.remove(at);
+        queue.refused = queue.refused.filter(|(refused, _)| *refused != number);
+        let before = queue.notes.remove(&number);
+        let mut note = before.map(|note| Note::clone(&note)).unwrap_or_default();
+        note.dead = Some(Dead {
+            reason: DeadReason::MaxDeliveries,
+            source: name.to_owned(),
+            at: now,
+            arrived: Number(counter),
+            deliveries: message.dequeue_count,
+            received: note.received.take(),
+        });
+        let target = self.queues.get_mut(&target.queue).expect("a target is not deleted");
+        target.notes.insert(number, Arc::new(note));
+        target.messages.push(Message {
+            expires_at: target.settings.dead_letter_ttl.map(|ttl| now.after(ttl)),
+            visible_at: now,
+            dequeue_count: 0,
+            receipt: Receipt { epoch, counter },
+            released: false,
+            ..message
+        });
+        false
+    }
+
+    /// At most eight queues behind this one, each there, and none of them this one.
+    fn check_chain(&self, name: &str, settings: &Settings) -> Result<(), Rejection> {
+        let mut next = goes_to(settings);
+        while let Some(to) = next {
+            if to == name {
+                return Err(Rejection::InvalidArgument {
+                    field: "settings.dead_letter_queue".to_owned(),
+                    problem: format!("leads back to queue {name:?}"),
+                    allowed: "a queue whose own dead letters do not come here".to_owned(),
+                });
+            }
+            let queue = self.queues.get(to);
+            next = goes_to(&queue.ok_or_else(|| Rejection::QueueNotFound(to.clone()))?.settings);
+        }
+        Ok(())
+    }
+
     fn update(&mut self, asked: &Update) -> Outcome {
         let (now, epoch, next) = (self.now, self.epoch, self.next_number);
         let queue = self.queue(&asked.queue)?;
+        let settings = queue.settings.clone();
         let id = asked.id.to_string();
         let Some(message) = queue.live(asked.id, now) else {
             return Err(Rejection::MessageNotFound { queue: asked.queue.clone(), id });
         };
         if message.receipt != asked.receipt {
             return Err(Rejection::ReceiptMismatch { id });
+        }
+        if let Some(content) = &asked.content {
+            check::content(content, &settings)?;
         }
         message.receipt = Receipt { epoch, counter: next };
         if let Some(span) = asked.visibility {
@@ -219,6 +388,99 @@ impl Model {
         Ok(reply)
     }
 
+    /// Counts what comes in addition, those of a batch with one key each by itself.
+    fn check_quota(&self, name: &str, new: &[NewMessage]) -> Result<(), Rejection> {
+        let (queue, now) = (&self.queues[name], self.now);
+        let seen = |new: &&NewMessage| {
+            new.key.and_then(|key| queue.keys.get(&key)).is_some_and(|first| first.2 > now)
+        };
+        let new: Vec<u64> =
+            new.iter().filter(|new| !seen(new)).map(|new| new.content.size() as u64).collect();
+        let counts = queue.counts(now);
+        let over = |most: Option<u64>, sum: u64| most.filter(|most| sum > *most);
+        let quota = queue.settings.quota;
+        let full = |what: &str, limit| {
+            let what = format!("the number of {what} in queue {name:?}");
+            Err(Rejection::Full { what, limit })
+        };
+        if new.is_empty() {
+            return Ok(());
+        }
+        if let Some(limit) = over(quota.messages, counts.total + new.len() as u64) {
+            return full("messages", limit);
+        }
+        match over(quota.bytes, counts.bytes + new.iter().sum::<u64>()) {
+            Some(limit) => full("bytes", limit),
+            None => Ok(()),
+        }
+    }
+
+    fn transact(&mut self, asked: &Transact) -> Outcome {
+        transact::check(asked)?;
+        let now = self.now;
+        for (name, id, receipt) in &asked.deletes {
+            let queue = self.queue(name)?;
+            let text = id.to_string();
+            match queue.live(*id, now) {
+                None => return Err(Rejection::MessageNotFound { queue: name.clone(), id: text }),
+                Some(message) if message.receipt != *receipt => {
+                    return Err(Rejection::ReceiptMismatch { id: text });
+                }
+                Some(_) => {}
+            }
+        }
+        for (name, messages) in &asked.sends {
+            let settings = self.queue(name)?.settings.clone();
+            messages.iter().try_for_each(|new| check::content(&new.content, &settings))?;
+            self.check_quota(name, messages)?;
+        }
+        for (name, id, receipt) in &asked.deletes {
+            self.delete(name, &[(*id, *receipt)])?;
+        }
+        let mut all = Vec::new();
+        for (name, messages) in &asked.sends {
+            let Ok(Reply::Sent(sent)) = self.send(name, messages) else { panic!("checked") };
+            all.extend(sent);
+        }
+        Ok(Reply::Transacted(all))
+    }
+
+    fn release(
+        &mut self,
+        name: &str,
+        (id, receipt): &(MessageId, Receipt),
+        after: ReleaseAfter,
+    ) -> Result<ReleaseOutcome, Rejection> {
+        let (now, epoch, next) = (self.now, self.epoch, self.next_number);
+        let queue = self.queue(name)?;
+        let back_off = queue.settings.back_off;
+        let Some(message) = queue.live(*id, now) else {
+            return Ok(ReleaseOutcome::MessageNotFound);
+        };
+        if message.receipt != *receipt {
+            return Ok(ReleaseOutcome::ReceiptMismatch);
+        }
+        let mut wait = match after {
+            ReleaseAfter::Now => Span::ZERO,
+            ReleaseAfter::Delay(delay) => delay,
+            ReleaseAfter::BackOff => back_off.first,
+        };
+        if after == ReleaseAfter::BackOff {
+            for _ in 1..message.dequeue_count {
+                wait = Span((wait.0 * u64::from(back_off.factor)).min(back_off.most.0));
+            }
+        }
+        if !message.last {
+            message.visible_at = now.after(wait);
+        } else {
+            message.visible_at = now;
+        }
+        (message.released, message.receipt) = (true, Receipt { epoch, counter: next });
+        let visible_at = message.visible_at;
+        self.draw();
+        Ok(ReleaseOutcome::Released { visible_at })
+    }
+
     fn delete(&mut self, name: &str, items: &[(MessageId, Receipt)]) -> Outcome {
         let now = self.now;
         let queue = self.queue(name)?;
@@ -227,6 +489,7 @@ impl Model {
             Some(message) if message.receipt != *receipt => DeleteOutcome::ReceiptMismatch,
             Some(_) => {
                 queue.messages.retain(|m| m.number != id.number);
+                queue.notes.remove(&id.number);
                 DeleteOutcome::Deleted
             }
         };
@@ -243,9 +506,36 @@ impl Model {
     }
 }
 
+fn goes_to(settings: &Settings) -> Option<&String> {
+    settings.dead_letters.as_ref().map(|target| &target.queue)
+}
+
 impl Queue {
     fn live(&mut self, id: MessageId, now: LogTime) -> Option<&mut Message> {
         self.messages.iter_mut().find(|m| m.id() == id && !m.is_due(now))
+    }
+
+    fn is_blocked(&self, message: &Message) -> bool {
+        let place = |m: &Message| {
+            let note = self.notes.get(&m.number)?;
+            Some((note.group.clone()?, note.place(m.number)))
+        };
+        let Some((group, own)) = place(message) else { return false };
+        let before = |m| place(m).is_some_and(|(other, at)| other == group && at < own);
+        self.messages.iter().any(before)
+    }
+
+    fn standing(&self, message: &Message, now: LogTime) -> Standing {
+        match message.standing(now) {
+            Standing::Due => Standing::Due,
+            _ if self.is_blocked(message) => Standing::Blocked,
+            standing => standing,
+        }
+    }
+
+    pub fn refused_since(&self) -> Option<LogTime> {
+        let (number, since) = self.refused?;
+        self.messages.iter().any(|m| m.number == number).then_some(since)
     }
 
     pub fn sorted(&self, keep: impl Fn(&Message) -> bool) -> Vec<Message> {
@@ -255,11 +545,13 @@ impl Queue {
     }
 
     pub fn counts(&self, now: LogTime) -> Counts {
-        let standing = |s| self.messages.iter().filter(|m| m.standing(now) == s).count() as u64;
+        let standing =
+            |s| self.messages.iter().filter(|m| self.standing(m, now) == s).count() as u64;
         Counts {
             visible: standing(Standing::Visible),
             leased: standing(Standing::Leased),
             delayed: standing(Standing::Delayed),
+            blocked: standing(Standing::Blocked),
             due: standing(Standing::Due),
             total: self.messages.len() as u64,
             bytes: self.messages.iter().map(|m| u64::from(m.size)).sum(),
@@ -267,16 +559,21 @@ impl Queue {
     }
 
     pub fn peek(&self, standing: Standing, now: LogTime) -> Vec<Shown> {
-        let mut found = self.sorted(|m| m.standing(now) == standing);
-        if standing == Standing::Due {
-            found.sort_by_key(|m| (m.expires_at, m.number));
+        let mut found = self.sorted(|m| self.standing(m, now) == standing);
+        if standing == Standing::Blocked {
+            found.sort_by_key(|m| m.number);
         }
-        found.iter().map(|m| m.shown(self.id, now)).collect()
+        if standing == Standing::Due {
+            found.sort_by_key(|m| (m.due_at(), m.number));
+        }
+        let shown = |m: &Message| m.shown(self.id, standing, self.notes.get(&m.number).cloned());
+        found.iter().map(shown).collect()
     }
 
     /// When the first waiting message stops waiting.
     pub fn next_change(&self, now: LogTime) -> Option<LogTime> {
-        let waits = |m: &&Message| matches!(m.standing(now), Standing::Leased | Standing::Delayed);
+        let waits =
+            |m: &&Message| matches!(self.standing(m, now), Standing::Leased | Standing::Delayed);
         let end = |m: &Message| m.expires_at.map_or(m.visible_at, |at| at.min(m.visible_at));
         self.messages.iter().filter(waits).map(end).min()
     }

@@ -7,13 +7,15 @@ use proptest::prelude::*;
 use super::model::Model;
 use super::stage::{ACCOUNT, Stage, plain, secs};
 use crate::queue::command::{
-    Command, Content, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap, TimeToLive,
-    Update,
+    Command, Content, DeadLetters, Envelope, NewMessage, Quota, Receive, ReleaseAfter, SessionTag,
+    Settings, StringMap, TimeToLive, Transact, Update,
 };
 use crate::queue::ids::{LogTime, MessageId, Receipt, Span};
 use crate::queue::outcome::{Outcome, Reply, Shown, Standing};
 
 const QUEUES: [&str; 3] = ["queue-a", "queue-b", "queue-c"];
+/// Kinds of settings.
+const VARIANTS: u8 = 8;
 const SPANS: [u64; 6] = [0, 1, 3, 30, 600, 3_000];
 
 /// A command before it knows which messages there are: indexes into what was answered so far.
@@ -23,10 +25,13 @@ enum Step {
     DeleteQueue { queue: usize },
     SetMetadata { queue: usize, variant: u8 },
     SetSettings { queue: usize, variant: u8 },
-    Send { queue: usize, messages: Vec<(usize, usize, usize)> },
+    SetPaused { queue: usize, paused: bool },
+    Send { queue: usize, messages: Vec<Fresh> },
     Receive { queue: usize, max: u32, bytes: u32, span: usize },
     Update { queue: usize, pick: usize, span: usize, size: usize },
     Delete { queue: usize, picks: Vec<usize> },
+    Transact { deletes: Vec<(usize, usize)>, sends: Vec<(usize, Vec<Fresh>)> },
+    Release { queue: usize, picks: Vec<usize>, after: usize },
     Clear { queue: usize },
     Pulse,
 }
@@ -34,13 +39,19 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let queue = || 0..QUEUES.len();
     let span = || 0..SPANS.len();
-    let message = (0..20_usize, span(), span());
+    // Most have the usual priority, so that orders within one are met too.
+    let priority = prop_oneof![2 => Just(4_u8), 1 => 0..10_u8];
+    let key = prop::option::weighted(0.3, 0..4_u128);
+    let group = prop::option::weighted(0.4, 0..3_u8);
+    let message = (0..20_usize, span(), span(), priority, key, group);
     prop_oneof![
         3 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::Create { queue, variant }),
         1 => queue().prop_map(|queue| Step::DeleteQueue { queue }),
         1 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::SetMetadata { queue, variant }),
-        1 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::SetSettings { queue, variant }),
-        8 => (queue(), prop::collection::vec(message, 1..8))
+        2 => (queue(), 0..VARIANTS).prop_map(|(queue, variant)| Step::SetSettings { queue, variant }),
+        1 => (queue(), prop::bool::weighted(0.3))
+            .prop_map(|(queue, paused)| Step::SetPaused { queue, paused }),
+        8 => (queue(), prop::collection::vec(message.clone(), 1..8))
             .prop_map(|(queue, messages)| Step::Send { queue, messages }),
         8 => (queue(), 1..6_u32, 0..60_u32, span())
             .prop_map(|(queue, max, bytes, span)| Step::Receive { queue, max, bytes, span }),
@@ -48,10 +59,20 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(queue, pick, span, size)| Step::Update { queue, pick, span, size }),
         5 => (queue(), prop::collection::vec(0..64_usize, 1..4))
             .prop_map(|(queue, picks)| Step::Delete { queue, picks }),
+        4 => (
+            prop::collection::vec((queue(), 0..12_usize), 0..3),
+            prop::collection::vec((queue(), prop::collection::vec(message.clone(), 1..3)), 0..3),
+        )
+            .prop_map(|(deletes, sends)| Step::Transact { deletes, sends }),
+        5 => (queue(), prop::collection::vec(0..64_usize, 1..4), 0..SPANS.len() + 2)
+            .prop_map(|(queue, picks, after)| Step::Release { queue, picks, after }),
         1 => queue().prop_map(|queue| Step::Clear { queue }),
         3 => Just(Step::Pulse),
     ]
 }
+
+/// Size, delay, time to live, priority, key and group of a message.
+type Fresh = (usize, usize, usize, u8, Option<u128>, Option<u8>);
 
 /// (step, client and how many sequences it steps forward and leaves unanswered)
 type Sent = (Step, Option<(u128, u64, u64)>);
@@ -95,6 +116,9 @@ impl Player {
             Step::SetSettings { queue, variant } => {
                 Command::SetSettings { name: name(queue), settings: settings(*variant) }
             }
+            Step::SetPaused { queue, paused } => {
+                Command::SetPaused { name: name(queue), paused: *paused }
+            }
             Step::Send { queue, messages } => {
                 let messages = messages.iter().map(new_message).collect();
                 Command::Send { queue: name(queue), messages }
@@ -119,6 +143,28 @@ impl Player {
                 let items = picks.iter().map(|pick| self.pick(*pick)).collect();
                 Command::Delete { queue: name(queue), items }
             }
+            Step::Transact { deletes, sends } => {
+                let delete = |(queue, pick): &(usize, usize)| {
+                    let (id, receipt) = self.pick(*pick);
+                    (name(queue), id, receipt)
+                };
+                let send = |(queue, messages): &(usize, Vec<Fresh>)| {
+                    (name(queue), messages.iter().map(new_message).collect())
+                };
+                Command::Transact(Transact {
+                    deletes: deletes.iter().map(delete).collect(),
+                    sends: sends.iter().map(send).collect(),
+                })
+            }
+            Step::Release { queue, picks, after } => {
+                let items = picks.iter().map(|pick| self.pick(*pick)).collect();
+                let after = match SPANS.get(*after) {
+                    Some(secs) => ReleaseAfter::Delay(Span::from_secs(*secs)),
+                    None if *after == SPANS.len() => ReleaseAfter::Now,
+                    None => ReleaseAfter::BackOff,
+                };
+                Command::Release { queue: name(queue), items, after }
+            }
             Step::Clear { queue } => Command::Clear { queue: name(queue) },
             Step::Pulse => Command::Pulse,
         }
@@ -133,7 +179,7 @@ impl Player {
 
     fn remember(&mut self, command: &Command, outcome: &Outcome) {
         match (command, outcome) {
-            (_, Ok(Reply::Sent(sent))) => {
+            (_, Ok(Reply::Sent(sent) | Reply::Transacted(sent))) => {
                 self.issued.extend(sent.iter().map(|s| (s.id, s.receipt)));
             }
             (_, Ok(Reply::Received { messages, .. })) => {
@@ -148,22 +194,43 @@ impl Player {
 }
 
 fn settings(variant: u8) -> Settings {
-    let default_ttl = [None, Some(Span::from_secs(40)), Some(Span::from_secs(7_000))];
-    Settings { default_ttl: default_ttl[variant as usize], ..Settings::default() }
+    let usual = Settings::default();
+    let dead = |queue: &str, max_deliveries| Settings {
+        dead_letters: Some(DeadLetters { queue: queue.to_owned(), max_deliveries }),
+        ..Settings::default()
+    };
+    match variant {
+        0 => Settings { default_ttl: None, ..usual },
+        1 => Settings { default_ttl: Some(Span::from_secs(40)), ..usual },
+        2 => Settings {
+            default_ttl: Some(Span::from_secs(7_000)),
+            deduplication_window: Span::from_secs(5),
+            ..usual
+        },
+        3 => dead("queue-b", 1),
+        4 => dead("queue-c", 2),
+        5 => dead("queue-a", 3),
+        6 => Settings { quota: Quota { messages: Some(4), bytes: Some(40) }, ..usual },
+        _ => {
+            Settings { max_message_bytes: 12, dead_letter_ttl: Some(Span::from_secs(50)), ..usual }
+        }
+    }
 }
 
 fn content(size: usize) -> Content {
     Content { body: Bytes::from(vec![b'x'; size]), headers: StringMap::new() }
 }
 
-fn new_message((size, delay, ttl): &(usize, usize, usize)) -> NewMessage {
+fn new_message((size, delay, ttl, priority, key, group): &Fresh) -> NewMessage {
     let delay = if *delay > 3 { SPANS[delay - 2] } else { 0 };
     let ttl = match ttl {
         0 | 1 => TimeToLive::Default,
         2 => TimeToLive::Never,
         more => TimeToLive::For(Span::from_secs(SPANS[*more] + delay)),
     };
-    NewMessage { content: content(*size), delay: Span::from_secs(delay), ttl }
+    let (content, delay) = (content(*size), Span::from_secs(delay));
+    let group = group.map(|group| format!("group-{group}"));
+    NewMessage { content, delay, ttl, priority: *priority, key: *key, group }
 }
 
 fn peek_all(stage: &Stage, queue: &str, standing: Standing, max: usize) -> Vec<Shown> {
@@ -194,14 +261,23 @@ fn compare(stage: &Stage, model: &Model) {
         assert_eq!(view.counts, queue.counts(model.now), "counts of {name}");
         assert_eq!(view.oldest, queue.messages.iter().map(|m| m.inserted_at).min());
         (messages, bytes) = (messages + view.counts.total, bytes + view.counts.bytes);
-        for standing in [Standing::Visible, Standing::Leased, Standing::Delayed, Standing::Due] {
+        for standing in [
+            Standing::Visible,
+            Standing::Leased,
+            Standing::Delayed,
+            Standing::Blocked,
+            Standing::Due,
+        ] {
             let shown = peek_all(stage, name, standing, 3);
             assert_eq!(shown, queue.peek(standing, model.now), "{standing:?} of {name}");
         }
-        assert_eq!(stage.state.next_visible(ACCOUNT, name), queue.next_change(model.now));
+        assert_eq!(view.row.paused, queue.paused);
+        assert_eq!(view.dead_letters_refused_at, queue.refused_since());
+        let next = queue.next_change(model.now).filter(|_| !queue.paused);
+        assert_eq!(stage.state.next_visible(ACCOUNT, name), next);
         for later in [0, 1_000_000, 40_000_000] {
             let at = LogTime(model.now.0 + later);
-            let visible = queue.counts(at).visible;
+            let visible = if queue.paused { 0 } else { queue.counts(at).visible };
             assert_eq!(stage.state.visible(ACCOUNT, name, at), Ok(visible));
         }
     }

@@ -5,16 +5,21 @@ use super::stage::{
 };
 use super::stage::{secs, update};
 use crate::queue::command::{
-    Command, Content, Envelope, Receive, SessionTag, Settings, StringMap, TimeToLive, Update,
+    BackOff, Command, Content, DeadLetters, Envelope, Quota, Receive, ReleaseAfter, SessionTag,
+    Settings, StringMap, TimeToLive, Update,
 };
 use crate::queue::error::Rejection;
-use crate::queue::ids::{MessageId, Number, Span};
+use crate::queue::ids::{MessageId, Number, Receipt, Span};
 use crate::queue::limits;
 use crate::queue::rows::{Row, RowKey};
 use crate::queue::{KNOWN_RULES, LoadError, State, check};
 
 fn map(name: &str, value: &str) -> StringMap {
     StringMap::from([(name.to_owned(), value.to_owned())])
+}
+
+fn release(items: Vec<(MessageId, Receipt)>, after: ReleaseAfter) -> Command {
+    Command::Release { queue: QUEUE.to_owned(), items, after }
 }
 
 /// Runs a command that must be refused without a trace.
@@ -43,18 +48,20 @@ fn field(rejection: &Rejection) -> &str {
 fn what_names_no_queue_is_refused_by_every_verb() {
     let mut stage = Stage::new();
     let id = MessageId { epoch: stage.state.epoch(), number: Number(1) };
-    let receipt = crate::queue::ids::Receipt { epoch: id.epoch, counter: 1 };
+    let receipt = Receipt { epoch: id.epoch, counter: 1 };
     let name = QUEUE.to_owned();
     let (metadata, settings) = (StringMap::new(), Settings::default());
     for command in [
         Command::DeleteQueue { name: name.clone() },
         Command::SetMetadata { name: name.clone(), metadata },
         Command::SetSettings { name: name.clone(), settings },
+        Command::SetPaused { name: name.clone(), paused: true },
         Command::Clear { queue: name.clone() },
         send(vec![text("hello")]),
         receive(1, None),
         update(id, receipt, None),
         delete(vec![(id, receipt)]),
+        release(vec![(id, receipt)], ReleaseAfter::Now),
     ] {
         assert_eq!(refused(&mut stage, command), Rejection::QueueNotFound(name.clone()));
     }
@@ -104,6 +111,23 @@ fn arguments_out_of_range_name_their_field() {
         send(vec![message])
     };
     let with = |settings| Command::SetSettings { name: QUEUE.to_owned(), settings };
+    let dead = |queue: &str, max_deliveries| {
+        let dead_letters = Some(DeadLetters { queue: queue.to_owned(), max_deliveries });
+        Settings { dead_letters, ..Settings::default() }
+    };
+    let quota = |messages, bytes| {
+        let quota = Quota { messages, bytes };
+        Settings { quota, ..Settings::default() }
+    };
+    let window = |span| Settings { deduplication_window: span, ..Settings::default() };
+    for bad in [String::new(), "x".repeat(257)] {
+        let refused = check::deduplication_key(&bad).expect_err("refused");
+        assert_eq!(field(&refused), "deduplication_key");
+    }
+    let back_off = |first, most, factor| Settings {
+        back_off: BackOff { first: Span(first), most: Span(most), factor },
+        ..Settings::default()
+    };
     let long = "x".repeat(limits::HEADER_BYTES);
     let receipt = stage.send(&["one"])[0].receipt;
     let id = MessageId { epoch: receipt.epoch, number: Number(receipt.counter) };
@@ -112,6 +136,9 @@ fn arguments_out_of_range_name_their_field() {
         (send(vec![text(""); limits::BATCH + 1]), "messages"),
         (message(&|m| m.delay = Span(week)), "delay"),
         (message(&|m| m.ttl = TimeToLive::For(Span::ZERO)), "ttl"),
+        (message(&|m| m.priority = 10), "priority"),
+        (message(&|m| m.group = Some(String::new())), "group"),
+        (message(&|m| m.group = Some("x".repeat(129))), "group"),
         (
             message(&|m| {
                 m.delay = Span(9);
@@ -126,6 +153,16 @@ fn arguments_out_of_range_name_their_field() {
         (receive(limits::BATCH as u32 + 1, None), "max_messages"),
         (receive(1, Some(Span(limits::MAX_VISIBILITY.0 + 1))), "visibility_timeout"),
         (update(id, receipt, Some(Span(week))), "visibility_timeout"),
+        (release(Vec::new(), ReleaseAfter::Now), "items"),
+        (release(vec![(id, receipt)], ReleaseAfter::Delay(Span(week))), "delay"),
+        (with(quota(Some(0), None)), "settings.max_messages"),
+        (with(quota(None, Some(0))), "settings.max_bytes"),
+        (with(window(Span(999_999))), "settings.deduplication_window"),
+        (with(window(Span(week))), "settings.deduplication_window"),
+        (with(back_off(9, 8, 2)), "settings.back_off.first"),
+        (with(back_off(9, week, 2)), "settings.back_off.most"),
+        (with(back_off(8, 9, 0)), "settings.back_off.factor"),
+        (with(back_off(8, 9, 11)), "settings.back_off.factor"),
         (delete(Vec::new()), "items"),
         (delete(vec![(id, receipt); limits::BATCH + 1]), "items"),
         (Command::SetMetadata { name: QUEUE.to_owned(), metadata: map("name", &long) }, "metadata"),
@@ -137,6 +174,14 @@ fn arguments_out_of_range_name_their_field() {
             with(Settings { default_visibility: Span(week), ..Settings::default() }),
             "settings.default_visibility_timeout",
         ),
+        (
+            with(Settings { dead_letter_ttl: Some(Span::ZERO), ..Settings::default() }),
+            "settings.dead_letter_ttl",
+        ),
+        (with(dead(QUEUE, 3)), "settings.dead_letter_queue"),
+        (with(dead("Dead", 3)), "queue"),
+        (with(dead("dead", 0)), "settings.max_deliveries"),
+        (with(dead("dead", 10_001)), "settings.max_deliveries"),
         (
             with(Settings { max_message_bytes: 0, ..Settings::default() }),
             "settings.max_message_bytes",
@@ -170,7 +215,7 @@ fn a_batch_with_one_bad_message_sends_none() {
 fn a_message_that_is_gone_or_of_another_receipt_is_not_updated() {
     let mut stage = Stage::with_queue();
     let sent = stage.send(&["one"])[0];
-    let granted = stage.receive(1, None)[0];
+    let granted = stage.receive(1, None).remove(0);
     let mismatch = Rejection::ReceiptMismatch { id: sent.id.to_string() };
     assert_eq!(refused(&mut stage, update(sent.id, sent.receipt, None)), mismatch);
     stage.run(delete(vec![(granted.id, granted.receipt)])).expect("deleted");

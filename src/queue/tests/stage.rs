@@ -6,8 +6,7 @@ use bytes::Bytes;
 
 use crate::queue::State;
 use crate::queue::command::{
-    Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap,
-    TimeToLive, Update,
+    Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap, Update,
 };
 use crate::queue::ids::{ContentId, Epoch, LogTime, MessageId, Position, Receipt, Span};
 use crate::queue::outcome::{Applied, Changes, ContentEvent, Granted, Outcome, Reply, Sent};
@@ -161,7 +160,7 @@ pub fn create(name: &str) -> Command {
 pub fn text(body: &str) -> NewMessage {
     let body = Bytes::copy_from_slice(body.as_bytes());
     let content = Content { body, headers: StringMap::new() };
-    NewMessage { content, delay: Span::ZERO, ttl: TimeToLive::Default }
+    NewMessage { content, ..NewMessage::default() }
 }
 
 pub fn send(messages: Vec<NewMessage>) -> Command {

@@ -13,12 +13,13 @@ use goldenscript::{ArgumentConsumer, Runner};
 
 use super::stage::{ACCOUNT, Stage, plain};
 use crate::queue::command::{
-    Command, Content, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap, TimeToLive,
-    Update,
+    BackOff, Command, Content, DeadLetters, Envelope, NewMessage, Receive, ReleaseAfter,
+    SessionTag, Settings, StringMap, TimeToLive, Transact, Update,
 };
 use crate::queue::ids::{Epoch, LogTime, MessageId, Number, Receipt, Span};
-use crate::queue::outcome::{DeleteOutcome, Outcome, Reply, Shown, Standing};
-use crate::queue::{PeekToken, State};
+use crate::queue::note::Note;
+use crate::queue::outcome::{DeleteOutcome, Outcome, ReleaseOutcome, Reply, Shown, Standing};
+use crate::queue::{PeekToken, State, check, limits};
 
 type Failure = Box<dyn Error>;
 
@@ -50,7 +51,7 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek }
+transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters release deduplication groups transact quotas }
 
 /// Seconds, with microseconds only where there are any.
 fn time(at: LogTime) -> String {
@@ -101,6 +102,8 @@ impl Script {
             "delete-queue" => Command::DeleteQueue { name: queue()? },
             "set-metadata" => Command::SetMetadata { name: queue()?, metadata: metadata(args) },
             "set-settings" => Command::SetSettings { name: queue()?, settings: settings(args)? },
+            "pause" => Command::SetPaused { name: queue()?, paused: true },
+            "resume" => Command::SetPaused { name: queue()?, paused: false },
             "clear" => Command::Clear { queue: queue()? },
             "pulse" => Command::Pulse,
             "raise-rules" => Command::RaiseRules { version: queue()?.parse()? },
@@ -129,8 +132,39 @@ impl Script {
                     },
                 }
             }
+            "transact" => Command::Transact(self.transact(args)?),
+            "release" => {
+                let queue = queue()?;
+                let after = match args.lookup("after").map(|arg| arg.value.as_str()) {
+                    None => ReleaseAfter::Now,
+                    Some("back-off") => ReleaseAfter::BackOff,
+                    Some(text) => ReleaseAfter::Delay(span(text)?),
+                };
+                let items = args.rest_pos().into_iter().map(|arg| self.item(&arg.value));
+                Command::Release { queue, items: items.collect::<Result<_, _>>()?, after }
+            }
             _ => return Ok(None),
         }))
+    }
+
+    /// `delete=QUEUE/NUMBER/RECEIPT` and `QUEUE/BODY`, each as often as wanted.
+    fn transact(&self, args: &mut ArgumentConsumer) -> Result<Transact, Failure> {
+        let mut asked = Transact::default();
+        for arg in args.rest_pos() {
+            match *arg.value.split('/').collect::<Vec<_>>().as_slice() {
+                [queue, id, receipt] => {
+                    let (id, receipt) = self.item(&format!("{id}/{receipt}"))?;
+                    asked.deletes.push((queue.to_owned(), id, receipt));
+                }
+                [queue, body] => {
+                    let content = content(body);
+                    let message = NewMessage { content, ..NewMessage::default() };
+                    asked.sends.push((queue.to_owned(), vec![message]));
+                }
+                _ => return Err("QUEUE/NUMBER/RECEIPT or QUEUE/BODY".into()),
+            }
+        }
+        Ok(asked)
     }
 
     fn read(&mut self, name: &str, args: &mut ArgumentConsumer) -> Result<String, Failure> {
@@ -140,10 +174,21 @@ impl Script {
             "counts" => {
                 let view = state.queue(ACCOUNT, &next()?).ok_or("no such queue")?;
                 let c = view.counts;
+                let blocked =
+                    if c.blocked > 0 { format!(" blocked {}", c.blocked) } else { String::new() };
                 format!(
-                    "visible {} leased {} delayed {} due {} total {} bytes {}",
+                    "visible {} leased {} delayed {}{blocked} due {} total {} bytes {}",
                     c.visible, c.leased, c.delayed, c.due, c.total, c.bytes
                 )
+            }
+            "alarm" => {
+                let view = state.queue(ACCOUNT, &next()?).ok_or("no such queue")?;
+                let since = view.dead_letters_refused_at;
+                since.map_or("no alarm".to_owned(), |at| format!("refused since {}", time(at)))
+            }
+            "age" => {
+                let view = state.queue(ACCOUNT, &next()?).ok_or("no such queue")?;
+                view.oldest_age.map_or("nothing".to_owned(), |age| time(LogTime(age.0)))
             }
             "list" => list(state, args)?,
             "peek" => {
@@ -217,6 +262,25 @@ fn settings(args: &mut ArgumentConsumer) -> Result<Settings, Failure> {
     if let Some(arg) = args.lookup("visibility") {
         settings.default_visibility = span(&arg.value)?;
     }
+    if let Some(arg) = args.lookup("dead") {
+        let (queue, max_deliveries) = arg.value.split_once('/').ok_or("dead=QUEUE/DELIVERIES")?;
+        let max_deliveries = max_deliveries.parse()?;
+        settings.dead_letters = Some(DeadLetters { queue: queue.to_owned(), max_deliveries });
+    }
+    if let Some(arg) = args.lookup("back_off") {
+        let parts: Vec<&str> = arg.value.split('/').collect();
+        let [first, most, factor] = parts.as_slice() else {
+            return Err("back_off=FIRST/MOST/FACTOR".into());
+        };
+        let factor = factor.parse()?;
+        settings.back_off = BackOff { first: span(first)?, most: span(most)?, factor };
+    }
+    if let Some(arg) = args.lookup("window") {
+        settings.deduplication_window = span(&arg.value)?;
+    }
+    settings.quota.messages = args.lookup_parse("max_messages")?;
+    settings.quota.bytes = args.lookup_parse("max_total")?;
+    settings.dead_letter_ttl = args.lookup("dead_ttl").map(|arg| span(&arg.value)).transpose()?;
     settings.max_message_bytes =
         args.lookup_parse("max_bytes")?.unwrap_or(settings.max_message_bytes);
     Ok(settings)
@@ -237,7 +301,13 @@ fn send(queue: String, args: &mut ArgumentConsumer) -> Result<Command, Failure> 
         Some("never") => TimeToLive::Never,
         Some(text) => TimeToLive::For(span(text)?),
     };
-    let message = |body: &str| NewMessage { content: content(body), delay, ttl };
+    let priority = args.lookup_parse("priority")?.unwrap_or(limits::DEFAULT_PRIORITY);
+    let key = args.lookup("key").map(|arg| check::deduplication_key(&arg.value)).transpose()?;
+    let group = args.lookup("group").map(|arg| arg.value.clone());
+    let message = |body: &str| {
+        let (content, group) = (content(body), group.clone());
+        NewMessage { content, delay, ttl, priority, key, group }
+    };
     let messages = args.rest_pos().into_iter().map(|arg| message(&arg.value)).collect();
     Ok(Command::Send { queue, messages })
 }
@@ -247,6 +317,7 @@ fn standing(text: &str) -> Result<Standing, Failure> {
         "visible" => Standing::Visible,
         "leased" => Standing::Leased,
         "delayed" => Standing::Delayed,
+        "blocked" => Standing::Blocked,
         "due" => Standing::Due,
         other => return Err(format!("unknown standing {other}").into()),
     })
@@ -262,16 +333,41 @@ fn show(m: &Shown) -> String {
         until(m.expires_at),
         time(m.visible_at),
         m.dequeue_count
-    )
+    ) + &unusual(m.priority, m.note.as_deref())
+}
+
+/// What few messages have.
+fn unusual(priority: u8, note: Option<&Note>) -> String {
+    let mut out = String::new();
+    if priority != limits::DEFAULT_PRIORITY {
+        out.push_str(&format!(" priority {priority}"));
+    }
+    let times = |received: Option<(LogTime, LogTime)>| {
+        received.map_or(String::new(), |(first, last)| {
+            format!(" first received {} last {}", time(first), time(last))
+        })
+    };
+    let Some(note) = note else { return out };
+    if let Some(group) = &note.group {
+        out.push_str(&format!(" group {group}"));
+    }
+    out.push_str(&times(note.received));
+    if let Some(dead) = &note.dead {
+        let (source, deliveries, at) = (&dead.source, dead.deliveries, time(dead.at));
+        out.push_str(&format!(" dead {:?} from {source} at {at}", dead.reason));
+        out.push_str(&format!(" after {deliveries} deliveries{}", times(dead.received)));
+    }
+    out
 }
 
 fn answer(outcome: &Outcome) -> String {
     match outcome {
         Err(rejection) => format!("refused: {rejection}"),
-        Ok(Reply::Sent(sent)) => lines(sent, |s| {
+        Ok(Reply::Sent(sent) | Reply::Transacted(sent)) => lines(sent, |s| {
             let (expires, visible) = (until(s.expires_at), time(s.visible_at));
+            let what = if s.duplicate { "duplicate of" } else { "sent" };
             format!(
-                "sent {}/{} expires {expires} visible {visible}",
+                "{what} {}/{} expires {expires} visible {visible}",
                 s.id.number.0, s.receipt.counter
             )
         }),
@@ -284,7 +380,7 @@ fn answer(outcome: &Outcome) -> String {
                     m.content.0,
                     time(m.visible_at),
                     m.dequeue_count
-                )
+                ) + &unusual(m.priority, m.note.as_deref())
             });
             out.push_str(match (messages.is_empty(), more) {
                 (true, false) => "nothing",
@@ -297,6 +393,13 @@ fn answer(outcome: &Outcome) -> String {
         Ok(Reply::Updated { receipt, visible_at }) => {
             format!("updated receipt {} visible {}", receipt.counter, time(*visible_at))
         }
+        Ok(Reply::Released(outcomes)) => lines(outcomes, |outcome| match outcome {
+            ReleaseOutcome::Released { visible_at } => {
+                format!("released visible {}", time(*visible_at))
+            }
+            ReleaseOutcome::MessageNotFound => "message not found".to_owned(),
+            ReleaseOutcome::ReceiptMismatch => "receipt mismatch".to_owned(),
+        }),
         Ok(Reply::Deleted(outcomes)) => lines(outcomes, |outcome| {
             match outcome {
                 DeleteOutcome::Deleted => "deleted",

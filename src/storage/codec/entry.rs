@@ -8,16 +8,16 @@ use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use super::{
-    CodecError, big, big_bytes, content_from, content_to, id_from, id_to, need, receipt_from,
-    receipt_to, settings_from, settings_to,
+    CodecError, big, big_bytes, content_from, content_to, id_from, id_to, need, priority_from,
+    priority_to, receipt_from, receipt_to, settings_from, settings_to,
 };
 use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::envelope::Command as Wire;
 use crate::queue::command::{
-    Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag, StringMap, TimeToLive,
-    Update,
+    Command, Content, Entry, Envelope, NewMessage, Receive, ReleaseAfter, SessionTag, StringMap,
+    TimeToLive, Transact, Update,
 };
-use crate::queue::ids::{Epoch, LogTime, Position, Span};
+use crate::queue::ids::{Epoch, LogTime, MessageId, Position, Receipt, Span};
 
 const ENTRY: &str = "a log entry";
 
@@ -155,6 +155,9 @@ fn message_len(message: &NewMessage, content: usize) -> usize {
         + field_uint_len(2, message.delay.0)
         + field_uint_len(3, ttl as u64)
         + field_uint_len(4, ttl_us)
+        + priority_to(message.priority).map_or(0, |it| key_len(5) + encoded_len_varint(it.into()))
+        + field_bytes_len(6, message.key.map_or(0, |_| 16))
+        + field_bytes_len(7, message.group.as_ref().map_or(0, String::len))
 }
 
 /// Answers where the body lies.
@@ -168,6 +171,14 @@ fn put_message(message: &NewMessage, content_len: usize, out: &mut BytesMut) -> 
     put_uint(2, message.delay.0, out);
     put_uint(3, ttl as u64, out);
     put_uint(4, ttl_us, out);
+    if let Some(priority) = priority_to(message.priority) {
+        encode_key(5, WireType::Varint, out);
+        encode_varint(priority.into(), out);
+    }
+    if let Some(key) = message.key {
+        put_bytes(6, &key.to_be_bytes(), out);
+    }
+    put_bytes(7, message.group.as_deref().unwrap_or_default().as_bytes(), out);
     body
 }
 
@@ -243,6 +254,9 @@ fn command_to(command: &Command) -> Wire {
             name: name.clone(),
             settings: Some(settings_to(settings)),
         }),
+        Command::SetPaused { name, paused } => {
+            Wire::SetPaused(pb::SetPaused { name: name.clone(), paused: *paused })
+        }
         Command::Send { queue, messages } => Wire::Send(pb::Send {
             queue: queue.clone(),
             messages: messages.iter().map(message_to).collect(),
@@ -260,20 +274,62 @@ fn command_to(command: &Command) -> Wire {
             visibility_us: update.visibility.map(|span| span.0),
             content: update.content.as_ref().map(content_to),
         }),
-        Command::Delete { queue, items } => Wire::Delete(pb::Delete {
-            queue: queue.clone(),
-            items: items
-                .iter()
-                .map(|(id, receipt)| pb::DeleteItem {
-                    id: Some(id_to(*id)),
-                    receipt: Some(receipt_to(*receipt)),
-                })
-                .collect(),
-        }),
+        Command::Delete { queue, items } => {
+            Wire::Delete(pb::Delete { queue: queue.clone(), items: items_to(items) })
+        }
+        Command::Release { queue, items, after } => {
+            let (after, delay) = match after {
+                ReleaseAfter::Now => (pb::ReleaseAfter::Now, Span::ZERO),
+                ReleaseAfter::Delay(delay) => (pb::ReleaseAfter::Delay, *delay),
+                ReleaseAfter::BackOff => (pb::ReleaseAfter::BackOff, Span::ZERO),
+            };
+            let (queue, items) = (queue.clone(), items_to(items));
+            Wire::Release(pb::Release { queue, items, after: after.into(), delay_us: delay.0 })
+        }
+        Command::Transact(asked) => Wire::Transact(transact_to(asked)),
         Command::Clear { queue } => Wire::Clear(pb::Clear { queue: queue.clone() }),
         Command::Pulse => Wire::Pulse(pb::Pulse {}),
         Command::RaiseRules { version } => Wire::RaiseRules(pb::RaiseRules { version: *version }),
     }
+}
+
+fn transact_to(asked: &Transact) -> pb::Transact {
+    let delete = |(queue, id, receipt): &(String, MessageId, Receipt)| pb::TransactDelete {
+        queue: queue.clone(),
+        item: Some(pb::DeleteItem { id: Some(id_to(*id)), receipt: Some(receipt_to(*receipt)) }),
+    };
+    let send = |(queue, messages): &(String, Vec<NewMessage>)| pb::Send {
+        queue: queue.clone(),
+        messages: messages.iter().map(message_to).collect(),
+    };
+    pb::Transact {
+        deletes: asked.deletes.iter().map(delete).collect(),
+        sends: asked.sends.iter().map(send).collect(),
+    }
+}
+
+fn transact_from(it: pb::Transact) -> Result<Transact, CodecError> {
+    let delete = |it: pb::TransactDelete| {
+        let item = need(it.item, ENTRY, "message of a delete")?;
+        let id = id_from(need(item.id, ENTRY, "message id")?);
+        Ok((it.queue, id, receipt_from(need(item.receipt, ENTRY, "receipt")?)))
+    };
+    let send = |it: pb::Send| {
+        let messages = it.messages.into_iter().map(message_from);
+        Ok((it.queue, messages.collect::<Result<_, CodecError>>()?))
+    };
+    Ok(Transact {
+        deletes: it.deletes.into_iter().map(delete).collect::<Result<_, CodecError>>()?,
+        sends: it.sends.into_iter().map(send).collect::<Result<_, CodecError>>()?,
+    })
+}
+
+fn items_to(items: &[Item]) -> Vec<pb::DeleteItem> {
+    let item = |(id, receipt): &Item| pb::DeleteItem {
+        id: Some(id_to(*id)),
+        receipt: Some(receipt_to(*receipt)),
+    };
+    items.iter().map(item).collect()
 }
 
 fn message_to(message: &NewMessage) -> pb::NewMessage {
@@ -283,6 +339,9 @@ fn message_to(message: &NewMessage) -> pb::NewMessage {
         delay_us: message.delay.0,
         ttl: ttl.into(),
         ttl_us,
+        priority: priority_to(message.priority),
+        key: message.key.map(big_bytes).unwrap_or_default(),
+        group: message.group.clone().unwrap_or_default(),
     }
 }
 
@@ -322,6 +381,7 @@ fn command_from(command: Wire) -> Result<Command, CodecError> {
             name: it.name,
             settings: settings_from(need(it.settings, ENTRY, "settings")?),
         },
+        Wire::SetPaused(it) => Command::SetPaused { name: it.name, paused: it.paused },
         Wire::Send(it) => Command::Send {
             queue: it.queue,
             messages: it.messages.into_iter().map(message_from).collect::<Result<_, _>>()?,
@@ -340,13 +400,27 @@ fn command_from(command: Wire) -> Result<Command, CodecError> {
             content: it.content.map(content_from),
         }),
         Wire::Delete(it) => Command::Delete { queue: it.queue, items: items_from(it.items)? },
+        Wire::Release(it) => release_from(it)?,
+        Wire::Transact(it) => Command::Transact(transact_from(it)?),
         Wire::Clear(it) => Command::Clear { queue: it.queue },
         Wire::Pulse(pb::Pulse {}) => Command::Pulse,
         Wire::RaiseRules(it) => Command::RaiseRules { version: it.version },
     })
 }
 
-type Item = (crate::queue::ids::MessageId, crate::queue::ids::Receipt);
+fn release_from(it: pb::Release) -> Result<Command, CodecError> {
+    let after = match it.after() {
+        pb::ReleaseAfter::Now => ReleaseAfter::Now,
+        pb::ReleaseAfter::Delay => ReleaseAfter::Delay(Span(it.delay_us)),
+        pb::ReleaseAfter::BackOff => ReleaseAfter::BackOff,
+        pb::ReleaseAfter::Unspecified => {
+            return Err(CodecError::Wrong { what: ENTRY, field: "time of a release" });
+        }
+    };
+    Ok(Command::Release { queue: it.queue, items: items_from(it.items)?, after })
+}
+
+type Item = (MessageId, Receipt);
 
 fn items_from(items: Vec<pb::DeleteItem>) -> Result<Vec<Item>, CodecError> {
     items
@@ -369,10 +443,17 @@ fn message_from(message: pb::NewMessage) -> Result<NewMessage, CodecError> {
             return Err(CodecError::Wrong { what: ENTRY, field: "time to live" });
         }
     };
+    let key = match message.key.is_empty() {
+        true => None,
+        false => Some(big(&message.key, ENTRY, "deduplication key")?),
+    };
     Ok(NewMessage {
         content: content_from(need(message.content, ENTRY, "content")?),
         delay: Span(message.delay_us),
         ttl,
+        priority: priority_from(message.priority, ENTRY)?,
+        key,
+        group: (!message.group.is_empty()).then_some(message.group),
     })
 }
 
@@ -416,7 +497,7 @@ mod tests {
     #[test]
     fn a_body_is_a_slice_of_the_entry() {
         let content = Content { body: Bytes::from(vec![7; 1000]), headers: StringMap::new() };
-        let message = NewMessage { content, delay: Span::ZERO, ttl: TimeToLive::Never };
+        let message = NewMessage { content, ..NewMessage::default() };
         let command = Command::Send { queue: "work".into(), messages: vec![message] };
         let mut entry = Entry {
             position: Position::default(),

@@ -3,17 +3,18 @@
 
 use bytes::Bytes;
 
+use super::notes::{note_from, note_to};
 use super::{
     CodecError, Mark, big, big_bytes, id_from, id_to, need, position_from, position_to,
-    receipt_from, receipt_to, settings_from, settings_to,
+    priority_from, priority_to, receipt_from, receipt_to, settings_from, settings_to,
 };
 use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::kept_outcome::Outcome as Wire;
 use crate::queue::error::Rejection;
 use crate::queue::ids::{ContentId, Digest, Epoch, LogTime, Number, QueueId};
-use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
+use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, ReleaseOutcome, Reply, Sent};
 use crate::queue::rows::{
-    ChunkRow, CountersRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
+    ChunkRow, CountersRow, KeyRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
 };
 
 /// The format of every row so far.
@@ -30,6 +31,7 @@ pub fn encode_row(row: &Row) -> Vec<u8> {
         Row::Chunk(row) => versioned(&chunk_to(row)),
         Row::Message(row) => versioned(&message_to(row)),
         Row::Session(row) => versioned(&session_to(row)),
+        Row::Key(row) => versioned(&key_to(row)),
     }
 }
 
@@ -41,6 +43,7 @@ pub fn decode_row(key: &RowKey, value: &[u8]) -> Result<Row, CodecError> {
         RowKey::Chunk { .. } => Row::Chunk(chunk_from(read(CHUNK, value)?)?),
         RowKey::Message { .. } => Row::Message(message_from(read("a message row", value)?)?),
         RowKey::Session(_) => Row::Session(session_from(read("a session row", value)?)?),
+        RowKey::Key { .. } => Row::Key(key_from(read("a key row", value)?)?),
     };
     if row.key() == *key { Ok(row) } else { Err(CodecError::Wrong { what: "a row", field: "key" }) }
 }
@@ -121,6 +124,9 @@ fn queue_to(row: &QueueRow) -> pb::QueueRow {
         created_at_us: row.created_at.0,
         cleared_below: row.cleared_below.0,
         deleted: row.deleted,
+        paused: row.paused,
+        dead_letter_refused: row.dead_letter_refused.map(|(message, _)| message.0),
+        dead_letter_refused_at_us: row.dead_letter_refused.map(|(_, since)| since.0),
     }
 }
 
@@ -134,6 +140,11 @@ fn queue_from(row: pb::QueueRow) -> Result<QueueRow, CodecError> {
         created_at: LogTime(row.created_at_us),
         cleared_below: Number(row.cleared_below),
         deleted: row.deleted,
+        paused: row.paused,
+        dead_letter_refused: row
+            .dead_letter_refused
+            .zip(row.dead_letter_refused_at_us)
+            .map(|(message, since)| (Number(message), LogTime(since))),
     })
 }
 
@@ -230,6 +241,9 @@ fn message_to(row: &MessageRow) -> pb::MessageRow {
         receipt: Some(receipt_to(row.receipt)),
         content: row.content.0,
         size: row.size,
+        last: row.last,
+        released: row.released,
+        note: row.note.as_deref().map(note_to),
     }
 }
 
@@ -250,6 +264,30 @@ fn message_from(row: pb::MessageRow) -> Result<MessageRow, CodecError> {
         receipt: receipt_from(need(row.receipt, what, "receipt")?),
         content: ContentId(row.content),
         size: row.size,
+        last: row.last,
+        released: row.released,
+        note: row.note.map(note_from).transpose()?,
+    })
+}
+
+fn key_to(row: &KeyRow) -> pb::KeyRow {
+    pb::KeyRow {
+        queue: row.queue.0,
+        key: big_bytes(row.key),
+        id: Some(id_to(row.id)),
+        sent_at_us: row.sent_at.0,
+        until_us: row.until.0,
+    }
+}
+
+fn key_from(row: pb::KeyRow) -> Result<KeyRow, CodecError> {
+    let what = "a key row";
+    Ok(KeyRow {
+        queue: QueueId(row.queue),
+        key: big(&row.key, what, "key")?,
+        id: id_from(need(row.id, what, "message id")?),
+        sent_at: LogTime(row.sent_at_us),
+        until: LogTime(row.until_us),
     })
 }
 
@@ -298,6 +336,7 @@ fn reply_to(reply: &Reply) -> Wire {
         Reply::QueueDeleted => Wire::QueueDeleted(pb::QueueDeleted {}),
         Reply::MetadataSet => Wire::MetadataSet(pb::MetadataSet {}),
         Reply::SettingsSet => Wire::SettingsSet(pb::SettingsSet {}),
+        Reply::PausedSet => Wire::PausedSet(pb::PausedSet {}),
         Reply::Sent(sent) => Wire::Sent(pb::Sent { messages: sent.iter().map(sent_to).collect() }),
         Reply::Received { messages, more } => Wire::Received(pb::Received {
             messages: messages.iter().map(granted_to).collect(),
@@ -310,6 +349,12 @@ fn reply_to(reply: &Reply) -> Wire {
         Reply::Deleted(results) => Wire::Deleted(pb::Deleted {
             results: results.iter().map(|result| delete_to(*result).into()).collect(),
         }),
+        Reply::Released(outcomes) => Wire::Released(pb::Released {
+            messages: outcomes.iter().map(|outcome| released_to(*outcome)).collect(),
+        }),
+        Reply::Transacted(sent) => {
+            Wire::Transacted(pb::Transacted { messages: sent.iter().map(sent_to).collect() })
+        }
         Reply::Cleared { removed } => Wire::Cleared(pb::Cleared { removed: *removed }),
         Reply::Pulsed { more } => Wire::Pulsed(pb::Pulsed { more: *more }),
         Reply::RulesRaised => Wire::RulesRaised(pb::RulesRaised {}),
@@ -323,6 +368,7 @@ fn rejection_to(rejection: &Rejection) -> Wire {
         }
         Rejection::QueueNotFound(queue) => Wire::QueueNotFound(pb::QueueNotFound { queue }),
         Rejection::QueueExists(queue) => Wire::QueueExists(pb::QueueExists { queue }),
+        Rejection::QueueInUse { queue, of } => Wire::QueueInUse(pb::QueueInUse { queue, of }),
         Rejection::MessageNotFound { queue, id } => {
             Wire::MessageNotFound(pb::MessageNotFound { queue, id })
         }
@@ -330,6 +376,7 @@ fn rejection_to(rejection: &Rejection) -> Wire {
         Rejection::LimitReached { what, limit } => {
             Wire::LimitReached(pb::LimitReached { what, limit })
         }
+        Rejection::Full { what, limit } => Wire::Full(pb::Full { what, limit }),
         Rejection::SessionEnded => Wire::SessionEnded(pb::SessionEnded {}),
         Rejection::WrongEpoch { seen, current } => {
             Wire::WrongEpoch(pb::WrongEpoch { seen, current })
@@ -347,6 +394,7 @@ fn outcome_from(outcome: Wire) -> Result<Outcome, CodecError> {
         Wire::QueueDeleted(_) => Reply::QueueDeleted,
         Wire::MetadataSet(_) => Reply::MetadataSet,
         Wire::SettingsSet(_) => Reply::SettingsSet,
+        Wire::PausedSet(_) => Reply::PausedSet,
         Wire::Sent(it) => {
             Reply::Sent(it.messages.into_iter().map(sent_from).collect::<Result<_, _>>()?)
         }
@@ -361,6 +409,12 @@ fn outcome_from(outcome: Wire) -> Result<Outcome, CodecError> {
         Wire::Deleted(it) => {
             Reply::Deleted(it.results.into_iter().map(delete_from).collect::<Result<_, _>>()?)
         }
+        Wire::Released(it) => {
+            Reply::Released(it.messages.iter().map(released_from).collect::<Result<_, _>>()?)
+        }
+        Wire::Transacted(it) => {
+            Reply::Transacted(it.messages.into_iter().map(sent_from).collect::<Result<_, _>>()?)
+        }
         Wire::Cleared(it) => Reply::Cleared { removed: it.removed },
         Wire::Pulsed(it) => Reply::Pulsed { more: it.more },
         Wire::RulesRaised(_) => Reply::RulesRaised,
@@ -374,10 +428,12 @@ fn rejection_from(outcome: Wire) -> Result<Rejection, CodecError> {
             Rejection::InvalidArgument { field: it.field, problem: it.problem, allowed: it.allowed }
         }
         Wire::QueueNotFound(it) => Rejection::QueueNotFound(it.queue),
+        Wire::QueueInUse(it) => Rejection::QueueInUse { queue: it.queue, of: it.of },
         Wire::QueueExists(it) => Rejection::QueueExists(it.queue),
         Wire::MessageNotFound(it) => Rejection::MessageNotFound { queue: it.queue, id: it.id },
         Wire::ReceiptMismatch(it) => Rejection::ReceiptMismatch { id: it.id },
         Wire::LimitReached(it) => Rejection::LimitReached { what: it.what, limit: it.limit },
+        Wire::Full(it) => Rejection::Full { what: it.what, limit: it.limit },
         Wire::SessionEnded(_) => Rejection::SessionEnded,
         Wire::WrongEpoch(it) => Rejection::WrongEpoch { seen: it.seen, current: it.current },
         Wire::UnknownRules(it) => Rejection::UnknownRules { asked: it.asked, known: it.known },
@@ -392,6 +448,7 @@ fn sent_to(sent: &Sent) -> pb::SentMessage {
         inserted_at_us: sent.inserted_at.0,
         expires_at_us: sent.expires_at.map(|at| at.0),
         visible_at_us: sent.visible_at.0,
+        duplicate: sent.duplicate,
     }
 }
 
@@ -403,6 +460,7 @@ fn sent_from(sent: pb::SentMessage) -> Result<Sent, CodecError> {
         inserted_at: LogTime(sent.inserted_at_us),
         expires_at: sent.expires_at_us.map(LogTime),
         visible_at: LogTime(sent.visible_at_us),
+        duplicate: sent.duplicate,
     })
 }
 
@@ -415,6 +473,8 @@ fn granted_to(granted: &Granted) -> pb::GrantedMessage {
         expires_at_us: granted.expires_at.map(|at| at.0),
         visible_at_us: granted.visible_at.0,
         dequeue_count: granted.dequeue_count,
+        priority: priority_to(granted.priority),
+        note: granted.note.as_deref().map(note_to),
     }
 }
 
@@ -428,6 +488,8 @@ fn granted_from(granted: pb::GrantedMessage) -> Result<Granted, CodecError> {
         expires_at: granted.expires_at_us.map(LogTime),
         visible_at: LogTime(granted.visible_at_us),
         dequeue_count: granted.dequeue_count,
+        priority: priority_from(granted.priority, what)?,
+        note: granted.note.map(note_from).transpose()?,
     })
 }
 
@@ -436,6 +498,28 @@ fn delete_to(outcome: DeleteOutcome) -> pb::DeleteResult {
         DeleteOutcome::Deleted => pb::DeleteResult::Deleted,
         DeleteOutcome::MessageNotFound => pb::DeleteResult::MessageNotFound,
         DeleteOutcome::ReceiptMismatch => pb::DeleteResult::ReceiptMismatch,
+    }
+}
+
+fn released_to(outcome: ReleaseOutcome) -> pb::ReleasedMessage {
+    let (result, visible_at) = match outcome {
+        ReleaseOutcome::Released { visible_at } => (pb::ReleaseResult::Released, visible_at),
+        ReleaseOutcome::MessageNotFound => (pb::ReleaseResult::MessageNotFound, LogTime(0)),
+        ReleaseOutcome::ReceiptMismatch => (pb::ReleaseResult::ReceiptMismatch, LogTime(0)),
+    };
+    pb::ReleasedMessage { result: result.into(), visible_at_us: visible_at.0 }
+}
+
+fn released_from(message: &pb::ReleasedMessage) -> Result<ReleaseOutcome, CodecError> {
+    match message.result() {
+        pb::ReleaseResult::Released => {
+            Ok(ReleaseOutcome::Released { visible_at: LogTime(message.visible_at_us) })
+        }
+        pb::ReleaseResult::MessageNotFound => Ok(ReleaseOutcome::MessageNotFound),
+        pb::ReleaseResult::ReceiptMismatch => Ok(ReleaseOutcome::ReceiptMismatch),
+        pb::ReleaseResult::Unspecified => {
+            Err(CodecError::Wrong { what: "a kept release", field: "result" })
+        }
     }
 }
 

@@ -2,20 +2,23 @@
 
 pub mod run;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::queue::command::{
-    Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag, Settings, StringMap,
-    TimeToLive, Update,
+    BackOff, Command, Content, DeadLetters, Entry, Envelope, NewMessage, Quota, Receive,
+    ReleaseAfter, SessionTag, Settings, StringMap, TimeToLive, Transact, Update,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{
     ContentId, Digest, Epoch, LogTime, MessageId, Number, Position, QueueId, Receipt, Span,
 };
-use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
+use crate::queue::note::{Dead, DeadReason, Note};
+use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, ReleaseOutcome, Reply, Sent};
 use crate::queue::rows::{
-    ChunkRow, CountersRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
+    ChunkRow, CountersRow, KeyRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
 };
 use crate::storage::disk::faulty::FaultyDisk;
 
@@ -55,11 +58,26 @@ fn map() -> impl Strategy<Value = StringMap> + Clone {
 }
 
 fn settings() -> impl Strategy<Value = Settings> + Clone {
-    (prop::option::of(span()), span(), any::<u32>()).prop_map(
-        |(default_ttl, default_visibility, max_message_bytes)| Settings {
+    let dead_letters = ("[a-z]{0,4}", any::<u32>())
+        .prop_map(|(queue, max_deliveries)| DeadLetters { queue, max_deliveries });
+    let back_off = (span(), span(), any::<u32>()).prop_map(|(first, most, factor)| BackOff {
+        first,
+        most,
+        factor,
+    });
+    let back_off = prop_oneof![Just(BackOff::default()), back_off];
+    let dead = (prop::option::of(dead_letters), prop::option::of(span()), back_off, span());
+    let quota = (prop::option::of(number()), prop::option::of(number()));
+    (prop::option::of(span()), span(), any::<u32>(), dead, quota).prop_map(
+        |(default_ttl, default_visibility, max_message_bytes, dead, quota)| Settings {
             default_ttl,
             default_visibility,
             max_message_bytes,
+            dead_letters: dead.0,
+            dead_letter_ttl: dead.1,
+            back_off: dead.2,
+            deduplication_window: dead.3,
+            quota: Quota { messages: quota.0, bytes: quota.1 },
         },
     )
 }
@@ -75,7 +93,23 @@ fn message() -> impl Strategy<Value = NewMessage> + Clone {
         Just(TimeToLive::Never),
         span().prop_map(TimeToLive::For)
     ];
-    (content(), span(), ttl).prop_map(|(content, delay, ttl)| NewMessage { content, delay, ttl })
+    let few = (any::<u8>(), prop::option::of(any::<u128>()), prop::option::of("[a-z]{1,4}"));
+    (content(), span(), ttl, few).prop_map(|(content, delay, ttl, few)| NewMessage {
+        content,
+        delay,
+        ttl,
+        priority: few.0,
+        key: few.1,
+        group: few.2,
+    })
+}
+
+fn release_after() -> impl Strategy<Value = ReleaseAfter> {
+    prop_oneof![
+        Just(ReleaseAfter::Now),
+        span().prop_map(ReleaseAfter::Delay),
+        Just(ReleaseAfter::BackOff)
+    ]
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -89,6 +123,7 @@ fn command() -> impl Strategy<Value = Command> {
         name.prop_map(|name| Command::DeleteQueue { name }),
         (name, map()).prop_map(|(name, metadata)| Command::SetMetadata { name, metadata }),
         (name, settings()).prop_map(|(name, settings)| Command::SetSettings { name, settings }),
+        (name, any::<bool>()).prop_map(|(name, paused)| Command::SetPaused { name, paused }),
         (name, prop::collection::vec(message(), 0..4))
             .prop_map(|(queue, messages)| Command::Send { queue, messages }),
         (name, any::<u32>(), any::<u32>(), prop::option::of(span())).prop_map(
@@ -110,6 +145,13 @@ fn command() -> impl Strategy<Value = Command> {
         ),
         (name, prop::collection::vec((id(), receipt()), 0..4))
             .prop_map(|(queue, items)| Command::Delete { queue, items }),
+        (name, prop::collection::vec((id(), receipt()), 0..4), release_after())
+            .prop_map(|(queue, items, after)| Command::Release { queue, items, after }),
+        (
+            prop::collection::vec((name, id(), receipt()), 0..3),
+            prop::collection::vec((name, prop::collection::vec(message(), 0..3)), 0..3),
+        )
+            .prop_map(|(deletes, sends)| Command::Transact(Transact { deletes, sends })),
         name.prop_map(|queue| Command::Clear { queue }),
         Just(Command::Pulse),
         any::<u32>().prop_map(|version| Command::RaiseRules { version }),
@@ -152,31 +194,58 @@ pub(super) fn row_key() -> impl Strategy<Value = RowKey> {
             number: Number(number)
         }),
         any::<u128>().prop_map(RowKey::Session),
+        (number(), any::<u128>())
+            .prop_map(|(queue, key)| RowKey::Key { queue: QueueId(queue), key }),
     ]
 }
 
 fn sent() -> impl Strategy<Value = Sent> {
-    (id(), receipt(), time(), prop::option::of(time()), time()).prop_map(
-        |(id, receipt, inserted_at, expires_at, visible_at)| Sent {
+    (id(), receipt(), time(), prop::option::of(time()), time(), any::<bool>()).prop_map(
+        |(id, receipt, inserted_at, expires_at, visible_at, duplicate)| Sent {
             id,
             receipt,
             inserted_at,
             expires_at,
             visible_at,
+            duplicate,
         },
     )
 }
 
+fn note() -> impl Strategy<Value = Arc<Note>> + Clone {
+    let times = || prop::option::of((time(), time()));
+    let dead = ("[a-z]{0,4}", time(), number(), any::<u32>(), times()).prop_map(
+        |(source, at, arrived, deliveries, received)| Dead {
+            reason: DeadReason::MaxDeliveries,
+            source,
+            at,
+            arrived: Number(arrived),
+            deliveries,
+            received,
+        },
+    );
+    (times(), prop::option::of(dead), prop::option::of("[a-z]{1,4}")).prop_map(
+        |(received, dead, group)| Arc::new(Note { received, dead, group: group.map(Into::into) }),
+    )
+}
+
 fn granted() -> impl Strategy<Value = Granted> {
-    (id(), receipt(), number(), time(), prop::option::of(time()), time(), any::<u32>()).prop_map(
-        |(id, receipt, content, inserted_at, expires_at, visible_at, dequeue_count)| Granted {
-            id,
-            receipt,
-            content: ContentId(content),
-            inserted_at,
-            expires_at,
-            visible_at,
-            dequeue_count,
+    let times = (time(), prop::option::of(time()), time());
+    let few = (any::<u8>(), prop::option::of(note()));
+    (id(), receipt(), number(), times, any::<u32>(), few).prop_map(
+        |(id, receipt, content, times, dequeue_count, (priority, note))| {
+            let (inserted_at, expires_at, visible_at) = times;
+            Granted {
+                id,
+                receipt,
+                content: ContentId(content),
+                inserted_at,
+                expires_at,
+                visible_at,
+                dequeue_count,
+                priority,
+                note,
+            }
         },
     )
 }
@@ -187,17 +256,25 @@ fn reply() -> impl Strategy<Value = Reply> {
         Just(DeleteOutcome::MessageNotFound),
         Just(DeleteOutcome::ReceiptMismatch)
     ];
+    let released = prop_oneof![
+        time().prop_map(|visible_at| ReleaseOutcome::Released { visible_at }),
+        Just(ReleaseOutcome::MessageNotFound),
+        Just(ReleaseOutcome::ReceiptMismatch)
+    ];
     prop_oneof![
         any::<bool>().prop_map(|created| Reply::QueueCreated { created }),
         Just(Reply::QueueDeleted),
         Just(Reply::MetadataSet),
         Just(Reply::SettingsSet),
+        Just(Reply::PausedSet),
         prop::collection::vec(sent(), 0..3).prop_map(Reply::Sent),
         (prop::collection::vec(granted(), 0..3), any::<bool>())
             .prop_map(|(messages, more)| Reply::Received { messages, more }),
         (receipt(), time())
             .prop_map(|(receipt, visible_at)| Reply::Updated { receipt, visible_at }),
         prop::collection::vec(deleted, 0..4).prop_map(Reply::Deleted),
+        prop::collection::vec(released, 0..4).prop_map(Reply::Released),
+        prop::collection::vec(sent(), 0..3).prop_map(Reply::Transacted),
         number().prop_map(|removed| Reply::Cleared { removed }),
         any::<bool>().prop_map(|more| Reply::Pulsed { more }),
         Just(Reply::RulesRaised),
@@ -214,9 +291,11 @@ fn rejection() -> impl Strategy<Value = Rejection> {
         }),
         text.prop_map(Rejection::QueueNotFound),
         text.prop_map(Rejection::QueueExists),
+        (text, text).prop_map(|(queue, of)| Rejection::QueueInUse { queue, of }),
         (text, text).prop_map(|(queue, id)| Rejection::MessageNotFound { queue, id }),
         text.prop_map(|id| Rejection::ReceiptMismatch { id }),
         (text, number()).prop_map(|(what, limit)| Rejection::LimitReached { what, limit }),
+        (text, number()).prop_map(|(what, limit)| Rejection::Full { what, limit }),
         Just(Rejection::SessionEnded),
         (any::<u32>(), any::<u32>())
             .prop_map(|(seen, current)| Rejection::WrongEpoch { seen, current }),
@@ -243,19 +322,24 @@ fn counters_row() -> impl Strategy<Value = CountersRow> {
 }
 
 fn queue_row() -> impl Strategy<Value = QueueRow> {
-    (number(), "[a-z]{0,4}", "[a-z]{0,4}", map(), settings(), time(), number(), any::<bool>())
-        .prop_map(|(id, account, name, metadata, settings, created_at, cleared_below, deleted)| {
-            QueueRow {
-                id: QueueId(id),
-                account,
-                name,
-                metadata,
-                settings,
-                created_at,
-                cleared_below: Number(cleared_below),
-                deleted,
-            }
-        })
+    let names = (number(), "[a-z]{0,4}", "[a-z]{0,4}", map(), settings());
+    let refused = prop::option::of((number().prop_map(Number), time()));
+    let standing = (time(), number(), any::<bool>(), any::<bool>(), refused);
+    (names, standing).prop_map(|((id, account, name, metadata, settings), standing)| {
+        let (created_at, cleared_below, deleted, paused, dead_letter_refused) = standing;
+        QueueRow {
+            id: QueueId(id),
+            account,
+            name,
+            metadata,
+            settings,
+            created_at,
+            cleared_below: Number(cleared_below),
+            deleted,
+            paused,
+            dead_letter_refused,
+        }
+    })
 }
 
 fn chunk_row() -> impl Strategy<Value = ChunkRow> {
@@ -281,7 +365,9 @@ fn chunk_row() -> impl Strategy<Value = ChunkRow> {
 fn message_row() -> impl Strategy<Value = MessageRow> {
     let ids = (number(), number(), any::<u32>(), any::<u8>(), number(), any::<u32>());
     let times = (time(), prop::option::of(time()), time(), any::<u32>(), receipt());
-    (ids, times).prop_map(|((queue, number, epoch, priority, content, size), times)| {
+    let few = (any::<bool>(), any::<bool>(), prop::option::of(note()));
+    (ids, times, few).prop_map(|(ids, times, (last, released, note))| {
+        let (queue, number, epoch, priority, content, size) = ids;
         let (inserted_at, expires_at, visible_at, dequeue_count, receipt) = times;
         MessageRow {
             queue: QueueId(queue),
@@ -295,6 +381,9 @@ fn message_row() -> impl Strategy<Value = MessageRow> {
             receipt,
             content: ContentId(content),
             size,
+            last,
+            released,
+            note,
         }
     })
 }
@@ -310,6 +399,12 @@ fn session_row() -> impl Strategy<Value = SessionRow> {
     )
 }
 
+fn key_row() -> impl Strategy<Value = KeyRow> {
+    (number(), any::<u128>(), id(), time(), time()).prop_map(|(queue, key, id, sent_at, until)| {
+        KeyRow { queue: QueueId(queue), key, id, sent_at, until }
+    })
+}
+
 pub(super) fn row() -> impl Strategy<Value = Row> {
     prop_oneof![
         counters_row().prop_map(Row::Counters),
@@ -317,5 +412,6 @@ pub(super) fn row() -> impl Strategy<Value = Row> {
         chunk_row().prop_map(Row::Chunk),
         message_row().prop_map(Row::Message),
         session_row().prop_map(Row::Session),
+        key_row().prop_map(Row::Key),
     ]
 }

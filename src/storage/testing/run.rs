@@ -129,7 +129,12 @@ impl Run {
                 1 => TimeToLive::Never,
                 _ => TimeToLive::For(Span::from_secs(30)),
             };
-            NewMessage { content: self.content(), delay, ttl }
+            let priority = if self.rng.random() { 4 } else { self.rng.random_range(0..10) };
+            let key = self.rng.random_ratio(1, 5).then(|| self.rng.random_range(0..9));
+            let group =
+                self.rng.random_ratio(1, 4).then(|| format!("g{}", self.rng.random_range(0..3)));
+            let content = self.content();
+            NewMessage { content, delay, ttl, priority, key, group }
         });
         Command::Send { queue: queue.to_owned(), messages: messages.collect() }
     }

@@ -1,0 +1,139 @@
+//! The verbs that change a queue as a whole: create, delete, metadata, settings, pause, clear.
+//!
+//! Laws: as in `queue.rs`; nothing here touches a single message.
+
+use std::time::Duration;
+
+use prost::Message as _;
+
+use super::call::Call;
+use super::convert;
+use super::queue::{Answer, QueueFace, other_write};
+use crate::proto::queue::v1 as pb;
+use crate::queue::command::Command;
+use crate::queue::outcome::Reply;
+
+impl QueueFace {
+    pub(super) async fn create_here(
+        &self,
+        call: &Call,
+        request: pb::CreateQueueRequest,
+    ) -> Answer<pb::CreateQueueResponse> {
+        let bytes = request.encoded_len();
+        let settings = convert::settings(request.settings)?;
+        let command = Command::CreateQueue {
+            name: request.name.clone(),
+            metadata: request.metadata.clone(),
+            settings: settings.clone(),
+        };
+        let envelope = convert::envelope(request.account, request.session, command)?;
+        let account = envelope.account.clone();
+        let (reply, durability) = self.write(call, envelope, bytes).await?;
+        let Reply::QueueCreated { created } = reply else { return Err(other_write()) };
+        // This node has applied the write, so its state has the queue, unless it is gone again.
+        let name = request.name.clone();
+        let fresh_enough = Some(Duration::from_secs(60));
+        let found = self.look(call, fresh_enough, |store| store.state().queue(&account, &name));
+        let queue = match found.await {
+            Ok((Some(view), _)) => convert::queue_out(view),
+            _ => pb::Queue {
+                name: request.name,
+                metadata: request.metadata,
+                settings: Some(convert::settings_out(&settings)),
+                counts: None,
+                created_at: durability.log_time,
+                paused: false,
+                dead_letters_refused_since: None,
+            },
+        };
+        Ok(pb::CreateQueueResponse { queue: Some(queue), created, durability: Some(durability) })
+    }
+
+    pub(super) async fn delete_queue_here(
+        &self,
+        call: &Call,
+        request: pb::DeleteQueueRequest,
+    ) -> Answer<pb::DeleteQueueResponse> {
+        let command = Command::DeleteQueue { name: request.name };
+        let envelope = convert::envelope(request.account, request.session, command)?;
+        let (Reply::QueueDeleted, durability) = self.write(call, envelope, 0).await? else {
+            return Err(other_write());
+        };
+        Ok(pb::DeleteQueueResponse { durability: Some(durability) })
+    }
+
+    pub(super) async fn set_metadata_here(
+        &self,
+        call: &Call,
+        request: pb::SetQueueMetadataRequest,
+    ) -> Answer<pb::SetQueueMetadataResponse> {
+        let bytes = request.encoded_len();
+        let command = Command::SetMetadata { name: request.name, metadata: request.metadata };
+        let envelope = convert::envelope(request.account, request.session, command)?;
+        let (Reply::MetadataSet, durability) = self.write(call, envelope, bytes).await? else {
+            return Err(other_write());
+        };
+        Ok(pb::SetQueueMetadataResponse { durability: Some(durability) })
+    }
+
+    pub(super) async fn set_settings_here(
+        &self,
+        call: &Call,
+        request: pb::SetQueueSettingsRequest,
+    ) -> Answer<pb::SetQueueSettingsResponse> {
+        let settings = convert::settings(request.settings)?;
+        let command = Command::SetSettings { name: request.name, settings };
+        let envelope = convert::envelope(request.account, request.session, command)?;
+        let (Reply::SettingsSet, durability) = self.write(call, envelope, 0).await? else {
+            return Err(other_write());
+        };
+        Ok(pb::SetQueueSettingsResponse { durability: Some(durability) })
+    }
+
+    pub(super) async fn clear_here(
+        &self,
+        call: &Call,
+        request: pb::ClearRequest,
+    ) -> Answer<pb::ClearResponse> {
+        let command = Command::Clear { queue: request.queue };
+        let envelope = convert::envelope(request.account, request.session, command)?;
+        let (Reply::Cleared { removed }, durability) = self.write(call, envelope, 0).await? else {
+            return Err(other_write());
+        };
+        Ok(pb::ClearResponse { removed, durability: Some(durability) })
+    }
+
+    pub(super) async fn pause_here(
+        &self,
+        call: &Call,
+        request: pb::PauseQueueRequest,
+    ) -> Answer<pb::PauseQueueResponse> {
+        let durability = self.pause(call, request.account, request.name, true, request.session);
+        Ok(pb::PauseQueueResponse { durability: Some(durability.await?) })
+    }
+
+    pub(super) async fn resume_here(
+        &self,
+        call: &Call,
+        request: pb::ResumeQueueRequest,
+    ) -> Answer<pb::ResumeQueueResponse> {
+        let durability = self.pause(call, request.account, request.name, false, request.session);
+        Ok(pb::ResumeQueueResponse { durability: Some(durability.await?) })
+    }
+
+    async fn pause(
+        &self,
+        call: &Call,
+        account: String,
+        name: String,
+        paused: bool,
+        session: Option<pb::Session>,
+    ) -> Answer<pb::Durability> {
+        let command = Command::SetPaused { name, paused };
+        let envelope = convert::envelope(account, session, command)?;
+        let (Reply::PausedSet, durability) = self.write(call, envelope, 0).await? else {
+            return Err(other_write());
+        };
+        Ok(durability)
+    }
+}
