@@ -159,7 +159,7 @@ fn a_million_dead_letters_leave_a_thousand_an_entry() {
 #[test]
 fn a_queue_keeps_a_million_keys_and_frees_a_thousand_an_entry() {
     let mut state = million(TimeToLive::Never);
-    let keyed = |n: u64| NewMessage { key: Some(u128::from(n)), ..NewMessage::default() };
+    let keyed = |n: u64| NewMessage { key: Some(Box::new(u128::from(n))), ..NewMessage::default() };
     for n in 0..MILLION / BATCH as u64 {
         let batch = (0..BATCH as u64).map(|m| keyed(n * BATCH as u64 + m)).collect();
         apply(&mut state, LogTime(0), send(batch));

@@ -229,8 +229,9 @@ fn new_message((size, delay, ttl, priority, key, group): &Fresh) -> NewMessage {
         more => TimeToLive::For(Span::from_secs(SPANS[*more] + delay)),
     };
     let (content, delay) = (content(*size), Span::from_secs(delay));
-    let group = group.map(|group| format!("group-{group}"));
-    NewMessage { content, delay, ttl, priority: *priority, key: *key, group }
+    let group = group.map(|group| format!("group-{group}").into());
+    let key = key.map(Box::new);
+    NewMessage { content, delay, ttl, priority: *priority, key, group }
 }
 
 fn peek_all(stage: &Stage, queue: &str, standing: Standing, max: usize) -> Vec<Shown> {

@@ -137,8 +137,8 @@ fn arguments_out_of_range_name_their_field() {
         (message(&|m| m.delay = Span(week)), "delay"),
         (message(&|m| m.ttl = TimeToLive::For(Span::ZERO)), "ttl"),
         (message(&|m| m.priority = 10), "priority"),
-        (message(&|m| m.group = Some(String::new())), "group"),
-        (message(&|m| m.group = Some("x".repeat(129))), "group"),
+        (message(&|m| m.group = Some("".into())), "group"),
+        (message(&|m| m.group = Some("x".repeat(129).into())), "group"),
         (
             message(&|m| {
                 m.delay = Span(9);

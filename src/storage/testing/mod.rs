@@ -99,8 +99,8 @@ fn message() -> impl Strategy<Value = NewMessage> + Clone {
         delay,
         ttl,
         priority: few.0,
-        key: few.1,
-        group: few.2,
+        key: few.1.map(Box::new),
+        group: few.2.map(Into::into),
     })
 }
 
