@@ -445,9 +445,7 @@ impl Store {
     fn settle(&mut self, ended: Option<Result<Ended, StoreError>>) -> Result<(), StoreError> {
         match ended {
             Some(Ok(Ended::NoRoom(job))) => {
-                if self.held_up.replace((self.options.clock.monotonic_us(), job)).is_none() {
-                    tracing::debug!("the disk has no room for a commit of the tables");
-                }
+                self.held_up = Some((self.options.clock.monotonic_us(), job));
             }
             Some(Ok(Ended::Committed)) => {
                 self.running_bytes = 0;
