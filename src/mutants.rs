@@ -13,7 +13,10 @@ pub const ALL: [(&str, &str); 8] = [
     ("vote-unsynced", "a vote counts as durable when it is written"),
     ("no-directory-fsync", "the name of a log segment counts as durable when it is given"),
     ("stale-suffix", "after a restart the log still holds the suffix that was cut from it"),
-    ("acknowledge-before-quorum", "entries count as held by a node once they are sent to it"),
+    (
+        "acknowledge-before-quorum",
+        "a leader applies and answers an entry when it enters its own log",
+    ),
     ("stale-leader-read", "a node that thinks it leads answers without asking a majority"),
     ("old-receipt", "any receipt of a message opens it"),
     ("sessions-forgotten", "a write that is tried again runs again"),
@@ -34,4 +37,10 @@ pub fn is_chosen(name: &str) -> bool {
 #[inline]
 pub const fn is_chosen(_name: &str) -> bool {
     false
+}
+
+/// Whether any break is chosen.
+#[must_use]
+pub fn is_any_chosen() -> bool {
+    ALL.iter().any(|(name, _)| is_chosen(name))
 }

@@ -155,6 +155,8 @@ fn raft_config(config: &GroupConfig) -> Result<Arc<openraft::Config>, StartError
         max_in_snapshot_log_to_keep: u64::MAX,
         install_snapshot_timeout: 10_000,
         enable_leader_restore: Some(false),
+        // Under a mutant its assertion would end the run before our own checks see the loss.
+        allow_log_reversion: crate::mutants::is_any_chosen().then_some(true),
         ..openraft::Config::default()
     };
     wanted.validate().map(Arc::new).map_err(|error| StartError::Timers(error.to_string()))
@@ -187,8 +189,8 @@ impl Group {
         let store = SharedStore::new(store);
         let factory = PeerNetworkFactory::new(peers.clone());
         let pending = Pending::default();
-        let logs = LogStore::new(log.clone(), pending.clone());
-        let machine = Machine::new(store.clone(), pending);
+        let machine = Machine::new(store.clone(), pending.clone());
+        let logs = LogStore::new(log.clone(), pending).answering(&machine);
         let start = Raft::new(config.node, raft_config, factory, logs, machine);
         let raft = scoped(config.seed, start)
             .await

@@ -2,7 +2,7 @@
 //!
 //! Laws: `append` returns when the entries are readable and reports them flushed after their
 //! fsync, in order; a read is whole or an error, never short of what the log holds, save for the
-//! byte budget that bounds one message to a follower.
+//! byte budget that bounds one message to a follower. Entries that were purged are no error.
 
 use std::fmt::Debug;
 use std::io;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use openraft::entry::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
+use super::machine::Machine;
 use super::pending::Pending;
 use super::types::{LogId, Proposal, RaftEntry, TypeConfig, Vote, log_id, position};
 use crate::storage::error::StorageError;
@@ -30,12 +31,22 @@ fn broken(error: StorageError) -> io::Error {
 pub struct LogStore {
     log: Log,
     pending: Pending,
+    /// For a mutant: applies and answers what no majority holds yet.
+    early: Option<Machine>,
 }
 
 impl LogStore {
     #[must_use]
     pub fn new(log: Log, pending: Pending) -> LogStore {
-        LogStore { log, pending }
+        LogStore { log, pending, early: None }
+    }
+
+    /// Under the mutant, what this node proposes is applied and answered as it enters the log.
+    #[must_use]
+    pub fn answering(mut self, machine: &Machine) -> LogStore {
+        let early = crate::mutants::is_chosen("acknowledge-before-quorum");
+        self.early = early.then(|| machine.clone());
+        self
     }
 }
 
@@ -120,7 +131,14 @@ impl RaftLogReader<TypeConfig> for LogStore {
         start: u64,
         end: u64,
     ) -> Result<Vec<RaftEntry>, io::Error> {
-        let entries = self.log.read(start, end, READ_BYTES).map_err(broken)?;
+        let entries = match self.log.read(start, end, READ_BYTES) {
+            Ok(entries) => entries,
+            // Who asks is the replication of a leadership that is over: a snapshot of the next
+            // leader took the place of these entries. An error would end this node; openraft
+            // takes nothing for a heartbeat and then sees that it leads no more.
+            Err(StorageError::OutOfRange { .. }) => Vec::new(),
+            Err(error) => return Err(broken(error)),
+        };
         entries.into_iter().map(loaded).collect()
     }
 }
@@ -165,6 +183,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries = entries.into_iter().map(|entry| {
             if let EntryPayload::Normal(proposal) = &entry.payload {
                 self.pending.add(entry.log_id, proposal);
+                self.early
+                    .iter()
+                    .try_for_each(|early| early.apply_early(&entry.log_id, proposal))?;
             }
             stored(entry)
         });

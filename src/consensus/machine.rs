@@ -6,7 +6,7 @@
 //! pinned view at the position they hold durably, and nothing is copied to make one.
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -130,12 +130,44 @@ fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
 pub struct Machine {
     shared: SharedStore,
     pending: Pending,
+    /// For a mutant: the last entry that openraft gave to apply.
+    agreed: Arc<Mutex<Option<LogId>>>,
 }
 
 impl Machine {
     #[must_use]
     pub fn new(shared: SharedStore, pending: Pending) -> Machine {
-        Machine { shared, pending }
+        Machine { shared, pending, agreed: Arc::default() }
+    }
+
+    /// The mutant: a proposal of this node, if all before it is applied.
+    pub(super) fn apply_early(&self, id: &LogId, proposal: &Proposal) -> io::Result<()> {
+        let next = self.shared.read().applied().map(|at| at.index + 1);
+        if proposal.is_local() && next == Some(id.index()) {
+            self.apply_commands(id, proposal)?;
+            self.shared.publish();
+        }
+        Ok(())
+    }
+
+    /// Only under the mutant is an entry applied before it is committed.
+    fn was_applied_early(&self, id: &LogId) -> bool {
+        if !crate::mutants::is_chosen("acknowledge-before-quorum") {
+            return false;
+        }
+        *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(*id);
+        self.shared.read().applied().is_some_and(|at| at.index >= id.index())
+    }
+
+    fn snapshot_of(&self, view: SnapshotView) -> io::Result<Snapshot> {
+        let held = log_id(&view.position());
+        // Under the mutant openraft must not learn of what was applied early.
+        let agreed = *self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
+        let meta = SnapshotMeta {
+            last_log_id: Some(agreed.map_or(held, |agreed| held.min(agreed))),
+            last_membership: read_membership(view.membership())?,
+        };
+        Ok(Snapshot { meta, snapshot: SnapshotData::View(view) })
     }
 
     fn apply_commands(&self, id: &LogId, proposal: &Proposal) -> io::Result<()> {
@@ -217,6 +249,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 self.shared.until_writable().await.map_err(broken)?;
             }
             match &entry.payload {
+                _ if self.was_applied_early(&entry.log_id) => {}
                 EntryPayload::Blank => self.shared.write().mark(position(&entry.log_id)),
                 EntryPayload::Normal(proposal) => self.apply_commands(&entry.log_id, proposal)?,
                 EntryPayload::Membership(membership) => {
@@ -261,7 +294,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             }
             store.view().map_err(broken)?
         };
-        snapshot_of(view).map(Some)
+        self.snapshot_of(view).map(Some)
     }
 }
 
@@ -275,7 +308,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
             committed => committed.map_err(broken)?,
         }
         let view = self.shared.read().view().map_err(broken)?;
-        snapshot_of(view)
+        self.snapshot_of(view)
     }
 }
 
@@ -284,12 +317,4 @@ fn read_membership(stored: Option<(Position, Bytes)>) -> io::Result<StoredMember
         || Ok(StoredMembership::default()),
         |(_, bytes)| serde_json::from_slice(&bytes).map_err(broken),
     )
-}
-
-fn snapshot_of(view: SnapshotView) -> io::Result<Snapshot> {
-    let meta = SnapshotMeta {
-        last_log_id: Some(log_id(&view.position())),
-        last_membership: read_membership(view.membership())?,
-    };
-    Ok(Snapshot { meta, snapshot: SnapshotData::View(view) })
 }

@@ -22,3 +22,4 @@ pub use client::{CallError, PeerClient, PeerNetworkFactory};
 pub use faults::{Faults, FaultsDisabled};
 pub use peers::{ClusterIdError, DiskReport, Peers};
 pub use service::{LocalNode, PeerService};
+pub use snapshot::incoming_chunk;

@@ -4,14 +4,23 @@
 //! Laws: until the log is whole this node says nothing to Raft. Meanwhile it answers its peers'
 //! questions for log entries, because they may be mending too; everything else it refuses. A
 //! record in doubt is cut only when every other node has answered.
+//!
+//! [`BeforeRaft`] is that time: the peers are asked and answered, and Raft does not run. Lost
+//! tables (`restore.rs`) are fetched in it too.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::ServerError;
-use crate::consensus::transport::{PeerClient, Peers};
+use super::tls::Tls;
+use super::{Config, ServerError};
+use crate::consensus::network::{ChannelOptions, Listener, Network};
+use crate::consensus::transport::{Faults, PeerClient, Peers};
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_server::{PeerService, PeerServiceServer};
 use crate::queue::ids::Position;
@@ -22,13 +31,58 @@ const QUESTION: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(250);
 const ANSWER_BYTES: usize = 8 << 20;
 
+/// The time before Raft starts, while peers are asked.
+pub(super) struct BeforeRaft {
+    pub(super) peers: Peers,
+    /// The other nodes of the configuration, with their peer addresses.
+    pub(super) others: Vec<(u64, String)>,
+    local: SocketAddr,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl BeforeRaft {
+    /// Answers peers on the listener until [`BeforeRaft::end`].
+    pub(super) fn begin(
+        config: &Config,
+        network: &Arc<dyn Network>,
+        log: &Log,
+        channel: &ChannelOptions,
+        peer: Listener,
+        tls: Option<&Tls>,
+    ) -> Result<BeforeRaft, ServerError> {
+        let (cluster, network) = (&*config.cluster_id, Arc::clone(network));
+        let faults = Faults::disabled();
+        let peers = Peers::new(cluster, config.node_id, network, channel.clone(), faults)
+            .map_err(|error| ServerError::fatal("the node cannot ask its peers", error))?;
+        let others = config.peers.0.iter().filter(|peer| peer.id != config.node_id);
+        let others = others.map(|peer| (peer.id, peer.address.clone())).collect();
+        let service = MendingPeer { log: log.clone(), peers: peers.clone() };
+        let mut router = super::server(tls.map(|tls| tls.peer.server()))?;
+        let router = router.add_service(service.into_server());
+        let (stop, stopping) = watch::channel(false);
+        let serving = router.serve_with_incoming_shutdown(peer.incoming, super::stopped(stopping));
+        Ok(BeforeRaft { peers, others, local: peer.local, stop, serving: tokio::spawn(serving) })
+    }
+
+    /// Ends it; the address is free afterwards.
+    pub(super) async fn end(self) -> SocketAddr {
+        self.stop.send_replace(true);
+        // The port is free once the listener is gone; connections of peers end by themselves.
+        if tokio::time::timeout(Duration::from_secs(2), self.serving).await.is_err() {
+            tracing::debug!("a peer's connection outlived the mending");
+        }
+        self.local
+    }
+}
+
 /// Mends until nothing is left to mend.
 pub(super) async fn run(
     log: &Log,
     mut state: LogState,
-    peers: &Peers,
-    others: &[(u64, String)],
+    before: &BeforeRaft,
 ) -> Result<(), ServerError> {
+    let (peers, others) = (&before.peers, &before.others[..]);
     let unmended = |source| ServerError::fatal("the log cannot be mended", source);
     while let Some(trouble) = state.trouble.iter().find(|trouble| trouble.hole().is_some()).copied()
     {
@@ -144,12 +198,13 @@ impl MendingPeer {
 }
 
 fn mending<T>() -> Result<Response<T>, Status> {
-    Err(Status::unavailable("this node mends its log before it takes part"))
+    Err(Status::unavailable("this node mends its data before it takes part"))
 }
 
 #[tonic::async_trait]
 impl PeerService for MendingPeer {
     type AppendStream = BoxStream<'static, Result<pb::AppendResponse, Status>>;
+    type ReadSnapshotStream = BoxStream<'static, Result<pb::ReadSnapshotResponse, Status>>;
 
     async fn append(
         &self,
@@ -196,6 +251,13 @@ impl PeerService for MendingPeer {
         // What is missing here too is as good as not there.
         let entries = read.unwrap_or_default().into_iter().map(message).collect();
         Ok(Response::new(pb::ReadLogResponse { entries }))
+    }
+
+    async fn read_snapshot(
+        &self,
+        _: Request<pb::ReadSnapshotRequest>,
+    ) -> Result<Response<Self::ReadSnapshotStream>, Status> {
+        mending()
     }
 
     async fn get_digest(

@@ -8,6 +8,7 @@ pub mod config;
 mod error;
 mod health;
 mod mend;
+mod restore;
 mod shutdown;
 pub mod telemetry;
 pub mod tls;
@@ -34,7 +35,6 @@ use crate::consensus::network::{
     CONNECTION_WINDOW_BYTES, ChannelOptions, FRAME_BYTES, Listener, Network, STREAM_WINDOW_BYTES,
     TcpNetwork,
 };
-use crate::consensus::transport::{Faults, Peers};
 use crate::consensus::types::Member;
 use crate::consensus::zones::{self, Wanted};
 use crate::storage::disk::real::RealDisk;
@@ -44,6 +44,7 @@ use crate::storage::format::{DataDir, Identity};
 use crate::storage::log::{Log, LogOptions, LogState};
 use crate::storage::space::Space;
 use crate::storage::store::{Store, StoreOptions};
+use mend::BeforeRaft;
 use tls::Tls;
 
 /// How far a wall clock may differ from those of a majority.
@@ -144,6 +145,11 @@ impl Node {
     pub async fn start_with(config: Config, parts: Parts) -> Result<Node, ServerError> {
         config.validate()?;
         let tls = config.tls.as_ref().map(Tls::read).transpose()?;
+        if let Some(tls) = &tls {
+            // What is wrong with the files is said before anything is made.
+            server(Some(tls.public()))?;
+            server(Some(tls.peer.server()))?;
+        }
         if tls.is_none() && !(loopback(config.grpc_listen) && loopback(config.peer_listen)) {
             tracing::warn!("listening without TLS on addresses that others reach: insecure_listen");
         }
@@ -154,8 +160,8 @@ impl Node {
 
         let mut channel = ChannelOptions::for_election(election(&config).0);
         channel.tls = tls.as_ref().map(|tls| tls.peer.clone());
-        let peer = mend_log(&config, &parts, &log, state, &channel, peer, tls.as_ref()).await?;
-        let store = open_store(&config, &parts).await?;
+        let (store, peer) =
+            repair(&config, &parts, &log, state, &channel, peer, tls.as_ref()).await?;
 
         let founders = founders(&config, addresses);
         let wanted = wanted(&founders);
@@ -327,7 +333,13 @@ async fn open_log(config: &Config, parts: &Parts) -> Result<(DataDir, Log, LogSt
     .await
 }
 
-async fn open_store(config: &Config, parts: &Parts) -> Result<Store, ServerError> {
+async fn open_store(config: &Config, parts: &Parts, log: &Log) -> Result<Store, ServerError> {
+    // A node with neither vote nor entries never had tables of its own to lose, and where nobody
+    // else has them and the log does not reach back, they are better kept as they are.
+    let state = log.state();
+    let others = config.peers.0.iter().any(|peer| peer.id != config.node_id);
+    let replaceable =
+        (state.vote.is_some() || state.last.is_some()) && (others || state.last_purged.is_none());
     let (disk, dir) = (Arc::clone(&parts.disk), config.data_dir.clone());
     let mut options = StoreOptions::new(Arc::clone(&parts.clock));
     options.engine = config.engine;
@@ -338,7 +350,7 @@ async fn open_store(config: &Config, parts: &Parts) -> Result<Store, ServerError
     disk_work(parts.disk.flush_mode(), move || {
         options.space = open_space(&disk, &dir, reserve_bytes)
             .map_err(|error| ServerError::DataDir { dir: dir.clone(), source: Box::new(error) })?;
-        Store::open(disk, &dir.join("tables"), options)
+        restore::open_tables(&disk, &dir, &options, replaceable)
             .map_err(|error| ServerError::DataDir { dir, source: Box::new(error) })
     })
     .await
@@ -357,8 +369,9 @@ fn open_space(
     Ok(space)
 }
 
-/// Makes the log whole, if it is not, and gives the peer listener back.
-async fn mend_log(
+/// Opens the tables over a whole log, and makes both whole first if they are not. Gives the peer
+/// listener back.
+async fn repair(
     config: &Config,
     parts: &Parts,
     log: &Log,
@@ -366,40 +379,36 @@ async fn mend_log(
     channel: &ChannelOptions,
     peer: Listener,
     tls: Option<&Tls>,
-) -> Result<Listener, ServerError> {
-    if state.holes().is_empty() {
-        return Ok(peer);
+) -> Result<(Store, Listener), ServerError> {
+    let holes = !state.holes().is_empty();
+    if !holes {
+        let store = open_store(config, parts, log).await?;
+        if !restore::is_needed(&store, log) {
+            restore::align(&store, log).await?;
+            return Ok((store, peer));
+        }
+        let before = BeforeRaft::begin(config, &parts.network, log, channel, peer, tls)?;
+        return restored(store, parts, log, before).await;
     }
-    let network = Arc::clone(&parts.network);
-    let peers = Peers::new(
-        &*config.cluster_id,
-        config.node_id,
-        network,
-        channel.clone(),
-        Faults::disabled(),
-    )
-    .map_err(|error| ServerError::fatal("the node cannot ask its peers", error))?;
-    let others: Vec<(u64, String)> = config
-        .peers
-        .0
-        .iter()
-        .filter(|peer| peer.id != config.node_id)
-        .map(|peer| (peer.id, peer.address.clone()))
-        .collect();
-    let local = peer.local;
-    let service = mend::MendingPeer { log: log.clone(), peers: peers.clone() };
-    let router = server(tls.map(|tls| tls.peer.server()))?.add_service(service.into_server());
-    let (stop, stopping) = watch::channel(false);
-    let serving = router.serve_with_incoming_shutdown(peer.incoming, stopped(stopping));
-    let serving = tokio::spawn(serving);
-    let mended = mend::run(log, state, &peers, &others).await;
-    stop.send_replace(true);
-    // The port is free once the listener is gone; connections of peers end by themselves.
-    if tokio::time::timeout(Duration::from_secs(2), serving).await.is_err() {
-        tracing::debug!("a peer's connection outlived the mending");
+    let before = BeforeRaft::begin(config, &parts.network, log, channel, peer, tls)?;
+    mend::run(log, state, &before).await?;
+    let store = open_store(config, parts, log).await?;
+    restored(store, parts, log, before).await
+}
+
+/// Fetches the tables that are missing, and ends the time before Raft.
+async fn restored(
+    mut store: Store,
+    parts: &Parts,
+    log: &Log,
+    before: BeforeRaft,
+) -> Result<(Store, Listener), ServerError> {
+    if restore::is_needed(&store, log) {
+        restore::run(&mut store, log, &before, parts.disk.flush_mode()).await?;
     }
-    mended?;
-    listen(parts, "peer_listen", local).await
+    restore::align(&store, log).await?;
+    let local = before.end().await;
+    Ok((store, listen(parts, "peer_listen", local).await?))
 }
 
 fn server(tls: Option<tonic::transport::ServerTlsConfig>) -> Result<Server, ServerError> {

@@ -8,7 +8,7 @@
 //! appended to a body segment, fsynced before the commit that names its place. A segment without a live content
 //! is deleted once the tables no longer name it and no snapshot pins it; one with less than a
 //! quarter alive is copied forward, a bounded number of bytes a commit. Where space is scarce
-//! the emptiest go first, and with as much as seven eighths alive.
+//! the emptiest go first, and with as much as half alive.
 //!
 //! This file plans; `segment.rs` does the reading and writing, `directory.rs` knows places.
 
@@ -72,12 +72,12 @@ struct Segment {
 }
 
 impl Segment {
-    /// Less than a quarter lives; where space is scarce, less than seven eighths and no more
-    /// bytes than may be written for it.
+    /// Less than a quarter lives; where space is scarce, less than half and no more bytes than may
+    /// be written for it.
     fn sparse(&self, scarce: Option<u64>) -> bool {
         let len = u64::from(self.len);
         match scarce {
-            Some(most) => self.live < len - len / 8 && self.live <= most,
+            Some(most) => self.live < len / 2 && self.live <= most,
             None => self.live < len / 4,
         }
     }

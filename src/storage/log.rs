@@ -182,8 +182,7 @@ impl Log {
     /// Opens or makes the log in `dir`, which must be locked by the caller.
     ///
     /// # Errors
-    /// When the disk fails, both slots of the vote are bad, a segment is missing, or the format
-    /// is newer. Damage that can be mended is no error: see [`LogState::trouble`].
+    /// When the disk fails, both slots of the vote are bad, or the format is newer. Damage that can be mended is no error: see [`LogState::trouble`].
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,

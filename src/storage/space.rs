@@ -17,7 +17,7 @@ use super::reserve::{Reserve, Stage};
 
 /// With less than this many reserves left, everybody is thrifty: commits are small, the log is
 /// short and sparse segments are emptied early.
-const SCARCE: u64 = 4;
+const SCARCE: u64 = 16;
 
 /// What the last look saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,15 +142,15 @@ mod tests {
 
     #[test]
     fn it_is_scarce_before_it_is_short() {
-        let (disk, space) = space(10_000);
+        let (disk, space) = space(40_000);
         assert!(!space.is_scarce(), "nobody has looked");
         assert_eq!(space.observe(0).expect("a stage"), Stage::Ok);
         assert!(!space.is_scarce());
-        assert_eq!(space.beyond_reserves(2), Some(6_800));
-        disk.set_capacity(6_000);
+        assert_eq!(space.beyond_reserves(2), Some(36_800));
+        disk.set_capacity(20_000);
         assert_eq!(space.observe(0).expect("a stage"), Stage::Ok);
         assert!(space.is_scarce());
-        assert_eq!(space.observe(5_000).expect("a stage"), Stage::RefuseSends);
+        assert_eq!(space.observe(19_000).expect("a stage"), Stage::RefuseSends);
         assert_eq!(space.stage(), Stage::RefuseSends);
     }
 

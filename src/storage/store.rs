@@ -75,7 +75,7 @@ impl StoreOptions {
 }
 
 /// A commit is this much smaller where space is scarce.
-const THRIFTY: usize = 6;
+const THRIFTY: usize = 16;
 /// What the tables may take for a commit beside its rows.
 const TABLES_BYTES: u64 = 1 << 20;
 /// Between two attempts at a commit for which there was no room.
@@ -109,6 +109,8 @@ pub struct Store {
     committing: Option<Mark>,
     /// The commit for which there was no room, and when it was tried.
     held_up: Option<(u64, Box<Job>)>,
+    /// What the running commit, or that one, takes of the disk.
+    running_bytes: u64,
     durable: Option<Position>,
     last_commit_us: u64,
     /// When the first change after that came.
@@ -142,6 +144,7 @@ impl Store {
             mark_dirty: false,
             committing: None,
             held_up: None,
+            running_bytes: 0,
             last_commit_us: options.clock.monotonic_us(),
             changed_at_us: None,
             retired: Vec::new(),
@@ -243,6 +246,13 @@ impl Store {
     #[must_use]
     pub fn dirty_bytes(&self) -> usize {
         self.dirty_cost + self.generation.bodies.waiting_bytes()
+    }
+
+    /// About what of the disk is still to be written for what was applied.
+    #[must_use]
+    pub fn owed_bytes(&self) -> u64 {
+        let dirty = self.dirty_bytes() as u64;
+        dirty.saturating_add(dirty / 2).saturating_add(self.running_bytes)
     }
 
     /// Whether so much waits that nothing may be applied until a commit ends.
@@ -375,10 +385,10 @@ impl Store {
         let most = u64::from(self.options.bodies.copy_bytes).min(scarce.unwrap_or(u64::MAX));
         let copied = if bodies.has_sparse(scarce) { most } else { 0 };
         // The tables write whole pages for changed rows, and the old ones are free only later.
-        let needs_bytes = (self.dirty_cost as u64)
-            .saturating_mul(2)
-            .saturating_add(bodies.waiting_bytes() as u64)
-            .saturating_add(copied + TABLES_BYTES);
+        let tables_bytes = (self.dirty_cost as u64).saturating_mul(2).saturating_add(TABLES_BYTES);
+        let needs_bytes =
+            tables_bytes.saturating_add(bodies.waiting_bytes() as u64).saturating_add(copied);
+        self.running_bytes = needs_bytes.saturating_sub(copied + TABLES_BYTES);
         self.dirty_cost = 0;
         // In key order: the engine finds its pages warm, and a simulation repeats.
         dirty.sort_unstable();
@@ -402,6 +412,7 @@ impl Store {
             batch,
             space: self.options.space.clone(),
             needs_bytes,
+            tables_bytes,
             rubbish,
         });
     }
@@ -439,6 +450,7 @@ impl Store {
                 }
             }
             Some(Ok(Ended::Committed)) => {
+                self.running_bytes = 0;
                 self.generation.bodies.committed();
                 if let Some(mark) = self.committing.take() {
                     self.durable = mark.applied;
@@ -499,6 +511,7 @@ impl Store {
         self.changed_at_us = None;
         self.committing = None;
         self.held_up = None;
+        self.running_bytes = 0;
         Ok(())
     }
 }

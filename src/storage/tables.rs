@@ -26,6 +26,13 @@ pub enum TablesError {
 }
 
 impl TablesError {
+    /// Whether the engine found its own files unsound.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        let (TablesError::Open { source, .. } | TablesError::Engine { source, .. }) = self;
+        redb::is_damage(&**source)
+    }
+
     fn engine(
         doing: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,

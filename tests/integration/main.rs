@@ -4,6 +4,7 @@
 //! fails; nothing is slept through, every wait is for a condition and has an end; what nodes
 //! wrote to their logs is part of the test: a warning that the test did not ask for fails it.
 
+mod disk_full;
 mod doctoring;
 mod drills;
 mod embedding;
@@ -11,8 +12,10 @@ mod faces;
 mod faults;
 mod inspection;
 mod lab_verbs;
+mod lost_tables;
 mod members;
 mod refusals;
 mod serving;
 mod stage;
+mod tls;
 mod verbs;

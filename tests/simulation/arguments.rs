@@ -8,7 +8,7 @@ use clap::Parser;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sim")]
 pub struct Arguments {
-    /// How many seeds to run
+    /// How many seeds to run; when they begin with the first, those that found a bug once run too
     #[arg(long, default_value_t = 20)]
     pub seeds: u64,
     /// The first of them

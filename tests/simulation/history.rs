@@ -185,6 +185,8 @@ pub struct Ending {
     pub drained: bool,
     /// What the nodes said when one of these did not come true.
     pub words: String,
+    /// Left alone after that, they went on following the same leader.
+    pub steady: bool,
     /// T of the last empty look at the queues.
     pub at: LogTime,
     /// Messages left in each queue by its own count.
@@ -291,6 +293,11 @@ pub struct SharedHistory(Arc<Mutex<History>>);
 impl SharedHistory {
     pub fn lock(&self) -> MutexGuard<'_, History> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` when it is being written at this moment, maybe by the caller.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, History>> {
+        self.0.try_lock().ok()
     }
 }
 

@@ -22,6 +22,7 @@ mod history;
 mod invariants;
 mod mutants;
 mod network;
+mod real_clock;
 mod run;
 mod seeds;
 mod workload;

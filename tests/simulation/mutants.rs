@@ -9,14 +9,20 @@ use crate::seeds::{Ended, in_process};
 /// What caught a break.
 fn caught(seed: u64, secs: u64, mutant: &str) -> Option<String> {
     match in_process(seed, secs, Some(mutant)) {
-        Ended::Died(words) => Some(format!("a panic: {}", words.replace('\n', " "))),
+        Ended::Died(words) => Some(format!("the end of the process: {}", one_line(&words))),
         Ended::Verdict(verdict) => {
             let mut names: Vec<&str> = verdict.broken.iter().map(|(name, _)| &**name).collect();
             names.dedup();
-            let (_, case) = verdict.broken.first()?;
-            Some(format!("{}: {case}", names.join(", ")))
+            // A broken promise says more than the panic that came of it.
+            let promise = verdict.broken.iter().find(|(name, _)| name.starts_with('I'));
+            let (_, case) = promise.or(verdict.broken.first())?;
+            Some(format!("{}: {}", names.join(", "), one_line(case)))
         }
     }
+}
+
+fn one_line(words: &str) -> String {
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Runs each break, or the one asked for, until it is caught.

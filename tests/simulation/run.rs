@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::coverage::Counts;
 use crate::faults::Faults;
-use crate::history::{DRAIN, Ending, Micros, SharedHistory};
+use crate::history::{DRAIN, Ending, History, Micros, SharedHistory};
 use crate::invariants;
 use crate::network::{SimNetwork, Wires};
 use crate::workload::{QUEUES, Worker};
@@ -16,6 +16,8 @@ use crate::world::{CLIENT_HOSTS, World};
 const WORKERS_PER_HOST: u32 = 3;
 /// How long the cluster has for each step of the ending.
 const PATIENCE: Micros = 60_000_000;
+/// How long nobody asks anything of it at the end.
+const IDLE: Micros = 5_000_000;
 /// Messages of one receive of the drain, and their lease: longer than the drain takes.
 const DRAINED_AT_ONCE: u32 = 100;
 const DRAIN_LEASE: u64 = 3_600_000_000;
@@ -37,9 +39,26 @@ pub struct Verdict {
     pub seen: Counts,
 }
 
-/// Runs one seed with `seconds` of chaos.
-pub fn run(seed: u64, seconds: u64, trace: Option<&std::path::Path>) -> Verdict {
-    let history = SharedHistory::default();
+/// What a run came to that a panic cut short: promises are judged as far as it went, but for the
+/// ending, which it has none of.
+pub fn cut_short(seed: u64, history: &SharedHistory, why: String) -> Verdict {
+    let none = History::default();
+    let held = history.try_lock();
+    let history = held.as_deref().unwrap_or(&none);
+    let judged = invariants::broken(history).into_iter().filter(|(name, _)| *name != "I10");
+    let mut broken: Vec<(String, String)> =
+        judged.map(|(name, case)| (name.to_owned(), case)).collect();
+    broken.push(("a panic".to_owned(), why));
+    verdict(seed, history, 0, broken)
+}
+
+/// Runs one seed with `seconds` of chaos and writes down what happens.
+pub fn run(
+    seed: u64,
+    seconds: u64,
+    trace: Option<&std::path::Path>,
+    history: &SharedHistory,
+) -> Verdict {
     if trace.is_some() {
         history.lock().keep_lines();
     }
@@ -57,6 +76,15 @@ pub fn run(seed: u64, seconds: u64, trace: Option<&std::path::Path>) -> Verdict 
     }
     let cases = invariants::broken(&history).into_iter();
     broken.extend(cases.map(|(name, case)| (name.to_owned(), case)));
+    verdict(seed, &history, world.now() / 1_000, broken)
+}
+
+fn verdict(
+    seed: u64,
+    history: &History,
+    simulated_ms: u64,
+    broken: Vec<(String, String)>,
+) -> Verdict {
     let (hash, events) = history.hash();
     Verdict {
         seed,
@@ -64,7 +92,7 @@ pub fn run(seed: u64, seconds: u64, trace: Option<&std::path::Path>) -> Verdict 
         events,
         calls: history.ops.len(),
         acknowledged: history.acknowledged(),
-        simulated_ms: world.now() / 1_000,
+        simulated_ms,
         leaders: history.leaders.len(),
         broken,
         seen: Counts::new(),
@@ -92,6 +120,7 @@ fn stages(world: &mut World, seed: u64, seconds: u64) -> turmoil::Result {
     // Until all nodes have applied what the drain did.
     if ending.drained {
         ending.converged = converge(world)?;
+        ending.steady = is_steady(world)?;
         ending.words = words(world);
     }
     let mut history = world.history.lock();
@@ -138,6 +167,20 @@ fn converge(world: &mut World) -> turmoil::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Whether the nodes go on as they are while nobody asks anything of them.
+fn is_steady(world: &mut World) -> turmoil::Result<bool> {
+    let led = |world: &World| -> Vec<_> {
+        let statuses = world.hosts.iter().map(|host| host.status());
+        statuses.map(|status| status.map(|status| (status.term, status.leader))).collect()
+    };
+    let before = led(world);
+    let until = world.now() + IDLE;
+    while world.now() < until {
+        world.step()?;
+    }
+    Ok(led(world) == before)
 }
 
 fn words(world: &World) -> String {

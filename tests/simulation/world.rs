@@ -15,6 +15,7 @@ use zoneq::storage::disk::faulty::{Dice, FaultyDisk};
 
 use crate::history::{Applied, Micros, SharedHistory};
 use crate::network::{SimClock, SimNetwork, Wires, now_us};
+use crate::real_clock;
 
 pub const NODES: [u64; 3] = [1, 2, 3];
 pub const CLIENT_HOSTS: [&str; 2] = ["c1", "c2"];
@@ -262,6 +263,7 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, history: SharedHistory) -> World {
+        real_clock::follow(0);
         let mut builder = turmoil::Builder::new();
         builder
             .rng_seed(seed)
@@ -303,6 +305,7 @@ impl World {
     /// # Errors
     /// A client that failed.
     pub fn step(&mut self) -> turmoil::Result {
+        real_clock::follow(self.now());
         self.sim.step()?;
         let now = self.now();
         for host in self.hosts.clone() {
@@ -315,7 +318,8 @@ impl World {
             self.note(format_args!("node {} stopped by itself: {why}", host.id));
             if !disk_failed {
                 let mut history = self.history.lock();
-                history.unexpected_stops.push(format!("node {} stopped: {why}", host.id));
+                let at = format!("at {} ms node {} stopped", now / 1_000, host.id);
+                history.unexpected_stops.push(format!("{at}: {why}"));
             }
             self.take_down(&host, true);
             self.restarts.push((now + RESTART_AFTER, host.id));

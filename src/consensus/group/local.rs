@@ -6,7 +6,7 @@ use super::super::transport::LocalNode;
 use super::Group;
 use crate::proto::peer::v1 as pb;
 use crate::storage::disk::FlushMode;
-use crate::storage::snapshot::SnapshotWriter;
+use crate::storage::snapshot::{SnapshotView, SnapshotWriter};
 use crate::storage::store::StoreError;
 
 /// How long a digest waits for its position.
@@ -39,6 +39,15 @@ impl LocalNode for Local {
         let entries =
             self.group.inner.log.read(from, to, max_bytes).map_err(|error| error.to_string())?;
         Ok(entries.into_iter().map(message).collect())
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotView, StoreError> {
+        let store = &self.group.inner.store;
+        match store.commit().await {
+            // What is durable may do.
+            Ok(()) | Err(StoreError::NoRoom) => store.read().view(),
+            Err(error) => Err(error),
+        }
     }
 
     async fn digest(&self, index: u64) -> Option<[u8; 16]> {

@@ -22,8 +22,9 @@ use crate::storage::error::StorageError;
 use crate::storage::reserve::Stage;
 use crate::storage::space::Space;
 
-/// How often it looks.
+/// How often it looks, and how often where space is scarce.
 const EVERY: Duration = Duration::from_millis(200);
+const OFTEN: Duration = Duration::from_millis(50);
 /// When a refused call may be tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What a voter said of its disk holds for so long, at least.
@@ -145,11 +146,11 @@ impl Group {
 
     /// Bytes that the disk must still take for what was accepted.
     fn owed_bytes(&self) -> u64 {
-        let dirty = self.inner.store.read().dirty_bytes() as u64;
+        let owed = self.inner.store.read().owed_bytes();
         let (room, segment) = (self.inner.log.room(), self.inner.log.segment_bytes());
         // A segment less its header is one that the log can go on in.
         let next = if room.saturating_add(8 << 10) < segment { segment } else { 0 };
-        dirty.saturating_add(dirty / 2).saturating_add(next)
+        owed.saturating_add(next)
     }
 
     /// The stage of this node's disk: a log without room counts as a full one.
@@ -206,10 +207,7 @@ impl Group {
 /// Looks until Raft stops.
 pub(super) async fn run(group: Group, mode: FlushMode) {
     let space = group.space();
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while group.is_running() {
-        ticks.tick().await;
         match look(&space, group.owed_bytes(), mode).await {
             Ok(stage) => group.note_look(stage, &space),
             Err(error) => {
@@ -218,6 +216,7 @@ pub(super) async fn run(group: Group, mode: FlushMode) {
                 return;
             }
         }
+        tokio::time::sleep(if space.is_scarce() { OFTEN } else { EVERY }).await;
     }
 }
 

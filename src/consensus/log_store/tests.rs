@@ -147,3 +147,17 @@ async fn a_read_over_many_segments_is_whole() {
     let limited = store.limited_get_log_entries(3, 40).await.unwrap();
     assert!(!limited.is_empty() && limited.len() <= 37);
 }
+
+#[tokio::test]
+async fn an_old_leadership_that_asks_for_what_a_snapshot_replaced_gets_nothing_and_no_error() {
+    let disk = FaultyDisk::new(7);
+    let mut store = LogStore::new(open_log(&disk, 64 << 10, 0), Pending::default());
+    for index in 0..9 {
+        append(&mut store, vec![commands(index, Proposal::encoded(Bytes::from("x")))]).await;
+    }
+    // Beyond the end, as the install of a snapshot does.
+    let at = Position { term: 2, node: 2, index: 30 };
+    store.purge(log_id(&at)).await.unwrap();
+    assert_eq!(store.limited_get_log_entries(5, 9).await.unwrap(), vec![]);
+    assert_eq!(store.limited_get_log_entries(31, 40).await.unwrap(), vec![]);
+}

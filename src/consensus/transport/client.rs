@@ -9,8 +9,8 @@
 //! Refuses to send to a peer that is cut off: such calls hang until their deadline.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
@@ -23,13 +23,13 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 
-use super::super::types::{LogId, Member, SnapshotData, TypeConfig};
+use super::super::types::{Member, SnapshotData, TypeConfig};
 use super::peers::Peers;
 use super::{MAX_MESSAGE_BYTES, convert, snapshot};
-use crate::mutants;
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_client::PeerServiceClient;
 
@@ -99,8 +99,7 @@ pub struct PeerClient {
     target: u64,
     address: String,
     service: Option<PeerServiceClient<Channel>>,
-    /// Append streams that could not be opened since the last that could.
-    failures: u32,
+    pace: Pace,
     /// The last append stream ended because the peer has no room for entries.
     refused: Arc<AtomicBool>,
 }
@@ -109,8 +108,14 @@ impl PeerClient {
     /// A client that connects at its first call.
     #[must_use]
     pub fn new(peers: Peers, target: u64, address: &str) -> PeerClient {
-        let address = address.to_owned();
-        PeerClient { peers, target, address, service: None, failures: 0, refused: Arc::default() }
+        PeerClient {
+            peers,
+            target,
+            address: address.to_owned(),
+            service: None,
+            pace: Pace::default(),
+            refused: Arc::default(),
+        }
     }
 
     fn service(&mut self) -> Result<PeerServiceClient<Channel>, CallError> {
@@ -172,6 +177,19 @@ impl PeerClient {
         Ok(answer.await?.entries)
     }
 
+    /// What the peer has applied, entry `from` at least, as the chunks of a snapshot. `within`
+    /// bounds the wait for the first.
+    pub async fn read_snapshot(
+        &mut self,
+        from: u64,
+        within: Duration,
+    ) -> Result<Streaming<pb::ReadSnapshotResponse>, CallError> {
+        let mut service = self.service()?;
+        let message = pb::ReadSnapshotRequest { from_index: from };
+        let request = self.peers.request(self.target, message);
+        self.bounded("reading a snapshot", within, service.read_snapshot(request)).await
+    }
+
     /// The peer's data digest at `index`.
     pub async fn digest(
         &mut self,
@@ -217,7 +235,7 @@ impl PeerClient {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let mut service = self.service()?;
-        let sent = Arc::new(Sent::default());
+        let sent = Arc::new(AtomicU64::new(0));
         let requests = outgoing(input, self.peers.clone(), self.target, Arc::clone(&sent));
         let request = self.peers.request(self.target, requests);
         let setup = self.setup(&option);
@@ -238,16 +256,16 @@ impl PeerClient {
         let node = self.target;
         match failed {
             Some(error) => {
-                if self.failures == 0 {
+                if self.pace.failures == 0 {
                     tracing::warn!(node, %error, "a peer cannot be reached");
                 }
-                self.failures = self.failures.saturating_add(1);
+                self.pace.failed(Instant::now());
             }
             None => {
-                if self.failures > 0 {
+                if self.pace.failures > 0 {
                     tracing::info!(node, "a peer is reached again");
                 }
-                self.failures = 0;
+                self.pace = Pace::default();
             }
         }
     }
@@ -293,9 +311,10 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let refused = self.refused.swap(false, Ordering::Relaxed).then_some(LAST_PAUSE);
-            if let Some(pause) = pause_after(self.failures).max(refused) {
-                tokio::time::sleep(pause).await;
+            let refused = self.refused.swap(false, Ordering::Relaxed);
+            let due = refused.then(|| Instant::now() + LAST_PAUSE).max(self.pace.due);
+            if let Some(due) = due {
+                tokio::time::sleep_until(due).await;
             }
             let opened = self.open_append(input, option).await;
             self.note_append(opened.as_ref().err());
@@ -387,10 +406,22 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
 /// What openraft takes as the answer to one append.
 type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
 
-/// How long to wait before another attempt; none after a success.
-fn pause_after(failures: u32) -> Option<Duration> {
-    let doublings = failures.checked_sub(1)?.min(8);
-    Some((FIRST_BACKOFF * (1 << doublings)).min(LAST_PAUSE))
+/// When the next append stream may be opened: at a moment that is fixed when one could not be. A
+/// heartbeat has less time than the longest pause; if each began a pause of its own, none would
+/// ever be sent again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// Append streams that could not be opened since the last that could.
+    failures: u32,
+    due: Option<Instant>,
+}
+
+impl Pace {
+    fn failed(&mut self, now: Instant) {
+        let pause = (FIRST_BACKOFF * (1 << self.failures.min(8))).min(LAST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        self.due = Some(now + pause);
+    }
 }
 
 /// The requests as they leave: counted, and held while the peer is cut.
@@ -398,51 +429,17 @@ fn outgoing(
     input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     peers: Peers,
     target: u64,
-    sent: Arc<Sent>,
+    sent: Arc<AtomicU64>,
 ) -> impl Stream<Item = pb::AppendRequest> + Send + 'static {
     futures::stream::unfold((input, peers, sent), move |(mut input, peers, sent)| async move {
         let request = input.next().await?;
-        sent.believe(&request);
         let message = convert::append_out(request)
             .inspect_err(|error| tracing::error!(%error, target_node = target, "cannot encode"))
             .ok()?;
-        sent.count.fetch_add(1, Ordering::Relaxed);
+        sent.fetch_add(1, Ordering::Relaxed);
         peers.faults().until_healed(target).await;
         Some((message, (input, peers, sent)))
     })
-}
-
-/// What one append stream has sent.
-#[derive(Default)]
-struct Sent {
-    count: AtomicU64,
-    /// For a mutant: the ends of requests that it takes for answered.
-    believed: std::sync::Mutex<Vec<LogId>>,
-}
-
-impl Sent {
-    fn believe(&self, request: &AppendEntriesRequest<TypeConfig>) {
-        let end = request.entries.last().map(|entry| entry.log_id);
-        if mutants::is_chosen("acknowledge-before-quorum")
-            && let Some(end) = end
-        {
-            self.believed.lock().unwrap_or_else(PoisonError::into_inner).push(end);
-        }
-    }
-
-    /// Waits for something to believe; without the mutant there never is.
-    async fn belief(&self) -> LogId {
-        if !mutants::is_chosen("acknowledge-before-quorum") {
-            return std::future::pending().await;
-        }
-        loop {
-            let end = self.believed.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            match end {
-                Some(end) => return end,
-                None => tokio::time::sleep(Duration::from_millis(1)).await,
-            }
-        }
-    }
 }
 
 /// The answers of one append stream.
@@ -450,7 +447,7 @@ struct Answers {
     peers: Peers,
     target: u64,
     answers: Streaming<pb::AppendResponse>,
-    sent: Arc<Sent>,
+    sent: Arc<AtomicU64>,
     received: u64,
     refused: Arc<AtomicBool>,
 }
@@ -462,13 +459,7 @@ impl Answers {
         let target = self.target;
         let mut sent_before = self.received;
         let answer = loop {
-            let sent = Arc::clone(&self.sent);
-            let answer = tokio::select! {
-                biased;
-                end = sent.belief() => return Some(Ok(Ok(Some(end)))),
-                answer = tokio::time::timeout(STREAM_STALL, self.message()) => answer,
-            };
-            match answer {
+            match tokio::time::timeout(STREAM_STALL, self.message()).await {
                 Ok(answer) => break answer,
                 // Nothing came for a whole period; it is a stall only if something was already
                 // waiting for its answer when the period began.
@@ -476,7 +467,7 @@ impl Answers {
                     let (call, within) = ("an append", STREAM_STALL);
                     return Some(Err(CallError::Late { target, call, within }.into()));
                 }
-                Err(_) => sent_before = self.sent.count.load(Ordering::Relaxed),
+                Err(_) => sent_before = self.sent.load(Ordering::Relaxed),
             }
         };
         match answer {
@@ -509,5 +500,23 @@ impl Answers {
                 message = self.answers.message() => return message,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_attempt_has_its_moment_and_comes_no_later_for_being_asked_for_again() {
+        let now = Instant::now();
+        let mut pace = Pace::default();
+        assert_eq!(pace.due, None);
+        pace.failed(now);
+        assert_eq!(pace.due, Some(now + FIRST_BACKOFF));
+        for _ in 0..99 {
+            pace.failed(now);
+        }
+        assert_eq!(pace.due, Some(now + LAST_PAUSE));
     }
 }

@@ -31,7 +31,7 @@ use crate::clock::SharedClock;
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_server::{PeerService as Contract, PeerServiceServer};
 use crate::storage::disk::FlushMode;
-use crate::storage::snapshot::SnapshotWriter;
+use crate::storage::snapshot::{SnapshotView, SnapshotWriter};
 use crate::storage::store::StoreError;
 
 /// What the service needs of this node beside its Raft handle.
@@ -47,6 +47,8 @@ pub trait LocalNode: Send + Sync + 'static {
         to: u64,
         max_bytes: usize,
     ) -> Result<Vec<pb::LogEntry>, String>;
+    /// What this node has applied, durable and pinned.
+    async fn snapshot(&self) -> Result<SnapshotView, StoreError>;
     /// The data digest once exactly `index` was applied; none when it is not known.
     async fn digest(&self, index: u64) -> Option<[u8; 16]>;
     /// Why entries of so many bytes are not taken now; asked before they are appended.
@@ -141,6 +143,7 @@ where
     SM: RaftStateMachine<TypeConfig, SnapshotData = SnapshotData>,
 {
     type AppendStream = BoxStream<'static, Result<pb::AppendResponse, Status>>;
+    type ReadSnapshotStream = BoxStream<'static, Result<pb::ReadSnapshotResponse, Status>>;
 
     async fn append(
         &self,
@@ -257,6 +260,23 @@ where
         let entries = self.local.read_log(from_index, to_index, READ_LOG_BYTES).await;
         let entries = entries.map_err(Status::unavailable)?;
         Ok(Response::new(pb::ReadLogResponse { entries }))
+    }
+
+    async fn read_snapshot(
+        &self,
+        request: Request<pb::ReadSnapshotRequest>,
+    ) -> Result<Response<Self::ReadSnapshotStream>, Status> {
+        self.admit(&request).await?;
+        let from = request.into_inner().from_index;
+        let view = self.local.snapshot().await;
+        let view = view.map_err(|error| Status::unavailable(error.to_string()))?;
+        let held = view.position().index;
+        if held < from {
+            return Err(Status::unavailable(format!(
+                "entry {from} is not applied here, only {held} is"
+            )));
+        }
+        Ok(Response::new(snapshot::read_out(view).boxed()))
     }
 
     async fn get_digest(

@@ -20,7 +20,7 @@ use super::convert;
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::install_snapshot_request::Part;
 use crate::storage::disk::FlushMode;
-use crate::storage::snapshot::{ReadySnapshot, SnapshotView, SnapshotWriter};
+use crate::storage::snapshot::{Chunk, ReadySnapshot, SnapshotView, SnapshotWriter};
 use crate::storage::store::StoreError;
 
 /// How long the receiver may take to check and switch once the last chunk was sent.
@@ -80,6 +80,31 @@ pub fn outgoing(
         Some((pb::InstallSnapshotRequest { part }, (None, reader, counted)))
     });
     (parts, progress)
+}
+
+/// The chunks of a snapshot that a peer asked for. A view that cannot be read ends the stream
+/// with an error.
+pub fn read_out(
+    view: SnapshotView,
+) -> impl Stream<Item = Result<pb::ReadSnapshotResponse, Status>> + Send + 'static {
+    futures::stream::try_unfold(view.reader(), |mut reader| async move {
+        let chunk = reader.next_chunk();
+        let chunk = chunk.map_err(|error| {
+            tracing::error!(%error, "a snapshot cannot be read");
+            Status::data_loss(error.to_string())
+        })?;
+        tokio::task::yield_now().await;
+        Ok(chunk.map(|chunk| {
+            let chunk = Some(convert::chunk_out(chunk));
+            (pb::ReadSnapshotResponse { chunk }, reader)
+        }))
+    })
+}
+
+/// The chunk of an answer to ReadSnapshot.
+#[must_use]
+pub fn incoming_chunk(part: pb::ReadSnapshotResponse) -> Option<Chunk> {
+    part.chunk.map(convert::chunk_in)
 }
 
 /// The head that every snapshot stream begins with.

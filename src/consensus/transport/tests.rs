@@ -25,7 +25,7 @@ use crate::clock::ManualClock;
 use crate::proto::peer::v1 as pb;
 use crate::storage::disk::FlushMode;
 use crate::storage::disk::faulty::FaultyDisk;
-use crate::storage::snapshot::SnapshotWriter;
+use crate::storage::snapshot::{SnapshotView, SnapshotWriter};
 use crate::storage::store::{Store, StoreError, StoreOptions};
 
 /// A log in memory: what is tested here is the wire.
@@ -112,6 +112,10 @@ impl LocalNode for Local {
     fn began_empty(&self) -> bool {
         true
     }
+    async fn snapshot(&self) -> Result<SnapshotView, StoreError> {
+        Err(StoreError::Empty)
+    }
+
     fn refuses_entries(&self, _bytes: u64) -> Option<String> {
         None
     }

@@ -144,7 +144,8 @@ impl SegmentFiles {
 
     fn create(&self, number: u32) -> Result<(), StoreError> {
         let path = self.path(number);
-        let file = self.disk.open(&path, OpenMode::CreateNew);
+        // It may be there from an attempt that found no room.
+        let file = self.disk.open(&path, OpenMode::OpenOrCreate);
         file.map(drop).map_err(|e| self.failed("made", &path, e))
     }
 
@@ -178,7 +179,9 @@ impl SegmentFiles {
         })
     }
 
-    /// Makes a flush durable: its records, the lengths of the files and their names.
+    /// Makes a flush durable: its records, the lengths of the files and their names. What it
+    /// writes lies behind all that the tables name, so it may be tried again after a write, not a
+    /// sync, that found the disk full.
     pub fn write(&self, flush: &Flush) -> Result<(), StoreError> {
         for number in &flush.created {
             self.create(*number)?;

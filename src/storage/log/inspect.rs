@@ -42,7 +42,7 @@ pub struct Inspection {
 /// Reads a stopped log.
 ///
 /// # Errors
-/// When the disk fails, a segment is missing or the format is newer.
+/// When the disk fails or the format is newer.
 pub fn inspect(disk: &dyn Disk, dir: &Path) -> Result<Inspection, StorageError> {
     let vote = VoteFile::peek(disk, dir);
     let scan = scan(disk, dir)?;

@@ -3,7 +3,8 @@
 //! Laws of evidence: a bad place with a good record or a good segment after it was durable, so
 //! it is *damage*. At the very end a record without a whole header or trailer is *torn*, and one
 //! whose header and trailer are good and whose checksum is bad is in *doubt*. Bytes of another
-//! generation, and zeros, are nothing. After damage the scan goes on as if it were mended.
+//! generation, and zeros, are nothing. After damage the scan goes on as if it were mended. A
+//! segment that is missing is damage as well, unless it was the last: of that nobody here knows.
 
 use std::path::{Path, PathBuf};
 
@@ -150,12 +151,6 @@ pub(super) fn scan(disk: &dyn Disk, dir: &Path) -> Result<Scan, StorageError> {
     for at in 0..files.len() {
         let Some((number, path, header)) = files.get(at) else { break };
         let next = files.get(at + 1);
-        if let Some((after, _, _)) = next
-            && *after != number + 1
-        {
-            let what = format!("the segments between {number} and {after} are missing");
-            return Err(StorageError::damaged(dir, what));
-        }
         let bytes = read_file(disk, path)?;
         let lost_header = header.is_none();
         let header = header.unwrap_or_else(|| rebuild_header(&bytes, *number, &scan.replay));
@@ -164,12 +159,14 @@ pub(super) fn scan(disk: &dyn Disk, dir: &Path) -> Result<Scan, StorageError> {
         }
         let mut one = OneSegment::new(&bytes, &header, lost_header);
         one.run(&mut scan, next.is_some());
-        // A next segment whose header is bad does not say where this one ended.
+        // A next segment whose header is bad does not say where this one ended. Where segments
+        // between the two are missing, the hole is what they held.
         if let Some((_, _, Some(after))) = next {
             one.gap(&mut scan, after.before, after.purged);
         }
         scan.segments.push(one.finish(path));
     }
+    missing_front(&mut scan, dir)?;
     let replay = &mut scan.replay;
     if let (Some(committed), Some(last)) = (replay.committed, replay.last)
         && committed.index > last.index
@@ -177,6 +174,34 @@ pub(super) fn scan(disk: &dyn Disk, dir: &Path) -> Result<Scan, StorageError> {
         replay.committed = Some(last);
     }
     Ok(scan)
+}
+
+/// A segment goes only when all in it is purged, durably. One that went before that was lost, and
+/// what it held is a hole at the beginning of the first that is there.
+fn missing_front(scan: &mut Scan, dir: &Path) -> Result<(), StorageError> {
+    let (purged, last) = (scan.replay.purged, scan.replay.last);
+    let Some(first) = scan.segments.first_mut() else { return Ok(()) };
+    let Some(before) = first.header.before else { return Ok(()) };
+    let purged_index = purged.map(|purged| purged.index);
+    let held = scan.replay.runs.first().or(last.map(|last| last.index.saturating_add(1)));
+    // Where the tail was truncated later, less is missing, and that record names the entry.
+    let wanted = held.unwrap_or(0).checked_sub(1).min(Some(before.index));
+    if Some(before.index) <= purged_index || wanted <= purged_index {
+        return Ok(());
+    }
+    let records = first.pieces.iter().filter_map(|piece| match piece {
+        Piece::Record { header, .. } => header.last,
+        Piece::Hole(_) => None,
+    });
+    let ends = std::iter::once(before).chain(records);
+    let Some(last) = ends.into_iter().find(|end| Some(end.index) == wanted) else {
+        return Err(StorageError::damaged(dir, "its first segments are missing"));
+    };
+    let (segment, offset) = (first.number, SEGMENT_HEADER);
+    let hole = Hole { after: purged, last, segment, offset };
+    first.pieces.insert(0, Piece::Hole(hole));
+    scan.trouble.insert(0, Trouble::Damage(hole));
+    Ok(())
 }
 
 pub(super) fn read_header(disk: &dyn Disk, path: &Path) -> Result<HeaderFound, StorageError> {

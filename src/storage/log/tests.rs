@@ -233,7 +233,7 @@ async fn a_purge_on_a_full_disk_lets_the_log_go_on() {
     let disk = FaultyDisk::new(1);
     let (log, _) = open(&disk);
     append(&log, some(1, 0..1)).await.expect("durable");
-    while log.room() < 40_000 {
+    while log.room() < 30_000 {
         tokio::task::yield_now().await;
     }
     let capacity = disk.used_bytes();

@@ -113,7 +113,6 @@ fn a_view_stays_as_it_was_while_commits_go_on() {
     // Without the view its segments go.
     let with_view = disk.used_bytes();
     drop(view);
-    store.apply(&run.entry());
     store.commit_now().unwrap();
     assert!(disk.used_bytes() < with_view, "{} < {with_view}", disk.used_bytes());
     assert_same(&store, &run);
@@ -231,4 +230,25 @@ fn a_power_cut_at_any_step_of_an_install_leaves_the_old_or_the_new() {
 fn an_empty_store_has_nothing_to_view() {
     let store = open(&FaultyDisk::new(1)).unwrap();
     assert!(matches!(store.view(), Err(StoreError::Empty)));
+}
+
+#[test]
+fn a_snapshot_that_comes_to_nothing_leaves_nothing() {
+    let (_, source, _) = grown(15, 60);
+    let (disk, mut store, run) = grown(16, 10);
+    let all = small(&source.view().unwrap(), 3_000);
+    let before = disk.list(Path::new("/data")).unwrap();
+    let mut writer = store.begin_install().unwrap();
+    for chunk in &all[..all.len() - 1] {
+        writer.push(chunk).unwrap();
+    }
+    assert!(writer.finish().is_err());
+    assert_eq!(disk.list(Path::new("/data")).unwrap(), before);
+    let mut writer = store.begin_install().unwrap();
+    for chunk in &all {
+        writer.push(chunk).unwrap();
+    }
+    drop(writer.finish().unwrap());
+    assert_eq!(disk.list(Path::new("/data")).unwrap(), before, "ready, and not wanted");
+    assert_same(&store, &run);
 }

@@ -32,3 +32,23 @@ pub enum StoreError {
     #[error("the tables are not written any more since a commit failed: {0}")]
     Failed(String),
 }
+
+impl StoreError {
+    /// Whether a write found the disk full. Of a sync nobody knows what it left.
+    #[must_use]
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, StoreError::Io { doing: "written" | "made", source, .. }
+            if source.kind() == io::ErrorKind::StorageFull)
+    }
+
+    /// Whether what lies on the disk is unsound, rather than out of reach or of another version.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StoreError::Damaged { .. } | StoreError::Load { .. } => true,
+            StoreError::Codec(error) => !matches!(error, CodecError::Version { .. }),
+            StoreError::Tables(error) => error.is_damage(),
+            _ => false,
+        }
+    }
+}

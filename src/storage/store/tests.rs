@@ -130,7 +130,9 @@ fn a_message_sent_and_deleted_between_two_commits_is_never_written() {
     }
     store.commit_now().unwrap();
     assert_eq!(store.space(), (0, 0), "no body was written");
-    let few = [keys::MARK_TAG, keys::COUNTERS_TAG, keys::QUEUE_TAG, keys::SESSION_TAG];
+    // A deduplication key outlives its message.
+    let kept = [keys::SESSION_TAG, keys::KEY_TAG];
+    let few = [&[keys::MARK_TAG, keys::COUNTERS_TAG, keys::QUEUE_TAG][..], &kept].concat();
     let found = tags(&store);
     assert!(found.iter().all(|tag| few.contains(tag)), "no message was written: {found:?}");
     assert_same(&open(&disk, EngineKind::Redb), &run);
@@ -382,4 +384,45 @@ fn an_error_of_the_disk_or_a_full_one_stops_commits_and_loses_nothing_durable() 
         }
         assert!(failures > 5, "only {failures} commits failed");
     }
+}
+
+#[test]
+fn a_commit_without_room_is_held_up_and_goes_on_when_there_is_space() {
+    let disk = FaultyDisk::new(1);
+    let (mut run, mut store) = (Run::new(9), open(&disk, EngineKind::Redb));
+    entry_of(&mut run, &mut store, Run::create("work"));
+    send(&mut run, &mut store, 5);
+    store.commit_now().unwrap();
+    let durable = store.durable();
+    disk.set_capacity(disk.used_bytes());
+    for _ in 0..3 {
+        send(&mut run, &mut store, 5);
+        assert!(matches!(store.commit_now(), Err(StoreError::NoRoom)));
+        assert!(matches!(store.commit_through(store.applied()), Err(StoreError::NoRoom)));
+        assert_eq!(store.durable(), durable);
+        assert!(store.owed_bytes() > 2_500, "it is still to be written");
+        assert_same(&store, &run);
+    }
+    disk.set_capacity(u64::MAX);
+    store.commit_now().unwrap();
+    assert_eq!(store.durable(), store.applied());
+    assert_same(&store, &run);
+    assert_same(&open(&disk, EngineKind::Redb), &run);
+}
+
+#[test]
+fn the_reserve_makes_room_for_a_commit() {
+    let disk = FaultyDisk::new(1);
+    let mut options = options(EngineKind::Redb);
+    let space = Space::open(disk.shared(), Path::new(""), 4 << 20).unwrap();
+    while space.observe(0).is_ok() && disk.used_bytes() < 4 << 20 {}
+    options.space = space.clone();
+    let mut store = Store::open(disk.shared(), Path::new("/data"), options).unwrap();
+    let mut run = Run::new(9);
+    entry_of(&mut run, &mut store, Run::create("work"));
+    disk.set_capacity(disk.used_bytes());
+    send(&mut run, &mut store, 5);
+    store.commit_now().unwrap();
+    assert!(disk.used_bytes() < 4 << 20, "the reserve gave what it took");
+    assert_same(&open(&disk, EngineKind::Redb), &run);
 }

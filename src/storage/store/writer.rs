@@ -25,8 +25,9 @@ pub struct Job {
     pub flush: Flush,
     pub batch: Batch,
     pub space: Space,
-    /// What it takes of the disk, about.
+    /// What it takes of the disk, about, and what of that the tables.
     pub needs_bytes: u64,
+    pub tables_bytes: u64,
     /// What earlier commits made needless.
     pub rubbish: Vec<Rubbish>,
 }
@@ -63,7 +64,14 @@ impl Job {
         if !self.space.make_room(self.needs_bytes)? {
             return Ok(Ended::NoRoom(Box::new(self)));
         }
-        self.files.write(&self.flush)?;
+        match self.files.write(&self.flush) {
+            Err(error) if error.is_full() => return Ok(Ended::NoRoom(Box::new(self))),
+            written => written?,
+        }
+        // Others may have taken the rest meanwhile, and the tables cannot try again.
+        if !self.space.make_room(self.tables_bytes)? {
+            return Ok(Ended::NoRoom(Box::new(self)));
+        }
         if !self.batch.is_empty() {
             self.tables.commit(&self.batch)?;
         }

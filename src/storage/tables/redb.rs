@@ -3,12 +3,13 @@
 //! Cache 32 MiB; quick repair on, so that opening after a crash does not walk the file. A view
 //! is a read transaction: cheap, but pages that it sees are not used again while it is open.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use redb::{
-    Database, Durability, ReadTransaction, ReadableDatabase as _, StorageBackend, TableDefinition,
-    TableError,
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase as _, StorageBackend,
+    StorageError, TableDefinition, TableError,
 };
 
 use super::{Batch, Page, REBUILD, Span, Tables, TablesError, TablesRead};
@@ -147,6 +148,21 @@ impl Tables for RedbTables {
     fn snapshot(&self) -> Result<Arc<dyn TablesRead>, TablesError> {
         Ok(Arc::new(self.begin()?))
     }
+}
+
+/// Whether redb says that its file is not what it wrote.
+pub(super) fn is_damage(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let storage = match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
+        (Some(StorageError::Corrupted(_)), _, _)
+        | (_, Some(DatabaseError::Storage(StorageError::Corrupted(_))), _)
+        | (_, _, Some(TableError::Storage(StorageError::Corrupted(_)))) => return true,
+        (Some(StorageError::Io(error)), _, _)
+        | (_, Some(DatabaseError::Storage(StorageError::Io(error))), _)
+        | (_, _, Some(TableError::Storage(StorageError::Io(error)))) => error.kind(),
+        _ => return false,
+    };
+    // A magic number that is not there, and a file that is too short.
+    matches!(storage, ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
 }
 
 fn write(database: &Database, batch: &Batch) -> Result<(), redb::Error> {

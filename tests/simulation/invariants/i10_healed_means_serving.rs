@@ -1,5 +1,5 @@
-//! I10: after all faults have healed the cluster converges, serves and drains, without an
-//! operator; and no node stops by itself unless its disk failed it.
+//! I10: after all faults have healed the cluster converges, serves, drains and then stays as it
+//! is, without an operator; and no node stops by itself unless its disk failed it.
 
 use crate::history::Story;
 
@@ -10,6 +10,7 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
         (ending.converged, "converge on one leader and one applied position"),
         (ending.served, "acknowledge a send"),
         (ending.drained, "drain"),
+        (ending.steady, "stay with its leader while it is idle"),
     ] {
         if !reached {
             let words = &ending.words;
@@ -43,6 +44,9 @@ mod tests {
         assert_eq!(broken(&History::default()), 1);
         let mut history = Sample::default().ended();
         history.ending.drained = false;
+        assert_eq!(broken(&history), 1);
+        let mut history = Sample::default().ended();
+        history.ending.steady = false;
         assert_eq!(broken(&history), 1);
         let mut history = Sample::default().ended();
         history.ending.left = 3;

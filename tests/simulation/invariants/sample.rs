@@ -120,6 +120,7 @@ impl Sample {
     pub fn ended(mut self) -> History {
         let ending = &mut self.history.ending;
         (ending.converged, ending.served, ending.drained) = (true, true, true);
+        ending.steady = true;
         ending.at = 1_000;
         self.history
     }

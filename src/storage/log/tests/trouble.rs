@@ -222,3 +222,56 @@ fn no_bytes_end_the_process() {
         }
     }
 }
+
+/// Writes a log over several segments; its segment files in order.
+async fn segments(disk: &FaultyDisk) -> (Vec<LogEntry>, Vec<PathBuf>) {
+    let entries = written(disk).await;
+    let mut files: Vec<PathBuf> = records(disk).into_iter().map(|record| record.segment).collect();
+    files.dedup();
+    assert!(files.len() >= 3, "{files:?}");
+    (entries, files)
+}
+
+#[tokio::test]
+async fn a_segment_file_that_is_missing_is_damage_and_is_mended() {
+    for missing in 0..2 {
+        let disk = FaultyDisk::new(1);
+        let (entries, files) = segments(&disk).await;
+        let held = records(&disk).into_iter().filter(|record| record.segment == files[missing]);
+        let held: Vec<InspectedRecord> = held.collect();
+        disk.remove_file(&files[missing]).expect("removed");
+        disk.sync_dir(Path::new(DIR)).expect("for good");
+        let (log, state) = open(&disk.restart());
+        let holes = state.holes();
+        assert_eq!(holes.len(), 1, "{state:?}");
+        assert!(matches!(state.trouble[..], [Trouble::Damage(_)]), "{state:?}");
+        assert_eq!(holes[0].first(), held[0].first, "{missing}");
+        assert_eq!(Some(holes[0].last), held.last().expect("records").last);
+        assert_eq!(state.last, Some(at(1, 49)));
+        assert!(append(&log, some(1, 50..51)).await.is_err(), "takes nothing yet");
+        let mended = log.mend(holes[0], part(&entries, holes[0])).await.expect("mended");
+        assert_eq!(mended.trouble, vec![]);
+        assert_eq!(all(&log), entries);
+        append(&log, some(1, 50..51)).await.expect("goes on");
+        drop(log);
+        let (log, state) = open(&disk.restart());
+        assert_eq!((state.trouble, state.last), (vec![], Some(at(1, 50))));
+        assert_eq!(all(&log)[..50], entries);
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_a_purge_gave_back_is_not_missing() {
+    let disk = FaultyDisk::new(1);
+    let (entries, files) = segments(&disk).await;
+    let (log, _) = open(&disk.restart());
+    log.purge(at(1, 39)).await.expect("durable");
+    drop(log);
+    let disk = disk.restart();
+    assert!(!disk.exists(&files[0]), "it was given back");
+    let (log, state) = open(&disk);
+    assert_eq!((state.trouble, state.last_purged), (vec![], Some(at(1, 39))));
+    for (index, wanted) in (0..).zip(&entries).skip(40) {
+        assert_eq!(log.entry(index).expect("a read").as_ref(), Some(wanted));
+    }
+}
