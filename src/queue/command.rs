@@ -39,7 +39,8 @@ pub enum Command {
     CreateQueue {
         name: String,
         metadata: StringMap,
-        settings: Settings,
+        /// In a box: it is large, and every command is moved as the largest is.
+        settings: Box<Settings>,
     },
     DeleteQueue {
         name: String,
@@ -50,7 +51,7 @@ pub enum Command {
     },
     SetSettings {
         name: String,
-        settings: Settings,
+        settings: Box<Settings>,
     },
     /// Stops the receives of a queue, or lets them go on; all other verbs work as before.
     SetPaused {

@@ -101,7 +101,7 @@ impl Model {
                 self.queue(name)?;
                 self.check_chain(name, settings)?;
                 let queue = self.queue(name)?;
-                (queue.settings, queue.refused) = (settings.clone(), None);
+                (queue.settings, queue.refused) = (Settings::clone(settings), None);
                 Ok(Reply::SettingsSet)
             }
             Command::SetPaused { name, paused } => {

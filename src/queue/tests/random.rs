@@ -106,7 +106,7 @@ impl Player {
             Step::Create { queue, variant } => Command::CreateQueue {
                 name: name(queue),
                 metadata: StringMap::new(),
-                settings: settings(*variant % 2),
+                settings: Box::new(settings(*variant % 2)),
             },
             Step::DeleteQueue { queue } => Command::DeleteQueue { name: name(queue) },
             Step::SetMetadata { queue, variant } => {
@@ -114,7 +114,7 @@ impl Player {
                 Command::SetMetadata { name: name(queue), metadata }
             }
             Step::SetSettings { queue, variant } => {
-                Command::SetSettings { name: name(queue), settings: settings(*variant) }
+                Command::SetSettings { name: name(queue), settings: Box::new(settings(*variant)) }
             }
             Step::SetPaused { queue, paused } => {
                 Command::SetPaused { name: name(queue), paused: *paused }

@@ -97,11 +97,15 @@ impl Script {
         Ok(Some(match name {
             "create" => {
                 let (name, settings) = (queue()?, settings(args)?);
+                let settings = Box::new(settings);
                 Command::CreateQueue { name, metadata: metadata(args), settings }
             }
             "delete-queue" => Command::DeleteQueue { name: queue()? },
             "set-metadata" => Command::SetMetadata { name: queue()?, metadata: metadata(args) },
-            "set-settings" => Command::SetSettings { name: queue()?, settings: settings(args)? },
+            "set-settings" => {
+                let name = queue()?;
+                Command::SetSettings { name, settings: Box::new(settings(args)?) }
+            }
             "pause" => Command::SetPaused { name: queue()?, paused: true },
             "resume" => Command::SetPaused { name: queue()?, paused: false },
             "clear" => Command::Clear { queue: queue()? },

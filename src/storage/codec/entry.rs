@@ -373,13 +373,13 @@ fn command_from(command: Wire) -> Result<Command, CodecError> {
         Wire::CreateQueue(it) => Command::CreateQueue {
             name: it.name,
             metadata: it.metadata,
-            settings: settings_from(need(it.settings, ENTRY, "settings")?),
+            settings: Box::new(settings_from(need(it.settings, ENTRY, "settings")?)),
         },
         Wire::DeleteQueue(it) => Command::DeleteQueue { name: it.name },
         Wire::SetMetadata(it) => Command::SetMetadata { name: it.name, metadata: it.metadata },
         Wire::SetSettings(it) => Command::SetSettings {
             name: it.name,
-            settings: settings_from(need(it.settings, ENTRY, "settings")?),
+            settings: Box::new(settings_from(need(it.settings, ENTRY, "settings")?)),
         },
         Wire::SetPaused(it) => Command::SetPaused { name: it.name, paused: it.paused },
         Wire::Send(it) => Command::Send {

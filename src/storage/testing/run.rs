@@ -143,7 +143,11 @@ impl Run {
 
     pub fn create(queue: &str) -> Command {
         let settings = Settings::default();
-        Command::CreateQueue { name: queue.to_owned(), metadata: StringMap::new(), settings }
+        Command::CreateQueue {
+            name: queue.to_owned(),
+            metadata: StringMap::new(),
+            settings: Box::new(settings),
+        }
     }
 
     fn command(&mut self) -> Command {
