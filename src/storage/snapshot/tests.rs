@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::queue::command::Command;
 use crate::queue::ids::ContentId;
 use crate::storage::bodies::BodyOptions;
 use crate::storage::disk::Disk as _;
@@ -110,9 +111,19 @@ fn a_view_stays_as_it_was_while_commits_go_on() {
     let (_, mut other, _) = grown(4, 1);
     take(&mut other, &before).unwrap();
     assert_same(&other, &then);
-    // Without the view its segments go.
+    // Without the view its segments go, once nothing lives in them.
+    for queue in ["alpha", "beta", "gamma"] {
+        store.apply(&run.entry_of(vec![Command::Clear { queue: queue.into() }]));
+    }
+    run.reclaim(usize::MAX);
+    while store.reclaim(100) {}
+    store.commit_now().unwrap();
     let with_view = disk.used_bytes();
     drop(view);
+    // A new segment makes the names in the folder durable, those that are gone too.
+    store.apply(&run.entry_of(vec![Run::create("alpha")]));
+    let send = run.send("alpha", 1);
+    store.apply(&run.entry_of(vec![send]));
     store.commit_now().unwrap();
     assert!(disk.used_bytes() < with_view, "{} < {with_view}", disk.used_bytes());
     assert_same(&store, &run);
