@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use zoneq::clock::{Clock as _, SystemClock};
 use zoneq::queue::State;
-use zoneq::queue::command::{
-    Command, Content, Entry, Envelope, NewMessage, Receive, Settings, StringMap,
-};
+use zoneq::queue::command::{Command, Content, Entry, Envelope, NewMessage, Receive, StringMap};
 use zoneq::queue::ids::{Epoch, LogTime, MessageId, Position, Receipt};
 use zoneq::queue::outcome::{Outcome, Reply};
 
@@ -118,7 +116,7 @@ fn create() -> Command {
     Command::CreateQueue {
         name: "bench".into(),
         metadata: StringMap::new(),
-        settings: Settings::default(),
+        settings: Box::default(),
     }
 }
 

@@ -328,6 +328,8 @@ impl SetSettings {
         if let Some(ttl) = self.dead_letter_ttl {
             settings.dead_letter_ttl = span_of(ttl);
         }
+        settings.max_messages = self.max_messages.or(settings.max_messages);
+        settings.max_bytes = self.max_bytes.or(settings.max_bytes);
         settings.back_off = self.back_off.or(settings.back_off);
         settings.deduplication_window = self.deduplication_window.or(settings.deduplication_window);
         Ok(settings)

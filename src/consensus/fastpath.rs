@@ -33,7 +33,7 @@ const WAITING: usize = 16;
 
 /// A dying process closes its sockets one by one, and its listener need not be the first: the
 /// address is dialled this often, [`DIAL_PAUSE`] apart, before its answer is believed.
-const DIALS: u32 = 6;
+const DIALS: u32 = 20;
 const DIAL_PAUSE: Duration = Duration::from_millis(15);
 
 /// A leader's stream that ended by a broken connection.

@@ -39,7 +39,8 @@ pub enum Command {
     CreateQueue {
         name: String,
         metadata: StringMap,
-        settings: Settings,
+        /// In a box: it is large, and every command is moved as the largest is.
+        settings: Box<Settings>,
     },
     DeleteQueue {
         name: String,
@@ -50,7 +51,7 @@ pub enum Command {
     },
     SetSettings {
         name: String,
-        settings: Settings,
+        settings: Box<Settings>,
     },
     /// Stops the receives of a queue, or lets them go on; all other verbs work as before.
     SetPaused {
@@ -159,10 +160,11 @@ pub struct NewMessage {
     pub ttl: TimeToLive,
     /// 0 is given out first, 9 last.
     pub priority: u8,
-    /// The hash of a deduplication key; see `dedup.rs`.
-    pub key: Option<u128>,
+    /// The hash of a deduplication key; see `dedup.rs`. In a box, as the group is: a message is
+    /// moved often, and few have them.
+    pub key: Option<Box<u128>>,
     /// Of the messages of one group only the first may be received; see `groups.rs`.
-    pub group: Option<String>,
+    pub group: Option<Box<str>>,
 }
 
 /// An empty message, visible at once, that lives as long as its queue says.

@@ -70,8 +70,8 @@ impl Keys {
         if messages.iter().all(|message| message.key.is_none()) {
             return Ok(());
         }
-        let is_new = |key: &u128| !self.kept.contains_key(key);
-        let new = messages.iter().filter_map(|message| message.key).filter(is_new).count();
+        let is_new = |key: &&u128| !self.kept.contains_key(*key);
+        let new = messages.iter().filter_map(|m| m.key.as_deref()).filter(is_new).count();
         if self.kept.len() + new <= limits::DEDUPLICATION_KEYS {
             return Ok(());
         }

@@ -18,8 +18,9 @@ pub fn check(queue: &Queue, messages: &[NewMessage], now: LogTime) -> Result<(),
     if quota.messages.is_none() && quota.bytes.is_none() {
         return Ok(());
     }
-    let seen =
-        |message: &&NewMessage| message.key.is_some_and(|key| queue.keys.find(key, now).is_some());
+    let seen = |message: &&NewMessage| {
+        message.key.as_deref().is_some_and(|key| queue.keys.find(*key, now).is_some())
+    };
     let new = || messages.iter().filter(|message| !seen(message));
     room(queue, new().count() as u64, new().map(|message| message.content.size() as u64).sum())
 }

@@ -2,6 +2,10 @@
 //!
 //! Law: `apply` branches on the version in the state, never on the binary's own. An entry raises
 //! it, and is proposed only when every node knows the new version. It is never lowered.
+//!
+//! Nothing is released yet, so version 1 still grows: what is added has tags of its own, and a
+//! default that means, and hashes as, what was so before it. From the first release on a new
+//! meaning is a new version.
 
 use super::error::Rejection;
 

@@ -155,8 +155,8 @@ pub(super) fn send(
     check_send(queue, messages, step.now)?;
     let mut sent = Vec::with_capacity(messages.len());
     for new in messages {
-        if let Some(key) = new.key
-            && let Some(first) = queue.keys.find(key, step.now)
+        if let Some(key) = &new.key
+            && let Some(first) = queue.keys.find(**key, step.now)
         {
             sent.push(duplicate(queue, &first));
             continue;
@@ -172,10 +172,10 @@ pub(super) fn send(
         } else {
             queue.lineup.add_touched(message, &mut step.changes);
         }
-        if let Some(key) = new.key {
+        if let Some(key) = &new.key {
             let until = step.now.after(queue.row.settings.deduplication_window);
             let kept = Kept { id: message.id(), sent_at: step.now, until };
-            queue.keys.keep(key, kept, &mut step.changes);
+            queue.keys.keep(**key, kept, &mut step.changes);
         }
         step.changes.put(message.content, &new.content);
         sent.push(Sent {

@@ -109,6 +109,8 @@ pub struct Store {
     committing: Option<Mark>,
     /// The commit for which there was no room, and when it was tried.
     held_up: Option<(u64, Box<Job>)>,
+    /// What the running commit, or that one, takes of the disk.
+    running_bytes: u64,
     durable: Option<Position>,
     last_commit_us: u64,
     /// When the first change after that came.
@@ -142,6 +144,7 @@ impl Store {
             mark_dirty: false,
             committing: None,
             held_up: None,
+            running_bytes: 0,
             last_commit_us: options.clock.monotonic_us(),
             changed_at_us: None,
             retired: Vec::new(),
@@ -243,6 +246,13 @@ impl Store {
     #[must_use]
     pub fn dirty_bytes(&self) -> usize {
         self.dirty_cost + self.generation.bodies.waiting_bytes()
+    }
+
+    /// About what of the disk is still to be written for what was applied.
+    #[must_use]
+    pub fn owed_bytes(&self) -> u64 {
+        let dirty = self.dirty_bytes() as u64;
+        dirty.saturating_add(dirty / 2).saturating_add(self.running_bytes)
     }
 
     /// Whether so much waits that nothing may be applied until a commit ends.
@@ -378,6 +388,7 @@ impl Store {
         let tables_bytes = (self.dirty_cost as u64).saturating_mul(2).saturating_add(TABLES_BYTES);
         let needs_bytes =
             tables_bytes.saturating_add(bodies.waiting_bytes() as u64).saturating_add(copied);
+        self.running_bytes = needs_bytes.saturating_sub(copied + TABLES_BYTES);
         self.dirty_cost = 0;
         // In key order: the engine finds its pages warm, and a simulation repeats.
         dirty.sort_unstable();
@@ -434,11 +445,10 @@ impl Store {
     fn settle(&mut self, ended: Option<Result<Ended, StoreError>>) -> Result<(), StoreError> {
         match ended {
             Some(Ok(Ended::NoRoom(job))) => {
-                if self.held_up.replace((self.options.clock.monotonic_us(), job)).is_none() {
-                    tracing::debug!("the disk has no room for a commit of the tables");
-                }
+                self.held_up = Some((self.options.clock.monotonic_us(), job));
             }
             Some(Ok(Ended::Committed)) => {
+                self.running_bytes = 0;
                 self.generation.bodies.committed();
                 if let Some(mark) = self.committing.take() {
                     self.durable = mark.applied;
@@ -499,6 +509,7 @@ impl Store {
         self.changed_at_us = None;
         self.committing = None;
         self.held_up = None;
+        self.running_bytes = 0;
         Ok(())
     }
 }

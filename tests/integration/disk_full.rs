@@ -50,9 +50,11 @@ fn disk(lab: &Lab, id: u64) -> String {
     node["disk"].as_str().unwrap_or_default().to_owned()
 }
 
+/// A send that is refused for want of space; not one that met a change of the leader.
 fn refusal(lab: &Lab) -> Option<Value> {
     let ran = lab.run("send orders more --deadline 300ms");
-    (ran.code == Some(3)).then(|| ran.result()["error"].clone())
+    let error = (ran.code == Some(3)).then(|| ran.result()["error"].clone())?;
+    error["message"].as_str()?.contains("the disk of node ").then_some(error)
 }
 
 #[test]

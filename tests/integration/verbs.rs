@@ -92,12 +92,12 @@ fn releases(on: On<'_>, queue: &str) {
 }
 
 fn duplicates(on: On<'_>, queue: &str) {
-    let send = || on(&format!("send {queue} once --key order-7"));
-    let (first, second) = (send().items()[0].clone(), send().items()[0].clone());
+    let send = || on(&format!("send {queue} once --key order-7")).exits(0)["messages"][0].clone();
+    let (first, second) = (send(), send());
     assert_eq!((&first["duplicate"], &second["duplicate"]), (&false.into(), &true.into()));
     assert_eq!(first["id"], second["id"], "answered with the first");
     assert_eq!(on(&format!("receive {queue} --max 10 --delete")).exits(0)["deleted"], 1);
-    assert_eq!(send().items()[0]["duplicate"], true, "whatever became of the message");
+    assert_eq!(send()["duplicate"], true, "whatever became of the message");
 }
 
 fn groups(on: On<'_>, queue: &str) {

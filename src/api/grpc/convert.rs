@@ -152,14 +152,14 @@ fn new_message(message: pb::NewMessage) -> Read<NewMessage> {
         Some(ttl) => TimeToLive::For(ttl),
     };
     let key = Some(message.deduplication_key).filter(|key| !key.is_empty());
-    let key = key.map(|key| check::deduplication_key(&key)).transpose()?;
+    let key = key.map(|key| check::deduplication_key(&key).map(Box::new)).transpose()?;
     Ok(NewMessage {
         content: Content { body: message.body, headers: message.headers },
         delay: span("delay", message.delay)?.unwrap_or(Span::ZERO),
         ttl,
         priority: priority(message.priority)?,
         key,
-        group: (!message.group.is_empty()).then_some(message.group),
+        group: (!message.group.is_empty()).then(|| message.group.into()),
     })
 }
 

@@ -24,7 +24,7 @@ impl QueueFace {
         let command = Command::CreateQueue {
             name: request.name.clone(),
             metadata: request.metadata.clone(),
-            settings: settings.clone(),
+            settings: Box::new(settings.clone()),
         };
         let envelope = convert::envelope(request.account, request.session, command)?;
         let account = envelope.account.clone();
@@ -82,7 +82,7 @@ impl QueueFace {
         request: pb::SetQueueSettingsRequest,
     ) -> Answer<pb::SetQueueSettingsResponse> {
         let settings = convert::settings(request.settings)?;
-        let command = Command::SetSettings { name: request.name, settings };
+        let command = Command::SetSettings { name: request.name, settings: Box::new(settings) };
         let envelope = convert::envelope(request.account, request.session, command)?;
         let (Reply::SettingsSet, durability) = self.write(call, envelope, 0).await? else {
             return Err(other_write());

@@ -146,11 +146,11 @@ impl Group {
 
     /// Bytes that the disk must still take for what was accepted.
     fn owed_bytes(&self) -> u64 {
-        let dirty = self.inner.store.read().dirty_bytes() as u64;
+        let owed = self.inner.store.read().owed_bytes();
         let (room, segment) = (self.inner.log.room(), self.inner.log.segment_bytes());
         // A segment less its header is one that the log can go on in.
         let next = if room.saturating_add(8 << 10) < segment { segment } else { 0 };
-        dirty.saturating_add(dirty / 2).saturating_add(next)
+        owed.saturating_add(next)
     }
 
     /// The stage of this node's disk: a log without room counts as a full one.

@@ -130,7 +130,11 @@ fn envelope(command: Command) -> Envelope {
 
 fn create(name: &str) -> Envelope {
     let settings = Settings::default();
-    envelope(Command::CreateQueue { name: name.into(), metadata: StringMap::new(), settings })
+    envelope(Command::CreateQueue {
+        name: name.into(),
+        metadata: StringMap::new(),
+        settings: Box::new(settings),
+    })
 }
 
 fn send(body: &str) -> Envelope {

@@ -139,7 +139,7 @@ fn a_million_dead_letters_leave_a_thousand_an_entry() {
     let dead_letters = Some(DeadLetters { queue: "dead".to_owned(), max_deliveries: 1 });
     let settings = Settings { dead_letters, ..Settings::default() };
     let name = QUEUE.to_owned();
-    apply(&mut state, LogTime(0), Command::SetSettings { name, settings });
+    apply(&mut state, LogTime(0), Command::SetSettings { name, settings: Box::new(settings) });
     for _ in 0..MILLION / BATCH as u64 {
         apply(&mut state, LogTime(0), receive(BATCH as u32, Some(Span::from_secs(60))));
     }
@@ -159,7 +159,7 @@ fn a_million_dead_letters_leave_a_thousand_an_entry() {
 #[test]
 fn a_queue_keeps_a_million_keys_and_frees_a_thousand_an_entry() {
     let mut state = million(TimeToLive::Never);
-    let keyed = |n: u64| NewMessage { key: Some(u128::from(n)), ..NewMessage::default() };
+    let keyed = |n: u64| NewMessage { key: Some(Box::new(u128::from(n))), ..NewMessage::default() };
     for n in 0..MILLION / BATCH as u64 {
         let batch = (0..BATCH as u64).map(|m| keyed(n * BATCH as u64 + m)).collect();
         apply(&mut state, LogTime(0), send(batch));
@@ -220,7 +220,8 @@ fn a_chain_of_dead_letter_queues_ends() {
         let dead_letters = Some(DeadLetters { queue, max_deliveries: 1 });
         let settings = Settings { dead_letters, ..Settings::default() };
         let name = format!("queue-{n}");
-        let made = stage.run(Command::CreateQueue { name, metadata: StringMap::new(), settings });
+        let (metadata, settings) = (StringMap::new(), Box::new(settings));
+        let made = stage.run(Command::CreateQueue { name, metadata, settings });
         assert_eq!(made.is_ok(), n <= DEAD_LETTER_CHAIN, "queue {n}: {made:?}");
         if made.is_err() {
             break;

@@ -101,7 +101,7 @@ impl Model {
                 self.queue(name)?;
                 self.check_chain(name, settings)?;
                 let queue = self.queue(name)?;
-                (queue.settings, queue.refused) = (settings.clone(), None);
+                (queue.settings, queue.refused) = (Settings::clone(settings), None);
                 Ok(Reply::SettingsSet)
             }
             Command::SetPaused { name, paused } => {
@@ -174,7 +174,11 @@ impl Model {
         for new in new {
             let now = self.now;
             let queue = self.queue(name)?;
-            let first = new.key.and_then(|key| queue.keys.get(&key)).filter(|first| first.2 > now);
+            let first = new
+                .key
+                .as_deref()
+                .and_then(|key| queue.keys.get(key))
+                .filter(|first| first.2 > now);
             if let Some((id, sent_at, _)) = first.copied() {
                 let message = queue.messages.iter().find(|m| m.number == id.number);
                 sent.push(Sent {
@@ -210,11 +214,11 @@ impl Model {
             let queue = self.queue(name)?;
             queue.messages.push(message);
             if let Some(group) = &new.group {
-                let note = Note { group: Some(group.as_str().into()), ..Note::default() };
+                let note = Note { group: Some((&**group).into()), ..Note::default() };
                 queue.notes.insert(message.number, Arc::new(note));
             }
             let until = now.after(settings.deduplication_window);
-            queue.keys.extend(new.key.map(|key| (key, (message.id(), now, until))));
+            queue.keys.extend(new.key.as_deref().map(|key| (*key, (message.id(), now, until))));
             sent.push(Sent {
                 id: message.id(),
                 receipt: message.receipt,
@@ -392,7 +396,10 @@ impl Model {
     fn check_quota(&self, name: &str, new: &[NewMessage]) -> Result<(), Rejection> {
         let (queue, now) = (&self.queues[name], self.now);
         let seen = |new: &&NewMessage| {
-            new.key.and_then(|key| queue.keys.get(&key)).is_some_and(|first| first.2 > now)
+            new.key
+                .as_deref()
+                .and_then(|key| queue.keys.get(key))
+                .is_some_and(|first| first.2 > now)
         };
         let new: Vec<u64> =
             new.iter().filter(|new| !seen(new)).map(|new| new.content.size() as u64).collect();

@@ -106,7 +106,7 @@ impl Player {
             Step::Create { queue, variant } => Command::CreateQueue {
                 name: name(queue),
                 metadata: StringMap::new(),
-                settings: settings(*variant % 2),
+                settings: Box::new(settings(*variant % 2)),
             },
             Step::DeleteQueue { queue } => Command::DeleteQueue { name: name(queue) },
             Step::SetMetadata { queue, variant } => {
@@ -114,7 +114,7 @@ impl Player {
                 Command::SetMetadata { name: name(queue), metadata }
             }
             Step::SetSettings { queue, variant } => {
-                Command::SetSettings { name: name(queue), settings: settings(*variant) }
+                Command::SetSettings { name: name(queue), settings: Box::new(settings(*variant)) }
             }
             Step::SetPaused { queue, paused } => {
                 Command::SetPaused { name: name(queue), paused: *paused }
@@ -229,8 +229,9 @@ fn new_message((size, delay, ttl, priority, key, group): &Fresh) -> NewMessage {
         more => TimeToLive::For(Span::from_secs(SPANS[*more] + delay)),
     };
     let (content, delay) = (content(*size), Span::from_secs(delay));
-    let group = group.map(|group| format!("group-{group}"));
-    NewMessage { content, delay, ttl, priority: *priority, key: *key, group }
+    let group = group.map(|group| format!("group-{group}").into());
+    let key = key.map(Box::new);
+    NewMessage { content, delay, ttl, priority: *priority, key, group }
 }
 
 fn peek_all(stage: &Stage, queue: &str, standing: Standing, max: usize) -> Vec<Shown> {

@@ -54,7 +54,7 @@ fn what_names_no_queue_is_refused_by_every_verb() {
     for command in [
         Command::DeleteQueue { name: name.clone() },
         Command::SetMetadata { name: name.clone(), metadata },
-        Command::SetSettings { name: name.clone(), settings },
+        Command::SetSettings { name: name.clone(), settings: Box::new(settings) },
         Command::SetPaused { name: name.clone(), paused: true },
         Command::Clear { queue: name.clone() },
         send(vec![text("hello")]),
@@ -78,7 +78,8 @@ fn a_queue_with_other_settings_is_not_made_twice() {
     let mut stage = Stage::with_queue();
     let settings = Settings { max_message_bytes: 9, ..Settings::default() };
     let metadata = StringMap::new();
-    let command = Command::CreateQueue { name: QUEUE.to_owned(), metadata, settings };
+    let command =
+        Command::CreateQueue { name: QUEUE.to_owned(), metadata, settings: Box::new(settings) };
     assert_eq!(refused(&mut stage, command), Rejection::QueueExists(QUEUE.to_owned()));
 }
 
@@ -110,7 +111,10 @@ fn arguments_out_of_range_name_their_field() {
         change(&mut message);
         send(vec![message])
     };
-    let with = |settings| Command::SetSettings { name: QUEUE.to_owned(), settings };
+    let with = |settings| {
+        let settings = Box::new(settings);
+        Command::SetSettings { name: QUEUE.to_owned(), settings }
+    };
     let dead = |queue: &str, max_deliveries| {
         let dead_letters = Some(DeadLetters { queue: queue.to_owned(), max_deliveries });
         Settings { dead_letters, ..Settings::default() }
@@ -137,8 +141,8 @@ fn arguments_out_of_range_name_their_field() {
         (message(&|m| m.delay = Span(week)), "delay"),
         (message(&|m| m.ttl = TimeToLive::For(Span::ZERO)), "ttl"),
         (message(&|m| m.priority = 10), "priority"),
-        (message(&|m| m.group = Some(String::new())), "group"),
-        (message(&|m| m.group = Some("x".repeat(129))), "group"),
+        (message(&|m| m.group = Some("".into())), "group"),
+        (message(&|m| m.group = Some("x".repeat(129).into())), "group"),
         (
             message(&|m| {
                 m.delay = Span(9);

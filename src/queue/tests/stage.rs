@@ -154,7 +154,7 @@ pub fn plain(command: Command) -> Envelope {
 
 pub fn create(name: &str) -> Command {
     let (metadata, settings) = (StringMap::new(), Settings::default());
-    Command::CreateQueue { name: name.to_owned(), metadata, settings }
+    Command::CreateQueue { name: name.to_owned(), metadata, settings: Box::new(settings) }
 }
 
 pub fn text(body: &str) -> NewMessage {

@@ -97,11 +97,15 @@ impl Script {
         Ok(Some(match name {
             "create" => {
                 let (name, settings) = (queue()?, settings(args)?);
+                let settings = Box::new(settings);
                 Command::CreateQueue { name, metadata: metadata(args), settings }
             }
             "delete-queue" => Command::DeleteQueue { name: queue()? },
             "set-metadata" => Command::SetMetadata { name: queue()?, metadata: metadata(args) },
-            "set-settings" => Command::SetSettings { name: queue()?, settings: settings(args)? },
+            "set-settings" => {
+                let name = queue()?;
+                Command::SetSettings { name, settings: Box::new(settings(args)?) }
+            }
             "pause" => Command::SetPaused { name: queue()?, paused: true },
             "resume" => Command::SetPaused { name: queue()?, paused: false },
             "clear" => Command::Clear { queue: queue()? },
@@ -302,11 +306,14 @@ fn send(queue: String, args: &mut ArgumentConsumer) -> Result<Command, Failure> 
         Some(text) => TimeToLive::For(span(text)?),
     };
     let priority = args.lookup_parse("priority")?.unwrap_or(limits::DEFAULT_PRIORITY);
-    let key = args.lookup("key").map(|arg| check::deduplication_key(&arg.value)).transpose()?;
-    let group = args.lookup("group").map(|arg| arg.value.clone());
+    let key = args
+        .lookup("key")
+        .map(|arg| check::deduplication_key(&arg.value).map(Box::new))
+        .transpose()?;
+    let group: Option<Box<str>> = args.lookup("group").map(|arg| arg.value.as_str().into());
     let message = |body: &str| {
         let (content, group) = (content(body), group.clone());
-        NewMessage { content, delay, ttl, priority, key, group }
+        NewMessage { content, delay, ttl, priority, key: key.clone(), group }
     };
     let messages = args.rest_pos().into_iter().map(|arg| message(&arg.value)).collect();
     Ok(Command::Send { queue, messages })

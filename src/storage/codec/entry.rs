@@ -156,8 +156,8 @@ fn message_len(message: &NewMessage, content: usize) -> usize {
         + field_uint_len(3, ttl as u64)
         + field_uint_len(4, ttl_us)
         + priority_to(message.priority).map_or(0, |it| key_len(5) + encoded_len_varint(it.into()))
-        + field_bytes_len(6, message.key.map_or(0, |_| 16))
-        + field_bytes_len(7, message.group.as_ref().map_or(0, String::len))
+        + field_bytes_len(6, message.key.as_ref().map_or(0, |_| 16))
+        + field_bytes_len(7, message.group.as_ref().map_or(0, |group| group.len()))
 }
 
 /// Answers where the body lies.
@@ -175,7 +175,7 @@ fn put_message(message: &NewMessage, content_len: usize, out: &mut BytesMut) -> 
         encode_key(5, WireType::Varint, out);
         encode_varint(priority.into(), out);
     }
-    if let Some(key) = message.key {
+    if let Some(key) = &message.key {
         put_bytes(6, &key.to_be_bytes(), out);
     }
     put_bytes(7, message.group.as_deref().unwrap_or_default().as_bytes(), out);
@@ -340,8 +340,8 @@ fn message_to(message: &NewMessage) -> pb::NewMessage {
         ttl: ttl.into(),
         ttl_us,
         priority: priority_to(message.priority),
-        key: message.key.map(big_bytes).unwrap_or_default(),
-        group: message.group.clone().unwrap_or_default(),
+        key: message.key.as_deref().copied().map(big_bytes).unwrap_or_default(),
+        group: message.group.as_deref().unwrap_or_default().to_owned(),
     }
 }
 
@@ -373,13 +373,13 @@ fn command_from(command: Wire) -> Result<Command, CodecError> {
         Wire::CreateQueue(it) => Command::CreateQueue {
             name: it.name,
             metadata: it.metadata,
-            settings: settings_from(need(it.settings, ENTRY, "settings")?),
+            settings: Box::new(settings_from(need(it.settings, ENTRY, "settings")?)),
         },
         Wire::DeleteQueue(it) => Command::DeleteQueue { name: it.name },
         Wire::SetMetadata(it) => Command::SetMetadata { name: it.name, metadata: it.metadata },
         Wire::SetSettings(it) => Command::SetSettings {
             name: it.name,
-            settings: settings_from(need(it.settings, ENTRY, "settings")?),
+            settings: Box::new(settings_from(need(it.settings, ENTRY, "settings")?)),
         },
         Wire::SetPaused(it) => Command::SetPaused { name: it.name, paused: it.paused },
         Wire::Send(it) => Command::Send {
@@ -445,7 +445,7 @@ fn message_from(message: pb::NewMessage) -> Result<NewMessage, CodecError> {
     };
     let key = match message.key.is_empty() {
         true => None,
-        false => Some(big(&message.key, ENTRY, "deduplication key")?),
+        false => Some(Box::new(big(&message.key, ENTRY, "deduplication key")?)),
     };
     Ok(NewMessage {
         content: content_from(need(message.content, ENTRY, "content")?),
@@ -453,7 +453,7 @@ fn message_from(message: pb::NewMessage) -> Result<NewMessage, CodecError> {
         ttl,
         priority: priority_from(message.priority, ENTRY)?,
         key,
-        group: (!message.group.is_empty()).then_some(message.group),
+        group: (!message.group.is_empty()).then(|| message.group.into()),
     })
 }
 

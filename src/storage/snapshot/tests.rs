@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::queue::command::Command;
 use crate::queue::ids::ContentId;
 use crate::storage::bodies::BodyOptions;
 use crate::storage::disk::Disk as _;
@@ -110,10 +111,19 @@ fn a_view_stays_as_it_was_while_commits_go_on() {
     let (_, mut other, _) = grown(4, 1);
     take(&mut other, &before).unwrap();
     assert_same(&other, &then);
-    // Without the view its segments go.
+    // Without the view its segments go, once nothing lives in them.
+    for queue in ["alpha", "beta", "gamma"] {
+        store.apply(&run.entry_of(vec![Command::Clear { queue: queue.into() }]));
+    }
+    run.reclaim(usize::MAX);
+    while store.reclaim(100) {}
+    store.commit_now().unwrap();
     let with_view = disk.used_bytes();
     drop(view);
-    store.apply(&run.entry());
+    // A new segment makes the names in the folder durable, those that are gone too.
+    store.apply(&run.entry_of(vec![Run::create("alpha")]));
+    let send = run.send("alpha", 1);
+    store.apply(&run.entry_of(vec![send]));
     store.commit_now().unwrap();
     assert!(disk.used_bytes() < with_view, "{} < {with_view}", disk.used_bytes());
     assert_same(&store, &run);
@@ -231,4 +241,25 @@ fn a_power_cut_at_any_step_of_an_install_leaves_the_old_or_the_new() {
 fn an_empty_store_has_nothing_to_view() {
     let store = open(&FaultyDisk::new(1)).unwrap();
     assert!(matches!(store.view(), Err(StoreError::Empty)));
+}
+
+#[test]
+fn a_snapshot_that_comes_to_nothing_leaves_nothing() {
+    let (_, source, _) = grown(15, 60);
+    let (disk, mut store, run) = grown(16, 10);
+    let all = small(&source.view().unwrap(), 3_000);
+    let before = disk.list(Path::new("/data")).unwrap();
+    let mut writer = store.begin_install().unwrap();
+    for chunk in &all[..all.len() - 1] {
+        writer.push(chunk).unwrap();
+    }
+    assert!(writer.finish().is_err());
+    assert_eq!(disk.list(Path::new("/data")).unwrap(), before);
+    let mut writer = store.begin_install().unwrap();
+    for chunk in &all {
+        writer.push(chunk).unwrap();
+    }
+    drop(writer.finish().unwrap());
+    assert_eq!(disk.list(Path::new("/data")).unwrap(), before, "ready, and not wanted");
+    assert_same(&store, &run);
 }

@@ -99,8 +99,8 @@ fn message() -> impl Strategy<Value = NewMessage> + Clone {
         delay,
         ttl,
         priority: few.0,
-        key: few.1,
-        group: few.2,
+        key: few.1.map(Box::new),
+        group: few.2.map(Into::into),
     })
 }
 
@@ -118,11 +118,14 @@ fn command() -> impl Strategy<Value = Command> {
         (name, map(), settings()).prop_map(|(name, metadata, settings)| Command::CreateQueue {
             name,
             metadata,
-            settings
+            settings: Box::new(settings)
         }),
         name.prop_map(|name| Command::DeleteQueue { name }),
         (name, map()).prop_map(|(name, metadata)| Command::SetMetadata { name, metadata }),
-        (name, settings()).prop_map(|(name, settings)| Command::SetSettings { name, settings }),
+        (name, settings()).prop_map(|(name, settings)| Command::SetSettings {
+            name,
+            settings: Box::new(settings)
+        }),
         (name, any::<bool>()).prop_map(|(name, paused)| Command::SetPaused { name, paused }),
         (name, prop::collection::vec(message(), 0..4))
             .prop_map(|(queue, messages)| Command::Send { queue, messages }),

@@ -130,9 +130,11 @@ impl Run {
                 _ => TimeToLive::For(Span::from_secs(30)),
             };
             let priority = if self.rng.random() { 4 } else { self.rng.random_range(0..10) };
-            let key = self.rng.random_ratio(1, 5).then(|| self.rng.random_range(0..9));
-            let group =
-                self.rng.random_ratio(1, 4).then(|| format!("g{}", self.rng.random_range(0..3)));
+            let key = self.rng.random_ratio(1, 5).then(|| Box::new(self.rng.random_range(0..9)));
+            let group = self
+                .rng
+                .random_ratio(1, 4)
+                .then(|| format!("g{}", self.rng.random_range(0..3)).into());
             let content = self.content();
             NewMessage { content, delay, ttl, priority, key, group }
         });
@@ -141,7 +143,11 @@ impl Run {
 
     pub fn create(queue: &str) -> Command {
         let settings = Settings::default();
-        Command::CreateQueue { name: queue.to_owned(), metadata: StringMap::new(), settings }
+        Command::CreateQueue {
+            name: queue.to_owned(),
+            metadata: StringMap::new(),
+            settings: Box::new(settings),
+        }
     }
 
     fn command(&mut self) -> Command {
