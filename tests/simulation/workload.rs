@@ -412,11 +412,17 @@ impl Worker {
         self.end(op, told);
     }
 
+    /// Reads go to any node: one that led and is cut off from the others may still be reached.
+    fn choose_node(&mut self) {
+        self.preferred = self.dice.below(self.nodes.len() as u64) as usize;
+    }
+
     fn staleness(&mut self) -> Option<prost_types::Duration> {
         (self.dice.below(3) == 0).then(|| span(5_000_000))
     }
 
     async fn peek(&mut self, queue: &str) {
+        self.choose_node();
         let max_staleness = self.staleness();
         let stale = max_staleness.is_some();
         let op = self.begin(Call::Peek { queue: queue.to_owned(), stale });
@@ -437,6 +443,7 @@ impl Worker {
     }
 
     async fn get(&mut self, queue: &str) {
+        self.choose_node();
         let known = self.old.iter().chain(&self.held);
         let known: Vec<&Held> = known.filter(|held| held.queue == queue).collect();
         let at = self.dice.below(known.len() as u64) as usize;
