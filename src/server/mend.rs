@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::shutdown::end_within;
 use super::tls::Tls;
 use super::{Config, ServerError};
 use crate::consensus::network::{ChannelOptions, Listener, Network};
@@ -66,15 +67,18 @@ impl BeforeRaft {
     }
 
     /// Ends it; the address is free afterwards.
-    pub(super) async fn end(self) -> SocketAddr {
+    pub(super) async fn end(mut self) -> SocketAddr {
         self.stop.send_replace(true);
-        // The port is free once the listener is gone; connections of peers end by themselves.
-        if tokio::time::timeout(Duration::from_secs(2), self.serving).await.is_err() {
+        // A server asked to stop keeps its port while a connection is open.
+        if end_within(PATIENCE, &mut self.serving).await {
             tracing::debug!("a peer's connection outlived the mending");
         }
         self.local
     }
 }
+
+/// How long calls of peers have to end.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Mends until nothing is left to mend.
 pub(super) async fn run(

@@ -27,6 +27,17 @@ impl Drop for Servers {
     }
 }
 
+/// Lets a server's task end, and ends it when that takes too long; says whether it did. A task
+/// keeps its port until it is gone, so this waits for that in any case.
+pub(super) async fn end_within<T>(patience: Duration, serving: &mut JoinHandle<T>) -> bool {
+    if tokio::time::timeout(patience, &mut *serving).await.is_ok() {
+        return false;
+    }
+    serving.abort();
+    let _ = serving.await;
+    true
+}
+
 impl Node {
     /// Hands leadership over, refuses new work, ends what is in progress and makes the tables
     /// durable.
@@ -38,15 +49,13 @@ impl Node {
         self.group.drain(true).await;
         // From here on ends are no failures.
         self.grpc_stop.send_replace(true);
-        if tokio::time::timeout(CALLS, &mut self.servers.grpc).await.is_err() {
+        if end_within(CALLS, &mut self.servers.grpc).await {
             tracing::info!("streams of clients were cut");
         }
-        self.servers.grpc.abort();
         self.peer_stop.send_replace(true);
-        if tokio::time::timeout(PEERS, &mut self.servers.peer).await.is_err() {
+        if end_within(PEERS, &mut self.servers.peer).await {
             tracing::debug!("streams of peers were cut");
         }
-        self.servers.peer.abort();
         let ended = tokio::time::timeout(COMMIT, self.group.shutdown()).await;
         self.tasks.shutdown().await;
         tracing::info!("stopped");
