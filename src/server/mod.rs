@@ -115,7 +115,6 @@ pub struct Node {
     group: Group,
     tasks: JoinSet<()>,
     grpc_stop: watch::Sender<bool>,
-    peer_stop: watch::Sender<bool>,
     servers: shutdown::Servers,
     failed: watch::Receiver<Option<Arc<ServerError>>>,
     /// Held while the node runs: the lock goes with it.
@@ -205,12 +204,13 @@ impl Node {
         let admission = Admission::new(config.max_in_flight_requests, config.max_in_flight_bytes);
         let queue = QueueFace::new(group.clone(), admission);
         let cluster = ClusterFace::new(group.clone(), config.region.clone());
-        let (peer_stop, peer_stopped) = watch::channel(false);
         let router = server(tls.map(|tls| tls.peer.server()))?
             .add_service(peer_service.into_server())
             .add_service(queue.clone().into_server())
             .add_service(cluster.clone().into_server());
-        let peer_server = router.serve_with_incoming_shutdown(peer.incoming, stopped(peer_stopped));
+        let peers = group.peers().clone();
+        let left = async move { peers.until_left().await };
+        let peer_server = router.serve_with_incoming_shutdown(peer.incoming, left);
 
         let (reporter, health_service) = tonic_health::server::health_reporter();
         running.spawn(health::run(group.clone(), reporter));
@@ -239,7 +239,6 @@ impl Node {
             group,
             tasks: running,
             grpc_stop,
-            peer_stop,
             servers,
             failed,
             _data_dir: data_dir,

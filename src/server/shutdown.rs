@@ -52,7 +52,7 @@ impl Node {
         if end_within(CALLS, &mut self.servers.grpc).await {
             tracing::info!("streams of clients were cut");
         }
-        self.peer_stop.send_replace(true);
+        self.group.peers().leave();
         if end_within(PEERS, &mut self.servers.peer).await {
             tracing::debug!("streams of peers were cut");
         }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::Channel;
@@ -52,6 +53,7 @@ struct Inner {
     admitted: AtomicBool,
     heard: Mutex<Option<Instant>>,
     disks: Mutex<BTreeMap<u64, DiskReport>>,
+    left: watch::Sender<bool>,
 }
 
 /// A cluster id that no call can carry.
@@ -78,6 +80,7 @@ impl Peers {
         let admitted = AtomicBool::new(false);
         let heard = Mutex::default();
         let disks = Mutex::default();
+        let left = watch::Sender::new(false);
         let inner = Inner {
             cluster,
             cluster_value,
@@ -89,6 +92,7 @@ impl Peers {
             admitted,
             heard,
             disks,
+            left,
         };
         Ok(Peers { inner: Arc::new(inner) })
     }
@@ -127,6 +131,24 @@ impl Peers {
     /// Says that it was; see [`admission`](super::super::membership::admission_check).
     pub(in crate::consensus) fn set_admitted(&self) {
         self.inner.admitted.store(true, Ordering::Release);
+    }
+
+    /// Ends the append streams that peers hold open here: this node stops on purpose, and what
+    /// they still ask would meet a Raft core that has ended.
+    pub fn leave(&self) {
+        self.inner.left.send_replace(true);
+    }
+
+    /// Whether this node has left.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        *self.inner.left.borrow()
+    }
+
+    /// Returns once this node has left; at once when it has.
+    pub async fn until_left(&self) {
+        // The sender lives as long as these peers.
+        let _ = self.inner.left.subscribe().wait_for(|left| *left).await;
     }
 
     /// When this node last took entries or a heartbeat from the leader it follows.

@@ -3,7 +3,7 @@
 //! Laws: every call is checked for cluster and target before anything else; appends are
 //! pipelined and answered in order; the first message that cannot be read ends its stream with
 //! a status, nothing is skipped. The end of the leader's stream by a broken connection is news
-//! for the fast path.
+//! for the fast path. A node that leaves ends the streams itself, before its Raft core.
 //!
 //! Refuses calls for another cluster or node, messages above the byte limit, and, before they
 //! are appended, entries for which the disk has no room. Calls from a
@@ -135,6 +135,10 @@ fn unreadable(error: &convert::ConvertError) -> Status {
 
 fn stopped(error: &(impl std::fmt::Display + ?Sized)) -> Status {
     Status::unavailable(format!("this node does not take part: {error}"))
+}
+
+fn leaving(node: u64) -> Status {
+    Status::unavailable(format!("node {node} is stopping"))
 }
 
 #[tonic::async_trait]
@@ -365,7 +369,11 @@ impl Incoming {
     }
 
     async fn next(&mut self) -> Option<AppendEntriesRequest<TypeConfig>> {
-        let received = self.requests.message().await;
+        let received = tokio::select! {
+            biased;
+            () = self.peers.until_left() => return None,
+            received = self.requests.message() => received,
+        };
         self.peers.faults().until_healed(self.sender).await;
         match received {
             Ok(message) => match self.taken(message?) {
@@ -421,8 +429,9 @@ fn answering(
     peers: Peers,
     sender: u64,
 ) -> impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static {
+    let (answerer, parting) = (peers.clone(), peers.clone());
     let answers = answers.then(move |answer| {
-        let peers = peers.clone();
+        let peers = answerer.clone();
         async move {
             peers.faults().until_healed(sender).await;
             if matches!(answer, Ok(Ok(_))) {
@@ -432,6 +441,9 @@ fn answering(
             Ok(convert::appended_out(&answer, peers.disk_of(peers.node())))
         }
     });
-    let end = futures::stream::once(async move { failure.take() });
+    let answers = answers.take_until(async move { parting.until_left().await });
+    let end = futures::stream::once(async move {
+        failure.take().or_else(|| peers.has_left().then(|| leaving(peers.node())))
+    });
     answers.chain(end.filter_map(|status| std::future::ready(status.map(Err))))
 }

@@ -23,6 +23,7 @@ use super::super::zones::{Redundancy, Wanted};
 use super::*;
 use crate::clock::ManualClock;
 use crate::proto::peer::v1 as pb;
+use crate::proto::peer::v1::peer_service_client::PeerServiceClient;
 use crate::storage::disk::FlushMode;
 use crate::storage::disk::faulty::FaultyDisk;
 use crate::storage::snapshot::{SnapshotView, SnapshotWriter};
@@ -133,6 +134,7 @@ struct Node {
     id: u64,
     runtime: Option<Runtime>,
     raft: Raft<TypeConfig, Machine>,
+    peers: Peers,
     faults: Faults,
     store: SharedStore,
     log: MemoryLog,
@@ -182,8 +184,8 @@ impl Node {
             .serve_with_incoming(listener.incoming);
         runtime.spawn(server);
         let options = FastPathOptions::default();
-        runtime.spawn(fastpath::run(raft.clone(), peers, options, events));
-        Node { id, runtime: Some(runtime), raft, faults, store, log }
+        runtime.spawn(fastpath::run(raft.clone(), peers.clone(), options, events));
+        Node { id, runtime: Some(runtime), raft, peers, faults, store, log }
     }
 
     fn run<T>(&self, work: impl Future<Output = T>) -> T {
@@ -380,6 +382,22 @@ fn a_call_meant_for_another_node_is_refused_over_the_wire() {
     assert_eq!(status.code(), Code::FailedPrecondition);
     let mut right = cluster.client(9, 1);
     assert_eq!(cluster.node(1).run(right.read_clock(PATIENCE)).unwrap(), 1_000_000);
+}
+
+#[test]
+fn a_node_that_leaves_ends_the_append_streams_of_its_peers() {
+    let cluster = Cluster::formed(1, 600);
+    let one = cluster.node(1);
+    let ended = one.run(async {
+        let nine = peers(9, Faults::disabled());
+        let channel = nine.channel(&cluster.members[&1].peer_address).unwrap();
+        let requests = nine.request(1, futures::stream::pending());
+        let opened = PeerServiceClient::new(channel).append(requests).await.unwrap();
+        one.peers.leave();
+        tokio::time::timeout(PATIENCE, opened.into_inner().message()).await.expect("in time")
+    });
+    let status = ended.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "node 1 is stopping"));
 }
 
 #[test]
