@@ -30,7 +30,7 @@ pub use error::{ErrorClass, ServerError};
 use crate::api::admission::Admission;
 use crate::api::grpc::{ClusterFace, QueueFace};
 use crate::clock::{SharedClock, SystemClock};
-use crate::consensus::group::{Group, GroupConfig, Started};
+use crate::consensus::group::{Group, GroupConfig, StartError, Started};
 use crate::consensus::network::{
     CONNECTION_WINDOW_BYTES, ChannelOptions, FRAME_BYTES, Listener, Network, STREAM_WINDOW_BYTES,
     TcpNetwork,
@@ -178,9 +178,14 @@ impl Node {
         };
         let mode = parts.disk.flush_mode();
         let (clock, network) = (Arc::clone(&parts.clock), Arc::clone(&parts.network));
-        let started = Group::start(group_config, log, store, mode, clock, network)
-            .await
-            .map_err(|error| ServerError::fatal("the node cannot take part", error))?;
+        let started = Group::start(group_config, log, store, mode, clock, network).await.map_err(
+            |error| match error {
+                StartError::Admission(source) => {
+                    ServerError::MayNotJoin { source: Box::new(source) }
+                }
+                other => ServerError::fatal("the node cannot take part", other),
+            },
+        )?;
         Node::assemble(&config, data_dir, started, wanted, grpc, peer, tls.as_ref())
     }
 
