@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::exit::{Exit, Usage};
+use super::mend::Mend;
 use crate::client::Admin;
 use crate::proto::admin::v1::{AddLearnerRequest, GetStatusResponse, NodeRole};
 
@@ -41,6 +42,11 @@ pub enum ClusterVerb {
     /// Hand leadership over and refuse new work, on the one node that --endpoint names
     #[command(after_help = "Example:\n  zoneq cluster drain -e http://10.0.0.1:7401")]
     Drain(Drain),
+    /// Show what a node misses before it takes part, and give up a record that is in doubt; on the
+    /// one node that --endpoint names
+    #[command(after_help = "Examples:\n  zoneq cluster mend -e http://10.0.0.3:7401\n  \
+                            zoneq cluster mend -e http://10.0.0.3:7401 --accept")]
+    Mend(Mend),
     /// Compare the data digest of all nodes at one position; exits 1 when they differ
     #[command(after_help = "Example:\n  zoneq cluster verify")]
     Verify,
@@ -156,6 +162,7 @@ impl ClusterVerb {
                 done(json!({ "ok": true, "durable_index": index }), text)
             }
             ClusterVerb::Drain(Drain { off }) => drain(context, admin, !off).await,
+            ClusterVerb::Mend(mend) => mend.run(context, admin).await,
         }
     }
 }

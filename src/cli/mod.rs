@@ -10,6 +10,7 @@ pub mod drill;
 pub mod exit;
 pub mod inspect;
 pub mod lab;
+mod mend;
 pub mod message;
 pub mod output;
 pub mod queue;

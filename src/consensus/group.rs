@@ -164,13 +164,25 @@ fn raft_config(config: &GroupConfig) -> Result<Arc<openraft::Config>, StartError
     wanted.validate().map(Arc::new).map_err(|error| StartError::Timers(error.to_string()))
 }
 
-/// What this node's disk knows of itself before Raft starts.
-fn found(log: &Log, store: &Store) -> Found {
-    let ends = [log.last(), log.last_purged(), store.applied()];
-    Found {
-        last: ends.iter().flatten().map(|at| at.index).max().unwrap_or(0),
-        term: log.vote().map_or(0, |vote| vote.term),
+/// Whether the disk holds neither vote nor log. What it holds must reach as far as the others
+/// remember; under a mutant it need not, so that our own checks see the loss.
+async fn begins_empty(
+    peers: &Peers,
+    log: &Log,
+    store: &Store,
+    founders: &BTreeMap<NodeId, Member>,
+) -> Result<bool, AdmissionError> {
+    let vote = log.vote();
+    if vote.is_none() && log.last().is_none() {
+        return Ok(true);
     }
+    if !crate::mutants::is_any_chosen() {
+        let ends = [log.last(), log.last_purged(), store.applied()];
+        let last = ends.iter().flatten().map(|at| at.index).max().unwrap_or(0);
+        let found = Found { last, term: vote.map_or(0, |vote| vote.term) };
+        membership::memory_check(peers, found, &addresses(founders)).await?;
+    }
+    Ok(false)
 }
 
 /// Where the members' peers listen.
@@ -202,11 +214,7 @@ impl Group {
             config.channel.clone(),
             faults,
         )?;
-        let began_empty = log.vote().is_none() && log.last().is_none();
-        if !began_empty && !crate::mutants::is_any_chosen() {
-            let others = addresses(&config.founders);
-            membership::memory_check(&peers, found(&log, &store), &others).await?;
-        }
+        let began_empty = begins_empty(&peers, &log, &store, &config.founders).await?;
         let store = SharedStore::new(store);
         let factory = PeerNetworkFactory::new(peers.clone());
         let pending = Pending::default();

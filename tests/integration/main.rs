@@ -14,6 +14,7 @@ mod inspection;
 mod lab_verbs;
 mod lost_tables;
 mod members;
+mod mending;
 mod refusals;
 mod serving;
 mod stage;

@@ -11,10 +11,12 @@ mod convert;
 mod error;
 mod forward;
 mod manage;
+mod mending;
 mod queue;
 mod receive_stream;
 mod send_stream;
 
 pub use admin::ClusterFace;
 pub use error::{DOMAIN, Refusal};
+pub use mending::Mending;
 pub use queue::QueueFace;
