@@ -29,6 +29,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::super::types::{Member, SnapshotData, TypeConfig};
 use super::acknowledged::FellBack;
+use super::outgoing::outgoing;
 use super::peers::Peers;
 use super::{MAX_MESSAGE_BYTES, convert, snapshot};
 use crate::proto::peer::v1 as pb;
@@ -432,24 +433,6 @@ impl Pace {
         self.failures = self.failures.saturating_add(1);
         self.due = Some(now + pause);
     }
-}
-
-/// The requests as they leave: counted, and held while the peer is cut.
-fn outgoing(
-    input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
-    peers: Peers,
-    target: u64,
-    sent: Arc<AtomicU64>,
-) -> impl Stream<Item = pb::AppendRequest> + Send + 'static {
-    futures::stream::unfold((input, peers, sent), move |(mut input, peers, sent)| async move {
-        let request = input.next().await?;
-        let message = convert::append_out(request)
-            .inspect_err(|error| tracing::error!(%error, target_node = target, "cannot encode"))
-            .ok()?;
-        sent.fetch_add(1, Ordering::Relaxed);
-        peers.faults().until_healed(target).await;
-        Some((message, (input, peers, sent)))
-    })
 }
 
 /// The answers of one append stream.
