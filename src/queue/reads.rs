@@ -8,6 +8,7 @@
 use std::fmt;
 
 use super::catalog::Queue;
+use super::command::SessionTag;
 use super::dead_letters;
 use super::error::Rejection;
 use super::ids::{LogTime, MessageId, Number, Span};
@@ -129,6 +130,12 @@ impl State {
         let at = at.max(self.log_time());
         let found = self.find_queue(account, queue)?;
         Ok(if found.row.paused { 0 } else { found.lineup.visible(at) })
+    }
+
+    /// Whether a command under this tag was answered before, so that it would not run.
+    #[must_use]
+    pub fn is_answered(&self, tag: &SessionTag) -> bool {
+        self.sessions.answers(tag)
     }
 
     /// The earliest time after T at which a delayed or leased message stops waiting. It becomes

@@ -40,6 +40,10 @@ impl Group {
         let give_up = (Instant::now() + wait).min(latest);
         let mut confirmed = false;
         loop {
+            // A grant that was made under this tag is answered again, whatever is visible now.
+            if session.is_some_and(|tag| self.inner.store.read().state().is_answered(&tag)) {
+                return self.propose_receive(account, receive, session, deadline).await.map(Some);
+            }
             let seen = self.visible(account, &receive.queue)?;
             let over = Instant::now() >= give_up;
             let visible = *seen.as_ref().unwrap_or(&0);
@@ -63,9 +67,7 @@ impl Group {
                     continue;
                 }
             }
-            let command = Command::Receive(receive.clone());
-            let envelope = Envelope { session, account: account.to_owned(), command };
-            let done = self.propose(envelope, deadline).await?;
+            let done = self.propose_receive(account, receive, session, deadline).await?;
             drop(claim);
             // Another receiver was faster. Under a session the empty answer stands.
             if !gave_nothing(&done) || session.is_some() {
@@ -75,6 +77,18 @@ impl Group {
                 return Ok(None);
             }
         }
+    }
+
+    async fn propose_receive(
+        &self,
+        account: &str,
+        receive: &Receive,
+        session: Option<SessionTag>,
+        deadline: Instant,
+    ) -> Result<Done, GroupError> {
+        let command = Command::Receive(receive.clone());
+        let envelope = Envelope { session, account: account.to_owned(), command };
+        self.propose(envelope, deadline).await
     }
 
     fn claim(&self, account: &str, receive: &Receive, visible: u64) -> Option<Claim> {
