@@ -523,3 +523,14 @@ async fn a_kept_lease_is_extended_and_the_newest_receipt_comes_back() {
     assert!(matches!(short.lost().await, ClientError::NotNow { .. }), "the bound");
     assert!(client.keep_alive("q", &message, second / 2, second).is_err());
 }
+
+#[tokio::test]
+async fn no_write_is_tried_until_its_session_may_be_forgotten() {
+    let hour = Duration::from_secs(3_600);
+    let client = quick(vec![nobody().await]).deadline(hour).build().unwrap();
+    let now = tokio::time::Instant::now();
+    let within = Duration::from_secs(301);
+    assert!(client.write_plan().deadline < now + within, "a retry later than that could run twice");
+    assert!(client.shared.write_deadline() < within, "nor on a stream");
+    assert!(client.read_plan().deadline > now + within, "a read may");
+}

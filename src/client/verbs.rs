@@ -203,7 +203,7 @@ impl Client {
             messages,
             session: None,
         };
-        let deadline = Instant::now() + self.shared.deadline;
+        let deadline = Instant::now() + self.shared.write_deadline();
         let answer = self.shared.lane().send(request, deadline).await?;
         Ok(SentBatch::from(answer))
     }
