@@ -299,6 +299,48 @@ impl QueueService for Node {
     ) -> Result<Response<pb::GetMessageResponse>, Status> {
         not_scripted()
     }
+    async fn undelete_queue(
+        &self,
+        _: Request<pb::UndeleteQueueRequest>,
+    ) -> Result<Response<pb::UndeleteQueueResponse>, Status> {
+        not_scripted()
+    }
+    async fn start_redrive(
+        &self,
+        _: Request<pb::StartRedriveRequest>,
+    ) -> Result<Response<pb::StartRedriveResponse>, Status> {
+        not_scripted()
+    }
+    async fn cancel_redrive(
+        &self,
+        _: Request<pb::CancelRedriveRequest>,
+    ) -> Result<Response<pb::CancelRedriveResponse>, Status> {
+        not_scripted()
+    }
+    async fn list_redrives(
+        &self,
+        _: Request<pb::ListRedrivesRequest>,
+    ) -> Result<Response<pb::ListRedrivesResponse>, Status> {
+        not_scripted()
+    }
+    async fn set_account_quota(
+        &self,
+        _: Request<pb::SetAccountQuotaRequest>,
+    ) -> Result<Response<pb::SetAccountQuotaResponse>, Status> {
+        not_scripted()
+    }
+    async fn get_account(
+        &self,
+        _: Request<pb::GetAccountRequest>,
+    ) -> Result<Response<pb::GetAccountResponse>, Status> {
+        not_scripted()
+    }
+    async fn list_accounts(
+        &self,
+        _: Request<pb::ListAccountsRequest>,
+    ) -> Result<Response<pb::ListAccountsResponse>, Status> {
+        not_scripted()
+    }
     async fn get_durability(
         &self,
         _: Request<pb::GetDurabilityRequest>,

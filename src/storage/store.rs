@@ -84,8 +84,8 @@ const NO_ROOM_PAUSE_US: u64 = 100_000;
 /// About what a changed row takes in a commit.
 fn row_cost(key: &RowKey) -> usize {
     match key {
-        RowKey::Counters | RowKey::Message { .. } | RowKey::Key { .. } => 128,
-        RowKey::Queue(_) => 512,
+        RowKey::Counters | RowKey::Message { .. } | RowKey::Key { .. } | RowKey::Account(_) => 128,
+        RowKey::Queue(_) | RowKey::Redrive { .. } => 512,
         RowKey::Chunk { .. } | RowKey::Session(_) => 3 << 10,
     }
 }
