@@ -1,6 +1,6 @@
 //! `zoneq redrive`: send dead letters back, and look after the jobs that do.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand};
@@ -12,6 +12,7 @@ use super::{Context, parse_span};
 use crate::client::{
     Client, ClientError, Reason, Redrive, RedriveFilter, RedriveOptions, RedriveState,
 };
+use crate::clock::{Clock as _, SystemClock};
 
 /// How often a watched job is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -119,7 +120,8 @@ impl RedriveVerb {
 impl Start {
     async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let client = context.client()?;
-        let ago = |span: Duration| SystemTime::now().checked_sub(span);
+        let now = UNIX_EPOCH + Duration::from_micros(SystemClock::default().wall_us());
+        let ago = |span: Duration| now.checked_sub(span);
         let options = RedriveOptions {
             target: self.to,
             max_messages_per_second: self.rate,
