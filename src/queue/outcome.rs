@@ -64,6 +64,17 @@ pub enum Reply {
         more: bool,
     },
     RulesRaised,
+    QueueUndeleted,
+    /// `started` is false when an equal one was running already.
+    RedriveStarted {
+        id: MessageId,
+        started: bool,
+    },
+    /// `cancelled` is false when it had ended before.
+    RedriveCancelled {
+        cancelled: bool,
+    },
+    AccountQuotaSet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

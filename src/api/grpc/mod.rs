@@ -5,6 +5,7 @@
 //! this room panic.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod account;
 mod admin;
 mod call;
 mod convert;
@@ -14,6 +15,7 @@ mod manage;
 mod mending;
 mod queue;
 mod receive_stream;
+mod redrive;
 mod send_stream;
 
 pub use admin::ClusterFace;

@@ -62,6 +62,8 @@ fn refused_from(command: &Command) -> (Stage, &'static str) {
         Command::Send { .. }
         | Command::CreateQueue { .. }
         | Command::SetMetadata { .. }
+        | Command::StartRedrive(_)
+        | Command::UndeleteQueue { .. }
         | Command::RaiseRules { .. } => (Stage::RefuseSends, "sends"),
         Command::Update(update) if update.content.is_some() => (Stage::RefuseSends, "sends"),
         Command::Transact(asked) if !asked.sends.is_empty() => (Stage::RefuseSends, "sends"),
@@ -73,6 +75,8 @@ fn refused_from(command: &Command) -> (Stage, &'static str) {
         | Command::DeleteQueue { .. }
         | Command::SetPaused { .. }
         | Command::SetSettings { .. }
+        | Command::CancelRedrive { .. }
+        | Command::SetAccountQuota(_)
         | Command::Clear { .. } => (Stage::RefuseDeletes, "deletes"),
         Command::Pulse => (Stage::Emergency, "pulses"),
     }

@@ -2,7 +2,9 @@
 //! random runs, transcripts, bounds and refusals.
 
 mod bounds;
+mod bounds_jobs;
 mod model;
+mod model_jobs;
 mod random;
 mod refusals;
 mod stage;

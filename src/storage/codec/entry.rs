@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
+use super::redrives::{asked_from, asked_to, quota_from, quota_to};
 use super::{
     CodecError, big, big_bytes, content_from, content_to, id_from, id_to, need, priority_from,
     priority_to, receipt_from, receipt_to, settings_from, settings_to,
@@ -17,7 +18,7 @@ use crate::queue::command::{
     Command, Content, Entry, Envelope, NewMessage, Receive, ReleaseAfter, SessionTag, StringMap,
     TimeToLive, Transact, Update,
 };
-use crate::queue::ids::{Epoch, LogTime, MessageId, Position, Receipt, Span};
+use crate::queue::ids::{Epoch, LogTime, MessageId, Position, QueueId, Receipt, Span};
 
 const ENTRY: &str = "a log entry";
 
@@ -289,6 +290,16 @@ fn command_to(command: &Command) -> Wire {
         Command::Transact(asked) => Wire::Transact(transact_to(asked)),
         Command::Clear { queue } => Wire::Clear(pb::Clear { queue: queue.clone() }),
         Command::Pulse => Wire::Pulse(pb::Pulse {}),
+        Command::UndeleteQueue { name, id, new_name } => Wire::UndeleteQueue(pb::UndeleteQueue {
+            name: name.clone(),
+            id: id.map(|id| id.0),
+            new_name: new_name.clone().unwrap_or_default(),
+        }),
+        Command::StartRedrive(asked) => Wire::StartRedrive(asked_to(asked)),
+        Command::CancelRedrive { queue, id } => {
+            Wire::CancelRedrive(pb::CancelRedrive { queue: queue.clone(), id: Some(id_to(*id)) })
+        }
+        Command::SetAccountQuota(quota) => Wire::SetAccountQuota(quota_to(quota)),
         Command::RaiseRules { version } => Wire::RaiseRules(pb::RaiseRules { version: *version }),
     }
 }
@@ -404,6 +415,17 @@ fn command_from(command: Wire) -> Result<Command, CodecError> {
         Wire::Transact(it) => Command::Transact(transact_from(it)?),
         Wire::Clear(it) => Command::Clear { queue: it.queue },
         Wire::Pulse(pb::Pulse {}) => Command::Pulse,
+        Wire::UndeleteQueue(it) => Command::UndeleteQueue {
+            name: it.name,
+            id: it.id.map(QueueId),
+            new_name: (!it.new_name.is_empty()).then_some(it.new_name),
+        },
+        Wire::StartRedrive(it) => Command::StartRedrive(Box::new(asked_from(it)?)),
+        Wire::CancelRedrive(it) => Command::CancelRedrive {
+            queue: it.queue,
+            id: id_from(need(it.id, ENTRY, "id of a redrive")?),
+        },
+        Wire::SetAccountQuota(it) => Command::SetAccountQuota(quota_from(it)),
         Wire::RaiseRules(it) => Command::RaiseRules { version: it.version },
     })
 }
