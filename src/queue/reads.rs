@@ -128,7 +128,7 @@ impl State {
     pub fn visible(&self, account: &str, queue: &str, at: LogTime) -> Result<u64, Rejection> {
         let at = at.max(self.log_time());
         let found = self.find_queue(account, queue)?;
-        Ok(if found.row.paused { 0 } else { found.lineup.visible(at) })
+        Ok(if found.is_paused() { 0 } else { found.lineup.visible(at) })
     }
 
     /// The earliest time after T at which a delayed or leased message stops waiting. It becomes
@@ -136,7 +136,7 @@ impl State {
     #[must_use]
     pub fn next_visible(&self, account: &str, queue: &str) -> Option<LogTime> {
         let found = self.catalog.find(account, queue)?;
-        if found.row.paused { None } else { found.lineup.next_change(self.log_time()) }
+        if found.is_paused() { None } else { found.lineup.next_change(self.log_time()) }
     }
 
     /// When a pulse has work: the earliest expiry or end of a session. It may lie before T.
