@@ -196,7 +196,9 @@ fn states<'a, 's>(
         let start = point.when.by;
         let tied = at.checked_sub(1).and_then(|before| points.get(before));
         let is_tied = tied.is_some_and(|before| before.when.by == start);
-        if let Some((receipt, visible_at, count)) = point.left
+        // Of a call whose T is not known it is not known either what it came behind.
+        let is_exact = point.when == When::exact(start);
+        if let Some((receipt, visible_at, count)) = point.left.filter(|_| is_exact)
             && !is_tied
         {
             let mut through = next.min(of(point.queue).disturbed.quiet_through(start));

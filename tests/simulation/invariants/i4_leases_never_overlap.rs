@@ -48,14 +48,13 @@ fn end_of(life: &Life<'_>, first: &Grant<'_>, until: LogTime) -> Option<LogTime>
     if life.unknown.iter().any(|act| between(act.when)) {
         return None;
     }
-    let mut end = first.shown.visible_at;
-    for change in life.changes.iter().filter(|change| between(change.when)) {
-        if change.when.by > until {
-            return None;
-        }
-        end = change.visible_at;
+    let changes = || life.changes.iter().filter(|change| between(change.when));
+    let vague = |when: crate::story::When| when != crate::story::When::exact(when.by);
+    let is_vague = changes().any(|change| vague(change.when));
+    if changes().any(|change| change.when.by > until) || (is_vague && changes().count() > 1) {
+        return None;
     }
-    Some(end)
+    Some(changes().last().map_or(first.shown.visible_at, |change| change.visible_at))
 }
 
 #[cfg(test)]

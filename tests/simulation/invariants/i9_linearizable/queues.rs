@@ -34,9 +34,11 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
 struct Certain(Vec<(LogTime, LogTime)>);
 
 impl Certain {
-    /// It is so from each of these acts until anything that ends it may have acted.
+    /// It is so from each of these acts until anything that ends it may have acted. Where that
+    /// may have been before the act was sure to be over, it is not known which came first.
     fn of<'a>(begins: impl Iterator<Item = &'a Act<'a>>, ends: &Spans) -> Certain {
-        let begins = begins.map(|act| (act.when.by, ends.quiet_through(act.when.by)));
+        let sure = begins.filter(|act| !ends.touches(act.when.after, act.when.by));
+        let begins = sure.map(|act| (act.when.by, ends.quiet_through(act.when.by)));
         let mut all: Vec<(LogTime, LogTime)> = begins.collect();
         all.sort_unstable();
         Certain(all)
@@ -273,6 +275,22 @@ mod tests {
         };
         assert_eq!(paused(4), 1);
         assert_eq!(paused(7), 0);
+    }
+
+    #[test]
+    fn a_pause_that_was_tried_twice_may_have_come_before_a_resumption() {
+        let paused = |resumed| {
+            let queue = || "queue".to_owned();
+            let mut sample = Sample::default();
+            sample.send("m", 1);
+            let op = sample.done(6, Call::Pause { queue: queue(), paused: true });
+            (op.invoked, op.attempts) = (20, 2);
+            sample.done(resumed, Call::Pause { queue: queue(), paused: false });
+            sample.receive_shown(2, shown("m", 1, "r", 11, 1), 9, 2);
+            broken(sample).len()
+        };
+        assert_eq!(paused(4), 0, "both between T 1 and 6");
+        assert_eq!(paused(12), 1, "resumed too late");
     }
 
     #[test]
