@@ -42,6 +42,14 @@ pub struct Queue {
     settled: Settled,
 }
 
+impl Queue {
+    /// Whether receives find nothing.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.row.paused && !crate::mutants::is_chosen("pause-ignored")
+    }
+}
+
 /// What the sums hold of one queue, or of all.
 #[derive(Clone, Copy, Debug, Default)]
 struct Settled {

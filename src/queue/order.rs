@@ -297,7 +297,7 @@ impl Lineup {
     }
 
     fn membership(&self, number: Number) -> Option<(Arc<str>, Member)> {
-        if self.notes.is_empty() {
+        if self.notes.is_empty() || crate::mutants::is_chosen("groups-ignored") {
             return None;
         }
         let note = self.notes.get(&number)?;

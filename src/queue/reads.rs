@@ -174,7 +174,7 @@ impl State {
     pub fn visible_in(&self, id: QueueId, at: LogTime) -> Option<u64> {
         let found = self.catalog.by_id(id).filter(|queue| queue.row.kept.is_none())?;
         let at = at.max(self.log_time());
-        Some(if found.row.paused { 0 } else { found.lineup.visible(at) })
+        Some(if found.is_paused() { 0 } else { found.lineup.visible(at) })
     }
 
     /// Whether a command under this tag was answered before, so that it would not run.
@@ -194,7 +194,7 @@ impl State {
     #[must_use]
     pub fn next_visible_in(&self, id: QueueId) -> Option<LogTime> {
         let found = self.catalog.by_id(id)?;
-        if found.row.paused { None } else { found.lineup.next_change(self.log_time()) }
+        if found.is_paused() { None } else { found.lineup.next_change(self.log_time()) }
     }
 
     /// When a pulse has work: the earliest expiry or end of a session. It may lie before T.

@@ -244,7 +244,7 @@ fn duplicate(queue: &Queue, first: &Kept) -> Sent {
 
 fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -> Outcome {
     let queue = state.catalog.open(account, &asked.queue)?;
-    if queue.row.paused {
+    if queue.is_paused() {
         return Ok(Reply::Received { messages: Vec::new(), more: false });
     }
     let id = queue.row.id;
