@@ -37,6 +37,6 @@ mod transact;
 mod verbs;
 
 pub use load::LoadError;
-pub use reads::{PeekToken, QueueView};
+pub use reads::{Outlook, PeekToken, QueueView};
 pub use rules::KNOWN as KNOWN_RULES;
 pub use state::{FIRST_EPOCH, State};

@@ -10,7 +10,7 @@ use std::fmt;
 use super::catalog::Queue;
 use super::dead_letters;
 use super::error::Rejection;
-use super::ids::{LogTime, MessageId, Number, Span};
+use super::ids::{LogTime, MessageId, Number, QueueId, Span};
 use super::limits::PAGE;
 use super::message::Message;
 use super::order::{Band, Lineup};
@@ -33,6 +33,15 @@ pub struct QueueView {
     pub oldest_age: Option<Span>,
     /// An alarm: since when the dead-letter queue refuses a message of this one.
     pub dead_letters_refused_at: Option<LogTime>,
+}
+
+/// What receives of a queue would find, and when that changes though nothing is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlook {
+    pub queue: QueueId,
+    pub visible: u64,
+    /// The next delayed or leased message stops waiting then; `None` in a paused queue.
+    pub next: Option<LogTime>,
 }
 
 /// Where a peek goes on: behind the last untouched and the last touched message it looked at
@@ -131,12 +140,17 @@ impl State {
         Ok(if found.row.paused { 0 } else { found.lineup.visible(at) })
     }
 
-    /// The earliest time after T at which a delayed or leased message stops waiting. It becomes
-    /// visible then, unless it expires first: who wakes must ask again. `None` in a paused queue.
+    /// What whoever waits for messages of a queue must know at `at`; `None` = there is no queue.
     #[must_use]
-    pub fn next_visible(&self, account: &str, queue: &str) -> Option<LogTime> {
+    pub fn outlook(&self, account: &str, queue: &str, at: LogTime) -> Option<Outlook> {
+        let at = at.max(self.log_time());
         let found = self.catalog.find(account, queue)?;
-        if found.row.paused { None } else { found.lineup.next_change(self.log_time()) }
+        let queue = found.row.id;
+        if found.row.paused {
+            return Some(Outlook { queue, visible: 0, next: None });
+        }
+        let (visible, next) = (found.lineup.visible(at), found.lineup.next_change(at));
+        Some(Outlook { queue, visible, next })
     }
 
     /// When a pulse has work: the earliest expiry or end of a session. It may lie before T.

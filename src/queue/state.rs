@@ -15,7 +15,7 @@ use super::error::Rejection;
 use super::ids::{Digest, Epoch, LogTime};
 use super::limits::WORK_PER_ENTRY;
 use super::log_time;
-use super::outcome::{Applied, Changes, Outcome};
+use super::outcome::{Applied, Changes, Outcome, Reply};
 use super::rows::{CountersRow, RowKey};
 use super::rules;
 use super::session::{Sessions, Turn};
@@ -110,7 +110,10 @@ impl State {
             Turn::Answer(outcome) if !crate::mutants::is_chosen("sessions-forgotten") => outcome,
             Turn::Answer(_) | Turn::Run => {
                 let outcome = self.run(envelope, step);
-                self.sessions.keep(tag, &outcome);
+                // An empty receive did nothing: whoever waits asks again under the same number.
+                if !gave_nothing(&outcome) {
+                    self.sessions.keep(tag, &outcome);
+                }
                 outcome
             }
         }
@@ -131,4 +134,8 @@ impl State {
             log_time: self.counters.log_time,
         }
     }
+}
+
+fn gave_nothing(outcome: &Outcome) -> bool {
+    matches!(outcome, Ok(Reply::Received { messages, .. }) if messages.is_empty())
 }

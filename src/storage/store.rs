@@ -153,13 +153,13 @@ impl Store {
         })
     }
 
-    /// Applies one entry. The changes go to the tables with a later commit; those of the answer
-    /// are empty.
+    /// Applies one entry. The changes go to the tables with a later commit; the answer still names
+    /// the rows, but has no contents.
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         let mut applied = self.state.apply(entry);
         let bytes = entry.commands.iter().map(|envelope| envelope.command.size()).sum();
         self.generation.bodies.note_entry(bytes);
-        self.note(std::mem::take(&mut applied.changes));
+        self.note(&mut applied.changes);
         self.mark(entry.position);
         applied
     }
@@ -203,10 +203,10 @@ impl Store {
     /// Frees up to `max` rows of cleared and deleted queues; says whether it found any. It
     /// changes this node's tables only, never the digest.
     pub fn reclaim(&mut self, max: usize) -> bool {
-        let changes = self.state.reclaim(max);
+        let mut changes = self.state.reclaim(max);
         let found = !changes.rows.is_empty() || !changes.contents.is_empty();
         if found {
-            self.note(changes);
+            self.note(&mut changes);
             self.changed_now();
         }
         found
@@ -217,13 +217,14 @@ impl Store {
         self.changed_at_us.get_or_insert_with(|| clock.monotonic_us());
     }
 
-    fn note(&mut self, changes: Changes) {
-        for key in changes.rows {
-            if self.dirty.insert(key) {
-                self.dirty_cost += row_cost(&key);
+    /// Takes the contents; the rows stay, for those who want to know what has changed.
+    fn note(&mut self, changes: &mut Changes) {
+        for key in &changes.rows {
+            if self.dirty.insert(*key) {
+                self.dirty_cost += row_cost(key);
             }
         }
-        for event in changes.contents {
+        for event in changes.contents.drain(..) {
             match event {
                 ContentEvent::Put(id, content) => self.generation.bodies.put(id, content),
                 ContentEvent::Drop(id) => self.generation.bodies.remove(id),

@@ -20,3 +20,4 @@ mod serving;
 mod stage;
 mod tls;
 mod verbs;
+mod waiting;

@@ -19,6 +19,7 @@ use crate::storage::log::LogOptions;
 use crate::storage::store::StoreOptions;
 
 mod truth;
+mod waits;
 
 struct TestNode {
     group: Group,

@@ -4,32 +4,50 @@
 //! take, so a thousand waiters do not all propose for one message; a turn that nobody takes
 //! goes to the next in line; leaving the line costs the same wherever one stands.
 //!
+//! A line is looked at only for a reason: an applied entry changed its queue, somebody joined it
+//! or gave a claim up, or the time has come at which one of its messages stops waiting. So an
+//! entry costs the lines of the queues that it names, however many there are beside, and all
+//! lines share one timer.
+//!
 //! Bounded by the calls that the floors above admit: each waits at most once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
+use crate::queue::Outlook;
+use crate::queue::ids::{LogTime, QueueId};
+use crate::queue::rows::RowKey;
+
 /// Account and queue.
-type Key = (String, String);
+type Key = Arc<(String, String)>;
 
 /// All lines. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Waiting {
+pub(in crate::consensus) struct Waiting {
     inner: Arc<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     lines: Mutex<Lines>,
-    /// Something to look at again: a claim was given up, or somebody joined a line.
+    /// How many stand in all lines; changed under the lock, read without it.
+    standing: AtomicUsize,
+    /// There is a reason to look.
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Lines {
     queues: BTreeMap<Key, Line>,
+    /// Those with a reason to be looked at.
+    stirred: BTreeSet<Key>,
+    /// When time alone is the reason.
+    alarms: BTreeSet<(LogTime, Key)>,
+    /// Which line waits for a queue.
+    by_id: BTreeMap<QueueId, Key>,
     next_place: u64,
 }
 
@@ -38,6 +56,8 @@ struct Line {
     /// Messages that proposed receives are about to take.
     claimed: u64,
     places: BTreeMap<u64, Place>,
+    /// As it was when the line was looked at last; nothing of a line in which nobody stands.
+    seen: Option<(QueueId, Option<LogTime>)>,
 }
 
 #[derive(Debug)]
@@ -72,6 +92,20 @@ pub(super) struct Ticket {
     turn: oneshot::Receiver<Turn>,
 }
 
+fn key(account: &str, queue: &str) -> Key {
+    Arc::new((account.to_owned(), queue.to_owned()))
+}
+
+/// The queue that a row belongs to, if a change of it may be news for those who wait.
+fn queue_of(row: &RowKey) -> Option<QueueId> {
+    match *row {
+        RowKey::Queue(queue) | RowKey::Chunk { queue, .. } | RowKey::Message { queue, .. } => {
+            Some(queue)
+        }
+        _ => None,
+    }
+}
+
 impl Inner {
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
@@ -79,15 +113,39 @@ impl Inner {
 }
 
 impl Lines {
-    /// Changes a line, and forgets it when nobody is in it and nothing is claimed.
-    fn change(&mut self, key: &Key, change: impl FnOnce(&mut Line)) -> bool {
-        let Some(line) = self.queues.get_mut(key) else { return false };
-        change(line);
-        let waits = !line.places.is_empty();
-        if !waits && line.claimed == 0 {
+    /// Notes how a queue looked when its line was looked at.
+    fn see(&mut self, key: &Key, now: Option<(QueueId, Option<LogTime>)>) {
+        let Some(line) = self.queues.get_mut(key) else { return };
+        let before = std::mem::replace(&mut line.seen, now);
+        if before == now {
+            return;
+        }
+        if let Some((id, alarm)) = before {
+            // The queue may have another name by now, and a line that waits under it.
+            if self.by_id.get(&id) == Some(key) {
+                self.by_id.remove(&id);
+            }
+            alarm.map(|at| self.alarms.remove(&(at, Arc::clone(key))));
+        }
+        if let Some((id, alarm)) = now {
+            self.by_id.insert(id, Arc::clone(key));
+            self.alarms.extend(alarm.map(|at| (at, Arc::clone(key))));
+        }
+    }
+
+    /// Forgets what is of no use when nobody stands in a line, and the line itself when nothing
+    /// is claimed either.
+    fn tidy(&mut self, key: &Key) {
+        let Some(line) = self.queues.get(key) else { return };
+        if !line.places.is_empty() {
+            return;
+        }
+        let idle = line.claimed == 0;
+        self.see(key, None);
+        self.stirred.remove(key);
+        if idle {
             self.queues.remove(key);
         }
-        waits
     }
 }
 
@@ -100,7 +158,7 @@ impl Waiting {
         most: u64,
         visible: u64,
     ) -> Option<Claim> {
-        let key = (account.to_owned(), queue.to_owned());
+        let key = key(account, queue);
         let mut lines = self.inner.lines();
         let line = lines.queues.get(&key);
         let (claimed, waits) = line.map_or((0, false), |l| (l.claimed, !l.places.is_empty()));
@@ -108,69 +166,132 @@ impl Waiting {
         if waits || count == 0 {
             return None;
         }
-        lines.queues.entry(key.clone()).or_default().claimed += count;
+        lines.queues.entry(Arc::clone(&key)).or_default().claimed += count;
         drop(lines);
         Some(Claim { inner: Arc::clone(&self.inner), key, count })
     }
 
     /// Joins the end of a queue's line.
     pub(super) fn join(&self, account: &str, queue: &str, most: u64) -> Ticket {
-        let key = (account.to_owned(), queue.to_owned());
+        let key = key(account, queue);
         let (turn, told) = oneshot::channel();
         let mut lines = self.inner.lines();
         let place = lines.next_place;
         lines.next_place += 1;
-        let line = lines.queues.entry(key.clone()).or_default();
+        let line = lines.queues.entry(Arc::clone(&key)).or_default();
         line.places.insert(place, Place { most, turn });
+        lines.stirred.insert(Arc::clone(&key));
+        self.inner.standing.fetch_add(1, Ordering::SeqCst);
         drop(lines);
         self.inner.changed.notify_one();
         Ticket { inner: Arc::clone(&self.inner), key, place, turn: told }
     }
 
-    /// Waits until [`serve`](Self::serve) has something to look at beside newly applied entries.
+    /// How many stand in all lines.
+    pub(super) fn count(&self) -> usize {
+        self.inner.standing.load(Ordering::SeqCst)
+    }
+
+    /// Waits until [`serve`](Self::serve) has a reason to look beside the time.
     pub(super) async fn changed(&self) {
         self.inner.changed.notified().await;
     }
 
-    /// Gives turns to those in front, for the messages that `visible` counts and nobody has
-    /// claimed; `None` says that the queue refuses receives.
-    pub(super) fn serve(&self, mut visible: impl FnMut(&str, &str) -> Option<u64>) {
+    /// An entry was applied that changed these rows. Whoever joins a line after this asked
+    /// whether anybody stands in one looks at the changed state by itself.
+    pub(in crate::consensus) fn applied(&self, rows: &[RowKey]) {
+        if self.count() == 0 {
+            return;
+        }
+        let mut lines = self.inner.lines();
+        let (mut last, mut news) = (None, false);
+        for id in rows.iter().filter_map(queue_of) {
+            // The rows of a queue mostly stand together.
+            if last.replace(id) == Some(id) {
+                continue;
+            }
+            if let Some(key) = lines.by_id.get(&id).cloned() {
+                lines.stirred.insert(key);
+                news = true;
+            }
+        }
+        drop(lines);
+        if news {
+            self.inner.changed.notify_one();
+        }
+    }
+
+    /// All may have changed: the state is another, or somebody else leads.
+    pub(in crate::consensus) fn all_changed(&self) {
+        let mut lines = self.inner.lines();
+        let all: Vec<Key> = lines.queues.keys().cloned().collect();
+        lines.stirred.extend(all);
+        drop(lines);
+        self.inner.changed.notify_one();
+    }
+
+    /// Gives turns to those in front of the lines that there is a reason to look at, for the
+    /// messages that `look` sees and nobody has claimed; `None` says that the queue refuses
+    /// receives. Answers when time alone is the next reason.
+    pub(super) fn serve(
+        &self,
+        now: LogTime,
+        mut look: impl FnMut(&str, &str) -> Option<Outlook>,
+    ) -> Option<LogTime> {
         let mut turns = Vec::new();
+        let mut lines = self.inner.lines();
+        while let Some((at, key)) = lines.alarms.first().cloned()
+            && at <= now
         {
-            let mut lines = self.inner.lines();
-            for (key, line) in &mut lines.queues {
-                if line.places.is_empty() {
-                    continue;
-                }
-                let Some(visible) = visible(&key.0, &key.1) else {
+            lines.alarms.remove(&(at, Arc::clone(&key)));
+            lines.stirred.insert(key);
+        }
+        for key in std::mem::take(&mut lines.stirred) {
+            let Some(line) = lines.queues.get_mut(&key) else { continue };
+            if line.places.is_empty() {
+                continue;
+            }
+            let seen = look(&key.0, &key.1);
+            let before = line.places.len();
+            match seen {
+                None => {
                     let all = std::mem::take(&mut line.places);
                     turns.extend(all.into_values().map(|place| (place.turn, Turn::Look)));
-                    continue;
-                };
-                while visible > line.claimed {
-                    let Some((_, place)) = line.places.pop_first() else { break };
-                    let count = place.most.min(visible - line.claimed);
-                    line.claimed += count;
-                    let inner = Arc::clone(&self.inner);
-                    let claim = Claim { inner, key: key.clone(), count };
-                    turns.push((place.turn, Turn::Take(claim)));
                 }
+                Some(seen) => turns.extend(line.turns(&self.inner, &key, seen.visible)),
             }
-            lines.queues.retain(|_, line| line.claimed > 0 || !line.places.is_empty());
+            let served = before - line.places.len();
+            self.inner.standing.fetch_sub(served, Ordering::SeqCst);
+            lines.see(&key, seen.map(|seen| (seen.queue, seen.next)));
+            lines.tidy(&key);
         }
+        let next = lines.alarms.first().map(|(at, _)| *at);
+        drop(lines);
         for (turn, what) in turns {
             // Whoever has left gives the claim back, which is another look.
             let _ = turn.send(what);
         }
+        next
     }
+}
 
-    /// Calls `look` for each queue that somebody waits for.
-    pub(super) fn each_queue(&self, mut look: impl FnMut(&str, &str)) {
-        for (key, line) in &self.inner.lines().queues {
-            if !line.places.is_empty() {
-                look(&key.0, &key.1);
-            }
+impl Line {
+    /// Takes those in front out of the line, as far as there are messages for them.
+    fn turns(
+        &mut self,
+        inner: &Arc<Inner>,
+        key: &Key,
+        visible: u64,
+    ) -> Vec<(oneshot::Sender<Turn>, Turn)> {
+        let mut turns = Vec::new();
+        while visible > self.claimed {
+            let Some((_, place)) = self.places.pop_first() else { break };
+            let count = place.most.min(visible - self.claimed);
+            self.claimed += count;
+            let claim = Claim { inner: Arc::clone(inner), key: Arc::clone(key), count };
+            turns.push((place.turn, Turn::Take(claim)));
         }
+        turns
     }
 }
 
@@ -183,19 +304,26 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let place = self.place;
-        self.inner.lines().change(&self.key, |line| {
-            line.places.remove(&place);
-        });
+        let mut lines = self.inner.lines();
+        let Some(line) = lines.queues.get_mut(&self.key) else { return };
+        if line.places.remove(&self.place).is_some() {
+            self.inner.standing.fetch_sub(1, Ordering::SeqCst);
+            lines.tidy(&self.key);
+        }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let count = self.count;
-        let waits = self.inner.lines().change(&self.key, |line| {
-            line.claimed = line.claimed.saturating_sub(count);
-        });
+        let mut lines = self.inner.lines();
+        let Some(line) = lines.queues.get_mut(&self.key) else { return };
+        line.claimed = line.claimed.saturating_sub(self.count);
+        let waits = !line.places.is_empty();
+        if waits {
+            lines.stirred.insert(Arc::clone(&self.key));
+        }
+        lines.tidy(&self.key);
+        drop(lines);
         if waits {
             self.inner.changed.notify_one();
         }
@@ -205,6 +333,9 @@ impl Drop for Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::ids::Number;
+
+    const NOW: LogTime = LogTime(100);
 
     fn join(waiting: &Waiting, most: u64) -> Ticket {
         waiting.join("default", "orders", most)
@@ -217,17 +348,36 @@ mod tests {
         }
     }
 
+    fn outlook(visible: u64) -> Outlook {
+        Outlook { queue: QueueId(7), visible, next: None }
+    }
+
+    /// Serves with so many messages in every queue; answers how many lines were looked at.
+    fn serve(waiting: &Waiting, visible: u64) -> usize {
+        let mut looks = 0;
+        waiting.serve(NOW, |_, _| {
+            looks += 1;
+            Some(outlook(visible))
+        });
+        looks
+    }
+
+    fn message(queue: u64) -> RowKey {
+        RowKey::Message { queue: QueueId(queue), number: Number(1) }
+    }
+
     #[test]
     fn one_message_is_one_turn_for_the_first_in_line() {
         let waiting = Waiting::default();
         let (mut first, mut second) = (join(&waiting, 10), join(&waiting, 10));
-        waiting.serve(|_, _| Some(1));
+        serve(&waiting, 1);
         let claim = claimed(&mut first).expect("it is first");
         assert!(claimed(&mut second).is_none());
-        waiting.serve(|_, _| Some(1));
+        waiting.applied(&[message(7)]);
+        serve(&waiting, 1);
         assert!(claimed(&mut second).is_none(), "the message is spoken for");
         drop(claim);
-        waiting.serve(|_, _| Some(1));
+        serve(&waiting, 1);
         assert!(claimed(&mut second).is_some(), "the first did not take it");
     }
 
@@ -246,9 +396,9 @@ mod tests {
     fn a_turn_that_nobody_takes_goes_to_the_next() {
         let waiting = Waiting::default();
         let (first, mut second) = (join(&waiting, 1), join(&waiting, 1));
-        waiting.serve(|_, _| Some(1));
+        serve(&waiting, 1);
         drop(first);
-        waiting.serve(|_, _| Some(1));
+        serve(&waiting, 1);
         assert!(claimed(&mut second).is_some());
     }
 
@@ -257,9 +407,76 @@ mod tests {
         let waiting = Waiting::default();
         let (mut one, left) = (join(&waiting, 1), join(&waiting, 1));
         drop(left);
-        waiting.serve(|_, _| None);
+        serve(&waiting, 0);
+        waiting.applied(&[RowKey::Queue(QueueId(7))]);
+        waiting.serve(NOW, |_, _| None);
         assert!(matches!(one.turn.try_recv(), Ok(Turn::Look)));
         drop(one);
-        assert!(waiting.inner.lines().queues.is_empty());
+        assert_eq!(waiting.count(), 0);
+        let lines = waiting.inner.lines();
+        assert!(lines.queues.is_empty() && lines.by_id.is_empty() && lines.alarms.is_empty());
+    }
+
+    #[test]
+    fn an_entry_costs_the_lines_of_the_queues_it_changes_and_no_other() {
+        let waiting = Waiting::default();
+        let all: Vec<Ticket> =
+            (0..10_000).map(|n| waiting.join("default", &format!("queue-{n}"), 1)).collect();
+        let number = |queue: &str| queue[6..].parse().expect("a number");
+        let mut looks = Vec::new();
+        let look = |visible: u64, looks: &mut Vec<u64>| {
+            waiting.serve(NOW, |_, queue| {
+                looks.push(number(queue));
+                Some(Outlook { queue: QueueId(number(queue)), visible, next: None })
+            });
+        };
+        look(0, &mut looks);
+        assert_eq!(std::mem::take(&mut looks).len(), 10_000, "each once, when it was joined");
+        waiting.applied(&[RowKey::Counters, RowKey::Session(1), message(10_001)]);
+        look(0, &mut looks);
+        assert!(looks.is_empty(), "{looks:?}");
+        waiting.applied(&[message(7), message(7), message(70)]);
+        look(1, &mut looks);
+        assert_eq!(looks, [7, 70]);
+        drop(all);
+        assert_eq!(waiting.count(), 0);
+    }
+
+    #[test]
+    fn time_alone_is_a_reason_for_the_line_whose_time_has_come() {
+        let waiting = Waiting::default();
+        let mut soon = waiting.join("default", "soon", 1);
+        let mut late = waiting.join("default", "late", 1);
+        let at = |queue: &str| if queue == "soon" { LogTime(200) } else { LogTime(300) };
+        let look = |now: LogTime| {
+            let mut looks = 0;
+            let next = waiting.serve(now, |_, queue| {
+                looks += 1;
+                let (id, come) = (QueueId(at(queue).0), at(queue) <= now);
+                let next = Some(at(queue)).filter(|_| !come);
+                Some(Outlook { queue: id, visible: u64::from(come), next })
+            });
+            (looks, next)
+        };
+        assert_eq!(look(NOW), (2, Some(LogTime(200))));
+        assert_eq!(look(LogTime(199)), (0, Some(LogTime(200))));
+        assert_eq!(look(LogTime(200)), (1, Some(LogTime(300))));
+        assert!(claimed(&mut soon).is_some() && claimed(&mut late).is_none());
+        assert_eq!(look(LogTime(300)), (1, None));
+        assert!(claimed(&mut late).is_some());
+    }
+
+    #[test]
+    fn a_queue_that_has_another_name_by_now_is_news_for_who_waits_under_that() {
+        let waiting = Waiting::default();
+        let mut before = waiting.join("default", "zebra", 1);
+        serve(&waiting, 0);
+        let mut after = waiting.join("default", "apple", 1);
+        waiting.applied(&[RowKey::Queue(QueueId(7))]);
+        waiting.serve(NOW, |_, queue| (queue == "apple").then(|| outlook(0)));
+        assert!(matches!(before.turn.try_recv(), Ok(Turn::Look)));
+        waiting.applied(&[message(7)]);
+        assert_eq!(serve(&waiting, 1), 1);
+        assert!(claimed(&mut after).is_some());
     }
 }

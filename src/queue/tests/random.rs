@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::model::Model;
 use super::stage::{ACCOUNT, Stage, plain, secs};
+use crate::queue::Outlook;
 use crate::queue::command::{
     Command, Content, DeadLetters, Envelope, NewMessage, Quota, Receive, ReleaseAfter, SessionTag,
     Settings, StringMap, TimeToLive, Transact, Update,
@@ -274,12 +275,13 @@ fn compare(stage: &Stage, model: &Model) {
         }
         assert_eq!(view.row.paused, queue.paused);
         assert_eq!(view.dead_letters_refused_at, queue.refused_since());
-        let next = queue.next_change(model.now).filter(|_| !queue.paused);
-        assert_eq!(stage.state.next_visible(ACCOUNT, name), next);
         for later in [0, 1_000_000, 40_000_000] {
             let at = LogTime(model.now.0 + later);
             let visible = if queue.paused { 0 } else { queue.counts(at).visible };
             assert_eq!(stage.state.visible(ACCOUNT, name, at), Ok(visible));
+            let next = queue.next_change(at).filter(|_| !queue.paused);
+            let outlook = Outlook { queue: queue.id, visible, next };
+            assert_eq!(stage.state.outlook(ACCOUNT, name, at), Some(outlook));
         }
     }
     assert_eq!(stage.state.totals(), (model.queues.len() as u64, messages, bytes));

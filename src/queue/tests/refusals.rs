@@ -70,7 +70,7 @@ fn what_names_no_queue_is_refused_by_every_verb() {
     let any = crate::queue::outcome::Standing::Visible;
     assert!(stage.state.peek(ACCOUNT, QUEUE, any, None, 1).is_err());
     assert!(stage.state.visible(ACCOUNT, QUEUE, secs(1)).is_err());
-    assert_eq!(stage.state.next_visible(ACCOUNT, QUEUE), None);
+    assert_eq!(stage.state.outlook(ACCOUNT, QUEUE, secs(1)), None);
 }
 
 #[test]

@@ -216,7 +216,10 @@ impl Script {
                     Err(rejection) => format!("refused: {rejection}"),
                 }
             }
-            "next-visible" => until(state.next_visible(ACCOUNT, &next()?)),
+            "next-visible" => {
+                let outlook = state.outlook(ACCOUNT, &next()?, state.log_time());
+                until(outlook.and_then(|outlook| outlook.next))
+            }
             "next-due" => until(state.next_due()),
             "time" => time(state.log_time()),
             "totals" => {
