@@ -39,7 +39,8 @@ Examples:
   zoneq bench failover --rounds 50
   zoneq bench failover --rounds 20 --silent
   zoneq bench backlog 1000000
-  zoneq bench idle --json";
+  zoneq bench idle --json
+  zoneq bench idle --waiters 10000 --connections 64 --secs 30";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -97,7 +98,7 @@ enum Run {
     /// Fill a queue, then measure memory, disk and idling
     Backlog(fill::Backlog),
     /// What an empty cluster uses
-    Idle,
+    Idle(fill::Idle),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -173,7 +174,7 @@ impl Bench {
             Run::Paced(paced) => flow::paced(&ground, paced.rate).await,
             Run::Failover(verb) => failover::run(&ground, verb, context).await,
             Run::Backlog(verb) => fill::backlog(&ground, verb).await,
-            Run::Idle => fill::idle(&ground).await,
+            Run::Idle(verb) => fill::idle(&ground, verb).await,
         };
         spinner.finish_and_clear();
         let result = result?;

@@ -4,6 +4,7 @@
 //! gathers, so ten thousand readers cost as many heartbeats as one. A round ends by itself when
 //! no majority answers; each asker has its own deadline besides.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::ReadPolicy;
@@ -24,7 +25,11 @@ type Answer = Result<(), GroupError>;
 #[derive(Clone, Debug)]
 pub struct Confirmer {
     asks: mpsc::Sender<oneshot::Sender<Answer>>,
+    confirmed: Confirmed,
 }
+
+/// When the newest round began in which a majority confirmed.
+type Confirmed = Arc<Mutex<Option<Instant>>>;
 
 impl Confirmer {
     /// The asking end, and the loop that runs the rounds; it ends when nobody can ask any more.
@@ -34,7 +39,17 @@ impl Confirmer {
         within: Duration,
     ) -> (Confirmer, impl Future<Output = ()>) {
         let (asks, waiting) = mpsc::channel(WAITING);
-        (Confirmer { asks }, run(raft, peers, within, waiting))
+        let confirmed = Confirmed::default();
+        let rounds = run(raft, peers, within, waiting, Arc::clone(&confirmed));
+        (Confirmer { asks, confirmed }, rounds)
+    }
+
+    /// Whether a majority has confirmed in a round that began after `then`: as good as an answer
+    /// to one who asked then.
+    #[must_use]
+    pub fn has_confirmed_since(&self, then: Instant) -> bool {
+        let newest = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.is_some_and(|began| began > then)
     }
 
     /// Returns when a majority has confirmed that this node leads, and it has applied all that
@@ -57,6 +72,7 @@ async fn run(
     peers: Peers,
     within: Duration,
     mut waiting: mpsc::Receiver<oneshot::Sender<Answer>>,
+    confirmed: Confirmed,
 ) {
     let mut asked = Vec::new();
     while waiting.recv_many(&mut asked, WAITING).await > 0 {
@@ -65,8 +81,12 @@ async fn run(
         if asked.is_empty() {
             continue;
         }
+        let began = Instant::now();
         let round = tokio::time::timeout(within, peers.scoped(round(&raft))).await;
         let answer = round.unwrap_or_else(|_| Err(GroupError::not_applied(Reason::NoQuorum)));
+        if answer.is_ok() {
+            *confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+        }
         for ask in asked.drain(..) {
             let _ = ask.send(answer.clone());
         }

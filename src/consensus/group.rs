@@ -30,7 +30,7 @@ use tonic::transport::Channel;
 
 pub use leadership::Leadership;
 pub use status::{NodeView, Role, Status};
-use waiting::Waiting;
+pub(super) use waiting::Waiting;
 
 use super::confirm::Confirmer;
 use super::error::{GroupError, Reason};
@@ -218,7 +218,8 @@ impl Group {
         let store = SharedStore::new(store);
         let factory = PeerNetworkFactory::new(peers.clone());
         let pending = Pending::default();
-        let machine = Machine::new(store.clone(), pending.clone());
+        let waiting = Waiting::default();
+        let machine = Machine::new(store.clone(), pending.clone()).waking(waiting.clone());
         let logs = LogStore::new(log.clone(), pending).answering(&machine);
         let start = Raft::new(config.node, raft_config, factory, logs, machine);
         let raft = scoped(config.seed, start)
@@ -241,7 +242,7 @@ impl Group {
             leadership,
             terms,
             channels: LeaderChannels::new(peers.clone()),
-            waiting: Waiting::default(),
+            waiting,
             began_empty,
             draining: AtomicBool::new(false),
             refusing: space::Refusing::default(),

@@ -15,6 +15,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
 
 use super::error::GroupError;
+use super::group::Waiting;
 use super::pending::Pending;
 use super::proposer::Done;
 use super::types::{
@@ -130,6 +131,8 @@ fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
 pub struct Machine {
     shared: SharedStore,
     pending: Pending,
+    /// Who must hear of what is applied.
+    waiting: Waiting,
     /// For a mutant: the last entry that openraft gave to apply.
     agreed: Arc<Mutex<Option<LogId>>>,
 }
@@ -137,7 +140,13 @@ pub struct Machine {
 impl Machine {
     #[must_use]
     pub fn new(shared: SharedStore, pending: Pending) -> Machine {
-        Machine { shared, pending, agreed: Arc::default() }
+        Machine { shared, pending, waiting: Waiting::default(), agreed: Arc::default() }
+    }
+
+    /// Tells those who wait for messages which queues an entry has changed.
+    #[must_use]
+    pub(super) fn waking(self, waiting: Waiting) -> Machine {
+        Machine { waiting, ..self }
     }
 
     /// The mutant: a proposal of this node, if all before it is applied.
@@ -185,6 +194,8 @@ impl Machine {
         let mut store = self.shared.write();
         let applied = store.apply(&entry);
         if replies.is_empty() {
+            drop(store);
+            self.waiting.applied(&applied.changes.rows);
             return Ok(());
         }
         let answers: Vec<(Outcome, Vec<Option<Found>>)> = applied
@@ -197,6 +208,7 @@ impl Machine {
             .collect();
         // Contents are read without the lock: a slow disk holds nobody up.
         drop(store);
+        self.waiting.applied(&applied.changes.rows);
         let about = (at, entry.epoch, applied.log_time);
         for (reply, (outcome, found)) in replies.into_iter().zip(answers) {
             // A caller that has gone away is no trouble.
@@ -282,6 +294,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         };
         self.shared.write().install(ready).map_err(broken)?;
         self.shared.publish();
+        self.waiting.all_changed();
         tracing::info!("a snapshot from another node was installed");
         Ok(())
     }

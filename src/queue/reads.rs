@@ -183,18 +183,13 @@ impl State {
         self.sessions.answers(tag)
     }
 
-    /// The earliest time after T at which a delayed or leased message stops waiting. It becomes
-    /// visible then, unless it expires first: who wakes must ask again. `None` in a paused queue.
+    /// The earliest time after `at` at which a delayed or leased message stops waiting. It
+    /// becomes visible then, unless it expires first: who wakes must ask again. `None` in a paused
+    /// queue.
     #[must_use]
-    pub fn next_visible(&self, account: &str, queue: &str) -> Option<LogTime> {
-        self.next_visible_in(self.catalog.id(account, queue)?)
-    }
-
-    /// As [`State::next_visible`].
-    #[must_use]
-    pub fn next_visible_in(&self, id: QueueId) -> Option<LogTime> {
+    pub fn next_visible_in(&self, id: QueueId, at: LogTime) -> Option<LogTime> {
         let found = self.catalog.by_id(id)?;
-        if found.is_paused() { None } else { found.lineup.next_change(self.log_time()) }
+        if found.is_paused() { None } else { found.lineup.next_change(at.max(self.log_time())) }
     }
 
     /// When a pulse has work: the earliest expiry or end of a session. It may lie before T.

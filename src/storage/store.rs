@@ -14,7 +14,7 @@ mod error;
 mod generation;
 mod writer;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ use super::tables::{Batch, EngineKind};
 use crate::clock::SharedClock;
 use crate::queue::State;
 use crate::queue::command::{Content, Entry};
-use crate::queue::ids::{ContentId, Position, QueueId};
+use crate::queue::ids::{ContentId, Position};
 use crate::queue::outcome::{Applied, Changes, ContentEvent};
 use crate::queue::rows::RowKey;
 use writer::{Ended, Job, Rubbish, Writer};
@@ -118,8 +118,6 @@ pub struct Store {
     /// Generations replaced by a snapshot, kept while a view reads them.
     retired: Vec<(PathBuf, Arc<()>)>,
     failed: Option<String>,
-    /// Queues that entries changed, until somebody takes them.
-    touched: BTreeSet<QueueId>,
 }
 
 impl Store {
@@ -151,31 +149,19 @@ impl Store {
             changed_at_us: None,
             retired: Vec::new(),
             failed: None,
-            touched: BTreeSet::new(),
             options,
         })
     }
 
-    /// Applies one entry. The changes go to the tables with a later commit; those of the answer
-    /// are empty.
+    /// Applies one entry. The changes go to the tables with a later commit; the answer still names
+    /// the rows, but has no contents.
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         let mut applied = self.state.apply(entry);
         let bytes = entry.commands.iter().map(|envelope| envelope.command.size()).sum();
         self.generation.bodies.note_entry(bytes);
-        let mut last = None;
-        for queue in applied.changes.rows.iter().filter_map(RowKey::queue) {
-            if last.replace(queue) != Some(queue) {
-                self.touched.insert(queue);
-            }
-        }
-        self.note(std::mem::take(&mut applied.changes));
+        self.note(&mut applied.changes);
         self.mark(entry.position);
         applied
-    }
-
-    /// Queues that entries changed since the last call.
-    pub fn take_touched(&mut self) -> BTreeSet<QueueId> {
-        std::mem::take(&mut self.touched)
     }
 
     /// An entry that holds no commands was passed.
@@ -217,10 +203,10 @@ impl Store {
     /// Frees up to `max` rows of cleared and deleted queues; says whether it found any. It
     /// changes this node's tables only, never the digest.
     pub fn reclaim(&mut self, max: usize) -> bool {
-        let changes = self.state.reclaim(max);
+        let mut changes = self.state.reclaim(max);
         let found = !changes.rows.is_empty() || !changes.contents.is_empty();
         if found {
-            self.note(changes);
+            self.note(&mut changes);
             self.changed_now();
         }
         found
@@ -231,13 +217,14 @@ impl Store {
         self.changed_at_us.get_or_insert_with(|| clock.monotonic_us());
     }
 
-    fn note(&mut self, changes: Changes) {
-        for key in changes.rows {
-            if self.dirty.insert(key) {
-                self.dirty_cost += row_cost(&key);
+    /// Takes the contents; the rows stay, for those who want to know what has changed.
+    fn note(&mut self, changes: &mut Changes) {
+        for key in &changes.rows {
+            if self.dirty.insert(*key) {
+                self.dirty_cost += row_cost(key);
             }
         }
-        for event in changes.contents {
+        for event in changes.contents.drain(..) {
             match event {
                 ContentEvent::Put(id, content) => self.generation.bodies.put(id, content),
                 ContentEvent::Drop(id) => self.generation.bodies.remove(id),

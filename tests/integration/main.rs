@@ -21,3 +21,4 @@ mod serving;
 mod stage;
 mod tls;
 mod verbs;
+mod waiting;

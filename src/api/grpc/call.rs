@@ -18,6 +18,8 @@ const MARGIN: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
     pub(super) deadline: Instant,
+    /// Until then it waits for something to happen, however often it is tried again.
+    pub(super) wait_until: Instant,
     pub(super) forwarded: bool,
 }
 
@@ -29,6 +31,7 @@ impl Call {
         let margin = if given.is_some() { MARGIN.min(within / 10) } else { Duration::ZERO };
         Call {
             deadline: Instant::now() + (within - margin),
+            wait_until: Instant::now() + wait,
             forwarded: metadata.contains_key(FORWARDED),
         }
     }
@@ -39,12 +42,18 @@ impl Call {
         let within = given.unwrap_or(longest).min(longest);
         Call {
             deadline: Instant::now() + within.saturating_sub(MARGIN.min(within / 10)),
+            wait_until: Instant::now(),
             forwarded: metadata.contains_key(FORWARDED),
         }
     }
 
     pub(super) fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// What is left of the wait that it asked for.
+    pub(super) fn rest_of_wait(&self) -> Duration {
+        self.wait_until.saturating_duration_since(Instant::now())
     }
 }
 
@@ -84,6 +93,9 @@ mod tests {
         let mut metadata = MetadataMap::new();
         assert_eq!(Call::of(&metadata, Duration::ZERO).remaining(), USUAL);
         assert_eq!(Call::of(&metadata, LONGEST).remaining(), LONGEST);
+        let waits = Call::of(&metadata, USUAL);
+        tokio::time::advance(USUAL / 2).await;
+        assert_eq!(waits.rest_of_wait(), USUAL / 2, "a second try does not wait anew");
         metadata.insert("grpc-timeout", "1000S".parse().expect("ASCII"));
         assert_eq!(Call::of(&metadata, Duration::ZERO).remaining(), LONGEST - MARGIN);
         metadata.insert("grpc-timeout", "100m".parse().expect("ASCII"));

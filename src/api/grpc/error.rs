@@ -83,6 +83,11 @@ impl Refusal {
         matches!(self, Refusal::NotNow { fate: Fate::NotApplied, .. })
     }
 
+    /// It may have been applied: only asking again under its session tells.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self, Refusal::NotNow { fate: Fate::Unknown, .. })
+    }
+
     fn line(&self) -> Line {
         use Rejection as R;
         let (code, reason, fate, retry_after) = match self {

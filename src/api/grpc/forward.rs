@@ -4,7 +4,8 @@
 //! Laws: a call that was passed on is never passed on again; what is left of the deadline goes
 //! with it; a connection that was never made means *not applied*, and the call tries again while
 //! there is time; one that broke in the middle of a write means *unknown*, and so does a leader
-//! that was replaced before it answered: it may have fallen silent.
+//! that was replaced before it answered: it may have fallen silent. A call that is repeatable is
+//! then asked again here, and *unknown* is said only where no answer came in time.
 
 use std::time::Duration;
 
@@ -35,14 +36,22 @@ const FAREWELL: Duration = Duration::from_millis(100);
 pub(super) enum Kind {
     Read,
     Write,
+    /// A write under a session that waits: asked again it says what became of it, or goes on
+    /// waiting.
+    Repeatable,
 }
 
 impl Kind {
     fn fate(self) -> Fate {
         match self {
             Kind::Read => Fate::NotApplied,
-            Kind::Write => Fate::Unknown,
+            Kind::Write | Kind::Repeatable => Fate::Unknown,
         }
+    }
+
+    fn may_be_tried_again(self, refusal: &Refusal) -> bool {
+        let repeatable = self == Kind::Repeatable && refusal.is_unknown();
+        repeatable || refusal.may_be_tried_again()
     }
 }
 
@@ -153,14 +162,17 @@ pub(super) async fn unary<'a, Req, Res>(
 where
     Req: Clone,
 {
+    // What was not known before: it stays so, whatever comes after it.
+    let mut doubt: Option<Status> = None;
     loop {
-        let failed = match place(group, call).await? {
-            None => match here(request.clone()).await {
+        let failed: Status = match place(group, call).await {
+            Err(refusal) => return Err(doubt.unwrap_or_else(|| refusal.into())),
+            Ok(None) => match here(request.clone()).await {
                 Ok(answer) => return Ok(Response::new(answer)),
-                Err(refusal) if refusal.may_be_tried_again() => refusal.into(),
+                Err(refusal) if kind.may_be_tried_again(&refusal) => refusal.into(),
                 Err(refusal) => return Err(refusal.into()),
             },
-            Some(way) => {
+            Ok(Some(way)) => {
                 let passed = signed(call, request.clone());
                 tokio::select! {
                     biased;
@@ -171,6 +183,7 @@ where
                     () = way.moved() => match kind {
                         Kind::Read => moved_away(Fate::NotApplied).into(),
                         Kind::Write => return Err(moved_away(Fate::Unknown).into()),
+                        Kind::Repeatable => moved_away(Fate::Unknown).into(),
                     },
                     () = tokio::time::sleep_until(call.deadline) => {
                         let why = "the leader did not answer in time".to_owned();
@@ -179,8 +192,11 @@ where
                 }
             }
         };
+        if is_unknown(&failed) {
+            doubt = Some(failed.clone());
+        }
         if call.forwarded || call.remaining() <= PAUSE {
-            return Err(failed);
+            return Err(doubt.unwrap_or(failed));
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -194,13 +210,21 @@ pub(super) fn signed<T>(call: &Call, message: T) -> Request<T> {
     request
 }
 
-/// `Ok` is a failure that is certainly not applied and may be tried again.
+fn is_unknown(status: &Status) -> bool {
+    let details = status.get_error_details();
+    details.error_info().is_some_and(|info| info.reason == "OUTCOME_UNKNOWN")
+}
+
+/// `Ok` is a failure after which the call may be tried again: certainly not applied, or
+/// repeatable.
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
 fn judge(status: Status, kind: Kind) -> Result<Status, Status> {
     if let Some(info) = status.get_error_details().error_info()
         && info.domain == DOMAIN
     {
-        let again = status.code() == Code::Unavailable && info.reason == "NOT_NOW";
+        let passing = info.reason == "NOT_NOW"
+            || kind == Kind::Repeatable && info.reason == "OUTCOME_UNKNOWN";
+        let again = status.code() == Code::Unavailable && passing;
         let status = told(&status);
         return if again { Ok(status) } else { Err(status) };
     }
@@ -215,7 +239,10 @@ fn judge(status: Status, kind: Kind) -> Result<Status, Status> {
         | Code::FailedPrecondition
         | Code::OutOfRange
         | Code::Unimplemented => Err(told(&status)),
-        _ => Err(Refusal::NotNow { why, fate: Fate::Unknown, retry_after }.into()),
+        _ => {
+            let unknown = Refusal::NotNow { why, fate: Fate::Unknown, retry_after }.into();
+            if kind == Kind::Repeatable { Ok(unknown) } else { Err(unknown) }
+        }
     }
 }
 
@@ -270,6 +297,18 @@ mod tests {
         assert_eq!(reason(&status), "OUTCOME_UNKNOWN");
         let status = judge(broken(), Kind::Read).expect("a read changes nothing");
         assert_eq!(reason(&status), "NOT_NOW");
+    }
+
+    #[test]
+    fn a_broken_call_that_is_repeatable_is_tried_again_and_remembers_the_doubt() {
+        let broken = Status::unavailable("connection reset");
+        let status = judge(broken, Kind::Repeatable).expect("may be tried again");
+        assert!(is_unknown(&status));
+        let said: Status = moved_away(Fate::Unknown).into();
+        assert!(is_unknown(&judge(said, Kind::Repeatable).expect("may be tried again")));
+        assert!(judge(moved_away(Fate::Unknown).into(), Kind::Write).is_err());
+        let said = Status::from(Refusal::invalid("id", "is bad", "good ones"));
+        assert!(judge(said, Kind::Repeatable).is_err(), "an answer is an answer");
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl QueueFace {
         call: &Call,
         request: pb::ReceiveRequest,
     ) -> Answer<pb::ReceiveResponse> {
-        let wait = convert::wait(request.wait)?.min(call.remaining());
+        let wait = call.rest_of_wait().min(call.remaining());
         let most = if request.max_messages == 0 { 1 } else { request.max_messages };
         let receive = convert::receive(request.queue, most, request.visibility_timeout)?;
         let command = Command::Receive(receive.clone());
@@ -339,11 +339,8 @@ fn check_size(request: &impl prost::Message) -> Result<(), Status> {
 
 /// A verb that is answered where the leader is. A read that may be stale is tried here first.
 macro_rules! verb {
-    ($self:ident, $request:ident, $kind:ident, $verb:ident, $here:ident $(, $wait:expr)?) => {{
-        #[allow(unused_mut, unused_assignments, reason = "most verbs do not wait")]
-        let mut wait = Duration::ZERO;
-        $(wait = convert::wait($wait(&$request))?;)?
-        let call = Call::of($request.metadata(), wait);
+    ($self:ident, $request:ident, $kind:ident, $verb:ident, $here:ident) => {{
+        let call = Call::of($request.metadata(), Duration::ZERO);
         let request = $request.into_inner();
         check_size(&request)?;
         verb!(@stale $kind, $self, call, request, $here);
@@ -449,8 +446,18 @@ impl QueueService for QueueFace {
     }
 
     async fn receive(&self, request: Request<pb::ReceiveRequest>) -> Answered<pb::ReceiveResponse> {
-        let wait = |request: &Request<pb::ReceiveRequest>| request.get_ref().wait;
-        verb!(self, request, write, receive, receive_here, wait)
+        let wait = convert::wait(request.get_ref().wait)?;
+        let call = Call::of(request.metadata(), wait);
+        let request = request.into_inner();
+        check_size(&request)?;
+        // Whoever waits goes on at the next leader: a grant that was made is answered again.
+        let kind = if request.session.is_some() { Kind::Repeatable } else { Kind::Write };
+        let here = |request| self.receive_here(&call, request).boxed();
+        let there = |channel, mut request: Request<pb::ReceiveRequest>| {
+            request.get_mut().wait = prost_types::Duration::try_from(call.rest_of_wait()).ok();
+            async move { client(channel).receive(request).await }.boxed()
+        };
+        forward::unary(&self.group, &call, kind, request, here, there).await
     }
 
     async fn receive_stream(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::flow::Errors;
@@ -13,9 +14,12 @@ use super::probe::{self, Probe};
 use super::report::{put, tenths};
 use super::workload::{Maker, Sender};
 use super::{Ground, data_dirs};
+use crate::client::{Client, ReceiveOptions};
 
 /// A cluster at rest is given so long to come to rest.
 const SETTLE: Duration = Duration::from_secs(5);
+/// The longest that a receive may wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Backlog {
@@ -24,6 +28,14 @@ pub struct Backlog {
     /// Seconds after which filling ends
     #[arg(long, env = "ZONEQ_BENCH_BACKLOG_MAX_SECS", default_value_t = 300.0)]
     max_secs: f64,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Idle {
+    /// Receives that wait for messages meanwhile, each a call of its own, 0 to 20000
+    #[arg(long, env = "ZONEQ_BENCH_IDLE_WAITERS", default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(0..=20_000))]
+    waiters: u32,
 }
 
 async fn fill(
@@ -97,11 +109,31 @@ pub async fn backlog(ground: &Ground, verb: Backlog) -> anyhow::Result<Value> {
     Ok(out)
 }
 
-pub async fn idle(ground: &Ground) -> anyhow::Result<Value> {
-    let mut out = ground.head("idle", "idle");
+/// Waits for messages again and again, as long as the server lets it.
+async fn wait(client: Client, queue: Arc<str>, errors: Arc<Errors>) {
+    let options = ReceiveOptions { wait: LONGEST_WAIT, ..ReceiveOptions::default() };
+    loop {
+        if let Err(error) = client.receive(&queue, options).await {
+            errors.met(error.to_string());
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+pub async fn idle(ground: &Ground, verb: Idle) -> anyhow::Result<Value> {
+    let run = if verb.waiters == 0 { "idle".into() } else { format!("idle {}", verb.waiters) };
+    let mut out = ground.head(&run, "idle");
+    let errors = Arc::new(Errors::default());
+    let mut waits = JoinSet::new();
+    for _ in 0..verb.waiters {
+        let (client, queue) = (ground.line.client.clone(), ground.line.queue.clone());
+        waits.spawn(wait(client, queue, errors.clone()));
+    }
     sleep(Duration::from_secs(3)).await;
     let probe = Probe::start(&ground.pids());
     sleep(ground.window()).await;
+    put(&mut out, json!({ "waiters": verb.waiters }));
     put(&mut out, probe.end(0));
+    put(&mut out, errors.json());
     Ok(out)
 }

@@ -15,11 +15,12 @@ use crate::queue::error::Rejection;
 use crate::queue::ids::{LogTime, QueueId};
 use crate::queue::outcome::Reply;
 
-/// The shortest wait for time alone: a message that expired in its lease is no news until a
-/// pulse has removed it.
-const NAP: Duration = Duration::from_millis(5);
-/// The longest the lines are left alone when nothing is applied.
+/// The shortest wait for time alone: the clock of the log may run a little slower than ours.
+const NAP: Duration = Duration::from_millis(1);
+/// The longest the lines are left alone when nothing gives a reason to look.
 const REST: Duration = Duration::from_secs(60);
+/// A majority's word serves the others who need it at about the same time.
+const WORD: Duration = Duration::from_millis(100);
 
 impl Group {
     /// Leases messages, waiting up to `wait` for the first. `None` = nothing was visible, by a
@@ -37,7 +38,8 @@ impl Group {
     ) -> Result<Option<Done>, GroupError> {
         // The last confirmation needs its time before the deadline.
         let latest = deadline.checked_sub(self.inner.config.heartbeat).unwrap_or(deadline);
-        let give_up = (Instant::now() + wait).min(latest);
+        let came = Instant::now();
+        let give_up = (came + wait).min(latest);
         let mut confirmed = false;
         loop {
             // A grant that was made under this tag is answered again, whatever is visible now.
@@ -56,7 +58,7 @@ impl Group {
                 // A leader that was replaced without knowing it sees neither the messages nor
                 // the queues of its successor: *nothing* takes a majority's word, and then
                 // another look.
-                self.confirm(deadline).await?;
+                self.confirm_after(came, deadline).await?;
                 confirmed = true;
                 continue;
             }
@@ -134,33 +136,48 @@ impl Group {
         Ok(state.queue_id(account, queue).map(visible))
     }
 
+    /// Has a majority's word, given after `came`, that this node leads. Those whose waits end one
+    /// after the other do not ask one after the other.
+    async fn confirm_after(&self, came: Instant, deadline: Instant) -> Result<(), GroupError> {
+        let recent = Instant::now().checked_sub(WORD).map_or(came, |then| then.max(came));
+        if self.inner.confirmer.has_confirmed_since(recent) {
+            return Ok(());
+        }
+        self.confirm(deadline).await
+    }
+
     /// Gives those in line their turns, and says when the next may have one by time alone.
     fn serve_lines(&self) -> Duration {
-        let touched = self.inner.store.write().take_touched();
-        // Whoever stands in a line of an earlier term leaves it by itself.
+        let waiting = &self.inner.waiting;
+        if waiting.count() == 0 {
+            return REST;
+        }
+        // Where this node leads no more everybody leaves by himself.
         let Ok(term) = self.term() else { return REST };
-        let now = term.clock.stamp();
         let store = self.inner.store.read();
         let state = store.state();
-        let now = LogTime(now.0.max(state.log_time().0));
-        let next = self.inner.waiting.serve(&touched, now, |queue| {
-            Some((state.visible_in(queue, now)?, state.next_visible_in(queue)))
+        let now = LogTime(term.clock.stamp().0.max(state.log_time().0));
+        let next = waiting.serve(now, |queue| {
+            Some((state.visible_in(queue, now)?, state.next_visible_in(queue, now)))
         });
         let pause = next.map(|at| Duration::from_micros(at.0.saturating_sub(now.0)));
         pause.map_or(REST, |pause| pause.clamp(NAP, REST))
     }
 }
 
-/// Serves the lines whenever something was applied, somebody came or left, or time has passed;
-/// runs until Raft stops.
+/// Serves the lines whenever there is a reason to look; runs until Raft stops.
 pub(super) async fn serve(group: Group) {
-    let mut applied = group.applied();
+    let mut leadership = group.leadership();
     while group.is_running() {
-        applied.borrow_and_update();
         let pause = group.serve_lines();
         tokio::select! {
-            changed = applied.changed() => if changed.is_err() { return },
             () = group.inner.waiting.changed() => {}
+            changed = leadership.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                group.inner.waiting.all_changed();
+            }
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -21,6 +21,7 @@ use crate::storage::log::LogOptions;
 use crate::storage::store::StoreOptions;
 
 mod truth;
+mod waits;
 
 struct TestNode {
     group: Group,

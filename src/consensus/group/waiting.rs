@@ -4,28 +4,32 @@
 //! take, so a thousand waiters do not all propose for one message; a turn that nobody takes
 //! goes to the next in line; leaving the line costs the same wherever one stands. Looked at are
 //! only lines with news: their queue was changed by an entry, somebody came or gave a claim up,
-//! or a time has come. So what is applied costs nothing for queues it did not touch, and the
-//! lines share one timer.
+//! or a time has come. So an entry costs the lines of the queues that it changed, however many
+//! there are beside, and nothing where nobody waits; all lines share one timer.
 //!
 //! Bounded by the calls that the floors above admit: each waits at most once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::queue::ids::{LogTime, QueueId};
+use crate::queue::rows::RowKey;
 
 /// All lines. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Waiting {
+pub(in crate::consensus) struct Waiting {
     inner: Arc<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     lines: Mutex<Lines>,
-    /// Something to look at again: a claim was given up, or somebody joined a line.
+    /// How many stand in all lines; changed under the lock, read without it.
+    standing: AtomicUsize,
+    /// Some line has news.
     changed: Notify,
 }
 
@@ -33,7 +37,7 @@ struct Inner {
 struct Lines {
     queues: BTreeMap<QueueId, Line>,
     next_place: u64,
-    /// Lines to look at whatever is applied.
+    /// Lines to look at, whatever the time.
     news: BTreeSet<QueueId>,
     /// When a line is to be looked at by time alone.
     times: BTreeSet<(LogTime, QueueId)>,
@@ -109,9 +113,8 @@ impl Lines {
     }
 
     /// Takes the lines with news.
-    fn take_news(&mut self, touched: &BTreeSet<QueueId>, now: LogTime) -> BTreeSet<QueueId> {
+    fn take_news(&mut self, now: LogTime) -> BTreeSet<QueueId> {
         let mut lines = std::mem::take(&mut self.news);
-        lines.extend(touched);
         while let Some((time, queue)) = self.times.first().copied()
             && time <= now
         {
@@ -179,14 +182,49 @@ impl Waiting {
         let line = lines.queues.entry(queue).or_default();
         line.places.insert(place, Place { most, turn });
         lines.news.insert(queue);
+        self.inner.standing.fetch_add(1, Ordering::SeqCst);
         drop(lines);
         self.inner.changed.notify_one();
         Ticket { inner: Arc::clone(&self.inner), queue, place, turn: told }
     }
 
-    /// Waits until [`serve`](Self::serve) has something to look at beside newly applied entries.
+    /// How many stand in all lines.
+    pub(super) fn count(&self) -> usize {
+        self.inner.standing.load(Ordering::SeqCst)
+    }
+
+    /// Waits until [`serve`](Self::serve) has something to look at, whatever the time.
     pub(super) async fn changed(&self) {
         self.inner.changed.notified().await;
+    }
+
+    /// An entry was applied that changed these rows. Whoever joins a line after this found that
+    /// nobody stands in one looks at the changed state by itself.
+    pub(in crate::consensus) fn applied(&self, rows: &[RowKey]) {
+        if self.count() == 0 {
+            return;
+        }
+        let mut lines = self.inner.lines();
+        let (mut last, mut news) = (None, false);
+        for queue in rows.iter().filter_map(RowKey::queue) {
+            if last.replace(queue) != Some(queue) && lines.queues.contains_key(&queue) {
+                lines.news.insert(queue);
+                news = true;
+            }
+        }
+        drop(lines);
+        if news {
+            self.inner.changed.notify_one();
+        }
+    }
+
+    /// The whole state was replaced, or another term began.
+    pub(in crate::consensus) fn all_changed(&self) {
+        let mut lines = self.inner.lines();
+        let all: Vec<QueueId> = lines.queues.keys().copied().collect();
+        lines.news.extend(all);
+        drop(lines);
+        self.inner.changed.notify_one();
     }
 
     /// Gives turns to those in front of the lines with news, for the messages that nobody has
@@ -194,15 +232,16 @@ impl Waiting {
     /// be; `None` = it is gone. Answers when the first line is to be looked at by time alone.
     pub(super) fn serve(
         &self,
-        touched: &BTreeSet<QueueId>,
         now: LogTime,
         look: impl Fn(QueueId) -> Option<(u64, Option<LogTime>)>,
     ) -> Option<LogTime> {
         let mut turns = Vec::new();
         let first = {
             let mut lines = self.inner.lines();
-            for queue in lines.take_news(touched, now) {
+            for queue in lines.take_news(now) {
+                let told = turns.len();
                 lines.serve(&self.inner, queue, || look(queue), &mut turns);
+                self.inner.standing.fetch_sub(turns.len() - told, Ordering::SeqCst);
                 lines.forget_if_empty(queue);
             }
             lines.times.first().map(|(time, _)| *time)
@@ -225,9 +264,10 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let place = self.place;
-        self.inner.lines().change(self.queue, |line| {
-            line.places.remove(&place);
-        });
+        let mut left = 0;
+        let mut lines = self.inner.lines();
+        lines.change(self.queue, |line| left = usize::from(line.places.remove(&place).is_some()));
+        self.inner.standing.fetch_sub(left, Ordering::SeqCst);
     }
 }
 
@@ -260,8 +300,8 @@ mod tests {
 
     /// An entry has touched the queue, and so many are visible there.
     fn serve(waiting: &Waiting, visible: Option<u64>) {
-        let touched = BTreeSet::from([ORDERS]);
-        waiting.serve(&touched, LogTime(1), |_| visible.map(|visible| (visible, None)));
+        waiting.applied(&[RowKey::Queue(ORDERS)]);
+        waiting.serve(LogTime(1), |_| visible.map(|visible| (visible, None)));
     }
 
     fn claimed(ticket: &mut Ticket) -> Option<Claim> {
@@ -303,7 +343,7 @@ mod tests {
         serve(&waiting, Some(1));
         drop(first);
         // Nothing is applied: the claim that was given up is news by itself.
-        waiting.serve(&BTreeSet::new(), LogTime(1), |_| Some((1, None)));
+        waiting.serve(LogTime(1), |_| Some((1, None)));
         assert!(claimed(&mut second).is_some());
     }
 
@@ -324,10 +364,12 @@ mod tests {
         let waiting = Waiting::default();
         let looks = std::cell::Cell::new(0);
         let serve = |touched: &[u64], now: u64| {
-            let touched = touched.iter().map(|id| QueueId(*id)).collect();
+            let touched: Vec<RowKey> =
+                touched.iter().map(|id| RowKey::Queue(QueueId(*id))).collect();
+            waiting.applied(&touched);
             looks.set(0);
             // Nothing is visible anywhere; something is at 100 in queue 5, at 200 in queue 6.
-            let first = waiting.serve(&touched, LogTime(now), |queue| {
+            let first = waiting.serve(LogTime(now), |queue| {
                 looks.set(looks.get() + 1);
                 let next = [(5, 100), (6, 200)].iter().find(|(id, _)| QueueId(*id) == queue);
                 Some((0, next.map(|(_, at)| LogTime(*at)).filter(|at| at.0 > now)))
@@ -341,5 +383,6 @@ mod tests {
         assert_eq!(serve(&[], 100), (1, Some(200)), "only the queue whose time has come");
         tickets.clear();
         assert_eq!(serve(&[3, 6], 300), (0, None), "nobody is left, nor a timer");
+        assert_eq!(waiting.count(), 0);
     }
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::model::Model;
-use super::stage::{ACCOUNT, Stage, plain, secs};
+use super::stage::{ACCOUNT, Stage, next_visible, plain, secs};
 use crate::queue::command::{
     AccountQuota, Command, Content, DeadLetters, Envelope, NewMessage, Quota, Receive, Redrive,
     RedriveFilter, ReleaseAfter, SessionTag, Settings, StringMap, TimeToLive, Transact, Update,
@@ -326,7 +326,7 @@ fn compare(stage: &Stage, model: &Model) {
         assert_eq!(view.row.paused, queue.paused);
         assert_eq!(view.dead_letters_refused_at, queue.refused_since());
         let next = queue.next_change(model.now).filter(|_| !queue.paused);
-        assert_eq!(stage.state.next_visible(ACCOUNT, name), next);
+        assert_eq!(next_visible(&stage.state, name), next);
         for later in [0, 1_000_000, 40_000_000] {
             let at = LogTime(model.now.0 + later);
             let visible = if queue.paused { 0 } else { queue.counts(at).visible };

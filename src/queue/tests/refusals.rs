@@ -1,7 +1,7 @@
 //! Every refusal, and that a refused command changes nothing but the counters.
 
 use super::stage::{
-    ACCOUNT, QUEUE, Stage, create, delete, other_epoch, plain, receive, send, text,
+    ACCOUNT, QUEUE, Stage, create, delete, next_visible, other_epoch, plain, receive, send, text,
 };
 use super::stage::{secs, update};
 use crate::queue::command::{
@@ -70,7 +70,7 @@ fn what_names_no_queue_is_refused_by_every_verb() {
     let any = crate::queue::outcome::Standing::Visible;
     assert!(stage.state.peek(ACCOUNT, QUEUE, any, None, 1).is_err());
     assert!(stage.state.visible(ACCOUNT, QUEUE, secs(1)).is_err());
-    assert_eq!(stage.state.next_visible(ACCOUNT, QUEUE), None);
+    assert_eq!(next_visible(&stage.state, QUEUE), None);
 }
 
 #[test]

@@ -181,6 +181,12 @@ pub fn update(id: MessageId, receipt: Receipt, visibility: Option<Span>) -> Comm
     Command::Update(Update { queue, id, receipt, visibility, content: None })
 }
 
+/// When the next message of a queue stops waiting.
+pub fn next_visible(state: &State, queue: &str) -> Option<LogTime> {
+    let queue = state.queue_id(ACCOUNT, queue).ok()?;
+    state.next_visible_in(queue, state.log_time())
+}
+
 pub fn secs(secs: u64) -> LogTime {
     LogTime(secs * 1_000_000)
 }

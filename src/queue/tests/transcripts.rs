@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Runner};
 
-use super::stage::{ACCOUNT, Stage, plain};
+use super::stage::{ACCOUNT, Stage, next_visible, plain};
 use crate::queue::command::{
     AccountQuota, BackOff, Command, Content, DeadLetters, Envelope, NewMessage, Receive, Redrive,
     RedriveFilter, ReleaseAfter, SessionTag, Settings, StringMap, TimeToLive, Transact, Update,
@@ -280,7 +280,7 @@ impl Script {
                     Err(rejection) => format!("refused: {rejection}"),
                 }
             }
-            "next-visible" => until(state.next_visible(ACCOUNT, &next()?)),
+            "next-visible" => until(next_visible(state, &next()?)),
             "next-due" => until(state.next_due()),
             "time" => time(state.log_time()),
             "totals" => {
