@@ -46,6 +46,8 @@ pub(super) struct Writer {
     spares: VecDeque<PathBuf>,
     next_spare: u64,
     making: Option<Making>,
+    /// A purge has given a segment back.
+    returns: bool,
     /// The disk was full when a spare was made; asked again after a purge.
     no_space: bool,
 }
@@ -119,6 +121,7 @@ impl Writer {
             spares,
             next_spare,
             making: None,
+            returns: false,
             no_space: false,
         };
         if found.trouble.iter().any(|trouble| matches!(trouble, Trouble::Torn { .. })) {
@@ -246,9 +249,11 @@ impl Writer {
         self.no_space = false;
     }
 
-    /// Whether a spare is missing that could be made.
+    /// Whether a spare is missing that could be made. Where purges give segments back, all but
+    /// the last are waited for: a new one costs as many bytes of the disk as it will hold records.
     pub fn wants_spare(&self) -> bool {
-        !self.no_space && self.spares.len() < self.options.spares.max(1)
+        let wanted = if self.returns { 1 } else { self.options.spares.max(1) };
+        !self.no_space && self.spares.len() < wanted
     }
 
     /// Writes some zeros of the next spare. A full disk is no error here.
@@ -307,11 +312,14 @@ impl Writer {
             return Ok(());
         }
         self.no_space = false;
+        self.returns = true;
+        // One more than is made ahead: how many a purge gives back at once goes up and down.
+        let most = self.options.spares.max(1) + 1;
         for segment in segments {
             let path = segment.path.clone();
             let whole = segment.len == self.options.segment_bytes;
             let unread = Arc::strong_count(&segment) == 1;
-            if whole && unread && self.spares.len() < self.options.spares.max(1) {
+            if whole && unread && self.spares.len() < most {
                 let spare = spare_path(&self.dir, self.next_spare);
                 self.disk.rename(&path, &spare).map_err(during("rename", &path))?;
                 self.next_spare += 1;
