@@ -9,6 +9,7 @@ mod failover;
 mod fill;
 mod flow;
 pub mod probe;
+mod queues;
 pub mod report;
 mod workload;
 
@@ -39,6 +40,8 @@ Examples:
   zoneq bench failover --rounds 50
   zoneq bench failover --rounds 20 --silent
   zoneq bench backlog 1000000
+  zoneq bench backlog 1000000 --leased --receives 2000
+  zoneq bench queues 10000
   zoneq bench idle --json
   zoneq bench idle --waiters 10000 --connections 64 --secs 30";
 
@@ -99,6 +102,8 @@ enum Run {
     Backlog(fill::Backlog),
     /// What an empty cluster uses
     Idle(fill::Idle),
+    /// Create, list and send to many queues, and compare with one
+    Queues(queues::Queues),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -175,6 +180,7 @@ impl Bench {
             Run::Failover(verb) => failover::run(&ground, verb, context).await,
             Run::Backlog(verb) => fill::backlog(&ground, verb).await,
             Run::Idle(verb) => fill::idle(&ground, verb).await,
+            Run::Queues(verb) => queues::queues(&ground, verb).await,
         };
         spinner.finish_and_clear();
         let result = result?;

@@ -320,6 +320,11 @@ fn summary(sent: usize, queue: &str, last: &SentBatch) -> String {
     if sent == 0 {
         return format!("sent 0 messages to {queue}");
     }
+    // A key is for one message.
+    if last.messages.iter().any(|message| message.duplicate) {
+        let durability = durability_text(&last.durability);
+        return format!("sent nothing: {queue} was sent this message before; {durability}");
+    }
     format!("sent {sent} {plural} to {queue}; {}", durability_text(&last.durability))
 }
 

@@ -374,6 +374,7 @@ impl Group {
         }
         self.term()?;
         self.check_space(&envelope.command)?;
+        self.announce(&envelope);
         let answer = self.inner.proposer.submit(envelope)?;
         Ok(async move {
             match tokio::time::timeout_at(deadline, answer).await {

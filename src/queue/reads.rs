@@ -169,6 +169,13 @@ impl State {
         Ok(self.find_queue(account, queue)?.row.id)
     }
 
+    /// As [`State::queue_id`]; `None` also for a queue that is paused.
+    #[must_use]
+    pub fn receivable(&self, account: &str, queue: &str) -> Option<QueueId> {
+        let found = self.catalog.find(account, queue)?;
+        (!found.is_paused()).then_some(found.row.id)
+    }
+
     /// As [`State::visible`]; `None` = the queue was deleted.
     #[must_use]
     pub fn visible_in(&self, id: QueueId, at: LogTime) -> Option<u64> {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::flow::Errors;
 use super::probe::{self, Probe};
-use super::report::{put, tenths};
+use super::report::{Latency, put, tenths};
 use super::workload::{Maker, Sender};
 use super::{Ground, data_dirs};
 use crate::client::{Client, ReceiveOptions};
@@ -20,6 +20,10 @@ use crate::client::{Client, ReceiveOptions};
 const SETTLE: Duration = Duration::from_secs(5);
 /// The longest that a receive may wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Leases outlast every run.
+const LEASE: Duration = Duration::from_secs(3_600);
+/// The most that one receive gives.
+const MOST: u32 = 1_000;
 
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Backlog {
@@ -28,6 +32,15 @@ pub struct Backlog {
     /// Seconds after which filling ends
     #[arg(long, env = "ZONEQ_BENCH_BACKLOG_MAX_SECS", default_value_t = 300.0)]
     max_secs: f64,
+    /// Lease them before memory is measured, 1000 with one receive, for an hour; not those that
+    /// --receives takes
+    #[arg(long, env = "ZONEQ_BENCH_BACKLOG_LEASED")]
+    leased: bool,
+    /// Receives measured at the end, one after the other, each with the delete of its message, 0
+    /// to 100000
+    #[arg(long, env = "ZONEQ_BENCH_BACKLOG_RECEIVES", default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    receives: u32,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -58,6 +71,48 @@ async fn fill(
     }
 }
 
+/// Leases so many messages, or all there are; answers how many those were.
+async fn lease(ground: &Ground, count: u64, errors: &Errors) -> u64 {
+    let mut leased = 0;
+    while leased < count {
+        let most = count.saturating_sub(leased).min(u64::from(MOST));
+        let options = ReceiveOptions {
+            max_messages: u32::try_from(most).unwrap_or(MOST),
+            visibility_timeout: Some(LEASE),
+            ..ReceiveOptions::default()
+        };
+        match ground.line.client.receive(&ground.line.queue, options).await {
+            Ok(received) if received.messages.is_empty() => break,
+            Ok(received) => leased += received.messages.len() as u64,
+            Err(error) => {
+                errors.met(error.to_string());
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    leased
+}
+
+/// Receives and deletes messages one by one; what is measured is the receive.
+async fn receive(ground: &Ground, receives: u32, errors: &Errors) -> Latency {
+    let (client, queue) = (&ground.line.client, &ground.line.queue);
+    let mut latency = Latency::default();
+    for _ in 0..receives {
+        let begun = Instant::now();
+        match client.receive(queue, ReceiveOptions::default()).await {
+            Ok(received) => {
+                latency.record(begun.elapsed());
+                for message in received.messages {
+                    let deleted = client.delete(queue, &message.id, &message.pop_receipt).await;
+                    deleted.map(drop).unwrap_or_else(|error| errors.met(error.to_string()));
+                }
+            }
+            Err(error) => errors.met(error.to_string()),
+        }
+    }
+    latency
+}
+
 pub async fn backlog(ground: &Ground, verb: Backlog) -> anyhow::Result<Value> {
     let workers = ground.options.concurrency.unwrap_or(64);
     let batch = if ground.options.batch == 1 { 50 } else { ground.options.batch };
@@ -86,6 +141,12 @@ pub async fn backlog(ground: &Ground, verb: Backlog) -> anyhow::Result<Value> {
     let count = acked.load(Relaxed);
     let seconds = begun.elapsed().as_secs_f64();
     let used = probe.end(count);
+    if verb.leased {
+        let begun = Instant::now();
+        let leased = lease(ground, count.saturating_sub(verb.receives.into()), &errors).await;
+        let took = tenths(begun.elapsed().as_secs_f64());
+        put(&mut out, json!({ "leased": leased, "lease_s": took }));
+    }
     sleep(SETTLE).await;
     let grown = disk().saturating_sub(disk_before);
     let probe = Probe::start(&pids);
@@ -105,6 +166,10 @@ pub async fn backlog(ground: &Ground, verb: Backlog) -> anyhow::Result<Value> {
             "idle_with_backlog": probe.end(0),
         }),
     );
+    if verb.receives > 0 {
+        let latency = receive(ground, verb.receives, &errors).await;
+        put(&mut out, json!({ "receive_latency": latency.json() }));
+    }
     put(&mut out, errors.json());
     Ok(out)
 }

@@ -1,7 +1,7 @@
 //! Receiving: look, wait in line, propose.
 //!
-//! Laws: a receive is proposed only when there is something that nobody else is about to take,
-//! so waiting costs no entry of the log; an empty answer has a majority's word.
+//! Laws: a receive is proposed only when there is something that nobody else is about to take, or
+//! a send that brings it is being proposed, so waiting costs no entry of the log; an empty answer has a majority's word.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::waiting::{Claim, Turn};
 use super::{Group, GroupError, stopped};
 use crate::consensus::proposer::Done;
-use crate::queue::command::{Command, Envelope, Receive, SessionTag};
+use crate::queue::command::{Command, Envelope, NewMessage, Receive, SessionTag};
 use crate::queue::error::Rejection;
-use crate::queue::ids::{LogTime, QueueId};
+use crate::queue::ids::{LogTime, QueueId, Span};
 use crate::queue::outcome::Reply;
 
 /// The shortest wait for time alone: the clock of the log may run a little slower than ours.
@@ -134,6 +134,36 @@ impl Group {
         let state = store.state();
         let visible = |id| (id, state.visible_in(id, now).unwrap_or(0));
         Ok(state.queue_id(account, queue).map(visible))
+    }
+
+    /// Gives those who wait their turns for the messages of a send that is about to be proposed,
+    /// so that their receives travel with it and not behind it. Where the send comes to nothing,
+    /// so do they, and those who wait ask again.
+    pub(super) fn announce(&self, envelope: &Envelope) {
+        if self.inner.waiting.count() == 0 {
+            return;
+        }
+        match &envelope.command {
+            Command::Send { queue, messages } => {
+                self.announce_to(&envelope.account, queue, messages)
+            }
+            Command::Transact(asked) => {
+                for (queue, messages) in &asked.sends {
+                    self.announce_to(&envelope.account, queue, messages);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn announce_to(&self, account: &str, queue: &str, messages: &[NewMessage]) {
+        // Others will be visible at some time, or may be.
+        let at_once =
+            |message: &&NewMessage| message.delay == Span::ZERO && message.group.is_none();
+        let coming = messages.iter().filter(at_once).count() as u64;
+        if let Some(queue) = self.inner.store.read().state().receivable(account, queue) {
+            self.inner.waiting.coming(queue, coming);
+        }
     }
 
     /// Has a majority's word, given after `came`, that this node leads. Those whose waits end one

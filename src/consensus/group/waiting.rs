@@ -1,7 +1,7 @@
 //! Who waits for messages: a line for each queue, first come first served.
 //!
 //! Laws: a receive is proposed only for messages that no other proposed receive is about to
-//! take, so a thousand waiters do not all propose for one message; a turn that nobody takes
+//! take, be they there or in a send that is being proposed, so a thousand waiters do not all propose for one message; a turn that nobody takes
 //! goes to the next in line; leaving the line costs the same wherever one stands. Looked at are
 //! only lines with news: their queue was changed by an entry, somebody came or gave a claim up,
 //! or a time has come. So an entry costs the lines of the queues that it changed, however many
@@ -58,6 +58,9 @@ struct Place {
     turn: oneshot::Sender<Turn>,
 }
 
+/// To be told when the lock is free again.
+type Turns = Vec<(oneshot::Sender<Turn>, Turn)>;
+
 /// What whoever waits is told.
 #[derive(Debug)]
 pub(super) enum Turn {
@@ -87,6 +90,26 @@ pub(super) struct Ticket {
 impl Inner {
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    /// Lets those in front claim so many messages.
+    fn give_turns(
+        &mut self,
+        inner: &Arc<Inner>,
+        queue: QueueId,
+        mut messages: u64,
+        turns: &mut Turns,
+    ) {
+        while messages > 0 {
+            let Some((_, place)) = self.places.pop_first() else { break };
+            let count = place.most.min(messages);
+            messages -= count;
+            self.claimed += count;
+            let claim = Claim { inner: Arc::clone(inner), queue, count };
+            turns.push((place.turn, Turn::Take(claim)));
+        }
     }
 }
 
@@ -134,7 +157,7 @@ impl Lines {
         inner: &Arc<Inner>,
         queue: QueueId,
         news: impl FnOnce() -> Option<(u64, Option<LogTime>)>,
-        turns: &mut Vec<(oneshot::Sender<Turn>, Turn)>,
+        turns: &mut Turns,
     ) {
         let Some(line) = self.queues.get_mut(&queue).filter(|line| !line.places.is_empty()) else {
             return;
@@ -144,13 +167,7 @@ impl Lines {
             turns.extend(all.into_values().map(|place| (place.turn, Turn::Look)));
             return;
         };
-        while visible > line.claimed {
-            let Some((_, place)) = line.places.pop_first() else { break };
-            let count = place.most.min(visible - line.claimed);
-            line.claimed += count;
-            let claim = Claim { inner: Arc::clone(inner), queue, count };
-            turns.push((place.turn, Turn::Take(claim)));
-        }
+        line.give_turns(inner, queue, visible.saturating_sub(line.claimed), turns);
         if let Some(before) = std::mem::replace(&mut line.time, next) {
             self.times.remove(&(before, queue));
         }
@@ -218,6 +235,17 @@ impl Waiting {
         }
     }
 
+    /// So many messages are about to be proposed: those in front get their turns for them.
+    pub(super) fn coming(&self, queue: QueueId, count: u64) {
+        let mut turns = Vec::new();
+        let mut lines = self.inner.lines();
+        let Some(line) = lines.queues.get_mut(&queue) else { return };
+        line.give_turns(&self.inner, queue, count, &mut turns);
+        self.inner.standing.fetch_sub(turns.len(), Ordering::SeqCst);
+        drop(lines);
+        tell(turns);
+    }
+
     /// The whole state was replaced, or another term began.
     pub(in crate::consensus) fn all_changed(&self) {
         let mut lines = self.inner.lines();
@@ -239,18 +267,21 @@ impl Waiting {
         let first = {
             let mut lines = self.inner.lines();
             for queue in lines.take_news(now) {
-                let told = turns.len();
                 lines.serve(&self.inner, queue, || look(queue), &mut turns);
-                self.inner.standing.fetch_sub(turns.len() - told, Ordering::SeqCst);
                 lines.forget_if_empty(queue);
             }
+            self.inner.standing.fetch_sub(turns.len(), Ordering::SeqCst);
             lines.times.first().map(|(time, _)| *time)
         };
-        for (turn, what) in turns {
-            // Whoever has left gives the claim back, which is another look.
-            let _ = turn.send(what);
-        }
+        tell(turns);
         first
+    }
+}
+
+/// Not under the lock: whoever has left gives the claim back, which is another look.
+fn tell(turns: Turns) {
+    for (turn, what) in turns {
+        let _ = turn.send(what);
     }
 }
 

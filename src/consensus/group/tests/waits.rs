@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::consensus::error::Fate;
-use crate::queue::command::SessionTag;
+use crate::queue::command::{SessionTag, Transact};
 use crate::queue::outcome::Reply;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -13,6 +13,12 @@ async fn led(dir: &Path) -> (Vec<TestNode>, Group) {
     let group = nodes[leader(&nodes).await].group.clone();
     group.propose(create("orders"), soon()).await.unwrap().outcome.unwrap();
     (nodes, group)
+}
+
+async fn until_waiting(group: &Group, count: usize) {
+    while group.inner.waiting.count() < count {
+        tokio::task::yield_now().await;
+    }
 }
 
 fn tag(sequence: u64) -> SessionTag {
@@ -52,9 +58,7 @@ async fn whoever_waits_is_told_when_leadership_moves_and_waits_on_at_the_next_le
             })
         })
         .collect();
-    while group.inner.waiting.count() < waits.len() {
-        tokio::task::yield_now().await;
-    }
+    until_waiting(&group, waits.len()).await;
     let heir = group.hand_over(None).await.unwrap();
     for waited in waits {
         let error = waited.await.unwrap().unwrap_err();
@@ -69,6 +73,48 @@ async fn whoever_waits_is_told_when_leadership_moves_and_waits_on_at_the_next_le
     let sends = async { heir.propose(send("for the second"), soon()).await.unwrap() };
     let (done, _) = tokio::join!(waits, sends);
     assert_eq!(bodies(&done.unwrap().expect("a message")), ["for the second"]);
+}
+
+#[tokio::test]
+async fn a_receiver_that_waits_receives_in_the_entry_that_sends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_nodes, group) = led(dir.path()).await;
+    let receiver = group.clone();
+    let waits = tokio::spawn(async move {
+        receiver.receive("default", &receive(1), Some(tag(1)), LONG, soon()).await
+    });
+    until_waiting(&group, 1).await;
+    let sent = group.propose(send("at once"), soon()).await.unwrap();
+    let received = waits.await.unwrap().unwrap().expect("it was sent");
+    assert_eq!(bodies(&received), ["at once"]);
+    assert_eq!(received.position, sent.position);
+}
+
+#[tokio::test]
+async fn who_was_given_a_turn_for_a_send_that_came_to_nothing_waits_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_nodes, group) = led(dir.path()).await;
+    let gone = group.propose(send("gone"), soon()).await.unwrap().outcome.unwrap();
+    let Reply::Sent(gone) = gone else { panic!("{gone:?}") };
+    let items = vec![(gone[0].id, gone[0].receipt)];
+    let delete = envelope(Command::Delete { queue: "orders".into(), items });
+    group.propose(delete, soon()).await.unwrap().outcome.unwrap();
+    let waits = async {
+        let one = receive(1);
+        group.receive("default", &one, Some(tag(1)), LONG, soon()).await.unwrap().expect("sent")
+    };
+    let sends = async {
+        until_waiting(&group, 1).await;
+        // Refused when it is applied: what it deletes is not there.
+        let deletes = vec![("orders".to_owned(), gone[0].id, gone[0].receipt)];
+        let sends = vec![("orders".to_owned(), vec![NewMessage::default()])];
+        let refused = envelope(Command::Transact(Transact { deletes, sends }));
+        group.propose(refused, soon()).await.unwrap().outcome.unwrap_err();
+        until_waiting(&group, 1).await;
+        group.propose(send("after it"), soon()).await.unwrap().outcome.unwrap();
+    };
+    let (received, ()) = tokio::join!(waits, sends);
+    assert_eq!(bodies(&received), ["after it"]);
 }
 
 #[tokio::test]
