@@ -385,8 +385,14 @@ impl Writer {
             .open_streamed(&beside, OpenMode::OpenOrCreate)
             .map_err(during("create", &beside))?;
         file.set_len(0).map_err(during("cut", &beside))?;
-        file.write_all_at(&bytes, 0).map_err(during("write", &beside))?;
-        file.sync_data().map_err(during("sync", &beside))?;
+        let written = file.write_all_at(&bytes, 0).map_err(during("write", &beside));
+        let synced = written.and_then(|()| file.sync_data().map_err(during("sync", &beside)));
+        if let Err(full @ StorageError::Full { .. }) = synced {
+            // What was written takes space that others wait for.
+            self.disk.remove_file(&beside).map_err(during("remove", &beside))?;
+            return Err(full);
+        }
+        synced?;
         self.disk.rename(&beside, &segment.path).map_err(during("rename", &beside))?;
         sync_names(self.disk.as_ref(), &self.dir)
     }
