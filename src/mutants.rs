@@ -8,7 +8,7 @@
 compile_error!("the feature `mutants` breaks promises on purpose: build it with debug assertions");
 
 /// Every break by its name, and what it does.
-pub const ALL: [(&str, &str); 13] = [
+pub const ALL: [(&str, &str); 16] = [
     ("no-fsync", "a record of the log counts as durable when it is written"),
     ("vote-unsynced", "a vote counts as durable when it is written"),
     ("no-directory-fsync", "the name of a log segment counts as durable when it is given"),
@@ -25,6 +25,9 @@ pub const ALL: [(&str, &str); 13] = [
     ("pause-ignored", "a paused queue gives out messages"),
     ("spent-given-out", "a message is given out more often than its queue allows"),
     ("released-receipt-kept", "a release leaves the receipt valid that it was made with"),
+    ("redrive-copies", "a dead letter that is sent back stays where it was"),
+    ("undelete-empties", "a queue that comes back has lost its messages"),
+    ("account-quota-ignored", "an account is sent more than it may hold"),
 ];
 
 /// Whether this break is chosen.

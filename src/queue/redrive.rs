@@ -25,6 +25,7 @@ use super::quota;
 use super::rows::{RedriveRow, RowKey};
 use super::state::{State, Step};
 use super::verbs::draw;
+use crate::mutants;
 
 const SECOND: u64 = 1_000_000;
 
@@ -349,7 +350,9 @@ fn send_back(
     let Some(queue) = state.catalog.by_id_mut(id) else { return false };
     let before = queue.lineup.note(message.number).and_then(|note| note.group.clone());
     let redriven = Some(Redriven { id: message.id(), queue: queue.row.name.as_str().into() });
-    queue.lineup.remove(message, &mut step.changes);
+    if !mutants::is_chosen("redrive-copies") {
+        queue.lineup.remove(message, &mut step.changes);
+    }
     let Some(queue) = state.catalog.by_id_mut(target) else { return false };
     let ttl = queue.row.settings.default_ttl;
     let new = Message {

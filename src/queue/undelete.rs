@@ -11,7 +11,7 @@ use super::catalog::{Catalog, Queue};
 use super::check;
 use super::dead_letters;
 use super::error::Rejection;
-use super::ids::{LogTime, QueueId, Span};
+use super::ids::{LogTime, Number, QueueId, Span};
 use super::limits::{DELETED_QUEUES, PAGE};
 use super::outcome::{Outcome, Reply};
 use super::quota;
@@ -65,6 +65,12 @@ pub(super) fn run(
     quota::queues(&state.catalog, account)?;
     quota::account_room(&state.catalog, account, messages, bytes)?;
     dead_letters::check(&state.catalog, account, new_name, &row.settings)?;
+    if crate::mutants::is_chosen("undelete-empties")
+        && let Some(queue) = state.catalog.by_id_mut(id)
+    {
+        queue.row.cleared_below = Number(state.counters.next_number);
+        state.catalog.bury_messages(id);
+    }
     state.catalog.set_deleted(id, None, new_name);
     step.changes.row(RowKey::Queue(id));
     Ok(Reply::QueueUndeleted)

@@ -4,6 +4,7 @@
 //! Laws: until the log is whole this node says nothing to Raft. Meanwhile it answers its peers'
 //! questions for log entries, because they may be mending too; everything else it refuses. A
 //! record in doubt is cut only when every other node has answered, or an operator gives it up.
+//! Mending writes a segment anew: on a full disk it waits for the space.
 //!
 //! [`BeforeRaft`] is that time: the peers are asked and answered, and Raft does not run. Lost
 //! tables (`restore.rs`) are fetched in it too.
@@ -26,11 +27,14 @@ use crate::proto::admin::v1 as admin;
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_server::{PeerService, PeerServiceServer};
 use crate::queue::ids::Position;
+use crate::storage::error::StorageError;
 use crate::storage::log::{Log, LogEntry, LogState, Payload};
 use crate::storage::mend::{Hole, Trouble};
 
 const QUESTION: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(250);
+/// Between two tries to mend on a full disk.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 const ANSWER_BYTES: usize = 8 << 20;
 
 /// The time before Raft starts, while peers are asked.
@@ -118,10 +122,17 @@ pub(super) async fn run(
         let (fetched, heard) = fetch(hole, peers, others).await;
         mending.tell(heard.report(hole, in_doubt));
         match fetched {
-            Fetched::Entries(entries) => {
-                state = log.mend(hole, entries).await.map_err(unmended)?;
-                tracing::info!("the log was mended");
-            }
+            Fetched::Entries(entries) => match log.mend(hole, entries).await {
+                Ok(mended) => {
+                    state = mended;
+                    tracing::info!("the log was mended");
+                }
+                Err(error @ StorageError::Full { .. }) => {
+                    tracing::warn!(%error, "the log waits for space to be mended");
+                    tokio::time::sleep(FULL_PAUSE).await;
+                }
+                Err(error) => return Err(unmended(error)),
+            },
             Fetched::NobodyHasThem if in_doubt => {
                 state = log.cut_doubt().await.map_err(unmended)?;
                 tracing::warn!("the last record was cut: no other node has it");

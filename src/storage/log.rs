@@ -17,6 +17,7 @@
 mod flusher;
 mod inspect;
 mod record;
+mod rewrite;
 mod scan;
 mod segment;
 #[cfg(test)]
@@ -72,7 +73,7 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Newest entries kept in memory; what is not flushed yet is kept above it.
     pub cache_bytes: usize,
-    /// One flush writes at most this, or one entry.
+    /// One flush writes at most this, and at most what fits into a segment; or one entry.
     pub group_bytes: usize,
     /// Segments kept ready.
     pub spares: usize,
@@ -403,7 +404,7 @@ impl Log {
     /// Bytes of all segments, for the purge horizon.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        self.view().segments.values().map(|segment| segment.len).sum()
+        self.view().segments.values().map(|segment| segment.len()).sum()
     }
 
     /// Bytes of the segments that hold entries after an index: what keeping them costs.
@@ -414,7 +415,7 @@ impl Log {
         let next = next.max(view.purged.map_or(0, |purged| purged.index + 1));
         let first = view.runs.find(next).map(|run| run.segment);
         let first = first.or_else(|| view.segments.keys().next_back().copied());
-        view.segments.range(first.unwrap_or(0)..).map(|(_, segment)| segment.len).sum()
+        view.segments.range(first.unwrap_or(0)..).map(|(_, segment)| segment.len()).sum()
     }
 
     /// The last entry before the newest segments that together take no more than `bytes`; `None`
@@ -424,7 +425,7 @@ impl Log {
         let view = self.view();
         let mut held = 0;
         let newest = view.segments.iter().rev().take_while(|(_, segment)| {
-            held += segment.len;
+            held += segment.len();
             held <= bytes
         });
         let oldest_kept = newest.last().map(|(number, _)| *number)?;

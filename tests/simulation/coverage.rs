@@ -1,5 +1,6 @@
-//! What the nodes said of themselves, counted: a run in which no log was ever mended and no
-//! snapshot installed says little about mending and snapshots.
+//! What the nodes said of themselves, and which verbs worked, counted: a run in which no log was
+//! ever mended and no snapshot installed says little about mending and snapshots, and one without
+//! a verb of the API says nothing about that.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -74,4 +75,12 @@ pub fn lines(counts: &Counts) -> Vec<String> {
     let mut news: Vec<(&String, &u64)> = news.collect();
     news.sort_by_key(|(sentence, count)| (std::cmp::Reverse(**count), *sentence));
     news.iter().map(|(sentence, count)| format!("{count:>7}  {sentence}")).collect()
+}
+
+/// The verbs of the API that none of these calls was.
+pub fn missing_verbs(answered: &Counts) -> Vec<&'static str> {
+    let proto = include_str!("../../proto/zoneq/queue/v1/queue.proto");
+    let lines = proto.lines().filter_map(|line| line.trim().strip_prefix("rpc "));
+    let verbs = lines.filter_map(|line| line.split('(').next());
+    verbs.filter(|verb| !answered.contains_key(*verb)).collect()
 }

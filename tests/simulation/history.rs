@@ -4,8 +4,17 @@
 //! Laws: an operation is *ok*, *definitely failed* or *unknown*; one that never returned is
 //! unknown. Everything recorded goes into one hash, so that two runs of a seed can be compared.
 
+mod answer;
+mod call;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use answer::{
+    Answer, Dead, Deleted, Job, Looked, Progress, Redriven, Released, SentMessage, Shown, Tenant,
+};
+pub use call::{After, Asked, Call, Item, New, Standing};
 
 /// Simulated microseconds since the start.
 pub type Micros = u64;
@@ -23,306 +32,6 @@ pub struct Mark {
     pub term: u64,
     pub node: u64,
     pub at: LogTime,
-}
-
-/// A message as a client sends it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct New {
-    /// Whose body it has; no two messages are sent with the same.
-    pub tag: u64,
-    /// Microseconds, `None` = for ever.
-    pub ttl: Option<u64>,
-    pub delay: u64,
-    pub priority: u8,
-    pub key: Option<u64>,
-    pub group: Option<u64>,
-}
-
-/// When a released message comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
-    Now,
-    Delay(u64),
-    BackOff,
-}
-
-/// How a message stands, as a peek asks and a get answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    Visible,
-    Leased,
-    Delayed,
-    Blocked,
-}
-
-/// An id and a receipt.
-pub type Item = (String, String);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Call {
-    Create {
-        queue: String,
-    },
-    DeleteQueue {
-        queue: String,
-    },
-    Pause {
-        queue: String,
-        paused: bool,
-    },
-    /// Replaces the metadata by one number.
-    SetMetadata {
-        queue: String,
-        value: u64,
-    },
-    /// Replaces the settings by the queue's own, with this lease for those who name none.
-    SetSettings {
-        queue: String,
-        value: u64,
-    },
-    Send {
-        queue: String,
-        messages: Vec<New>,
-    },
-    Receive {
-        queue: String,
-        max: u32,
-        visibility: u64,
-    },
-    /// `visibility`: `None` keeps the lease; `tag`: the new body, if any.
-    Update {
-        queue: String,
-        id: String,
-        receipt: String,
-        visibility: Option<u64>,
-        tag: Option<u64>,
-    },
-    Delete {
-        queue: String,
-        items: Vec<Item>,
-    },
-    Release {
-        queue: String,
-        items: Vec<Item>,
-        after: After,
-    },
-    /// Deletes, each with its queue, and sends.
-    Transact {
-        deletes: Vec<(String, Item)>,
-        sends: Vec<(String, Vec<New>)>,
-    },
-    Peek {
-        queue: String,
-        standing: Standing,
-        stale: bool,
-    },
-    Get {
-        queue: String,
-        id: String,
-        stale: bool,
-    },
-    /// Settings, metadata and counts of a queue.
-    Look {
-        queue: String,
-        stale: bool,
-    },
-    List {
-        stale: bool,
-    },
-    Clear {
-        queue: String,
-    },
-}
-
-impl Call {
-    /// The queue that it names; none where it names many or none.
-    pub fn queue(&self) -> Option<&str> {
-        match self {
-            Call::Create { queue }
-            | Call::DeleteQueue { queue }
-            | Call::Pause { queue, .. }
-            | Call::SetMetadata { queue, .. }
-            | Call::SetSettings { queue, .. }
-            | Call::Send { queue, .. }
-            | Call::Receive { queue, .. }
-            | Call::Update { queue, .. }
-            | Call::Delete { queue, .. }
-            | Call::Release { queue, .. }
-            | Call::Peek { queue, .. }
-            | Call::Get { queue, .. }
-            | Call::Look { queue, .. }
-            | Call::Clear { queue } => Some(queue),
-            Call::Transact { .. } | Call::List { .. } => None,
-        }
-    }
-
-    /// Whether any node may answer, from a state that is not the newest.
-    pub fn is_stale(&self) -> bool {
-        match self {
-            Call::Peek { stale, .. }
-            | Call::Get { stale, .. }
-            | Call::Look { stale, .. }
-            | Call::List { stale } => *stale,
-            _ => false,
-        }
-    }
-
-    /// The messages that it sends, each with its queue.
-    pub fn sends(&self) -> impl Iterator<Item = (&str, &New)> {
-        let one = match self {
-            Call::Send { queue, messages } => Some((queue, messages)),
-            _ => None,
-        };
-        let many = match self {
-            Call::Transact { sends, .. } => sends.as_slice(),
-            _ => &[],
-        };
-        let all = one.into_iter().chain(many.iter().map(|(queue, messages)| (queue, messages)));
-        all.flat_map(|(queue, new)| new.iter().map(|new| (queue.as_str(), new)))
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SentMessage {
-    pub id: String,
-    pub receipt: String,
-    pub inserted_at: LogTime,
-    pub expires_at: Option<LogTime>,
-    pub visible_at: LogTime,
-    /// Nothing was sent: this is the first message with the same key.
-    pub duplicate: bool,
-}
-
-/// A message as it was received or shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    pub id: String,
-    /// Whose body this is; `None` when the bytes are those of no message.
-    pub tag: Option<u64>,
-    /// Only on received messages.
-    pub receipt: String,
-    pub inserted_at: LogTime,
-    pub expires_at: Option<LogTime>,
-    pub visible_at: LogTime,
-    pub dequeue_count: u32,
-    pub priority: u8,
-    pub group: Option<u64>,
-    pub dead: Option<Dead>,
-    /// As a peek asked for it, or a get answered it.
-    pub standing: Option<Standing>,
-}
-
-/// How a message came to a dead-letter queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dead {
-    pub source: String,
-    pub at: LogTime,
-    pub deliveries: u32,
-}
-
-/// A queue as one look saw it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Looked {
-    pub visible: u64,
-    pub leased: u64,
-    pub delayed: u64,
-    pub blocked: u64,
-    pub due: u64,
-    pub total: u64,
-    pub paused: bool,
-    /// What its metadata and settings were last set to; `None` = as it was created.
-    pub metadata: Option<u64>,
-    pub settings: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deleted {
-    Done,
-    NotFound,
-    Mismatch,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Released {
-    /// Visible again from this T on.
-    At(LogTime),
-    NotFound,
-    Mismatch,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// A queue was created, deleted, paused, resumed or set.
-    Done {
-        mark: Mark,
-    },
-    /// A send, or a transaction with all its messages.
-    Sent {
-        mark: Mark,
-        messages: Vec<SentMessage>,
-    },
-    /// Without a mark nothing was visible, by a majority's word. `more`: it stopped early.
-    Received {
-        mark: Option<Mark>,
-        messages: Vec<Shown>,
-        more: bool,
-    },
-    Updated {
-        mark: Mark,
-        receipt: String,
-        visible_at: LogTime,
-    },
-    Deleted {
-        mark: Mark,
-        outcomes: Vec<Deleted>,
-    },
-    Released {
-        mark: Mark,
-        outcomes: Vec<Released>,
-    },
-    /// A peek or a get, from the state at this T.
-    Seen {
-        at: LogTime,
-        messages: Vec<Shown>,
-    },
-    Looked {
-        at: LogTime,
-        queue: Looked,
-    },
-    Listed {
-        at: LogTime,
-        queues: Vec<String>,
-    },
-    Cleared {
-        mark: Mark,
-        removed: u64,
-    },
-}
-
-impl Answer {
-    /// The mark of a write.
-    pub fn mark(&self) -> Option<Mark> {
-        match self {
-            Answer::Done { mark }
-            | Answer::Sent { mark, .. }
-            | Answer::Updated { mark, .. }
-            | Answer::Deleted { mark, .. }
-            | Answer::Released { mark, .. }
-            | Answer::Cleared { mark, .. } => Some(*mark),
-            Answer::Received { mark, .. } => *mark,
-            Answer::Seen { .. } | Answer::Looked { .. } | Answer::Listed { .. } => None,
-        }
-    }
-
-    /// T of the state that a read was answered from.
-    pub fn read_at(&self) -> Option<LogTime> {
-        match self {
-            Answer::Seen { at, .. } | Answer::Looked { at, .. } | Answer::Listed { at, .. } => {
-                Some(*at)
-            }
-            _ => None,
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -391,6 +100,8 @@ pub struct History {
     /// Nodes that stopped by themselves though nothing was done to their disk.
     pub unexpected_stops: Vec<String>,
     pub ending: Ending,
+    /// How often each verb was answered well.
+    pub verbs: BTreeMap<&'static str, u64>,
     trace: Trace,
 }
 
@@ -455,6 +166,9 @@ impl History {
     pub fn answer(&mut self, now: Micros, op: usize, attempts: u32, outcome: Outcome) {
         self.trace(now, format_args!("op {op} returns {outcome:?} to try {attempts}"));
         if let Some(op) = self.ops.get_mut(op) {
+            if matches!(outcome, Outcome::Ok(_)) {
+                *self.verbs.entry(op.call.verb(op.session)).or_default() += 1;
+            }
             op.returned = now;
             op.attempts = attempts;
             op.outcome = outcome;

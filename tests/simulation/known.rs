@@ -9,8 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::LogTime;
-use crate::queues::max_deliveries;
-use crate::story::{Act, Life, QueueStory, Story, When};
+use crate::queues::{ALL, max_deliveries, plan, takes_dead_letters, takes_redriven};
+use crate::story::{Act, Life, QueueStory, Story};
+use crate::times::When;
 
 /// A state of a message: for reads at T from `after` through `through`, for commands at T behind
 /// `after`.
@@ -59,6 +60,11 @@ impl Spans {
         self.0.get(next).map_or(LogTime::MAX, |span| span.after.max(from))
     }
 
+    /// By when the first of them is over.
+    pub fn earliest(&self) -> Option<LogTime> {
+        self.0.first().map(|span| span.by)
+    }
+
     /// Whether anything in here may act after the first T and not after the second.
     pub fn touches(&self, after: LogTime, by: LogTime) -> bool {
         let next = self.0.partition_point(|span| span.by <= after);
@@ -82,11 +88,17 @@ pub fn fill(story: &mut Story<'_>) {
         queue.taken_from = Spans::of(queue.unknown_receives.iter());
         queue.clears.sort_by_key(|act| act.when);
     }
+    for plan in ALL.iter().filter(|plan| plan.redriven) {
+        let spans = story.redrives.spans(plan.name);
+        story.queues.entry(plan.name).or_default().redriven = spans;
+    }
     let none = QueueStory::default();
+    let all_seen = story.all_seen;
     for life in story.lives.values_mut() {
         let arrivals = arrivals(life);
         let of = |name: &str| story.queues.get(name).unwrap_or(&none);
-        life.known = states(points(life, &arrivals), of);
+        let stays = |name: &str, from| stays_through(life, of(name), name, from, all_seen);
+        life.known = states(points(life, &arrivals), of, stays);
         let mut stays: Vec<(&str, LogTime)> = Vec::new();
         if life.inserted_at > 0 && !life.home.is_empty() {
             stays.push((life.home, life.inserted_at));
@@ -94,21 +106,55 @@ pub fn fill(story: &mut Story<'_>) {
         stays.extend(arrivals.iter().map(|(at, queue)| (*queue, *at)));
         let leaves = stays.iter().skip(1).map(|(_, at)| *at).chain([LogTime::MAX]);
         let stays = stays.iter().zip(leaves.collect::<Vec<_>>());
-        let presence =
-            stays.map(|((queue, from), leaves)| presence(life, of(queue), queue, *from, leaves));
+        let presence = stays.map(|((queue, from), leaves)| {
+            let leaves = leaves.min(life.sent_back(queue).unwrap_or(LogTime::MAX));
+            let through = stays_through(life, of(queue), queue, *from, all_seen);
+            presence(life, of(queue), queue, *from, (leaves, through))
+        });
         life.presence = presence.collect();
     }
     story.ghosts = ghosts(story);
     story.heads = heads(story);
 }
 
-/// Sends of unknown outcome of which nothing was ever seen.
+/// Through which T no redrive took a message out of a queue in which it was at `from`.
+fn stays_through(
+    life: &Life<'_>,
+    story: &QueueStory<'_>,
+    queue: &str,
+    from: LogTime,
+    all_seen: bool,
+) -> LogTime {
+    if !plan(queue).redriven {
+        return LogTime::MAX;
+    }
+    if let Some(at) = life.sent_back(queue) {
+        return at.saturating_sub(1);
+    }
+    if all_seen {
+        // What had become of it would have been seen.
+        return LogTime::MAX;
+    }
+    let seen = life.shown().filter(|seen| seen.queue == queue).map(|seen| seen.at).max();
+    story.redriven.quiet_through(from).max(seen.unwrap_or(0))
+}
+
+/// Sends of unknown outcome of which nothing was ever seen, and messages that a redrive made of
+/// which it is not known where they came to.
 fn ghosts<'a>(story: &Story<'a>) -> Vec<(&'a str, Option<u64>, LogTime)> {
     let lives = story.lives.values();
     let seen: BTreeSet<u64> = lives.filter_map(|life| Some(life.new?.tag)).collect();
     let attempts = story.attempts.values();
     let unseen = attempts.filter(|it| it.answer.is_none() && !seen.contains(&it.new.tag));
-    unseen.map(|it| (it.queue, it.new.group, it.act.when.after)).collect()
+    let mut ghosts: Vec<_> = unseen.map(|it| (it.queue, it.new.group, it.act.when.after)).collect();
+    let sent_back = |life: &&Life<'_>| life.redriven.is_some() || !life.became.is_empty();
+    let lost = story.lives.values().filter(|life| life.home.is_empty());
+    for life in lost.filter(sent_back) {
+        let targets = ALL.iter().filter(|plan| takes_redriven(plan.name));
+        let after = life.inserted_at.saturating_sub(1);
+        ghosts.extend(targets.map(|plan| (plan.name, life.group, after)));
+    }
+    ghosts
 }
 
 /// Behind which T each message of a group was the first of it in its home.
@@ -124,7 +170,10 @@ fn heads<'a>(story: &Story<'a>) -> BTreeMap<(&'a str, u64), LogTime> {
     let mut groups: BTreeMap<(&str, u64), Vec<Member>> = BTreeMap::new();
     for life in story.lives.values() {
         let stay = life.presence.first().filter(|stay| stay.queue == life.home);
-        if let (Some(group), Some(stay)) = (life.group, stay) {
+        // What died elsewhere comes between those that were sent here.
+        if let (Some(group), Some(stay)) = (life.group, stay)
+            && !takes_dead_letters(life.home)
+        {
             let member = (life.number, stay.from, stay.until);
             groups.entry((life.home, group)).or_default().push(member);
         }
@@ -155,7 +204,10 @@ fn points<'a>(life: &Life<'a>, arrivals: &[(LogTime, &'a str)]) -> Vec<Point<'a>
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     if life.inserted_at > 0 && !life.home.is_empty() {
         let sent = life.sent.map(|sent| (Some(&*sent.message.receipt), sent.message.visible_at));
-        let tried = || Some((None, life.inserted_at + life.new?.delay));
+        let tried = || match life.redriven {
+            Some(_) => Some((None, life.inserted_at)),
+            None => Some((None, life.inserted_at + life.new?.delay)),
+        };
         let left = sent.or_else(tried).map(|(receipt, visible_at)| (receipt, visible_at, 0));
         points.push(Point { queue: life.home, when: When::exact(life.inserted_at), left });
         counts.extend(sent.and_then(|(receipt, _)| Some((receipt?, 0))));
@@ -178,7 +230,8 @@ fn points<'a>(life: &Life<'a>, arrivals: &[(LogTime, &'a str)]) -> Vec<Point<'a>
         points.push(Point { queue, when: When::exact(*at), left: Some((None, *at, 0)) });
     }
     let deletes = life.deletes.iter().map(|delete| delete.when);
-    let ends = deletes.chain(life.unknown.iter().map(|act| act.when));
+    let sent_back = life.became.iter().map(|new| When::exact(new.at));
+    let ends = deletes.chain(life.unknown.iter().map(|act| act.when)).chain(sent_back);
     points.extend(ends.map(|when| Point { queue: "", when, left: None }));
     points
 }
@@ -186,6 +239,7 @@ fn points<'a>(life: &Life<'a>, arrivals: &[(LogTime, &'a str)]) -> Vec<Point<'a>
 fn states<'a, 's>(
     mut points: Vec<Point<'a>>,
     of: impl Fn(&str) -> &'s QueueStory<'s>,
+    stays: impl Fn(&str, LogTime) -> LogTime,
 ) -> Vec<Known<'a>> {
     points.sort_by_key(|point| point.when.by);
     let mut next = LogTime::MAX;
@@ -202,6 +256,7 @@ fn states<'a, 's>(
             && !is_tied
         {
             let mut through = next.min(of(point.queue).disturbed.quiet_through(start));
+            through = through.min(stays(point.queue, start));
             if max_deliveries(point.queue).is_some_and(|most| count >= most) {
                 through = through.min(visible_at.saturating_sub(1));
             }
@@ -216,18 +271,19 @@ fn states<'a, 's>(
     known
 }
 
-/// How long a message that came to a queue at `from` stayed there; it came elsewhere at `left`.
+/// How long a message that came to a queue at `from` stayed there; it came elsewhere at `left`,
+/// and no redrive took it through `stays`.
 fn presence<'a>(
     life: &Life<'_>,
     story: &QueueStory<'_>,
     queue: &'a str,
     from: LogTime,
-    left: LogTime,
+    (left, stays): (LogTime, LogTime),
 ) -> Presence<'a> {
     let deletes = life.deletes.iter().map(|delete| delete.when);
     let deleted = || deletes.clone().filter(|when| when.by >= from);
     let maybe = life.maybe_deleted().map(|act| act.when).filter(|when| when.by >= from);
-    let mut through = story.emptied.quiet_through(from).min(left.saturating_sub(1));
+    let mut through = story.emptied.quiet_through(from).min(left.saturating_sub(1)).min(stays);
     through = deleted().chain(maybe).map(|when| when.after.max(from)).fold(through, u64::min);
     if let Some(expires) = life.expires_at(queue) {
         through = through.min(expires.saturating_sub(1));
@@ -239,8 +295,8 @@ fn presence<'a>(
         through = life.grants.iter().find(last).map_or(through, |grant| through.min(grant.at));
         through = through.min(story.taken_from.quiet_through(from));
     }
-    let clear = story.clears.partition_point(|act| act.when.after < from);
-    let cleared = story.clears.get(clear).map(|act| act.when.by);
+    let mut clears = story.clears.iter().filter(|act| act.when.after >= from);
+    let cleared = clears.find(|act| story.is_final(act)).map(|act| act.when.by);
     let until = deleted().map(|when| when.by).chain(cleared).fold(left, u64::min);
     Presence { queue, from, through, until }
 }

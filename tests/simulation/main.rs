@@ -26,9 +26,11 @@ mod mutants;
 mod network;
 mod queues;
 mod real_clock;
+mod redrives;
 mod run;
 mod seeds;
 mod story;
+mod times;
 mod workload;
 mod world;
 

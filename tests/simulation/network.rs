@@ -97,7 +97,7 @@ impl Network for SimNetwork {
 }
 
 /// 2027-01-15 08:00:00 UTC, where every run begins.
-const EPOCH_US: u64 = 1_800_000_000_000_000;
+pub const EPOCH_US: u64 = 1_800_000_000_000_000;
 
 /// Simulated time of the host that runs now.
 pub fn now_us() -> Option<u64> {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::coverage::Counts;
 use crate::faults::Faults;
@@ -38,6 +38,8 @@ pub struct Verdict {
     pub broken: Vec<(String, String)>,
     /// What the nodes said of themselves, counted.
     pub seen: Counts,
+    /// Calls that were answered well, by verb.
+    pub verbs: Counts,
 }
 
 /// What a run came to that a panic cut short: promises are judged as far as it went, but for the
@@ -97,12 +99,13 @@ fn verdict(
         leaders: history.leaders.len(),
         broken,
         seen: Counts::new(),
+        verbs: history.verbs.iter().map(|(verb, count)| ((*verb).to_owned(), *count)).collect(),
     }
 }
 
 fn stages(world: &mut World, seed: u64, seconds: u64) -> turmoil::Result {
     let stop = Arc::new(AtomicBool::new(false));
-    clients(world, seed, &stop);
+    let at_work = clients(world, seed, &stop);
     let mut faults = Faults::new(seed);
     let end = seconds * 1_000_000;
     while world.now() < end {
@@ -111,6 +114,11 @@ fn stages(world: &mut World, seed: u64, seconds: u64) -> turmoil::Result {
     }
     faults.heal(world);
     stop.store(true, Ordering::Relaxed);
+    // A call that is under way must not come after the last look at its queue.
+    let until = world.now() + PATIENCE;
+    while at_work.load(Ordering::Relaxed) > 0 && world.now() < until {
+        world.step()?;
+    }
     let mut ending = Ending { converged: converge(world)?, ..Ending::default() };
     if ending.converged {
         ending = close(world, seed)?;
@@ -129,9 +137,12 @@ fn stages(world: &mut World, seed: u64, seconds: u64) -> turmoil::Result {
     Ok(())
 }
 
-fn clients(world: &mut World, seed: u64, stop: &Arc<AtomicBool>) {
+/// Starts the clients; answers how many hosts of them are at work.
+fn clients(world: &mut World, seed: u64, stop: &Arc<AtomicBool>) -> Arc<AtomicUsize> {
+    let at_work = Arc::new(AtomicUsize::new(CLIENT_HOSTS.len()));
     for (at, host) in (0..).zip(CLIENT_HOSTS) {
         let (wires, history, stop) = (world.wires.clone(), world.history.clone(), stop.clone());
+        let ends = Arc::clone(&at_work);
         world.sim.client(host, async move {
             let network = SimNetwork { host: host.to_owned(), wires };
             let mut first = Worker::new(at + 1, seed, &network, history.clone());
@@ -143,9 +154,11 @@ fn clients(world: &mut World, seed: u64, stop: &Arc<AtomicBool>) {
             let workers = numbers.map(|n| Worker::new(n, seed, &network, history.clone()));
             let working = workers.chain([first]).map(|worker| worker.work(stop.clone()));
             futures::future::join_all(working).await;
+            ends.fetch_sub(1, Ordering::Relaxed);
             Ok(())
         });
     }
+    at_work
 }
 
 /// Steps until all nodes follow one leader and have applied the same position.
@@ -218,6 +231,15 @@ fn close(world: &mut World, seed: u64) -> turmoil::Result<Ending> {
         }
         for plan in ALL.iter().filter(|plan| plan.is_deleted) {
             worker.create(plan.name).await;
+        }
+        for plan in ALL.iter().filter(|plan| plan.comes_back) {
+            while worker.look(plan.name, None).await.is_none() {
+                worker.undelete(plan.name).await;
+            }
+        }
+        // What a redrive sends back must not come after the last look at its target.
+        for plan in ALL.iter().filter(|plan| plan.redriven) {
+            while !worker.end_redrives(plan.name).await {}
         }
         // Where dead letters come from first, and then where they go to.
         for plan in ALL.iter().rev() {

@@ -1,32 +1,20 @@
 //! The history told message by message and queue by queue, for the checks.
 //!
-//! A call took effect at one T, or not at all. Of an answer to the first try that T is exact; of
-//! one to a later try, and of a call of unknown outcome, only bounds are known: not before what
-//! was acknowledged when it began, and not after what its session did next, which ends all that
-//! is below. `known.rs` says what follows from that for each message.
+//! A call took effect at one T, or not at all: `times.rs` says what is known of it, and `known.rs`
+//! what follows from that for each message.
 
 use std::collections::BTreeMap;
 
 use zoneq::queue::ids::MessageId;
 
 use crate::history::{
-    After, Answer, Call, Deleted, History, LogTime, Micros, New, Op, Outcome, Released,
-    SentMessage, Session, Shown,
+    Answer, Call, Deleted, History, LogTime, New, Op, Outcome, Redriven, Released, SentMessage,
+    Shown,
 };
 use crate::known::{self, Known, Presence, Spans};
-
-/// When something took effect: after the first T, and not after the second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct When {
-    pub after: LogTime,
-    pub by: LogTime,
-}
-
-impl When {
-    pub fn exact(at: LogTime) -> When {
-        When { after: at.saturating_sub(1), by: at }
-    }
-}
+use crate::queues::plan;
+use crate::redrives::Redrives;
+use crate::times::{Fences, When, ceilings, floors, when};
 
 /// Something that a call did, or may have done.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +75,17 @@ pub struct Sighting<'a> {
     pub shown: &'a Shown,
 }
 
+/// A dead letter was sent back as another message.
+#[derive(Clone, Copy, Debug)]
+pub struct Became<'a> {
+    pub id: &'a str,
+    /// The queue that it left.
+    pub queue: &'a str,
+    pub at: LogTime,
+    /// Who saw the new one first.
+    pub op: &'a Op,
+}
+
 /// All that is known of one message id.
 #[derive(Clone, Debug, Default)]
 pub struct Life<'a> {
@@ -108,6 +107,10 @@ pub struct Life<'a> {
     /// Updates, releases, deletes and transactions of unknown outcome.
     pub unknown: Vec<Act<'a>>,
     pub sightings: Vec<Sighting<'a>>,
+    /// Which dead letter it was before it was sent back.
+    pub redriven: Option<&'a Redriven>,
+    /// The new messages that it became, each with the queue it was in: one at most, if all is well.
+    pub became: Vec<Became<'a>>,
     /// What its state was, as far as nothing can have changed it meanwhile.
     pub known: Vec<Known<'a>>,
     pub presence: Vec<Presence<'a>>,
@@ -126,6 +129,11 @@ impl<'a> Life<'a> {
         self.grants.iter().map(seen).chain(self.sightings.iter().copied())
     }
 
+    /// When it was sent back from this queue.
+    pub fn sent_back(&self, queue: &str) -> Option<LogTime> {
+        self.became.iter().filter(|new| new.queue == queue).map(|new| new.at).min()
+    }
+
     /// When it expires in this queue, as far as is known.
     pub fn expires_at(&self, queue: &str) -> Option<LogTime> {
         if queue != self.home {
@@ -142,9 +150,14 @@ impl<'a> Life<'a> {
 pub struct QueueStory<'a> {
     pub creates: Vec<Act<'a>>,
     pub maybe_creates: Vec<Act<'a>>,
-    /// Acknowledged clears, and deletions of the queue.
+    /// Acknowledged clears, and deletions of a queue that need not come back.
     pub clears: Vec<Act<'a>>,
     pub maybe_clears: Vec<Act<'a>>,
+    /// Every deletion.
+    pub deletions: Vec<Act<'a>>,
+    pub maybe_deletions: Vec<Act<'a>>,
+    pub undeletes: Vec<Act<'a>>,
+    pub maybe_undeletes: Vec<Act<'a>>,
     /// Acknowledged pauses and resumptions, and unknown ones.
     pub pauses: Vec<Act<'a>>,
     pub maybe_pauses: Vec<Act<'a>>,
@@ -155,6 +168,18 @@ pub struct QueueStory<'a> {
     pub emptied: Spans,
     /// When a receive of unknown outcome may have acted.
     pub taken_from: Spans,
+    /// When a redrive of it may have run.
+    pub redriven: Spans,
+}
+
+impl<'a> QueueStory<'a> {
+    /// Whether an act emptied the queue for good: a deletion after which it did not come back.
+    pub fn is_final(&self, act: &Act<'a>) -> bool {
+        let Call::DeleteQueue { queue } = &act.op.call else { return true };
+        let end = act.when.by.saturating_add(plan(queue).undelete_window);
+        let mut back = self.undeletes.iter().chain(&self.maybe_undeletes);
+        !back.any(|back| back.when.by > act.when.after && back.when.after < end)
+    }
 }
 
 /// A message that a client tried to send.
@@ -188,6 +213,12 @@ pub struct Story<'a> {
     pub ghosts: Vec<(&'a str, Option<u64>, LogTime)>,
     /// Replacements of settings and metadata.
     pub sets: Vec<SetBy<'a>>,
+    /// Changes of what accounts may hold.
+    pub quotas: Vec<SetBy<'a>>,
+    pub redrives: Redrives<'a>,
+    /// Every message that came to be through a redrive was seen: it is over, and no message was
+    /// named by another only.
+    pub all_seen: bool,
     /// Of each call: the highest T that was answered to anybody before it began.
     pub floors: Vec<LogTime>,
     /// Of each call: the lowest T that was answered to anybody who began after it was answered.
@@ -204,6 +235,9 @@ impl<'a> Story<'a> {
             heads: BTreeMap::new(),
             ghosts: Vec::new(),
             sets: Vec::new(),
+            quotas: Vec::new(),
+            redrives: Redrives::default(),
+            all_seen: history.ending.drained,
             floors: floors(history),
             ceilings: ceilings(history),
         };
@@ -220,6 +254,8 @@ impl<'a> Story<'a> {
                 _ => story.unknown(act),
             }
         }
+        story.redrives = Redrives::of(history, &story.floors, |op| fences.end_of(op.session));
+        story.find_successors();
         story.find_homes();
         for life in story.lives.values_mut() {
             life.grants.sort_by_key(|grant| grant.at);
@@ -339,12 +375,24 @@ impl<'a> Story<'a> {
     }
 
     fn of_queue(&mut self, act: Act<'a>, certain: bool) {
+        if matches!(act.op.call, Call::SetQuota { .. }) {
+            self.quotas.push(SetBy { act, certain });
+        }
         let Some(name) = act.op.call.queue() else { return };
         if matches!(act.op.call, Call::SetMetadata { .. } | Call::SetSettings { .. }) {
             self.sets.push(SetBy { act, certain });
         }
         let queue = self.queue(name);
+        if matches!(act.op.call, Call::DeleteQueue { .. }) {
+            let list = if certain { &mut queue.deletions } else { &mut queue.maybe_deletions };
+            list.push(act);
+            if plan(name).comes_back {
+                return;
+            }
+        }
         let list = match (&act.op.call, certain) {
+            (Call::Undelete { .. }, true) => &mut queue.undeletes,
+            (Call::Undelete { .. }, false) => &mut queue.maybe_undeletes,
             (Call::Create { .. }, true) => &mut queue.creates,
             (Call::Create { .. }, false) => &mut queue.maybe_creates,
             (Call::Clear { .. } | Call::DeleteQueue { .. }, true) => &mut queue.clears,
@@ -357,19 +405,52 @@ impl<'a> Story<'a> {
         list.push(act);
     }
 
+    /// What each dead letter became.
+    fn find_successors(&mut self) {
+        let mut all: Vec<(&'a str, Became<'a>)> = Vec::new();
+        for (id, life) in &mut self.lives {
+            let first = life.shown().min_by_key(|seen| seen.op.returned);
+            let Some(first) = first else { continue };
+            let Some(was) = &first.shown.redriven else { continue };
+            life.redriven = Some(was);
+            let (queue, at, op) = (&*was.queue, first.shown.inserted_at, first.op);
+            all.push((&was.id, Became { id, queue, at, op }));
+        }
+        for (id, became) in all {
+            self.life(id).became.push(became);
+        }
+        let unseen = |life: &Life<'_>| life.sent.is_none() && life.shown().next().is_none();
+        let mut named = self.lives.values().filter(|life| !life.became.is_empty());
+        self.all_seen &= !named.any(unseen);
+    }
+
+    /// The message that was sent by a client, of which this one is what redrives made.
+    pub fn root<'s>(&'s self, id: &'s str) -> &'s str {
+        let mut root = id;
+        // A circle would be a promise broken, and is told of elsewhere.
+        for _ in 0..1_000 {
+            let Some(was) = self.lives.get(root).and_then(|life| life.redriven) else { break };
+            root = &was.id;
+        }
+        root
+    }
+
     /// Of messages whose send is unknown: where they were sent to, and when.
     fn find_homes(&mut self) {
         for (id, life) in &mut self.lives {
             if life.sent.is_none() {
                 let shown: Vec<Sighting<'_>> = life.shown().collect();
                 let attempts = shown.iter().filter_map(|seen| self.attempts.get(&seen.shown.tag?));
-                if let Some(attempt) = attempts.into_iter().next() {
+                let mut attempts = attempts.filter(|_| life.redriven.is_none());
+                if let Some(attempt) = attempts.next() {
                     (life.home, life.new) = (attempt.queue, Some(attempt.new));
                 }
                 if let Some(seen) = shown.first() {
                     life.inserted_at = seen.shown.inserted_at;
                     (life.priority, life.group) = (seen.shown.priority, seen.shown.group);
-                    if life.new.is_none() && seen.shown.dead.is_none() {
+                    if life.redriven.is_some() {
+                        life.home = home_of_redriven(&shown);
+                    } else if life.new.is_none() && seen.shown.dead.is_none() {
                         life.home = seen.queue;
                     }
                 }
@@ -390,111 +471,13 @@ impl<'a> Story<'a> {
     }
 }
 
-/// What an acknowledged call's answer says of its T.
-pub fn when(op: &Op, answer: &Answer, floor: LogTime) -> When {
-    let mark = answer.mark().map(|mark| mark.at);
-    if op.attempts == 1
-        && let Some(at) = mark
-    {
-        return When::exact(at);
+/// Where a message that was sent back came to; empty where that is not known: where it was not
+/// seen before it had died twice.
+fn home_of_redriven<'a>(shown: &[Sighting<'a>]) -> &'a str {
+    if let Some(alive) = shown.iter().find(|seen| seen.shown.dead.is_none()) {
+        return alive.queue;
     }
-    let told = match (answer, &op.call) {
-        (Answer::Received { messages, .. }, Call::Receive { visibility, .. }) => {
-            messages.first().map(|shown| shown.visible_at.saturating_sub(*visibility))
-        }
-        (Answer::Updated { visible_at, .. }, Call::Update { visibility: Some(span), .. }) => {
-            Some(visible_at.saturating_sub(*span))
-        }
-        (Answer::Sent { messages, .. }, _) => {
-            messages.iter().find(|sent| !sent.duplicate).map(|sent| sent.inserted_at)
-        }
-        (Answer::Released { outcomes, .. }, Call::Release { after: After::Now, .. }) => {
-            outcomes.iter().find_map(|outcome| match outcome {
-                Released::At(at) => Some(*at),
-                _ => None,
-            })
-        }
-        _ => None,
-    };
-    told.map_or(When { after: floor, by: mark.unwrap_or(LogTime::MAX) }, When::exact)
-}
-
-/// T as it was answered, by the time of the answer, made to grow.
-fn answered(history: &History) -> Vec<(Micros, LogTime)> {
-    let told = history.ops.iter().filter_map(|op| match &op.outcome {
-        Outcome::Ok(answer) => {
-            let at = answer.mark().map(|mark| mark.at).or(answer.read_at())?;
-            Some((op.returned, at))
-        }
-        _ => None,
-    });
-    let mut told: Vec<(Micros, LogTime)> = told.collect();
-    told.sort_unstable();
-    let mut highest = 0;
-    for (_, at) in &mut told {
-        highest = highest.max(*at);
-        *at = highest;
-    }
-    told
-}
-
-fn floors(history: &History) -> Vec<LogTime> {
-    let told = answered(history);
-    let floor = |op: &Op| {
-        let before = told.partition_point(|(returned, _)| *returned <= op.invoked);
-        before.checked_sub(1).and_then(|last| told.get(last)).map_or(0, |(_, at)| *at)
-    };
-    history.ops.iter().map(floor).collect()
-}
-
-fn ceilings(history: &History) -> Vec<LogTime> {
-    let told = history.ops.iter().filter_map(|op| match &op.outcome {
-        Outcome::Ok(_) if op.call.is_stale() => None,
-        Outcome::Ok(answer) => {
-            Some((op.invoked, answer.mark().map(|mark| mark.at).or(answer.read_at())?))
-        }
-        _ => None,
-    });
-    let mut told: Vec<(Micros, LogTime)> = told.collect();
-    told.sort_unstable();
-    let mut lowest = LogTime::MAX;
-    for (_, at) in told.iter_mut().rev() {
-        lowest = lowest.min(*at);
-        *at = lowest;
-    }
-    let ceiling = |op: &Op| {
-        let after = told.partition_point(|(invoked, _)| *invoked < op.returned);
-        told.get(after).map_or(LogTime::MAX, |(_, at)| *at)
-    };
-    history.ops.iter().map(ceiling).collect()
-}
-
-/// Where sessions went on, which ended all that was below.
-struct Fences(BTreeMap<u64, Vec<(u64, LogTime)>>);
-
-impl Fences {
-    fn of(history: &History) -> Fences {
-        let mut fences: BTreeMap<u64, Vec<(u64, LogTime)>> = BTreeMap::new();
-        for op in &history.ops {
-            if let (Some(session), Outcome::Ok(answer)) = (op.session, &op.outcome)
-                && let Some(mark) = answer.mark()
-            {
-                fences.entry(session.client).or_default().push((session.lowest, mark.at));
-            }
-        }
-        for ends in fences.values_mut() {
-            ends.sort_unstable();
-        }
-        Fences(fences)
-    }
-
-    /// The last T at which a call under this session can have taken effect.
-    fn end_of(&self, session: Option<Session>) -> LogTime {
-        let end = session.and_then(|session| {
-            let ends = self.0.get(&session.client)?;
-            let next = ends.partition_point(|(lowest, _)| *lowest <= session.sequence);
-            ends.get(next).map(|(_, at)| *at)
-        });
-        end.unwrap_or(LogTime::MAX)
-    }
+    let died = shown.iter().filter_map(|seen| seen.shown.dead.as_ref()).min_by_key(|dead| dead.at);
+    let source = died.map_or("", |dead| &*dead.source);
+    if crate::queues::takes_dead_letters(source) { "" } else { source }
 }

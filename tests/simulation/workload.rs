@@ -6,10 +6,12 @@
 //! their fate is unknown, which must not make two of them; the next write under the session ends
 //! all that is still on its way. Streams receive without a session.
 
+mod accounts;
 mod held;
 mod messages;
 mod queues;
 mod reads;
+mod redrives;
 mod streams;
 mod wire;
 
@@ -50,6 +52,8 @@ pub struct Worker {
     sequence: u64,
     held: Vec<Held>,
     old: Vec<Held>,
+    /// Redrives that it knows of: one of each queue, with its id.
+    jobs: Vec<(String, String)>,
 }
 
 /// A write that was begun, and what is known of it so far.
@@ -104,6 +108,7 @@ impl Worker {
             sequence: 0,
             held: Vec::new(),
             old: Vec::new(),
+            jobs: Vec::new(),
         }
     }
 
@@ -133,7 +138,7 @@ impl Worker {
     }
 
     async fn turn(&mut self) {
-        match self.dice.below(200) {
+        match self.dice.below(216) {
             0..54 => self.send().await,
             54..100 => self.receive().await,
             100..120 => self.delete_held().await,
@@ -149,7 +154,11 @@ impl Worker {
             189..192 => self.send_by_stream().await,
             192..195 => self.pause_for_a_while().await,
             195..198 => self.set().await,
-            _ => self.empty().await,
+            198..200 => self.empty().await,
+            200..208 => self.redrive().await,
+            208..211 => self.delete_for_a_while().await,
+            211..214 => self.account().await,
+            _ => self.ask_for_durability().await,
         }
     }
 

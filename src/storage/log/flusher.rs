@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::record::Kind;
 use super::view::View;
-use super::writer::Writer;
+use super::writer::{Writer, entry_bytes};
 use super::{Done, LogEntry, LogOptions, LogState};
 use crate::queue::ids::Position;
 use crate::storage::disk::FlushMode;
@@ -99,7 +99,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(view: View, options: LogOptions, room: u64) -> Shared {
+    pub fn new(view: View, mut options: LogOptions, room: u64) -> Shared {
+        // What waited together is no record that only a segment longer than usual takes.
+        let most = usize::try_from(entry_bytes(options.segment_bytes)).unwrap_or(usize::MAX);
+        options.group_bytes = options.group_bytes.min(most);
         Shared {
             view: Mutex::new(view),
             work: Condvar::new(),

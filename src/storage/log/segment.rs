@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::record::{position_at, put_position, word32, word64};
 use crate::queue::ids::Position;
@@ -25,7 +26,29 @@ pub(super) struct Segment {
     pub generation: u64,
     pub path: PathBuf,
     pub file: Arc<dyn DiskFile>,
-    pub len: u64,
+    /// Bytes that were written before, so that a record in them needs no new space.
+    len: AtomicU64,
+}
+
+impl Segment {
+    pub fn new(
+        number: u64,
+        generation: u64,
+        path: PathBuf,
+        file: Arc<dyn DiskFile>,
+        len: u64,
+    ) -> Segment {
+        Segment { number, generation, path, file, len: AtomicU64::new(len) }
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// It was written on, up to here.
+    pub fn set_len(&self, len: u64) {
+        self.len.store(len, Ordering::Relaxed);
+    }
 }
 
 /// Where a segment begins: the log as it was when the segment was started.

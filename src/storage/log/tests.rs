@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::storage::disk::OpenMode;
 use crate::storage::disk::faulty::{Dice, FaultyDisk};
 use crate::storage::disk::real::RealDisk;
 
@@ -274,6 +275,61 @@ async fn a_purge_on_a_full_disk_lets_the_log_go_on() {
         next += 1;
     }
     assert!(disk.used_bytes() <= capacity);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_together_is_written_in_records_that_fit_into_a_segment() {
+    let disk = FaultyDisk::new(1);
+    let (log, _) = open(&disk);
+    append(&log, some(1, 0..1)).await.expect("durable");
+    while log.room() < 30_000 {
+        tokio::task::yield_now().await;
+    }
+    disk.set_capacity(disk.used_bytes());
+    // More than two segments, and more than there is room for.
+    let entries: Vec<LogEntry> = (1..90).map(|index| entry(1, index, 500)).collect();
+    let waiting = append(&log, entries);
+    tokio::pin!(waiting);
+    let within = Duration::from_secs(1);
+    assert!(tokio::time::timeout(within, &mut waiting).await.is_err(), "the rest waits");
+    assert!(log.failure().is_none(), "nothing has failed");
+    assert!(log.room() < 10_000, "what fits is written: {} bytes are left", log.room());
+    disk.set_capacity(1 << 20);
+    waiting.await.expect("there is space again");
+    let usual = 16 << 10;
+    let found = disk.list(Path::new(DIR)).expect("a list");
+    for path in found.iter().filter(|path| path.extension().is_some_and(|end| end == "log")) {
+        let file = disk.open(path, OpenMode::Read).expect("the segment");
+        assert_eq!(file.len().expect("a length"), usual, "{}", path.display());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_larger_than_a_segment_waits_on_a_full_disk_and_is_kept() {
+    for before in [0, 1, 20] {
+        let disk = FaultyDisk::new(1);
+        let (log, _) = open(&disk);
+        for index in 0..before {
+            append(&log, some(1, index..index + 1)).await.expect("durable");
+        }
+        while log.room() < 30_000 {
+            tokio::task::yield_now().await;
+        }
+        disk.set_capacity(disk.used_bytes() + 10_000);
+        let payload = Payload::Commands(vec![7; 50_000].into());
+        let large = LogEntry { position: at(1, before), payload };
+        let mut waiting = Box::pin(append(&log, vec![large.clone()]));
+        let within = Duration::from_secs(1);
+        assert!(tokio::time::timeout(within, &mut waiting).await.is_err(), "it does not fit");
+        assert!(log.failure().is_none(), "nothing has failed");
+        disk.set_capacity(1 << 20);
+        waiting.await.expect("there is space again");
+        append(&log, some(1, before + 1..before + 20)).await.expect("the log goes on");
+        drop(log);
+        let (log, state) = open(&disk.restart());
+        assert_eq!((state.last, state.trouble), (Some(at(1, before + 19)), vec![]));
+        assert_eq!(log.read(before, before + 1, usize::MAX).expect("a read"), [large]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

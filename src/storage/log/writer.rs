@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::record::{self, Header, Kind, first_seed};
-use super::scan::{Piece, Scan, Scanned, read_file, read_header, scan};
+use super::rewrite;
+use super::scan::{Scan, Scanned, read_file, read_header, scan};
 use super::segment::{
     HeaderFound, Run, SEGMENT_HEADER, Segment, SegmentHeader, segment_path, spare_number,
     spare_path,
@@ -28,8 +29,6 @@ use crate::storage::vote::VoteFile;
 const STEP: u64 = 1 << 20;
 /// The end of a segment that only truncations and purges use when there is no spare.
 const KEPT_BYTES: u64 = 64 << 10;
-/// What a mended segment's records may hold at most.
-const MEND_RECORD_BYTES: usize = 4 << 20;
 
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -141,26 +140,70 @@ impl Writer {
     /// Bytes that records may take without new space on the disk.
     pub fn room(&self) -> u64 {
         let spares = self.spares.len() as u64 * (self.options.segment_bytes - SEGMENT_HEADER);
-        self.active.len.saturating_sub(self.offset) + spares
+        self.active.len().saturating_sub(self.offset) + spares
     }
 
     /// Whether entries of so many bytes can be written: they fit in the segment, or there is
-    /// another to go on in. Makes that if it must. The end of the segment is left to the records
-    /// that give space back.
+    /// another to go on in. Makes that if it must, and one that takes an entry larger than a
+    /// usual segment longer than usual. The end of the segment is left to the records that give
+    /// space back.
     ///
     /// # Errors
     /// When the disk fails; a full one is no error.
     pub fn make_room(&mut self, bytes: u64) -> Result<bool, StorageError> {
-        let kept = KEPT_BYTES.min(self.active.len / 16);
-        let fits = self.offset.saturating_add(bytes).saturating_add(kept) <= self.active.len;
-        while !fits && self.offset > SEGMENT_HEADER && self.spares.is_empty() {
+        let kept = kept_bytes(self.active.len());
+        if self.offset.saturating_add(bytes).saturating_add(kept) <= self.active.len() {
+            return Ok(true);
+        }
+        let needed = SEGMENT_HEADER.saturating_add(bytes).saturating_add(KEPT_BYTES);
+        if self.offset == SEGMENT_HEADER {
+            let active = Arc::clone(&self.active);
+            let has = self.lengthen(&*active.file, &active.path, active.len(), needed)?;
+            if has {
+                active.set_len(needed);
+            }
+            return Ok(has);
+        }
+        while self.spares.is_empty() {
             self.no_space = false;
             self.prepare_step()?;
             if self.no_space {
                 return Ok(false);
             }
         }
-        Ok(true)
+        let usual = self.options.segment_bytes;
+        if bytes <= entry_bytes(usual) {
+            return Ok(true);
+        }
+        let Some(spare) = self.spares.front().cloned() else { return Ok(false) };
+        let open = self.disk.open_streamed(&spare, OpenMode::ReadWrite);
+        let file = open.map_err(during("open", &spare))?;
+        self.lengthen(&*file, &spare, usual, needed)
+    }
+
+    /// Writes a file on with zeros; false when the disk has no space for that.
+    fn lengthen(
+        &self,
+        file: &dyn DiskFile,
+        path: &Path,
+        from: u64,
+        to: u64,
+    ) -> Result<bool, StorageError> {
+        let more = to.saturating_sub(from);
+        let free = self.disk.free_bytes(&self.dir);
+        if free.map_err(during("measure the space of", &self.dir))? < more + more / 8 {
+            return Ok(false);
+        }
+        let written = write_zeros(file, from, more).map_err(during("write", path));
+        let synced = written.and_then(|()| file.sync_data().map_err(during("sync", path)));
+        match synced {
+            Ok(()) => Ok(true),
+            Err(StorageError::Full { .. }) => {
+                file.set_len(from).map_err(during("cut", path))?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub fn active(&self) -> u64 {
@@ -191,7 +234,7 @@ impl Writer {
         };
         let mut encoded = record::encode(header, entries);
         let mut opened = None;
-        let fits = self.offset + encoded.len <= self.active.len;
+        let fits = self.offset + encoded.len <= self.active.len();
         if !fits && self.offset > SEGMENT_HEADER {
             self.rotate(committed)?;
             opened = Some(Arc::clone(&self.active));
@@ -317,7 +360,7 @@ impl Writer {
         let most = self.options.spares.max(1) + 1;
         for segment in segments {
             let path = segment.path.clone();
-            let whole = segment.len == self.options.segment_bytes;
+            let whole = segment.len() == self.options.segment_bytes;
             let unread = Arc::strong_count(&segment) == 1;
             if whole && unread && self.spares.len() < most {
                 let spare = spare_path(&self.dir, self.next_spare);
@@ -342,29 +385,22 @@ impl Writer {
         let old = read_file(self.disk.as_ref(), &segment.path)?;
         let generation = generation(self.options.seed, segment.number, !segment.header.generation);
         let header = SegmentHeader { generation, ..segment.header };
-        let mut new = Rewrite {
-            bytes: header.encode(),
-            header,
-            seed: first_seed(header.number, generation),
-            last: header.before,
-            purged: header.purged,
-        };
-        for piece in &segment.pieces {
-            match piece {
-                Piece::Record { offset, header } => new.copy(&old, *offset, header)?,
-                Piece::Hole(found) if found == hole => new.fill(hole, entries),
-                Piece::Hole(other) => new.keep(other),
-            }
-        }
-        new.bytes.resize(new.bytes.len().max(self.options.segment_bytes as usize), 0);
+        let mut bytes = rewrite::fill(header, segment, &old, hole, entries)?;
+        bytes.resize(bytes.len().max(self.options.segment_bytes as usize), 0);
         let beside = self.dir.join("mend.tmp");
         let file = self
             .disk
             .open_streamed(&beside, OpenMode::OpenOrCreate)
             .map_err(during("create", &beside))?;
         file.set_len(0).map_err(during("cut", &beside))?;
-        file.write_all_at(&new.bytes, 0).map_err(during("write", &beside))?;
-        file.sync_data().map_err(during("sync", &beside))?;
+        let written = file.write_all_at(&bytes, 0).map_err(during("write", &beside));
+        let synced = written.and_then(|()| file.sync_data().map_err(during("sync", &beside)));
+        if let Err(full @ StorageError::Full { .. }) = synced {
+            // What was written takes space that others wait for.
+            self.disk.remove_file(&beside).map_err(during("remove", &beside))?;
+            return Err(full);
+        }
+        synced?;
         self.disk.rename(&beside, &segment.path).map_err(during("rename", &beside))?;
         sync_names(self.disk.as_ref(), &self.dir)
     }
@@ -380,105 +416,14 @@ impl Writer {
     }
 }
 
-/// A segment written anew in memory.
-struct Rewrite {
-    bytes: Vec<u8>,
-    header: SegmentHeader,
-    seed: u32,
-    last: Option<Position>,
-    purged: Option<Position>,
+/// What a segment of this length takes of entries.
+pub(super) fn entry_bytes(len: u64) -> u64 {
+    len.saturating_sub(SEGMENT_HEADER + kept_bytes(len))
 }
 
-impl Rewrite {
-    fn copy(&mut self, old: &[u8], offset: u64, header: &Header) -> Result<(), StorageError> {
-        let from = offset as usize;
-        let record = old.get(from..from + header.total()).unwrap_or_default();
-        let entries = match header.kind {
-            Kind::Entries => {
-                let record = bytes::Bytes::copy_from_slice(record);
-                record::entries(header, &record).ok_or_else(|| StorageError::Unmended {
-                    what: format!("the record at {offset} does not decode"),
-                })?
-            }
-            Kind::Truncate | Kind::Purge => Vec::new(),
-        };
-        self.put(header.kind, &entries, header.last, header.purged, header.committed);
-        Ok(())
-    }
-
-    fn fill(&mut self, hole: &Hole, entries: &[LogEntry]) {
-        if self.last != hole.after {
-            self.put(Kind::Truncate, &[], hole.after, self.purged, None);
-        }
-        let mut rest = entries;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fitting = rest
-                .iter()
-                .take_while(|entry| {
-                    bytes += entry.weight();
-                    bytes <= MEND_RECORD_BYTES
-                })
-                .count();
-            let (some, after) = rest.split_at(fitting.max(1));
-            let last = some.last().map(|entry| entry.position);
-            self.put(Kind::Entries, some, last, self.purged, None);
-            rest = after;
-        }
-    }
-
-    /// Leaves another hole to be found again: what it held is said, and is not there.
-    fn keep(&mut self, hole: &Hole) {
-        if self.last != hole.after {
-            self.put(Kind::Truncate, &[], hole.after, self.purged, None);
-        }
-        let missing = hole.last.index.saturating_add(1).saturating_sub(hole.first());
-        let count = u32::try_from(missing).unwrap_or(u32::MAX).max(1);
-        let (bytes, checksum) = record::encode_lost(Header {
-            kind: Kind::Entries,
-            segment: self.header.number,
-            generation: self.header.generation,
-            seed: self.seed,
-            count,
-            payload: 0,
-            before: hole.after,
-            last: Some(hole.last),
-            purged: self.purged,
-            committed: None,
-        });
-        self.bytes.extend_from_slice(&bytes);
-        self.seed = checksum;
-        self.last = Some(hole.last);
-    }
-
-    fn put(
-        &mut self,
-        kind: Kind,
-        entries: &[LogEntry],
-        last: Option<Position>,
-        purged: Option<Position>,
-        committed: Option<Position>,
-    ) {
-        let header = Header {
-            kind,
-            segment: self.header.number,
-            generation: self.header.generation,
-            seed: self.seed,
-            count: 0,
-            payload: 0,
-            before: self.last,
-            last,
-            purged,
-            committed,
-        };
-        let encoded = record::encode(header, entries);
-        for slice in encoded.slices() {
-            self.bytes.extend_from_slice(slice);
-        }
-        self.seed = encoded.checksum;
-        self.last = last;
-        self.purged = purged;
-    }
+/// The end of a segment of this length that is not for entries.
+fn kept_bytes(len: u64) -> u64 {
+    KEPT_BYTES.min(len / 16)
 }
 
 /// Every life of a file has its own generation, so that no old record fits a new chain.
@@ -525,7 +470,7 @@ fn open_segments(disk: &dyn Disk, found: &Scan) -> Result<Vec<Arc<Segment>>, Sto
             file.sync_data().map_err(during("sync", &path))?;
         }
         let (number, generation, len) = (one.number, one.header.generation, one.len);
-        segments.push(Arc::new(Segment { number, generation, path, file, len }));
+        segments.push(Arc::new(Segment::new(number, generation, path, file, len)));
     }
     Ok(segments)
 }
@@ -579,5 +524,5 @@ fn name_segment(
     sync_names(disk, dir)?;
     let len = file.len().map_err(during("measure", &path))?;
     let (number, generation) = (header.number, header.generation);
-    Ok(Arc::new(Segment { number, generation, path, file, len }))
+    Ok(Arc::new(Segment::new(number, generation, path, file, len)))
 }

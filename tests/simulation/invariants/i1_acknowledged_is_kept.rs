@@ -1,27 +1,56 @@
-//! I1: a send that was acknowledged is present, deleted or expired, ever after.
+//! I1: a send that was acknowledged is present, deleted or expired, ever after; so is what a read
+//! or a receive has shown. A dead letter may also have been sent back as another message, which is
+//! kept in its turn, and a queue that was deleted and came back has all that it had.
 
-use crate::history::{Call, DRAIN, Op, Outcome};
+use crate::history::{Answer, Call, DRAIN, Op, Outcome};
 use crate::queues::max_deliveries;
 use crate::story::{Life, Story};
 
-/// Messages with a time to live are I7's: here only what never expires.
+/// What was sent with a time to live is I7's.
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut lost = Vec::new();
     for (id, life) in &story.lives {
-        let Some(sent) = life.sent else { continue };
-        if sent.message.expires_at.is_some() || may_be_gone(story, life, None) {
+        let has_time = match life.sent {
+            Some(sent) => sent.message.expires_at.is_none(),
+            None => life.expires_at(life.home).is_none_or(|at| at > story.history.ending.at),
+        };
+        let is_known = life.sent.is_some() || life.shown().next().is_some();
+        if !is_known || !has_time || may_be_gone(story, life, None) || !life.became.is_empty() {
             continue;
         }
         if story.history.ending.drained && !drained(life) {
+            let what = if life.sent.is_some() { "acknowledged" } else { "shown" };
             lost.push(format!(
-                "{id} of {} was acknowledged at T {} and nobody deleted it, but the final drain \
-                 did not find it",
+                "{id} of {} was {what}, inserted at T {}, and nobody deleted it, but the final \
+                 drain did not find it",
                 life.home, life.inserted_at
             ));
         }
     }
     lost.extend(not_found(story));
+    lost.extend(elsewhere(story));
     lost
+}
+
+/// Positions that are said to be committed while another entry was applied there, and writes that
+/// are said to be in fewer zones than must have them.
+fn elsewhere(story: &Story<'_>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for op in &story.history.ops {
+        let Outcome::Ok(Answer::Durable { committed, zones_at_least }) = &op.outcome else {
+            continue;
+        };
+        let Call::Durability { position } = &op.call else { continue };
+        let applied = story.history.applied.iter().find(|at| at.index == position.index);
+        let other = applied.filter(|at| (at.term, at.leader) != (position.term, position.node));
+        if let Some(other) = other.filter(|_| *committed) {
+            wrong.push(format!("{position:?} is said to be committed, and {other:?} was applied"));
+        }
+        if *zones_at_least < 2 {
+            wrong.push(format!("{position:?} is said to be in {zones_at_least} zones at least"));
+        }
+    }
+    wrong
 }
 
 /// Whether a delete or a clear that had begun by then explains that it is not there.
@@ -115,6 +144,66 @@ mod tests {
         sample.get_fails("m", 2);
         sample.drain_finds("m", 3);
         assert_eq!(broken(&sample.ended()).len(), 1);
+    }
+
+    #[test]
+    fn a_position_that_is_said_to_be_committed_is_the_one_that_was_applied() {
+        let told = |committed, zones_at_least, term| {
+            let mut sample = Sample::default();
+            let applied = crate::history::Applied { node: 1, index: 1, term, leader: 1, digest: 0 };
+            sample.history.applied.push(applied);
+            let position = crate::invariants::sample::mark(1);
+            let answer = Answer::Durable { committed, zones_at_least };
+            sample.add(2, 3, Call::Durability { position }, Outcome::Ok(answer));
+            broken(&sample.ended()).len()
+        };
+        assert_eq!((told(true, 2, 1), told(false, 2, 2)), (0, 0));
+        assert_eq!((told(true, 2, 2), told(true, 1, 1)), (1, 1));
+    }
+
+    #[test]
+    fn what_was_shown_is_kept_whether_or_not_its_send_was_acknowledged() {
+        let shown = |drained| {
+            let mut sample = Sample::default();
+            sample.send("m", 1).outcome = Outcome::Unknown("lost".to_owned());
+            sample.receive("m", 2, 5, 1);
+            if drained {
+                sample.drain_finds("m", 9);
+            }
+            broken(&sample.ended()).len()
+        };
+        assert_eq!((shown(true), shown(false)), (0, 1));
+    }
+
+    #[test]
+    fn a_dead_letter_that_a_redrive_took_and_that_became_nothing_is_lost() {
+        let redriven = |becomes| {
+            let mut sample = Sample::default();
+            sample.dead_letter("m", 3);
+            sample.redrive("gamma-dead", "job", 4);
+            if becomes {
+                sample.drain_finds_redriven("new", "m", 6);
+            }
+            broken(&sample.ended()).len()
+        };
+        assert_eq!((redriven(true), redriven(false)), (0, 1));
+    }
+
+    #[test]
+    fn a_queue_that_came_back_without_a_message_has_lost_it() {
+        let back = |found| {
+            let queue = || "sigma".to_owned();
+            let mut sample = Sample::default();
+            sample.send_new("sigma", "m", 1, crate::invariants::sample::new(1));
+            sample.done(3, Call::DeleteQueue { queue: queue() });
+            sample.done(5, Call::Undelete { queue: queue() });
+            if found {
+                let message = crate::invariants::sample::shown("m", 1, "r7", 17, 1);
+                sample.receive_from("sigma", DRAIN, vec![message], 7, 10);
+            }
+            broken(&sample.ended()).len()
+        };
+        assert_eq!((back(true), back(false)), (0, 1));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! I2: after an acknowledged delete, clear or deletion of the queue no later receive or
-//! linearizable read returns the message, after any restart. A stale read may, and then its T is
-//! before the delete's.
+//! linearizable read returns the message, after any restart; nor does one after a redrive has sent
+//! it back as another message. A stale read may, and then its T is before the delete's. What was
+//! deleted with its queue comes back with it.
 
 use crate::history::{Call, Op};
 use crate::story::{Act, Life, Sighting, Story};
+use crate::times::When;
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut risen = Vec::new();
@@ -12,6 +14,13 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
         for delete in deletes {
             for seen in life.shown().filter(|seen| is_after(&delete, seen)) {
                 risen.push(words(id, life, &delete, &seen));
+            }
+        }
+        for became in &life.became {
+            let act = Act { op: became.op, when: When::exact(became.at) };
+            for seen in life.shown().filter(|seen| is_after(&act, seen)) {
+                let (new, at, seen_at) = (became.id, became.at, seen.at);
+                risen.push(format!("{id} became {new} at T {at} and returned at T {seen_at}"));
             }
         }
         let Some(clear) = cleared(story, life) else { continue };
@@ -29,8 +38,9 @@ fn words(id: &str, life: &Life<'_>, removed: &Act<'_>, seen: &Sighting<'_>) -> S
 
 /// The first acknowledged clear or deletion of its queue after it was sent.
 fn cleared<'s, 'a>(story: &'s Story<'a>, life: &Life<'_>) -> Option<&'s Act<'a>> {
-    let clears = &story.queues.get(life.home)?.clears;
-    clears.get(clears.partition_point(|clear| clear.when.after < life.inserted_at))
+    let queue = story.queues.get(life.home)?;
+    let mut clears = queue.clears.iter().filter(|clear| clear.when.after >= life.inserted_at);
+    clears.find(|clear| queue.is_final(clear))
 }
 
 fn is_after(removed: &Act<'_>, seen: &Sighting<'_>) -> bool {
@@ -102,5 +112,37 @@ mod tests {
         sample.clear(4);
         sample.receive("m", 6, 9, 1);
         assert_eq!(broken(sample), 1);
+    }
+
+    #[test]
+    fn a_dead_letter_that_was_sent_back_and_is_still_there_is_found() {
+        let seen = |at| {
+            let mut sample = Sample::default();
+            sample.dead_letter("m", 3);
+            sample.redrive("gamma-dead", "job", 4);
+            sample.receive_redriven("new", "m", 6, 9);
+            let message = Sample::dead("gamma", 3, 3, shown("m", 1, &format!("r{at}"), at + 1, 1));
+            sample.receive_from("gamma-dead", 2, vec![message], at, 1);
+            broken(sample)
+        };
+        assert_eq!(seen(5), 0);
+        assert_eq!(seen(8), 1);
+    }
+
+    #[test]
+    fn what_was_deleted_with_its_queue_returns_only_if_the_queue_came_back() {
+        let seen = |back: Option<u64>| {
+            let queue = || "delta".to_owned();
+            let mut sample = Sample::default();
+            sample.send_new("delta", "m", 1, crate::invariants::sample::new(1));
+            sample.done(3, Call::DeleteQueue { queue: queue() });
+            if let Some(at) = back {
+                sample.done(at, Call::Undelete { queue: queue() });
+            }
+            sample.receive_from("delta", 2, vec![shown("m", 1, "r9", 12, 1)], 9, 3);
+            broken(sample)
+        };
+        assert_eq!(seen(Some(5)), 0);
+        assert_eq!(seen(None), 1);
     }
 }

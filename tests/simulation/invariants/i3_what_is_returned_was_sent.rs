@@ -1,5 +1,6 @@
 //! I3: what is returned was sent, byte-equal: as this message, or in an update of it; and with the
-//! priority and the group that it was sent with.
+//! priority and the group that it was sent with. A message that a redrive sent back has what the
+//! dead letter had that it names.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +17,14 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
                 continue;
             };
             let updated = updates.get(&tag);
-            let updated = updated.is_some_and(|(of, at)| of == id && *at <= seen.op.returned);
-            if !updated && !is_its_own(story, life, &seen, tag) {
+            let updated =
+                updated.is_some_and(|(of, at)| was(story, id, of) && *at <= seen.op.returned);
+            let none = Life::default();
+            let root = story.lives.get(story.root(id)).unwrap_or(&none);
+            if !updated && !is_its_own(story, root, &seen, tag) {
                 wrong.push(format!("{id} was returned with body {tag}, which is not its own"));
             }
-            if let Some(new) = life.new
+            if let Some(new) = root.new
                 && (new.priority, new.group) != (seen.shown.priority, seen.shown.group)
             {
                 let (priority, group) = (seen.shown.priority, seen.shown.group);
@@ -34,9 +38,15 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
     wrong
 }
 
+/// Whether a message is, or was before redrives, the one with the other id.
+fn was(story: &Story<'_>, id: &str, other: &str) -> bool {
+    let before = |id: &&str| story.lives.get(*id)?.redriven.map(|was| &*was.id);
+    std::iter::successors(Some(id), before).take(1_000).any(|id| id == other)
+}
+
 fn is_its_own(story: &Story<'_>, life: &Life<'_>, seen: &Sighting<'_>, tag: u64) -> bool {
     let Some(attempt) = story.attempts.get(&tag) else { return false };
-    attempt.queue == life.home
+    (attempt.queue == life.home || life.home.is_empty())
         && attempt.act.op.invoked <= seen.op.returned
         && life.new.is_none_or(|new| new.tag == tag)
 }
@@ -103,5 +113,19 @@ mod tests {
         sample.send("m", 1).outcome = Outcome::Failed("FULL".to_owned());
         sample.receive("m", 2, 5, 1);
         assert_eq!(broken(sample), 1);
+    }
+
+    #[test]
+    fn a_message_that_was_sent_back_has_the_body_of_the_dead_letter_that_it_names() {
+        let returned = |tag| {
+            let mut sample = Sample::default();
+            sample.dead_letter("m", 3);
+            sample.send_new("gamma", "other", 2, crate::invariants::sample::new(2));
+            sample.redrive("gamma-dead", "job", 4);
+            let message = Sample::redriven("m", 5, shown("new", tag, "r6", 9, 1));
+            sample.receive_from("gamma", 2, vec![message], 6, 3);
+            broken(sample)
+        };
+        assert_eq!((returned(1), returned(2)), (0, 1));
     }
 }

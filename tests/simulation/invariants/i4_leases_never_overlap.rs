@@ -44,12 +44,12 @@ fn of_another_length(grant: &Grant<'_>) -> Option<String> {
 /// `None`: a call of unknown outcome may have ended it, or one of which it is not known whether
 /// it came before.
 fn end_of(life: &Life<'_>, first: &Grant<'_>, until: LogTime) -> Option<LogTime> {
-    let between = |when: crate::story::When| when.by > first.at && when.after < until;
+    let between = |when: crate::times::When| when.by > first.at && when.after < until;
     if life.unknown.iter().any(|act| between(act.when)) {
         return None;
     }
     let changes = || life.changes.iter().filter(|change| between(change.when));
-    let vague = |when: crate::story::When| when != crate::story::When::exact(when.by);
+    let vague = |when: crate::times::When| when != crate::times::When::exact(when.by);
     let is_vague = changes().any(|change| vague(change.when));
     if changes().any(|change| change.when.by > until) || (is_vague && changes().count() > 1) {
         return None;

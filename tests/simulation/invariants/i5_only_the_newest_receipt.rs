@@ -5,7 +5,8 @@
 
 use crate::history::LogTime;
 use crate::known::Known;
-use crate::story::{Life, Story, When};
+use crate::story::{Life, Story};
+use crate::times::When;
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut wrong = Vec::new();

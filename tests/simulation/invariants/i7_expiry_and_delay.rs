@@ -1,7 +1,9 @@
 //! I7: a message is never delivered at or after its expiry and never dropped before; a delayed
-//! message is never delivered early. Among the dead letters its time to live rests.
+//! message is never delivered early. Among the dead letters its time to live rests, and one that is
+//! sent back lives as long as its new queue lets messages live that say nothing.
 
 use crate::history::{DRAIN, LogTime, Op};
+use crate::queues::USUAL_TTL;
 use crate::story::{Life, Story};
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
@@ -22,6 +24,13 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
             if told.or(rests).is_some_and(|told| told != expires) {
                 wrong.push(format!("{id} has another expiry than its send was told"));
             }
+        }
+        let lives_until = life.inserted_at.saturating_add(USUAL_TTL);
+        let mut back =
+            life.shown().filter(|s| s.shown.redriven.is_some() && s.shown.dead.is_none());
+        if let Some(seen) = back.find(|seen| seen.shown.expires_at != Some(lives_until)) {
+            let (expires, at) = (seen.shown.expires_at, life.inserted_at);
+            wrong.push(format!("{id} was sent back at T {at} and expires at {expires:?}"));
         }
         for seen in &life.sightings {
             if seen.shown.expires_at.is_some_and(|expires| seen.at >= expires) {
@@ -96,5 +105,21 @@ mod tests {
         let mut sample = Sample::default();
         sample.send_with("m", 1, Some(50), 0);
         assert_eq!(broken(sample), 0);
+    }
+
+    #[test]
+    fn a_message_that_was_sent_back_with_another_time_to_live_is_found() {
+        let expires = |at| {
+            let mut sample = Sample::default();
+            sample.dead_letter("m", 3);
+            sample.redrive("gamma-dead", "job", 4);
+            let mut message = Sample::redriven("m", 5, shown("new", 1, "r6", 9, 1));
+            message.expires_at = at;
+            sample.receive_from("gamma", 2, vec![message], 6, 3);
+            broken(sample)
+        };
+        assert_eq!(expires(Some(5 + USUAL_TTL)), 0);
+        assert_eq!(expires(None), 1);
+        assert_eq!(expires(Some(2 + USUAL_TTL)), 1, "its first time went on");
     }
 }

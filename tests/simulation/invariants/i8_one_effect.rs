@@ -1,7 +1,10 @@
 //! I8: one effect for each sequence of a session, and for each deduplication key in its window; a
-//! send of unknown outcome appears 0 or 1 time, and one that was answered as a duplicate never.
+//! send of unknown outcome appears 0 or 1 time, and one that was answered as a duplicate never. A
+//! dead letter is sent back once, by a redrive that somebody asked for (`redrives`).
 //!
 //! A session that is used does not end, so none of its calls is told that it has.
+
+mod redrives;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +16,7 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut wrong = two_ids(story);
     wrong.extend(ended(story));
     wrong.extend(keys(story));
+    wrong.extend(redrives::check(story));
     wrong
 }
 
@@ -29,8 +33,10 @@ fn two_ids(story: &Story<'_>) -> Vec<String> {
         tags.sort_unstable();
         tags.dedup();
         for tag in tags {
-            let first = *ids.entry(tag).or_insert(id);
-            if first != *id {
+            // A redrive gives it another id, and that is told of the message itself.
+            let root = story.root(id);
+            let first = *ids.entry(tag).or_insert(root);
+            if first != root {
                 wrong.push(format!("body {tag} was sent once and stands under {first} and {id}"));
             }
             let answer = story.attempts.get(&tag).and_then(|attempt| attempt.answer);

@@ -2,9 +2,10 @@
 //! small number.
 
 use crate::history::{
-    After, Answer, Call, DRAIN, Dead, Deleted, History, LogTime, Mark, New, Op, Outcome, Released,
-    SentMessage, Session, Shown, Standing,
+    After, Answer, Asked, Call, DRAIN, Dead, Deleted, History, Job, LogTime, Mark, New, Op,
+    Outcome, Progress, Redriven, Released, SentMessage, Session, Shown, Standing,
 };
+use crate::queues::USUAL_TTL;
 
 #[derive(Default)]
 pub struct Sample {
@@ -29,6 +30,7 @@ pub fn shown(id: &str, tag: u64, receipt: &str, until: LogTime, count: u32) -> S
         priority: 0,
         group: None,
         dead: None,
+        redriven: None,
         standing: None,
     }
 }
@@ -116,6 +118,59 @@ impl Sample {
     /// The message as it lies in a dead-letter queue.
     pub fn dead(source: &str, deliveries: u32, at: u64, shown: Shown) -> Shown {
         Shown { dead: Some(Dead { source: source.to_owned(), at, deliveries }), ..shown }
+    }
+
+    /// Sends a message to gamma, with tag 1 at T 1, and lets it die there; it is seen among the
+    /// dead letters at `at`.
+    pub fn dead_letter(&mut self, id: &str, at: u64) {
+        self.send_new("gamma", id, 1, new(1));
+        let message = Sample::dead("gamma", 3, at, shown(id, 1, "", at, 0));
+        let (queue, standing) = ("gamma-dead".to_owned(), Standing::Dead);
+        let call = Call::Peek { queue, standing, stale: false };
+        self.add(2, at, call, Outcome::Ok(Answer::Seen { at, messages: vec![message] }));
+    }
+
+    /// A redrive of all that a queue holds begins.
+    pub fn redrive(&mut self, queue: &str, id: &str, at: u64) -> &mut Op {
+        self.redrive_some(queue, id, at, Asked::default())
+    }
+
+    pub fn redrive_some(&mut self, queue: &str, id: &str, at: u64, asked: Asked) -> &mut Op {
+        let call = Call::Redrive { queue: queue.to_owned(), asked };
+        let answer = Answer::Redriving { mark: mark(at), id: id.to_owned(), started: true };
+        self.add(3, at, call, Outcome::Ok(answer))
+    }
+
+    /// A redrive of all of gamma-dead as a listing shows it at T `at`.
+    pub fn list_redrive(&mut self, at: u64, job: Job) -> &mut Op {
+        let call = Call::Redrives { queue: "gamma-dead".to_owned(), stale: false };
+        self.add(3, at, call, Outcome::Ok(Answer::Redrives { at, jobs: vec![job] }))
+    }
+
+    /// It began at 4, and has ended at 8 if it has.
+    pub fn job(id: &str, progress: Progress, moved: u64) -> Job {
+        let ended_at = (progress != Progress::Running).then_some(8);
+        let (id, asked) = (id.to_owned(), Asked::default());
+        Job { id, asked, progress, started_at: 4, ended_at, moved, held: 0, refused: 0 }
+    }
+
+    /// The message as it is when a redrive has sent it back at this T.
+    pub fn redriven(was: &str, at: u64, shown: Shown) -> Shown {
+        let redriven = Some(Redriven { id: was.to_owned(), queue: "gamma-dead".to_owned() });
+        Shown { redriven, inserted_at: at, expires_at: Some(at + USUAL_TTL), ..shown }
+    }
+
+    /// Takes what was sent back to gamma a moment before.
+    pub fn receive_redriven(&mut self, id: &str, was: &str, at: u64, until: u64) {
+        let message = shown(id, 1, &format!("r{at}"), until, 1);
+        let message = Sample::redriven(was, at - 1, message);
+        self.receive_from("gamma", 2, vec![message], at, until - at);
+    }
+
+    pub fn drain_finds_redriven(&mut self, id: &str, was: &str, at: u64) {
+        let message = shown(id, 1, &format!("r{at}"), at + 100, 1);
+        let message = Sample::redriven(was, at - 1, message);
+        self.receive_from("gamma", DRAIN, vec![message], at, 100);
     }
 
     pub fn unknown_receive(&mut self, at: u64) -> &mut Op {

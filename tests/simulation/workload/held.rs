@@ -4,6 +4,7 @@ use zoneq::proto::queue::v1 as pb;
 
 use super::{Client, Worker, wire};
 use crate::history::{After, Answer, Call, Item};
+use crate::queues::plan;
 
 /// Messages and old receipts that a worker remembers.
 const REMEMBERED: usize = 40;
@@ -41,6 +42,7 @@ impl Worker {
         wait: u64,
     ) -> Vec<Held> {
         let request = |session| pb::ReceiveRequest {
+            account: wire::account(queue),
             queue: queue.to_owned(),
             max_messages: max,
             visibility_timeout: Some(wire::span(visibility)),
@@ -76,6 +78,16 @@ impl Worker {
         let count = self.held.len() as u64;
         let at = self.dice.below(count) as usize;
         (count > 0).then(|| self.held.remove(at))
+    }
+
+    /// One of a queue of this account.
+    pub(super) fn take_held_of(&mut self, account: &str) -> Option<Held> {
+        let of = |held: &Held| plan(&held.queue).account == account;
+        let count = self.held.iter().filter(|held| of(held)).count() as u64;
+        let nth = self.dice.below(count) as usize;
+        let all = self.held.iter().enumerate().filter(|(_, held)| of(held));
+        let at = all.map(|(at, _)| at).nth(nth)?;
+        Some(self.held.remove(at))
     }
 
     /// One that it holds and, half of the time, up to three more of the same queue.
@@ -137,6 +149,7 @@ impl Worker {
         // With both halves of the content nobody needs to look for the other first.
         let headers = tag.filter(|tag| tag.is_multiple_of(2)).map(|_| pb::Headers::default());
         let request = |session| pb::UpdateRequest {
+            account: wire::account(&queue),
             queue: queue.clone(),
             id: id.clone(),
             pop_receipt: receipt.clone(),
@@ -179,6 +192,7 @@ impl Worker {
         let items: Vec<Item> = held.iter().map(Held::item).collect();
         let wire: Vec<pb::ReleaseItem> = items.iter().map(item).collect();
         let request = |session| pb::ReleaseRequest {
+            account: wire::account(&queue),
             queue: queue.clone(),
             items: wire.clone(),
             after: wire::after(after),
@@ -214,6 +228,7 @@ pub(super) fn delete_request(
     session: pb::Session,
 ) -> pb::DeleteRequest {
     pb::DeleteRequest {
+        account: wire::account(queue),
         queue: queue.to_owned(),
         items: items.to_vec(),
         session: Some(session),

@@ -8,9 +8,9 @@ use crate::queues::plan;
 
 /// Deduplication keys, and groups at one time: few, so that they meet.
 const KEYS: u64 = 40;
-const GROUPS: u64 = 4;
+pub(super) const GROUPS: u64 = 4;
 /// Microseconds after which groups get other names: one that is blocked for long is left behind.
-const GROUPS_FOR: u64 = 10_000_000;
+pub(super) const GROUPS_FOR: u64 = 10_000_000;
 
 impl Worker {
     /// A message as this queue is for.
@@ -45,8 +45,8 @@ impl Worker {
         let call = Call::Send { queue: queue.to_owned(), messages };
         let told = self.write(call, request, ask, read_sent).await;
         self.remember_sent(&[queue.to_owned()], told.as_ref());
-        if told.is_none() && plan(queue).is_deleted && self.was_refused("QUEUE_NOT_FOUND") {
-            self.try_to_create(queue).await;
+        if told.is_none() && self.was_refused("QUEUE_NOT_FOUND") {
+            self.bring_back(queue).await;
         }
         told.is_some()
     }
@@ -64,9 +64,11 @@ impl Worker {
 
     /// Deletes of what it holds and sends, as one step.
     pub(super) async fn transact(&mut self) {
-        let deletes: Vec<Held> = (0..self.dice.below(3)).filter_map(|_| self.take_held()).collect();
         let mut queues = vec![self.any(|plan| plan.is_sent_to)];
-        let other = self.any(|plan| plan.is_sent_to);
+        let account = plan(&queues[0]).account;
+        let deletes: Vec<Held> =
+            (0..self.dice.below(3)).filter_map(|_| self.take_held_of(account)).collect();
+        let other = self.any(|plan| plan.is_sent_to && plan.account == account);
         if !queues.contains(&other) {
             queues.push(other);
         }
@@ -79,6 +81,7 @@ impl Worker {
         let of_each = sends.iter().flat_map(|(queue, new)| new.iter().map(|_| queue.clone()));
         let of_each: Vec<String> = of_each.collect();
         let wire = pb::TransactRequest {
+            account: wire::account(&sends[0].0),
             deletes: deletes.iter().map(transact_delete).collect(),
             sends: sends.iter().map(|(queue, new)| transact_send(queue, new)).collect(),
             ..Default::default()
@@ -102,6 +105,7 @@ pub(super) fn send_request(
     session: pb::Session,
 ) -> pb::SendRequest {
     pb::SendRequest {
+        account: wire::account(queue),
         queue: queue.to_owned(),
         messages: messages.to_vec(),
         session: Some(session),

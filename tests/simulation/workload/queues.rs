@@ -11,9 +11,15 @@ use crate::queues::{ALL, Plan, plan};
 impl Worker {
     /// A queue of which something is true.
     pub(super) fn any(&mut self, fits: impl Fn(&Plan) -> bool) -> String {
-        let fitting: Vec<&Plan> = ALL.iter().filter(|plan| fits(plan)).collect();
-        let at = self.dice.below(fitting.len() as u64) as usize;
-        fitting.get(at).map_or("", |plan| plan.name).to_owned()
+        let fitting = || ALL.iter().filter(|plan| fits(plan));
+        let mut at = self.dice.below(fitting().map(|plan| plan.share).sum());
+        for plan in fitting() {
+            if at < plan.share {
+                return plan.name.to_owned();
+            }
+            at -= plan.share;
+        }
+        String::new()
     }
 
     /// Creates a queue, trying until it is there.
@@ -28,6 +34,7 @@ impl Worker {
         let name = queue.to_owned();
         let call = Call::Create { queue: name.clone() };
         let request = |session| pb::CreateQueueRequest {
+            account: wire::account(queue),
             name: name.clone(),
             settings: Some(wire::settings(plan(queue), None)),
             session: Some(session),
@@ -58,9 +65,13 @@ impl Worker {
             4..7 => {
                 let queue = self.any(|plan| plan.is_deleted);
                 self.delete_queue(&queue).await;
-                let pause = self.dice.below(300);
+                let undeletes = self.one_in(2);
+                // Its window is a second.
+                let pause = self.dice.below(if undeletes { 1_800 } else { 300 });
                 tokio::time::sleep(Duration::from_millis(pause)).await;
-                self.try_to_create(&queue).await;
+                if !undeletes || !self.undelete(&queue).await {
+                    self.try_to_create(&queue).await;
+                }
             }
             _ => {
                 let queue = self.any(|plan| crate::queues::takes_dead_letters(plan.name));
@@ -69,9 +80,42 @@ impl Worker {
         }
     }
 
+    /// Takes a queue away for a while.
+    pub(super) async fn delete_for_a_while(&mut self) {
+        let queue = self.any(|plan| plan.comes_back);
+        self.delete_queue(&queue).await;
+        let pause = self.dice.below(900);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        self.undelete(&queue).await;
+    }
+
+    /// What is done when a queue is not there.
+    pub(super) async fn bring_back(&mut self, queue: &str) {
+        if plan(queue).comes_back {
+            self.undelete(queue).await;
+        } else if plan(queue).is_deleted {
+            self.try_to_create(queue).await;
+        }
+    }
+
+    /// True when it came back.
+    pub async fn undelete(&mut self, queue: &str) -> bool {
+        let name = queue.to_owned();
+        let request = |session| pb::UndeleteQueueRequest {
+            account: wire::account(queue),
+            name: name.clone(),
+            session: Some(session),
+            ..Default::default()
+        };
+        let ask = |mut node: super::Client, r| async move { node.undelete_queue(r).await };
+        let read = |answer: pb::UndeleteQueueResponse| wire::done(answer.durability.as_ref());
+        self.write(Call::Undelete { queue: name.clone() }, request, ask, read).await.is_some()
+    }
+
     async fn clear(&mut self, queue: &str) {
         let name = queue.to_owned();
         let request = |session| pb::ClearRequest {
+            account: wire::account(queue),
             queue: name.clone(),
             session: Some(session),
             ..Default::default()
@@ -87,6 +131,7 @@ impl Worker {
     async fn delete_queue(&mut self, queue: &str) {
         let name = queue.to_owned();
         let request = |session| pb::DeleteQueueRequest {
+            account: wire::account(queue),
             name: name.clone(),
             session: Some(session),
             ..Default::default()
@@ -107,6 +152,7 @@ impl Worker {
     async fn pause(&mut self, queue: &str) {
         let name = queue.to_owned();
         let request = |session| pb::PauseQueueRequest {
+            account: wire::account(queue),
             name: name.clone(),
             session: Some(session),
             ..Default::default()
@@ -121,6 +167,7 @@ impl Worker {
     pub async fn resume(&mut self, queue: &str) -> bool {
         let name = queue.to_owned();
         let request = |session| pb::ResumeQueueRequest {
+            account: wire::account(queue),
             name: name.clone(),
             session: Some(session),
             ..Default::default()
@@ -137,6 +184,7 @@ impl Worker {
         let value = self.tag();
         if self.one_in(2) {
             let request = |session| pb::SetQueueMetadataRequest {
+                account: wire::account(&queue),
                 name: queue.clone(),
                 metadata: wire::metadata(value),
                 session: Some(session),
@@ -149,6 +197,7 @@ impl Worker {
             self.write(call, request, ask, read).await;
         } else {
             let request = |session| pb::SetQueueSettingsRequest {
+                account: wire::account(&queue),
                 name: queue.clone(),
                 settings: Some(wire::settings(plan(&queue), Some(value))),
                 session: Some(session),

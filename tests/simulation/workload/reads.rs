@@ -3,10 +3,11 @@
 use zoneq::proto::queue::v1 as pb;
 
 use super::{Worker, wire};
-use crate::history::{Answer, Call, Looked, Standing};
+use crate::history::{Answer, Call, Looked, Outcome, Standing};
+use crate::queues::{TENANT, USUAL_ACCOUNT, takes_dead_letters};
 
 impl Worker {
-    fn staleness(&mut self) -> Option<prost_types::Duration> {
+    pub(super) fn staleness(&mut self) -> Option<prost_types::Duration> {
         self.one_in(3).then(|| wire::span(5_000_000))
     }
 
@@ -14,11 +15,16 @@ impl Worker {
         let queue = self.any(|_| true);
         self.choose_node();
         let max_staleness = self.staleness();
-        let all = [Standing::Visible, Standing::Leased, Standing::Delayed, Standing::Blocked];
-        let standing = all[self.dice.below(4) as usize];
+        let mut all =
+            vec![Standing::Visible, Standing::Leased, Standing::Delayed, Standing::Blocked];
+        if takes_dead_letters(&queue) {
+            all.push(Standing::Dead);
+        }
+        let standing = all[self.dice.below(all.len() as u64) as usize];
         let stale = max_staleness.is_some();
         let op = self.begin_read(Call::Peek { queue: queue.clone(), standing, stale });
         let request = pb::PeekRequest {
+            account: wire::account(&queue),
             queue,
             max_messages: 20,
             state: wire::state(standing).into(),
@@ -42,7 +48,8 @@ impl Worker {
         let max_staleness = self.staleness();
         let stale = max_staleness.is_some();
         let op = self.begin_read(Call::Get { queue: queue.clone(), id: id.clone(), stale });
-        let request = pb::GetMessageRequest { queue, id, max_staleness, ..Default::default() };
+        let account = wire::account(&queue);
+        let request = pb::GetMessageRequest { account, queue, id, max_staleness };
         let asked = self.ask(request, |mut node, r| async move { node.get_message(r).await });
         let told = asked.await.map(|answer| {
             let standing = wire::standing(answer.state());
@@ -67,8 +74,8 @@ impl Worker {
     ) -> Option<(Looked, u64)> {
         let stale = max_staleness.is_some();
         let op = self.begin_read(Call::Look { queue: queue.to_owned(), stale });
-        let name = queue.to_owned();
-        let request = pb::GetQueueRequest { name, max_staleness, ..Default::default() };
+        let (account, name) = (wire::account(queue), queue.to_owned());
+        let request = pb::GetQueueRequest { account, name, max_staleness };
         let asked = self.ask(request, |mut node, r| async move { node.get_queue(r).await });
         let told = asked.await.map(|answer| {
             let queue = answer.queue.as_ref().map(wire::looked).unwrap_or_default();
@@ -83,12 +90,36 @@ impl Worker {
     pub(super) async fn list(&mut self) {
         self.choose_node();
         let max_staleness = self.staleness();
-        let op = self.begin_read(Call::List { stale: max_staleness.is_some() });
-        let request = pb::ListQueuesRequest { max_staleness, ..Default::default() };
+        let account = if self.one_in(4) { TENANT } else { USUAL_ACCOUNT }.to_owned();
+        let (deleted, stale) = (self.one_in(3), max_staleness.is_some());
+        let op = self.begin_read(Call::List { account: account.clone(), deleted, stale });
+        let request =
+            pb::ListQueuesRequest { account, deleted, max_staleness, ..Default::default() };
         let asked = self.ask(request, |mut node, r| async move { node.list_queues(r).await });
         let told = asked.await.map(|answer| Answer::Listed {
             at: wire::moment(answer.log_time.as_ref()),
             queues: answer.queues.into_iter().map(|queue| queue.name).collect(),
+        });
+        self.end(op, 1, told);
+    }
+
+    /// Whether a write that it was told of stands.
+    pub(super) async fn ask_for_durability(&mut self) {
+        let last = {
+            let history = self.history.lock();
+            let own = history.ops.iter().rev().filter(|op| op.client == self.number);
+            own.take(20).find_map(|op| match &op.outcome {
+                Outcome::Ok(answer) => answer.mark(),
+                _ => None,
+            })
+        };
+        let Some(position) = last else { return };
+        let op = self.begin_read(Call::Durability { position });
+        let request = pb::GetDurabilityRequest { position: Some(wire::position(&position)) };
+        let asked = self.ask(request, |mut node, r| async move { node.get_durability(r).await });
+        let told = asked.await.map(|answer| Answer::Durable {
+            committed: answer.committed,
+            zones_at_least: answer.zones_at_least,
         });
         self.end(op, 1, told);
     }

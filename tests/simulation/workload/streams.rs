@@ -50,7 +50,10 @@ impl Worker {
             let of_stream = told.remove(&pending.session.sequence);
             let of_stream = of_stream.unwrap_or_else(|| Err(silent(None)));
             let told = match of_stream {
-                Ok(answer) => self.settle(pending, false, Ok(answer)),
+                Ok(answer) => {
+                    *self.history.lock().verbs.entry("SendStream").or_default() += 1;
+                    self.settle(pending, false, Ok(answer))
+                }
                 Err(outcome) => {
                     pending.unknown += u32::from(matches!(outcome, Outcome::Unknown(_)));
                     let request = |session| send_request(&queue, &wire, session);
@@ -151,6 +154,7 @@ impl Worker {
         let mut node = self.node()?;
         let (frames, receiver) = mpsc::channel(FRAMES);
         let open = pb::ReceiveStreamOpen {
+            account: wire::account(queue),
             queue: queue.to_owned(),
             visibility_timeout: Some(wire::span(visibility)),
             max_batch: max,

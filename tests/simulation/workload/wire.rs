@@ -5,10 +5,10 @@ use zoneq::proto::queue::v1 as pb;
 
 use super::Told;
 use crate::history::{
-    After, Answer, Dead, Deleted, Item, Looked, Mark, New, Outcome, Released, SentMessage, Shown,
-    Standing, body, tag_of,
+    After, Answer, Asked, Dead, Deleted, Item, Job, Looked, Mark, New, Outcome, Progress, Redriven,
+    Released, SentMessage, Shown, Standing, Tenant, body, tag_of,
 };
-use crate::queues::Plan;
+use crate::queues::{Plan, USUAL_ACCOUNT, plan};
 
 /// The key of a queue's metadata that holds what it was set to.
 const SET_TO: &str = "set-to";
@@ -45,6 +45,12 @@ pub fn done(durability: Option<&pb::Durability>) -> Told<Answer> {
     Ok(Answer::Done { mark: mark(durability)? })
 }
 
+/// The account of a queue, as requests name it.
+pub fn account(queue: &str) -> String {
+    let account = plan(queue).account;
+    if account == USUAL_ACCOUNT { String::new() } else { account.to_owned() }
+}
+
 fn group(name: &str) -> Option<u64> {
     name.strip_prefix('g')?.parse().ok()
 }
@@ -66,6 +72,10 @@ pub fn shown(message: &pb::Message, standing: Option<Standing>) -> Shown {
         priority: message.priority as u8,
         group: group(&message.group),
         dead,
+        redriven: message
+            .redriven
+            .as_ref()
+            .map(|was| Redriven { id: was.id.clone(), queue: was.queue.clone() }),
         standing,
     }
 }
@@ -76,6 +86,7 @@ pub fn state(standing: Standing) -> pb::MessageState {
         Standing::Leased => pb::MessageState::Leased,
         Standing::Delayed => pb::MessageState::Delayed,
         Standing::Blocked => pb::MessageState::Blocked,
+        Standing::Dead => pb::MessageState::Dead,
     }
 }
 
@@ -85,7 +96,7 @@ pub fn standing(state: pb::MessageState) -> Option<Standing> {
         pb::MessageState::Leased => Some(Standing::Leased),
         pb::MessageState::Delayed => Some(Standing::Delayed),
         pb::MessageState::Blocked => Some(Standing::Blocked),
-        // Dead letters are asked for by name only, and no call of the workload does.
+        // How a message came is no standing of its own.
         pb::MessageState::Dead | pb::MessageState::Unspecified => None,
     }
 }
@@ -173,6 +184,7 @@ pub fn settings(plan: &Plan, lease: Option<u64>) -> pb::QueueSettings {
             most: Some(span(1_500_000)),
             factor: 2,
         }),
+        undelete_window: Some(span(plan.undelete_window)),
         ..Default::default()
     }
 }
@@ -195,6 +207,73 @@ pub fn looked(queue: &pb::Queue) -> Looked {
         metadata: queue.metadata.get(SET_TO).and_then(|value| value.parse().ok()),
         settings: lease.map(micros).filter(|lease| *lease != USUAL_LEASE),
     }
+}
+
+fn moment_out(at: u64) -> prost_types::Timestamp {
+    let (seconds, rest) = (at / 1_000_000, at % 1_000_000);
+    prost_types::Timestamp { seconds: seconds as i64, nanos: rest as i32 * 1_000 }
+}
+
+pub fn redrive(queue: &str, asked: &Asked) -> pb::StartRedriveRequest {
+    let filter = pb::RedriveFilter {
+        source: asked.source.clone().unwrap_or_default(),
+        dead_before: asked.dead_before.map(moment_out),
+        group: asked.group.map(|group| format!("g{group}")).unwrap_or_default(),
+        ids: asked.ids.clone(),
+        ..Default::default()
+    };
+    pb::StartRedriveRequest {
+        account: account(queue),
+        queue: queue.to_owned(),
+        target: asked.target.clone().unwrap_or_default(),
+        max_messages_per_second: asked.rate.unwrap_or(0),
+        filter: Some(filter),
+        ..Default::default()
+    }
+}
+
+pub fn redriving(answer: &pb::StartRedriveResponse) -> Told<Answer> {
+    let mark = mark(answer.durability.as_ref())?;
+    let id = answer.redrive.as_ref().map(|job| job.id.clone()).unwrap_or_default();
+    Ok(Answer::Redriving { mark, id, started: answer.started })
+}
+
+pub fn job(job: &pb::Redrive) -> Job {
+    let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let filter = job.filter.clone().unwrap_or_default();
+    let mut ids = filter.ids;
+    ids.sort_unstable();
+    Job {
+        id: job.id.clone(),
+        asked: Asked {
+            target: some(&job.target),
+            rate: Some(job.max_messages_per_second).filter(|rate| *rate > 0),
+            source: some(&filter.source),
+            group: group(&filter.group),
+            ids,
+            dead_before: time(filter.dead_before.as_ref()),
+        },
+        progress: match job.state() {
+            pb::RedriveState::Done => Progress::Done,
+            pb::RedriveState::Cancelled => Progress::Cancelled,
+            _ => Progress::Running,
+        },
+        started_at: moment(job.started_at.as_ref()),
+        ended_at: time(job.ended_at.as_ref()),
+        moved: job.moved,
+        held: job.held,
+        refused: job.refused,
+    }
+}
+
+pub fn tenant(account: &pb::Account) -> Tenant {
+    let quota = account.quota.unwrap_or_default().max_messages;
+    let quota = Some(quota).filter(|quota| *quota > 0);
+    Tenant { quota, queues: account.queues, messages: account.messages }
+}
+
+pub fn position(mark: &Mark) -> pb::Position {
+    pb::Position { term: mark.term, node: mark.node, index: mark.index }
 }
 
 /// Whether a reason leaves it open what became of a call.

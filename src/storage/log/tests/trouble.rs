@@ -107,6 +107,26 @@ async fn a_doubt_that_nobody_can_settle_is_cut_for_good() {
 }
 
 #[tokio::test]
+async fn a_hole_that_a_full_disk_keeps_from_being_mended_is_mended_when_there_is_space() {
+    let disk = FaultyDisk::new(1);
+    let entries = written(&disk).await;
+    flip(&disk, &records(&disk)[1], 400);
+    let disk = disk.restart();
+    let (log, state) = open(&disk);
+    let hole = state.holes()[0];
+    let used = disk.used_bytes();
+    disk.set_capacity(used + 5_000);
+    let full = log.mend(hole, part(&entries, hole)).await;
+    assert!(matches!(full, Err(StorageError::Full { .. })), "{full:?}");
+    assert!(disk.used_bytes() <= used, "what it tried takes no space");
+    assert_eq!((log.failure().is_none(), log.state().holes()), (true, vec![hole]));
+    disk.set_capacity(1 << 20);
+    let state = log.mend(hole, part(&entries, hole)).await.expect("mended");
+    assert_eq!(state.trouble, vec![]);
+    assert_eq!(all(&log), entries);
+}
+
+#[tokio::test]
 async fn two_holes_in_two_segments_are_mended_one_by_one() {
     let disk = FaultyDisk::new(1);
     let entries = written(&disk).await;

@@ -1,11 +1,13 @@
 //! A queue is there, paused, and set as the last calls left it: nothing works in a queue that is
 //! gone, none that is there is *not found*, none is received from while it is paused, and what a
-//! look shows of its settings and metadata is what was set last.
+//! look shows of its settings and metadata is what was set last. A queue that was deleted comes
+//! back when it is asked for inside its window, and not behind it.
 
 use crate::history::{Answer, Call, LogTime, Looked, Op, Outcome};
 use crate::known::Spans;
-use crate::queues::takes_dead_letters;
-use crate::story::{Act, QueueStory, Story, When};
+use crate::queues::{plan, takes_dead_letters};
+use crate::story::{Act, QueueStory, Story};
+use crate::times::When;
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -17,10 +19,11 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
                 wrong.extend(state.refused(op, *floor, *ceiling));
                 wrong.extend(state.answered(op, *floor));
             }
-            if let (Call::List { .. }, Outcome::Ok(Answer::Listed { at, queues })) =
+            if let (Call::List { account, deleted, .. }, Outcome::Ok(Answer::Listed { at, queues })) =
                 (&op.call, &op.outcome)
+                && plan(name).account == account
             {
-                wrong.extend(state.listed(name, *at, queues));
+                wrong.extend(state.listed(name, *at, queues, *deleted));
             }
         }
     }
@@ -44,6 +47,12 @@ impl Certain {
         Certain(all)
     }
 
+    /// The last time that it became so by then.
+    fn begun(&self, by: LogTime) -> Option<LogTime> {
+        let last = self.0.partition_point(|(begin, _)| *begin <= by).checked_sub(1)?;
+        self.0.get(last).map(|(begin, _)| *begin)
+    }
+
     /// Whether it was so all the time between these.
     fn holds(&self, from: LogTime, through: LogTime) -> bool {
         let last = self.0.partition_point(|(begin, _)| *begin <= from).checked_sub(1);
@@ -57,44 +66,74 @@ impl Certain {
 
 /// What one queue was.
 #[derive(Debug)]
-struct States {
+struct States<'a> {
     there: Certain,
     gone: Certain,
     paused: Certain,
     maybe_paused: Spans,
-}
-
-fn deletes(act: &&Act<'_>) -> bool {
-    matches!(act.op.call, Call::DeleteQueue { .. })
+    /// All deletions, and those that may have been.
+    deletions: Vec<Act<'a>>,
 }
 
 fn pauses(act: &&Act<'_>) -> bool {
     matches!(act.op.call, Call::Pause { paused: true, .. })
 }
 
-impl States {
-    fn of(queue: &QueueStory<'_>) -> States {
-        let gone = || queue.clears.iter().filter(deletes);
-        let maybe_gone = queue.maybe_clears.iter().filter(deletes);
-        let created = Spans::of(queue.creates.iter().chain(&queue.maybe_creates));
-        let deleted = Spans::of(gone().chain(maybe_gone.clone()));
+impl<'a> States<'a> {
+    fn of(queue: &QueueStory<'a>) -> States<'a> {
+        let gone = queue.deletions.iter();
+        let maybe_gone = queue.maybe_deletions.iter();
+        let made = queue.creates.iter().chain(&queue.undeletes);
+        let maybe_made = queue.maybe_creates.iter().chain(&queue.maybe_undeletes);
+        let made_at = Spans::of(made.clone().chain(maybe_made));
+        let deleted = Spans::of(gone.clone().chain(maybe_gone.clone()));
         let all = queue.pauses.iter().chain(&queue.maybe_pauses);
         let resumed = all.filter(|act| !pauses(act));
-        let ended = Spans::of(resumed.chain(gone()).chain(maybe_gone));
+        let ended = Spans::of(resumed.chain(gone.clone()).chain(maybe_gone.clone()));
         States {
-            there: Certain::of(queue.creates.iter(), &deleted),
-            gone: Certain::of(gone(), &created),
+            there: Certain::of(made, &deleted),
+            gone: Certain::of(gone.clone(), &made_at),
             paused: Certain::of(queue.pauses.iter().filter(pauses), &ended),
             maybe_paused: maybe_paused(queue),
+            deletions: gone.chain(maybe_gone).copied().collect(),
         }
     }
 
-    /// *Queue not found*, of one that was there.
+    /// *Queue not found*, of one that was there, or that could come back.
     fn refused(&self, op: &Op, floor: LogTime, ceiling: LogTime) -> Option<String> {
         let Outcome::Failed(why) = &op.outcome else { return None };
+        if let Call::Undelete { queue } = &op.call {
+            return self.not_back(queue, why, floor, ceiling);
+        }
         let counts = why == "QUEUE_NOT_FOUND" && !op.call.is_stale();
         (counts && self.there.holds(floor, ceiling)).then(|| {
             format!("{:?} met no queue, which was there from T {floor} through {ceiling}", op.call)
+        })
+    }
+
+    /// An undelete that was refused while the queue was gone and its window lasted.
+    fn not_back(&self, queue: &str, why: &str, floor: LogTime, ceiling: LogTime) -> Option<String> {
+        let counts = matches!(why, "QUEUE_NOT_FOUND" | "QUEUE_EXISTS");
+        let deleted = self.gone.begun(floor).filter(|_| self.gone.holds(floor, ceiling))?;
+        // T may be far ahead of what was answered to anybody.
+        let lasts = deleted.saturating_add(plan(queue).undelete_window) > ceiling;
+        (counts && lasts).then(|| {
+            format!("{queue}, deleted by T {deleted}, did not come back by T {ceiling}: {why}")
+        })
+    }
+
+    /// What is wrong with an undelete that worked at this T.
+    fn back(&self, queue: &str, when: When) -> Option<String> {
+        let at = when.by;
+        if when == When::exact(at) && self.there.holds_at(at - 1) && self.there.holds_at(at) {
+            return Some(format!("{queue} came back at T {at}, and was there"));
+        }
+        let window = plan(queue).undelete_window;
+        let lasts = |act: &Act<'_>| {
+            act.when.after < at && act.when.by.saturating_add(window) > when.after + 1
+        };
+        (!self.deletions.iter().any(lasts)).then(|| {
+            format!("{queue} came back by T {at}, more than {window} us after it was deleted")
         })
     }
 
@@ -105,11 +144,14 @@ impl States {
         {
             return Some(words);
         }
-        let when = crate::story::when(op, answer, floor);
+        let when = crate::times::when(op, answer, floor);
         let exact = (when == When::exact(when.by)).then_some(when.after);
         // A command is behind what it meets; a read is not before.
         let at = answer.read_at().or(exact)?;
         let call = &op.call;
+        if let Call::Undelete { queue } = call {
+            return self.back(queue, when);
+        }
         if matches!(call, Call::DeleteQueue { queue } if takes_dead_letters(queue)) {
             return Some(format!("{call:?} worked, though another queue sends its dead letters"));
         }
@@ -129,23 +171,41 @@ impl States {
         wrong.then(|| format!("a look at T {at} shows paused = {}", queue.paused))
     }
 
-    fn listed(&self, name: &str, at: LogTime, queues: &[String]) -> Option<String> {
+    /// A listing of what is there, or of what was deleted and can come back.
+    fn listed(&self, name: &str, at: LogTime, queues: &[String], deleted: bool) -> Option<String> {
         let shown = queues.iter().any(|queue| queue == name);
-        let wrong = (shown && self.gone.holds_at(at)) || (!shown && self.there.holds_at(at));
-        wrong.then(|| format!("a listing at T {at} shows {name}: {shown}"))
+        let (is, is_not) =
+            if deleted { (&self.gone, &self.there) } else { (&self.there, &self.gone) };
+        // Of a queue that was made again an older one may be among the deleted, and of one that
+        // is gone the window may have ended.
+        let counts = !deleted || plan(name).comes_back;
+        let wrong = counts && ((shown && is_not.holds_at(at)) || (!shown && is.holds_at(at)));
+        wrong.then(|| format!("a listing (deleted: {deleted}) at T {at} shows {name}: {shown}"))
     }
 }
 
 /// When a queue may have been paused: from each pause until a resumption that surely came later.
 pub fn maybe_paused(queue: &QueueStory<'_>) -> Spans {
-    let mut resumed: Vec<When> =
-        queue.pauses.iter().filter(|act| !pauses(act)).map(|act| act.when).collect();
-    resumed.sort_unstable();
     let all = queue.pauses.iter().chain(&queue.maybe_pauses).filter(pauses);
-    let spans: Vec<Act<'_>> = all
+    until(all, queue.pauses.iter().filter(|act| !pauses(act)))
+}
+
+/// When it may have been gone: from each deletion until it surely was made or came back later.
+pub fn maybe_gone(queue: &QueueStory<'_>) -> Spans {
+    let all = queue.deletions.iter().chain(&queue.maybe_deletions);
+    until(all, queue.creates.iter().chain(&queue.undeletes))
+}
+
+fn until<'s, 'a: 's>(
+    begins: impl Iterator<Item = &'s Act<'a>>,
+    ends: impl Iterator<Item = &'s Act<'a>>,
+) -> Spans {
+    let mut ends: Vec<When> = ends.map(|act| act.when).collect();
+    ends.sort_unstable();
+    let spans: Vec<Act<'_>> = begins
         .map(|act| {
-            let next = resumed.partition_point(|when| when.after < act.when.by);
-            let by = resumed.get(next).map_or(LogTime::MAX, |when| when.by);
+            let next = ends.partition_point(|when| when.after < act.when.by);
+            let by = ends.get(next).map_or(LogTime::MAX, |when| when.by);
             Act { op: act.op, when: When { after: act.when.after, by } }
         })
         .collect();
@@ -316,10 +376,88 @@ mod tests {
             let mut sample = made_and_deleted();
             let queues = queues.iter().map(|queue| (*queue).to_owned()).collect();
             let answer = Answer::Listed { at: 6, queues };
-            sample.add(2, 6, Call::List { stale: false }, Outcome::Ok(answer));
+            let account = "default".to_owned();
+            let call = Call::List { account, deleted: false, stale: false };
+            sample.add(2, 6, call, Outcome::Ok(answer));
             broken(sample).len()
         };
         assert_eq!(list(&[]), 0);
         assert_eq!(list(&["delta"]), 1);
+    }
+
+    fn sigma() -> String {
+        "sigma".to_owned()
+    }
+
+    /// A queue that was deleted at T 5.
+    fn away() -> Sample {
+        let mut sample = Sample::default();
+        sample.done(1, Call::Create { queue: sigma() });
+        sample.done(5, Call::DeleteQueue { queue: sigma() });
+        sample
+    }
+
+    #[test]
+    fn a_queue_works_again_once_it_came_back() {
+        let sent = |back: Option<u64>| {
+            let mut sample = away();
+            if let Some(at) = back {
+                sample.done(at, Call::Undelete { queue: sigma() });
+            }
+            sample.send_new("sigma", "m", 9, new(9));
+            broken(sample).len()
+        };
+        assert_eq!((sent(Some(7)), sent(None)), (0, 1));
+    }
+
+    #[test]
+    fn a_queue_that_could_come_back_and_is_not_found_betrays_it() {
+        let refused = |away: Sample| {
+            let mut sample = away;
+            let why = Outcome::Failed("QUEUE_NOT_FOUND".to_owned());
+            sample.add(2, 7, Call::Undelete { queue: sigma() }, why);
+            sample.send("later", 9);
+            broken(sample).len()
+        };
+        assert_eq!(refused(away()), 1);
+        let mut there = Sample::default();
+        there.done(1, Call::Create { queue: sigma() });
+        assert_eq!(refused(there), 0, "there is none to come back");
+    }
+
+    #[test]
+    fn a_queue_that_comes_back_behind_its_window_is_found() {
+        // Delta's window is a second.
+        let back = |at| {
+            let mut sample = made_and_deleted();
+            sample.done(at, Call::Undelete { queue: delta() });
+            broken(sample).len()
+        };
+        assert_eq!((back(1_000_004), back(1_000_005)), (0, 1));
+    }
+
+    #[test]
+    fn a_queue_that_comes_back_though_it_is_there_is_found() {
+        let mut sample = away();
+        sample.done(7, Call::Undelete { queue: sigma() });
+        sample.done(9, Call::Undelete { queue: sigma() });
+        assert_eq!(broken(sample).len(), 1);
+    }
+
+    #[test]
+    fn the_deleted_are_listed_while_they_can_come_back() {
+        let list = |queues: &[&str], back| {
+            let mut sample = away();
+            if back {
+                sample.done(6, Call::Undelete { queue: sigma() });
+            }
+            let queues = queues.iter().map(|queue| (*queue).to_owned()).collect();
+            let account = "default".to_owned();
+            let call = Call::List { account, deleted: true, stale: false };
+            sample.add(2, 7, call, Outcome::Ok(Answer::Listed { at: 7, queues }));
+            broken(sample).len()
+        };
+        assert_eq!((list(&["sigma"], false), list(&[], false)), (0, 1));
+        assert_eq!((list(&[], true), list(&["sigma"], true)), (0, 1));
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::history::{Answer, Call, LogTime, Looked, Outcome, Standing};
-use crate::queues::plan;
+use crate::queues::{plan, takes_dead_letters};
 use crate::story::{Sighting, Story};
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
@@ -40,13 +40,14 @@ fn of_another_standing(seen: &Sighting<'_>) -> Option<String> {
         Standing::Leased => waits && shown.dequeue_count > 0,
         Standing::Delayed => waits,
         Standing::Blocked => shown.group.is_some(),
+        Standing::Dead => shown.dead.is_some() && takes_dead_letters(seen.queue),
     };
     (!fits).then(|| format!("is shown as {:?} at T {}: {shown:?}", shown.standing, seen.at))
 }
 
-/// Of one queue: when messages came and went, without doubt and at most.
-#[derive(Default)]
-struct Census {
+/// Of one queue, or of all of an account: when messages came and went, without doubt and at most.
+#[derive(Clone, Default)]
+pub struct Census {
     came: Vec<LogTime>,
     left: Vec<LogTime>,
     may_have_come: Vec<LogTime>,
@@ -54,6 +55,15 @@ struct Census {
 }
 
 impl Census {
+    /// Counts what another holds too.
+    pub fn add(&mut self, other: &Census) {
+        self.came.extend(&other.came);
+        self.left.extend(&other.left);
+        self.may_have_come.extend(&other.may_have_come);
+        self.may_have_left.extend(&other.may_have_left);
+        self.sort();
+    }
+
     fn sort(&mut self) {
         for times in
             [&mut self.came, &mut self.left, &mut self.may_have_come, &mut self.may_have_left]
@@ -62,15 +72,22 @@ impl Census {
         }
     }
 
+    /// How many were there at most in the states from one T through another.
+    pub fn most_within(&self, from: LogTime, through: LogTime) -> usize {
+        let came = self.may_have_come.partition_point(|at| *at <= through);
+        came - self.may_have_left.partition_point(|at| *at <= from)
+    }
+
     /// How many were there at least, and at most, in the state at this T.
-    fn between(&self, at: LogTime) -> (usize, usize) {
+    pub fn between(&self, at: LogTime) -> (usize, usize) {
         let count = |times: &[LogTime], at| times.partition_point(|time| *time < at);
         let least = count(&self.came, at + 1) - count(&self.left, at);
         (least, count(&self.may_have_come, at + 1) - count(&self.may_have_left, at))
     }
 }
 
-fn census<'a>(story: &Story<'a>) -> BTreeMap<&'a str, Census> {
+/// The queues, counted.
+pub fn census<'a>(story: &Story<'a>) -> BTreeMap<&'a str, Census> {
     let mut all: BTreeMap<&str, Census> = BTreeMap::new();
     for life in story.lives.values() {
         for stay in &life.presence {
@@ -107,7 +124,7 @@ fn counts(story: &Story<'_>) -> Vec<String> {
         }
         let (least, most) = census.get(queue.as_str()).map_or((0, 0), |all| all.between(*at));
         // What has died may be in the queue unseen until the drain.
-        let most = if crate::queues::takes_dead_letters(queue) { usize::MAX } else { most };
+        let most = if takes_dead_letters(queue) { usize::MAX } else { most };
         if (*total as usize) < least || *total as usize > most {
             wrong.push(format!(
                 "{queue} counts {total} messages at T {at}, and holds {least} to {most}"
@@ -165,6 +182,17 @@ mod tests {
         };
         assert_eq!((stands(Standing::Leased), stands(Standing::Visible)), (0, 1));
         assert_eq!(stands(Standing::Blocked), 1);
+    }
+
+    #[test]
+    fn a_peek_of_the_dead_shows_those_alone() {
+        let mut sample = Sample::default();
+        sample.dead_letter("m", 3);
+        assert_eq!(broken(sample), Vec::<String>::new());
+        let mut sample = leased();
+        let message = Shown { standing: Some(Standing::Dead), ..shown("m", 1, "", 9, 1) };
+        sample.peek(message, 5, false);
+        assert_eq!(broken(sample).len(), 1);
     }
 
     fn look(sample: &mut Sample, queue: &str, at: u64, looked: Looked) {

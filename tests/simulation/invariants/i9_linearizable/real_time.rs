@@ -3,7 +3,8 @@
 //! before it began.
 
 use crate::history::{Answer, LogTime, Op, Outcome};
-use crate::story::{Story, When};
+use crate::story::Story;
+use crate::times::When;
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut stale = Vec::new();
@@ -27,7 +28,7 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
 
 /// The T at which a write took effect, as its answer says.
 fn effect(op: &Op, answer: &Answer, floor: LogTime) -> Option<LogTime> {
-    let when = crate::story::when(op, answer, floor);
+    let when = crate::times::when(op, answer, floor);
     (when == When::exact(when.by)).then_some(when.by).or(answer.mark().map(|mark| mark.at))
 }
 

@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::queues::maybe_paused;
+use super::queues::{maybe_gone, maybe_paused};
 use crate::history::{Answer, Call, LogTime, Op, Outcome};
 use crate::known::Spans;
 use crate::queues::max_deliveries;
-use crate::story::{Life, Story, When};
+use crate::story::{Life, Story};
+use crate::times::When;
 
 /// *Nothing is visible* is said of the stamp that a leader would give, which may be later than
 /// the T of its state: a message that expires within so much may be gone by then.
@@ -35,6 +36,7 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, mut all) in by_queue {
         let paused = story.queues.get(name).map(maybe_paused).unwrap_or_default();
+        let gone = story.queues.get(name).map(maybe_gone).unwrap_or_default();
         let calls = story.history.ops.iter().zip(&story.floors).zip(&story.ceilings);
         let calls = calls.filter(|((op, _), _)| op.call.queue() == Some(name));
         let mut receives: Vec<Given<'_>> = Vec::new();
@@ -42,7 +44,9 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
         for ((op, floor), ceiling) in calls {
             let Some(given) = Given::of(story, op, *floor) else { continue };
             if given.count == 0 && given.when != When::exact(given.when.by) {
-                wrong.extend(nothing(op, *floor, *ceiling, &covered, &paused));
+                if !gone.touches(floor.saturating_sub(1), *ceiling) {
+                    wrong.extend(nothing(op, *floor, *ceiling, &covered, &paused));
+                }
             } else if given.when == When::exact(given.when.by)
                 && !paused.touches(given.when.after, given.when.by)
             {
@@ -133,7 +137,7 @@ impl<'a> Given<'a> {
             return None;
         };
         let Answer::Received { messages, more, .. } = answer else { return None };
-        let when = crate::story::when(op, answer, floor);
+        let when = crate::times::when(op, answer, floor);
         let place = |id: &str| {
             let life = story.lives.get(id)?;
             let at = life.known.partition_point(|known| known.after < when.by).checked_sub(1)?;

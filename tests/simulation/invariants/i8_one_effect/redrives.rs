@@ -1,0 +1,219 @@
+//! Each dead letter that a redrive took appears exactly once as a new message; each that appears
+//! was asked for, as the filter, the target and the rate say, and not by a dry run; and a redrive
+//! that has ended tells how many there were.
+
+use std::collections::BTreeMap;
+
+use crate::history::{LogTime, Redriven};
+use crate::queues::{plan, takes_dead_letters};
+use crate::redrives::Redrive;
+use crate::story::{Life, Story};
+
+/// A message that a redrive made.
+struct New<'a> {
+    id: &'a str,
+    life: &'a Life<'a>,
+    was: &'a Redriven,
+}
+
+pub fn check(story: &Story<'_>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut by_queue: BTreeMap<&str, Vec<New<'_>>> = BTreeMap::new();
+    for (id, life) in &story.lives {
+        if let [first, second, ..] = life.became.as_slice() {
+            let (first, second) = (first.id, second.id);
+            wrong.push(format!("dead letter {id} was sent back as {first} and as {second}"));
+        }
+        let Some(was) = life.redriven else { continue };
+        let mut shown = life.shown().map(|seen| seen.shown.redriven.as_ref());
+        if let Some(other) = shown.find(|other| *other != Some(was)) {
+            wrong.push(format!("{id} says that it was {was:?}, and {other:?}"));
+        }
+        by_queue.entry(&was.queue).or_default().push(New { id, life, was });
+    }
+    for (queue, news) in &by_queue {
+        if !takes_dead_letters(queue) {
+            wrong.push(format!("{} names a dead letter of {queue}, which has none", news[0].id));
+        }
+        let redrives: Vec<&Redrive<'_>> =
+            story.redrives.all.iter().filter(|redrive| redrive.queue == *queue).collect();
+        wrong.extend(news.iter().filter_map(|new| unasked(story, new, &redrives)));
+    }
+    for redrive in &story.redrives.all {
+        let news = by_queue.get(redrive.queue).map_or(&[][..], Vec::as_slice);
+        wrong.extend(tally(story, redrive, news));
+        wrong.extend(too_fast(redrive, news));
+    }
+    wrong
+}
+
+/// One that no redrive of its queue can have made, as each was asked.
+fn unasked(story: &Story<'_>, new: &New<'_>, redrives: &[&Redrive<'_>]) -> Option<String> {
+    let at = new.life.inserted_at;
+    let made = redrives.iter().any(|one| one.may_run_at(at) && fits(story, new, one));
+    (!made).then(|| {
+        let running = redrives.iter().filter(|one| one.may_run_at(at));
+        let running: Vec<_> = running.map(|one| (one.id, one.asked)).collect();
+        let (id, was, home) = (new.id, new.was, new.life.home);
+        format!("{id} was sent back at T {at} to {home:?} from {was:?}, and there ran {running:?}")
+    })
+}
+
+fn fits(story: &Story<'_>, new: &New<'_>, redrive: &Redrive<'_>) -> bool {
+    let asked = redrive.asked;
+    let old = story.lives.get(new.was.id.as_str());
+    let dead = old.and_then(|old| {
+        let here = old.shown().filter(|seen| seen.queue == redrive.queue);
+        here.filter_map(|seen| seen.shown.dead.as_ref()).next()
+    });
+    let home = new.life.home;
+    let came_back = plan(home).dead_letters.is_some_and(|(to, _)| to == redrive.queue);
+    let at_target = match &asked.target {
+        Some(target) => home == target,
+        None => dead.map_or(came_back, |dead| dead.source == home),
+    };
+    (asked.ids.is_empty() || asked.ids.contains(&new.was.id))
+        && (asked.group.is_none() || asked.group == new.life.group)
+        && (at_target || home.is_empty())
+        && dead.is_none_or(|dead| {
+            asked.source.as_ref().is_none_or(|source| *source == dead.source)
+                && asked.dead_before.is_none_or(|before| dead.at < before)
+        })
+}
+
+/// What a redrive made, if it is known which it was.
+fn made<'s, 'a>(redrive: &Redrive<'_>, news: &'s [New<'a>]) -> impl Iterator<Item = &'s New<'a>> {
+    news.iter().filter(|new| redrive.may_run_at(new.life.inserted_at))
+}
+
+/// A redrive that tells of fewer or more than there are.
+fn tally(story: &Story<'_>, redrive: &Redrive<'_>, news: &[New<'_>]) -> Option<String> {
+    let told = redrive.told?;
+    let made = made(redrive, news).count() as u64;
+    let wrong = made > told.moved || (story.all_seen && made < told.moved);
+    let (id, queue, moved) = (redrive.id, redrive.queue, told.moved);
+    wrong.then(|| format!("redrive {id} of {queue} sent {moved} back, and {made} appeared"))
+}
+
+/// A redrive that was to be slower.
+fn too_fast(redrive: &Redrive<'_>, news: &[New<'_>]) -> Option<String> {
+    let rate = redrive.asked.rate.map(u64::from)?;
+    let began = redrive.told?.started_at;
+    let mut times: Vec<LogTime> = made(redrive, news).map(|new| new.life.inserted_at).collect();
+    times.sort_unstable();
+    let ahead = (0..).zip(&times).find(|(before, at)| {
+        let allowed = at.saturating_sub(began).saturating_mul(rate) / 1_000_000;
+        *before > allowed
+    });
+    ahead.map(|(before, at)| {
+        let (id, after) = (redrive.id, at.saturating_sub(began));
+        format!("redrive {id} may send {rate} back a second, and {} after {after} us", before + 1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Asked, Call, Outcome, Progress};
+    use crate::invariants::sample::{Sample, shown};
+
+    fn broken(sample: Sample) -> usize {
+        check(&Story::of(&sample.ended())).len()
+    }
+
+    /// A dead letter, and a redrive of its queue that began at T 4.
+    fn redriving(asked: Asked) -> Sample {
+        let mut sample = Sample::default();
+        sample.dead_letter("m", 3);
+        sample.redrive_some("gamma-dead", "job", 4, asked);
+        sample
+    }
+
+    #[test]
+    fn a_dead_letter_that_appears_once_is_right_and_twice_is_found() {
+        let mut sample = redriving(Asked::default());
+        sample.receive_redriven("new", "m", 6, 9);
+        assert_eq!(broken(sample), 0);
+        let mut sample = redriving(Asked::default());
+        sample.receive_redriven("new", "m", 6, 9);
+        sample.receive_redriven("twin", "m", 7, 9);
+        assert_eq!(broken(sample), 1);
+    }
+
+    #[test]
+    fn one_that_nobody_asked_for_is_found() {
+        let mut sample = Sample::default();
+        sample.dead_letter("m", 3);
+        sample.receive_redriven("new", "m", 6, 9);
+        assert_eq!(broken(sample), 1);
+    }
+
+    #[test]
+    fn a_dry_run_sends_nothing_back() {
+        let mut sample = Sample::default();
+        sample.dead_letter("m", 3);
+        let (queue, asked) = ("gamma-dead".to_owned(), Asked::default());
+        let answer = crate::history::Answer::Counted { matching: 1, held: 0 };
+        sample.add(3, 4, Call::DryRun { queue, asked }, Outcome::Ok(answer));
+        sample.receive_redriven("new", "m", 6, 9);
+        assert_eq!(broken(sample), 1);
+    }
+
+    #[test]
+    fn one_that_was_not_wanted_is_found() {
+        let wanted = |asked| {
+            let mut sample = redriving(asked);
+            sample.receive_redriven("new", "m", 6, 9);
+            broken(sample)
+        };
+        let gamma = || Some("gamma".to_owned());
+        let of = |id: &str| Asked { ids: vec![id.to_owned()], ..Asked::default() };
+        assert_eq!((wanted(of("m")), wanted(of("other"))), (0, 1));
+        let before = |at| Asked { dead_before: Some(at), ..Asked::default() };
+        assert_eq!((wanted(before(4)), wanted(before(3))), (0, 1));
+        assert_eq!(wanted(Asked { group: Some(1), ..Asked::default() }), 1);
+        assert_eq!(wanted(Asked { target: gamma(), ..Asked::default() }), 0);
+        assert_eq!(wanted(Asked { target: Some("aside".to_owned()), ..Asked::default() }), 1);
+        assert_eq!(wanted(Asked { source: gamma(), ..Asked::default() }), 0);
+        assert_eq!(wanted(Asked { source: Some("beta".to_owned()), ..Asked::default() }), 1);
+    }
+
+    #[test]
+    fn a_redrive_goes_on_after_its_end_no_more() {
+        let late = |at| {
+            let mut sample = redriving(Asked::default());
+            sample.list_redrive(10, Sample::job("job", Progress::Cancelled, 1));
+            sample.receive_redriven("new", "m", at, at + 3);
+            broken(sample)
+        };
+        assert_eq!(late(9), 0);
+        assert_eq!(late(10), 2, "nothing made it, and the redrive says that it made one");
+    }
+
+    #[test]
+    fn what_a_redrive_says_that_it_sent_back_is_there() {
+        let told = |moved| {
+            let mut sample = redriving(Asked::default());
+            sample.receive_redriven("new", "m", 6, 9);
+            sample.list_redrive(10, Sample::job("job", Progress::Done, moved));
+            broken(sample)
+        };
+        assert_eq!((told(1), told(0), told(2)), (0, 1, 1));
+    }
+
+    #[test]
+    fn a_redrive_that_is_faster_than_it_may_be_is_found() {
+        let second = |at| {
+            let mut sample = redriving(Asked { rate: Some(2), ..Asked::default() });
+            sample.send_new("gamma", "m2", 2, crate::invariants::sample::new(2));
+            sample.receive_redriven("new", "m", 6, 9);
+            let message = Sample::redriven("m2", at, shown("new2", 2, "r", at + 9, 1));
+            sample.receive_from("gamma", 2, vec![message], at + 1, 8);
+            let mut job = Sample::job("job", Progress::Done, 2);
+            job.ended_at = Some(600_000);
+            sample.list_redrive(700_000, job);
+            broken(sample)
+        };
+        assert_eq!((second(500_004), second(400_000)), (0, 1));
+    }
+}
