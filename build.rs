@@ -4,7 +4,7 @@ use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut files = Vec::new();
-    for package in ["queue", "admin", "peer", "log"] {
+    for package in ["queue", "admin", "peer", "geo", "log"] {
         for entry in std::fs::read_dir(format!("proto/zoneq/{package}/v1"))? {
             files.push(entry?.path());
         }

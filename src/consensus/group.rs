@@ -10,6 +10,7 @@
 mod leadership;
 mod local;
 mod receive;
+mod shipping;
 mod space;
 mod status;
 mod upkeep;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 pub use leadership::Leadership;
+pub use shipping::Standing;
 pub use status::{NodeView, Role, Status};
 use waiting::Waiting;
 

@@ -41,13 +41,15 @@ pub struct AppliedMark {
 pub struct SharedStore {
     store: Arc<RwLock<Store>>,
     applied: watch::Sender<AppliedMark>,
+    epoch: watch::Sender<Epoch>,
 }
 
 impl SharedStore {
     #[must_use]
     pub fn new(store: Store) -> SharedStore {
         let (applied, _) = watch::channel(mark_of(&store));
-        SharedStore { store: Arc::new(RwLock::new(store)), applied }
+        let (epoch, _) = watch::channel(store.state().epoch());
+        SharedStore { store: Arc::new(RwLock::new(store)), applied, epoch }
     }
 
     /// The store to read, for a moment: never across an await.
@@ -65,9 +67,19 @@ impl SharedStore {
         self.applied.subscribe()
     }
 
+    /// Moves whenever another epoch is in force: a promotion here, or in the other region.
+    #[must_use]
+    pub fn epoch(&self) -> watch::Receiver<Epoch> {
+        self.epoch.subscribe()
+    }
+
     fn publish(&self) {
-        let mark = mark_of(&self.read());
+        let (mark, epoch) = {
+            let store = self.read();
+            (mark_of(&store), store.state().epoch())
+        };
         self.applied.send_replace(mark);
+        self.epoch.send_if_modified(|known| std::mem::replace(known, epoch) != epoch);
     }
 
     /// Makes all that is applied durable in the tables. Nobody waits for the disk meanwhile.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::authority::command::RegionCommand;
 use super::ids::{Epoch, LogTime, MessageId, Position, Receipt, Span};
 
 /// One log entry of commands: many commands of many clients under one stamp.
@@ -84,6 +85,8 @@ pub enum Command {
     RaiseRules {
         version: u32,
     },
+    /// Changes which region may write; see `authority.rs`. In a box: it is large.
+    Region(Box<RegionCommand>),
 }
 
 impl Command {
@@ -106,6 +109,7 @@ impl Command {
                 let bytes: usize = sent.map(|message| message.content.size() + BASE).sum();
                 bytes + asked.deletes.len() * ITEM
             }
+            Command::Region(asked) => asked.size(),
             _ => 0,
         }
     }

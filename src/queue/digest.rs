@@ -240,6 +240,8 @@ impl Sink {
             Reply::Cleared { removed } => self.words(&[9, *removed]),
             Reply::Pulsed { more } => self.words(&[10, u64::from(*more)]),
             Reply::RulesRaised => self.word(11),
+            // No session keeps it.
+            Reply::Region(_) => self.word(50),
             Reply::PausedSet => self.word(12),
             Reply::Transacted(sent) => {
                 self.word(14);
@@ -300,6 +302,8 @@ impl Sink {
                 self.text(queue);
                 self.text(of);
             }
+            // No session keeps it.
+            Rejection::Region(_) => self.word(150),
             Rejection::UnknownRules { asked, known } => {
                 self.words(&[109, u64::from(*asked), u64::from(*known)]);
             }

@@ -4,6 +4,7 @@
 //! command. It does no I/O, cannot fail and gives the same answer on every replica: no async,
 //! files, sockets, clocks, randomness, logging, floats or hash-map order. Refusals are outcomes.
 
+pub mod authority;
 mod catalog;
 mod change;
 pub mod check;

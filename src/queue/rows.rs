@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::authority::{AuditRow, Authority};
 use super::command::{Settings, StringMap};
 use super::ids::{ContentId, Digest, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
 use super::note::Note;
@@ -33,6 +34,10 @@ pub enum RowKey {
         queue: QueueId,
         key: u128,
     },
+    /// Which region may write.
+    Authority,
+    /// What was done to the authority.
+    Audit(u64),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub enum Row {
     Message(MessageRow),
     Session(SessionRow),
     Key(KeyRow),
+    Authority(Authority),
+    Audit(AuditRow),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +62,8 @@ pub struct CountersRow {
     pub next_queue: u64,
     /// Checked against the rows at every restart.
     pub digest: Digest,
+    /// The revision of the authority row; 0 = there is none.
+    pub authority: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +165,8 @@ impl Row {
             Row::Message(row) => RowKey::Message { queue: row.queue, number: row.number },
             Row::Session(row) => RowKey::Session(row.client),
             Row::Key(row) => RowKey::Key { queue: row.queue, key: row.key },
+            Row::Authority(_) => RowKey::Authority,
+            Row::Audit(row) => RowKey::Audit(row.number),
         }
     }
 }

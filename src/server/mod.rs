@@ -37,6 +37,8 @@ use crate::consensus::network::{
 };
 use crate::consensus::types::Member;
 use crate::consensus::zones::{self, Wanted};
+use crate::geo::receiver::Receiver;
+use crate::geo::shipper::Shipper;
 use crate::storage::disk::real::RealDisk;
 use crate::storage::disk::{Disk, FlushMode};
 use crate::storage::error::StorageError;
@@ -178,9 +180,12 @@ impl Node {
         };
         let mode = parts.disk.flush_mode();
         let (clock, network) = (Arc::clone(&parts.clock), Arc::clone(&parts.network));
-        let started = Group::start(group_config, log, store, mode, clock, network)
+        let mut started = Group::start(group_config, log, store, mode, clock, network)
             .await
             .map_err(|error| ServerError::fatal("the node cannot take part", error))?;
+        let (others, clock) = (config.other_region.clone(), Arc::clone(&parts.clock));
+        let (shipper, _) = Shipper::new(started.group.clone(), others, clock);
+        started.tasks.push(("shipper", Box::pin(shipper.run())));
         Node::assemble(&config, data_dir, started, wanted, grpc, peer, tls.as_ref())
     }
 
@@ -206,6 +211,7 @@ impl Node {
         let cluster = ClusterFace::new(group.clone(), config.region.clone());
         let router = server(tls.map(|tls| tls.peer.server()))?
             .add_service(peer_service.into_server())
+            .add_service(Receiver::new(group.clone()).into_server())
             .add_service(queue.clone().into_server())
             .add_service(cluster.clone().into_server());
         let peers = group.peers().clone();

@@ -26,13 +26,15 @@ pub const CHUNK_TAG: u8 = 0x12;
 pub const MESSAGE_TAG: u8 = 0x13;
 pub const SESSION_TAG: u8 = 0x14;
 pub const KEY_TAG: u8 = 0x15;
+pub const AUTHORITY_TAG: u8 = 0x20;
+pub const AUDIT_TAG: u8 = 0x21;
 /// Where the contents of 256 consecutive ids lie.
 pub const CONTENTS_TAG: u8 = 0x40;
 /// How long a body segment is.
 pub const SEGMENT_TAG: u8 = 0x41;
 
 /// Every tag with its name, for the test that they differ and for `inspect`.
-pub const TAGS: [(u8, &str); 9] = [
+pub const TAGS: [(u8, &str); 11] = [
     (MARK_TAG, "mark"),
     (COUNTERS_TAG, "counters"),
     (QUEUE_TAG, "queue"),
@@ -40,6 +42,8 @@ pub const TAGS: [(u8, &str); 9] = [
     (MESSAGE_TAG, "message"),
     (SESSION_TAG, "session"),
     (KEY_TAG, "key"),
+    (AUTHORITY_TAG, "authority"),
+    (AUDIT_TAG, "audit"),
     (CONTENTS_TAG, "contents"),
     (SEGMENT_TAG, "segment"),
 ];
@@ -77,6 +81,11 @@ pub fn row(key: &RowKey) -> Vec<u8> {
             bytes.extend_from_slice(&queue.0.to_be_bytes());
             bytes.extend_from_slice(&key.to_be_bytes());
         }
+        RowKey::Authority => bytes.push(AUTHORITY_TAG),
+        RowKey::Audit(number) => {
+            bytes.push(AUDIT_TAG);
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
     }
     bytes
 }
@@ -107,6 +116,8 @@ pub fn parse_row(bytes: &[u8]) -> Option<RowKey> {
             let key = u128::from_be_bytes(rest.try_into().ok()?);
             Some(RowKey::Key { queue: QueueId(number(queue)?), key })
         }
+        AUTHORITY_TAG => rest.is_empty().then_some(RowKey::Authority),
+        AUDIT_TAG => Some(RowKey::Audit(number(rest)?)),
         _ => None,
     }
 }
@@ -160,7 +171,7 @@ mod tests {
 
     #[test]
     fn tags_never_change() {
-        let known = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x40, 0x41];
+        let known = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x20, 0x21, 0x40, 0x41];
         assert_eq!(TAGS.map(|(tag, _)| tag), known, "a released tag is permanent");
     }
 

@@ -85,7 +85,7 @@ const NO_ROOM_PAUSE_US: u64 = 100_000;
 fn row_cost(key: &RowKey) -> usize {
     match key {
         RowKey::Counters | RowKey::Message { .. } | RowKey::Key { .. } => 128,
-        RowKey::Queue(_) => 512,
+        RowKey::Queue(_) | RowKey::Authority | RowKey::Audit(_) => 512,
         RowKey::Chunk { .. } | RowKey::Session(_) => 3 << 10,
     }
 }

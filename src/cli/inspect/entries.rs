@@ -208,6 +208,9 @@ fn command_json(envelope: &Envelope) -> Value {
         Command::Clear { queue } => json!({ "verb": "clear", "queue": queue }),
         Command::Pulse => json!({ "verb": "pulse" }),
         Command::RaiseRules { version } => json!({ "verb": "raise_rules", "version": version }),
+        Command::Region(asked) => {
+            json!({ "verb": "region", "what": asked.said(), "who": asked.by.who })
+        }
     };
     if let Value::Object(fields) = &mut value {
         if !envelope.account.is_empty() {
@@ -256,6 +259,7 @@ fn command_text(envelope: &Envelope) -> String {
         Command::Clear { queue } => on("clear", queue),
         Command::Pulse => "pulse".to_owned(),
         Command::RaiseRules { version } => format!("raise the rules to version {version}"),
+        Command::Region(asked) => format!("region: {}", asked.said()),
     }
 }
 

@@ -48,6 +48,7 @@ pub(super) async fn run(
     terms: watch::Sender<Option<Arc<Term>>>,
 ) {
     let mut metrics = group.raft().server_metrics();
+    let mut epoch = group.store().epoch();
     let mut prepared = None;
     loop {
         let (term, leader) = {
@@ -55,7 +56,11 @@ pub(super) async fn run(
             (now.vote.leader_id.term, now.current_leader)
         };
         let mine = leader == Some(group.node());
-        if !mine || prepared != Some(term) {
+        // A term that stamps another epoch than the one in force is prepared anew, with an anchor
+        // for the T that came with it.
+        let in_force = *epoch.borrow_and_update();
+        let stale = terms.borrow().as_ref().is_some_and(|term| term.epoch != in_force);
+        if !mine || prepared != Some(term) || stale {
             terms.send_replace(None);
             prepared = None;
             tell(&news, Leadership { term, leader, is_me: false, since: Instant::now() });
@@ -80,9 +85,13 @@ pub(super) async fn run(
                     continue;
                 }
                 changed = metrics.changed() => changed,
+                _ = epoch.changed() => continue,
             }
         } else {
-            metrics.changed().await
+            tokio::select! {
+                changed = metrics.changed() => changed,
+                _ = epoch.changed() => continue,
+            }
         };
         if changed.is_err() {
             break;

@@ -1,9 +1,12 @@
 //! Tests of the whole room: a stage that plays the table writer, a naive model to compare with,
-//! random runs, transcripts, bounds and refusals.
+//! random runs, transcripts, bounds and refusals, and two regions beside each other.
 
 mod bounds;
 mod model;
+mod pair;
 mod random;
 mod refusals;
+mod region_runs;
+mod region_transcripts;
 mod stage;
 mod transcripts;

@@ -138,6 +138,7 @@ impl Model {
                 Ok(Reply::Pulsed { more: false })
             }
             Command::RaiseRules { .. } => Ok(Reply::RulesRaised),
+            Command::Region(_) => unreachable!("the runs of one cluster have none"),
         }
     }
 

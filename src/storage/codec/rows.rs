@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::notes::{note_from, note_to};
+use super::region;
 use super::{
     CodecError, Mark, big, big_bytes, id_from, id_to, need, position_from, position_to,
     priority_from, priority_to, receipt_from, receipt_to, settings_from, settings_to,
@@ -32,6 +33,8 @@ pub fn encode_row(row: &Row) -> Vec<u8> {
         Row::Message(row) => versioned(&message_to(row)),
         Row::Session(row) => versioned(&session_to(row)),
         Row::Key(row) => versioned(&key_to(row)),
+        Row::Authority(row) => versioned(&region::authority_to(row)),
+        Row::Audit(row) => versioned(&region::audit_to(row)),
     }
 }
 
@@ -44,6 +47,10 @@ pub fn decode_row(key: &RowKey, value: &[u8]) -> Result<Row, CodecError> {
         RowKey::Message { .. } => Row::Message(message_from(read("a message row", value)?)?),
         RowKey::Session(_) => Row::Session(session_from(read("a session row", value)?)?),
         RowKey::Key { .. } => Row::Key(key_from(read("a key row", value)?)?),
+        RowKey::Authority => {
+            Row::Authority(region::authority_from(read("the authority row", value)?)?)
+        }
+        RowKey::Audit(_) => Row::Audit(region::audit_from(read("an audit row", value)?)?),
     };
     if row.key() == *key { Ok(row) } else { Err(CodecError::Wrong { what: "a row", field: "key" }) }
 }
@@ -100,6 +107,7 @@ fn counters_to(row: &CountersRow) -> pb::CountersRow {
         next_number: row.next_number,
         next_queue: row.next_queue,
         digest: big_bytes(row.digest.0),
+        authority_revision: row.authority,
     }
 }
 
@@ -111,6 +119,7 @@ fn counters_from(row: pb::CountersRow) -> Result<CountersRow, CodecError> {
         next_number: row.next_number,
         next_queue: row.next_queue,
         digest: Digest(big(&row.digest, "the counters row", "digest")?),
+        authority: row.authority_revision,
     })
 }
 
@@ -358,6 +367,7 @@ fn reply_to(reply: &Reply) -> Wire {
         Reply::Cleared { removed } => Wire::Cleared(pb::Cleared { removed: *removed }),
         Reply::Pulsed { more } => Wire::Pulsed(pb::Pulsed { more: *more }),
         Reply::RulesRaised => Wire::RulesRaised(pb::RulesRaised {}),
+        Reply::Region(_) => Wire::RegionAnswered(pb::RegionAnswered {}),
     }
 }
 
@@ -381,6 +391,7 @@ fn rejection_to(rejection: &Rejection) -> Wire {
         Rejection::WrongEpoch { seen, current } => {
             Wire::WrongEpoch(pb::WrongEpoch { seen, current })
         }
+        Rejection::Region(_) => Wire::RegionAnswered(pb::RegionAnswered {}),
         Rejection::UnknownRules { asked, known } => {
             Wire::UnknownRules(pb::UnknownRules { asked, known })
         }
@@ -418,6 +429,7 @@ fn outcome_from(outcome: Wire) -> Result<Outcome, CodecError> {
         Wire::Cleared(it) => Reply::Cleared { removed: it.removed },
         Wire::Pulsed(it) => Reply::Pulsed { more: it.more },
         Wire::RulesRaised(_) => Reply::RulesRaised,
+        Wire::RegionAnswered(_) => return Err(CodecError::Wrong { what, field: "command" }),
         refusal => return rejection_from(refusal).map(Err),
     }))
 }

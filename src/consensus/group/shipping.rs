@@ -1,0 +1,68 @@
+//! What the floor between regions needs of the group: its applied log, and a seat for what rides
+//! in the next entry.
+
+use super::super::types::NodeId;
+use super::Group;
+use crate::queue::authority::Authority;
+use crate::queue::command::{Command, Envelope};
+use crate::queue::ids::{LogTime, Position};
+use crate::storage::error::StorageError;
+use crate::storage::log::LogEntry;
+
+/// The authority of a moment, with how far this node had applied then: the two belong together,
+/// for the authority says which entries up to there were refused.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub authority: Authority,
+    pub applied: Position,
+    pub log_time: LogTime,
+}
+
+impl Group {
+    /// `None` = the cluster stands alone, or has applied nothing.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        let store = self.store().read();
+        let authority = store.state().authority()?.clone();
+        let (applied, log_time) = (store.applied()?, store.state().log_time());
+        Some(Standing { authority, applied, log_time })
+    }
+
+    /// Entries of this node's log from `from` to before `to`, as many as fit in `max_bytes` and
+    /// at least one. What is not applied here may yet be another's: ask for what is.
+    ///
+    /// # Errors
+    /// [`StorageError`]: among others that the entries were purged.
+    pub fn log_entries(
+        &self,
+        from: u64,
+        to: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<LogEntry>, StorageError> {
+        self.inner.log.read(from, to, max_bytes)
+    }
+
+    /// Bytes of this node's log after an index.
+    #[must_use]
+    pub fn log_bytes_after(&self, index: Option<u64>) -> u64 {
+        self.inner.log.bytes_after(index)
+    }
+
+    /// The first entry that this node's log holds.
+    #[must_use]
+    pub fn log_first(&self) -> Option<u64> {
+        self.inner.log.first()
+    }
+
+    /// Lets a command ride at the end of the next entry of data that this node proposes. It
+    /// causes none, nobody hears of its outcome, and a newer one takes its seat.
+    pub fn ride(&self, command: Command) {
+        self.inner.proposer.ride(Envelope { session: None, account: String::new(), command });
+    }
+
+    /// Who leads, when it is another node.
+    #[must_use]
+    pub fn other_leader(&self) -> Option<NodeId> {
+        self.inner.leadership.borrow().leader.filter(|id| *id != self.node())
+    }
+}

@@ -1,0 +1,33 @@
+//! Why shipping stops. All of it is *not now*: nothing that was acknowledged is lost by it.
+
+use crate::queue::authority::plan::Parted;
+use crate::queue::ids::Position;
+use crate::storage::codec::CodecError;
+use crate::storage::error::StorageError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ShipError {
+    #[error("no node of the other region is configured")]
+    NoEndpoints,
+    #[error("the endpoint {endpoint:?} cannot be used")]
+    Endpoint { endpoint: String, source: crate::consensus::network::ChannelError },
+    /// The copy cannot go on from this log at all.
+    #[error(transparent)]
+    Parted(#[from] Parted),
+    #[error(
+        "this node's log no longer has the entries after {0}: another node may, or the copy must be seeded"
+    )]
+    Purged(Position),
+    #[error("this region's log has another entry at {0}: the histories differ")]
+    Diverged(Position),
+    #[error("the log could not be read")]
+    Log(#[from] StorageError),
+    #[error("the other region answered {}: {}", .0.code(), .0.message())]
+    Refused(#[from] Box<tonic::Status>),
+    #[error("the other region did not answer in time")]
+    Silent,
+    #[error("the other region closed the stream")]
+    Closed,
+    #[error("the answer of the other region cannot be read")]
+    Answer(#[from] CodecError),
+}

@@ -1,0 +1,209 @@
+//! The secondary's end of the stream: proposes what comes into its own group.
+//!
+//! Laws: whether a batch counts is decided by `apply`; what is turned away here is turned away
+//! out of courtesy. Batches are proposed in the order in which they come, a few at a time, and
+//! answered in that order once applied. The first refusal ends the stream.
+
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _, future};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::wire;
+use crate::consensus::error::GroupError;
+use crate::consensus::group::Group;
+use crate::proto::geo::v1 as pb;
+use crate::proto::geo::v1::geo_service_server::{GeoService, GeoServiceServer};
+use crate::proto::geo::v1::ship_request::Message;
+use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
+use crate::queue::authority::{Authority, RegionEpoch};
+use crate::queue::command::{Command, Envelope};
+use crate::queue::error::Rejection;
+use crate::queue::outcome::Reply;
+use crate::storage::codec;
+
+/// Batches proposed and not yet answered.
+const IN_FLIGHT: usize = 4;
+/// A batch that is not applied by then is in doubt, and the stream ends.
+const WITHIN: Duration = Duration::from_secs(10);
+
+type Answer = Result<pb::ShipResponse, Status>;
+
+/// The service; one for a node.
+#[derive(Clone)]
+pub struct Receiver {
+    group: Group,
+}
+
+impl Receiver {
+    #[must_use]
+    pub fn new(group: Group) -> Receiver {
+        Receiver { group }
+    }
+
+    #[must_use]
+    pub fn into_server(self) -> GeoServiceServer<Receiver> {
+        GeoServiceServer::new(self).max_decoding_message_size(wire::MESSAGE_BYTES)
+    }
+
+    /// Whether the caller is whom this cluster is attached to, and where the copy ends.
+    fn greet(&self, hello: &pb::Hello) -> Answer {
+        let leads = self.group.leadership().borrow().is_me;
+        if !leads {
+            return Err(not_leading(&self.group));
+        }
+        let refuse = |why: &str| Err(Status::failed_precondition(why.to_owned()));
+        let Some(standing) = self.group.standing() else {
+            return refuse("this cluster is attached to no primary");
+        };
+        let authority = standing.authority;
+        let attached = authority.attachment.as_ref();
+        if hello.lineage != wire::wide(authority.lineage)
+            || attached.is_none_or(|it| hello.attachment != wire::wide(it.id))
+        {
+            return refuse("this cluster is attached to another primary, or anew");
+        }
+        Ok(answer(&authority, standing.log_time.0, false))
+    }
+
+    fn region(&self, verb: RegionVerb) -> Envelope {
+        let by = Actor { who: "the other region".to_owned(), at_us: 0 };
+        let command = Command::Region(Box::new(RegionCommand { by, verb }));
+        Envelope { session: None, account: String::new(), command }
+    }
+
+    /// Proposes a batch now; what it resolves to is its answer.
+    fn propose(&self, message: pb::ShipRequest) -> future::BoxFuture<'static, Answer> {
+        let batch = match message.message {
+            Some(Message::Batch(batch)) => wire::opened(batch),
+            _ => Err(Box::new(Status::invalid_argument("after the hello come batches"))),
+        };
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(status) => return future::ready(Err(*status)).boxed(),
+        };
+        let epoch = batch.line.epoch.clone();
+        let envelope = self.region(RegionVerb::ApplyShipped(batch));
+        match self.group.submit(envelope, Instant::now() + WITHIN) {
+            Ok(done) => async move { shipped(done.await, epoch) }.boxed(),
+            Err(error) => future::ready(Err(not_now(&error))).boxed(),
+        }
+    }
+}
+
+fn answer(authority: &Authority, log_time_us: u64, promoted: bool) -> pb::ShipResponse {
+    pb::ShipResponse {
+        epoch: Some(codec::epoch_to(&authority.epoch)),
+        through: authority.end().map(wire::position),
+        log_time_us,
+        promoted,
+    }
+}
+
+fn shipped(
+    done: Result<crate::consensus::proposer::Done, GroupError>,
+    epoch: RegionEpoch,
+) -> Answer {
+    let done = done.map_err(|error| not_now(&error))?;
+    match done.outcome {
+        Ok(Reply::Region(RegionReply::Shipped { through, promoted })) => Ok(pb::ShipResponse {
+            epoch: Some(codec::epoch_to(&epoch)),
+            through: Some(wire::position(through)),
+            log_time_us: done.log_time.0,
+            promoted,
+        }),
+        Ok(other) => Err(Status::internal(format!("a batch was answered by {other:?}"))),
+        Err(Rejection::Region(refusal)) => Err(wire::status(&refusal)),
+        Err(other) => Err(Status::aborted(other.to_string())),
+    }
+}
+
+fn not_now(error: &GroupError) -> Status {
+    match error {
+        GroupError::Rejected(rejection) => Status::failed_precondition(rejection.to_string()),
+        GroupError::NotNow { .. } => Status::unavailable(error.to_string()),
+        GroupError::Fatal(_) => Status::internal(error.to_string()),
+    }
+}
+
+fn not_leading(group: &Group) -> Status {
+    match group.other_leader() {
+        Some(leader) => Status::unavailable(format!("this node does not lead; node {leader} does")),
+        None => Status::unavailable("no leader is known"),
+    }
+}
+
+#[tonic::async_trait]
+impl GeoService for Receiver {
+    type ShipStream = BoxStream<'static, Answer>;
+
+    async fn ship(
+        &self,
+        request: Request<Streaming<pb::ShipRequest>>,
+    ) -> Result<Response<Self::ShipStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = inbound.message().await?.and_then(|it| it.message);
+        let Some(Message::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("the first message is a hello"));
+        };
+        let greeting = self.greet(&hello)?;
+        let receiver = self.clone();
+        let answers = inbound
+            .map(move |message| match message {
+                Ok(message) => receiver.propose(message),
+                Err(status) => future::ready(Err(status)).boxed(),
+            })
+            .buffered(IN_FLIGHT)
+            .scan(false, |ended, answer| {
+                let over = std::mem::replace(ended, *ended || answer.is_err());
+                future::ready((!over).then_some(answer))
+            });
+        Ok(Response::new(stream::once(future::ready(Ok(greeting))).chain(answers).boxed()))
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::GetStatusResponse>, Status> {
+        let Some(standing) = self.group.standing() else {
+            return Ok(Response::new(pb::GetStatusResponse::default()));
+        };
+        let authority = standing.authority;
+        Ok(Response::new(pb::GetStatusResponse {
+            lineage: wire::wide(authority.lineage),
+            region: authority.region.clone(),
+            role: authority.role.name().to_owned(),
+            epoch: Some(codec::epoch_to(&authority.epoch)),
+            applied_through: authority.applied_through.map(wire::position),
+            shipped: authority.shipped.map(wire::position),
+            log_time_us: standing.log_time.0,
+            declined: authority.declined.0,
+        }))
+    }
+
+    async fn fence(
+        &self,
+        request: Request<pb::FenceRequest>,
+    ) -> Result<Response<pb::FenceResponse>, Status> {
+        let asked = request.into_inner();
+        let lineage = <[u8; 16]>::try_from(asked.lineage.as_ref())
+            .map_err(|_| Status::invalid_argument("a lineage has 16 bytes"))?;
+        let epoch = asked.epoch.ok_or_else(|| Status::invalid_argument("an epoch is missing"))?;
+        let verb = RegionVerb::Fence {
+            lineage: u128::from_be_bytes(lineage),
+            epoch: codec::epoch_from(epoch),
+        };
+        let done = self.group.propose(self.region(verb), Instant::now() + WITHIN).await;
+        match done.map_err(|error| not_now(&error))?.outcome {
+            Ok(_) => {
+                let role =
+                    self.group.standing().map_or("standalone", |it| it.authority.role.name());
+                Ok(Response::new(pb::FenceResponse { role: role.to_owned() }))
+            }
+            Err(Rejection::Region(refusal)) => Err(wire::status(&refusal)),
+            Err(other) => Err(Status::failed_precondition(other.to_string())),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Two groups in one process, a region each, with the line between them over real sockets.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::receiver::Receiver;
+use super::shipper::Shipper;
+use super::watermark::{GeoStatus, Watermark};
+use crate::clock::{SharedClock, SystemClock};
+use crate::consensus::group::{Group, GroupConfig};
+use crate::consensus::network::{ChannelOptions, Network as _, TcpNetwork};
+use crate::consensus::types::Member;
+use crate::consensus::zones::Wanted;
+use crate::queue::authority::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
+use crate::queue::authority::refusal::RegionRefusal;
+use crate::queue::authority::{RegionEpoch, Role};
+use crate::queue::command::{Command, Content, Envelope, NewMessage, Settings, StringMap};
+use crate::queue::error::Rejection;
+use crate::queue::ids::{Epoch, Position};
+use crate::queue::outcome::{Outcome, Reply};
+use crate::storage::disk::FlushMode;
+use crate::storage::disk::real::RealDisk;
+use crate::storage::log::{Log, LogOptions};
+use crate::storage::store::{Store, StoreOptions};
+
+/// A cluster of one node.
+struct Region {
+    name: &'static str,
+    group: Group,
+    watermark: watch::Receiver<Watermark>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+async fn free_address() -> String {
+    TcpNetwork.listen("127.0.0.1:0").await.unwrap().local.to_string()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+/// Waits for a condition, or fails.
+async fn until(what: &str, condition: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_secs(30), condition).await.expect(what);
+}
+
+impl Region {
+    async fn start(dir: &Path, name: &'static str, at: &str, other: &str) -> Region {
+        let disk: Arc<dyn crate::storage::disk::Disk> = Arc::new(RealDisk);
+        let clock: SharedClock = Arc::new(SystemClock::default());
+        let dir = dir.join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::new(1, clock.clone()) };
+        let (log, _) = Log::open(disk.clone(), &dir.join("log"), options).unwrap();
+        let options = StoreOptions::new(clock.clone());
+        let store = Store::open(disk, &dir.join("store"), options).unwrap();
+        let member = Member {
+            zone: "z1".into(),
+            region: name.into(),
+            peer_address: at.to_owned(),
+            grpc_address: String::new(),
+        };
+        let election = (Duration::from_millis(200), Duration::from_millis(400));
+        let config = GroupConfig {
+            cluster_id: name.into(),
+            node: 1,
+            founders: BTreeMap::from([(1, member)]),
+            heartbeat: Duration::from_millis(80),
+            election,
+            clock_bound: Duration::from_secs(1),
+            preferred_zone: None,
+            enable_faults: false,
+            channel: ChannelOptions::for_election(election.0),
+            seed: 1,
+        };
+        let network = Arc::new(TcpNetwork);
+        let mode = FlushMode::Threads;
+        let started = Group::start(config, log, store, mode, clock.clone(), network).await.unwrap();
+        let group = started.group;
+        let listener = TcpNetwork.listen(at).await.unwrap();
+        let serve = tonic::transport::Server::builder()
+            .add_service(started.peer_service.into_server())
+            .add_service(Receiver::new(group.clone()).into_server())
+            .serve_with_incoming(listener.incoming.boxed());
+        let (shipper, watermark) = Shipper::new(group.clone(), vec![other.to_owned()], clock);
+        let mut tasks: Vec<_> =
+            started.tasks.into_iter().map(|(_, task)| tokio::spawn(task)).collect();
+        tasks.push(tokio::spawn(async move {
+            let _ = serve.await;
+        }));
+        tasks.push(tokio::spawn(shipper.run()));
+        group.join(Wanted::Lrs, Duration::from_secs(10)).await.unwrap();
+        let mut leadership = group.leadership();
+        until("it leads", async {
+            leadership.wait_for(|now| now.is_me).await.unwrap();
+        })
+        .await;
+        Region { name, group, watermark, tasks }
+    }
+
+    async fn stop(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.group.shutdown().await;
+    }
+
+    async fn propose(&self, command: Command) -> Outcome {
+        let envelope = Envelope { session: None, account: "default".to_owned(), command };
+        self.group.propose(envelope, soon()).await.expect("proposed").outcome
+    }
+
+    async fn region(&self, verb: RegionVerb) -> Result<RegionReply, RegionRefusal> {
+        let by = Actor { who: "anna".to_owned(), at_us: 5 };
+        let command = Command::Region(Box::new(RegionCommand { by, verb }));
+        match self.propose(command).await {
+            Ok(Reply::Region(reply)) => Ok(reply),
+            Err(Rejection::Region(refusal)) => Err(refusal),
+            other => panic!("no answer about regions: {other:?}"),
+        }
+    }
+
+    async fn create(&self) {
+        let (metadata, settings) = (StringMap::new(), Box::new(Settings::default()));
+        let name = "orders".to_owned();
+        self.propose(Command::CreateQueue { name, metadata, settings }).await.expect("created");
+    }
+
+    async fn send(&self, body: &str) -> Outcome {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let content = Content { body, headers: StringMap::new() };
+        let messages = vec![NewMessage { content, ..NewMessage::default() }];
+        self.propose(Command::Send { queue: "orders".to_owned(), messages }).await
+    }
+
+    fn total(&self) -> u64 {
+        let store = self.group.store().read();
+        store.state().queue("default", "orders").map_or(0, |view| view.counts.total)
+    }
+
+    fn role(&self) -> Role {
+        self.group.standing().map_or(Role::Standalone, |it| it.authority.role)
+    }
+
+    async fn until_applied(&self, what: &str, condition: impl Fn(&Region) -> bool) {
+        let mut applied = self.group.applied();
+        until(what, async {
+            while !condition(self) {
+                applied.changed().await.unwrap();
+            }
+        })
+        .await;
+    }
+
+    async fn until_known(&self, what: &str, condition: impl Fn(&Watermark) -> bool) {
+        let mut watermark = self.watermark.clone();
+        until(what, async {
+            watermark.wait_for(|mark| condition(mark)).await.unwrap();
+        })
+        .await;
+    }
+}
+
+/// East with a queue, protected by west.
+async fn protected(dir: &Path) -> (Region, Region, [String; 2]) {
+    let at = [free_address().await, free_address().await];
+    let east = Region::start(dir, "east", &at[0], &at[1]).await;
+    let west = Region::start(dir, "west", &at[1], &at[0]).await;
+    east.create().await;
+    let (region, peer) = (east.name.to_owned(), west.name.to_owned());
+    let attachment = 70;
+    east.region(RegionVerb::Protect { region, lineage: 7, attachment, peer }).await.unwrap();
+    let ledger = east.group.standing().unwrap().authority.ledger;
+    let region = west.name.to_owned();
+    west.region(RegionVerb::Attach(Attach { region, lineage: 7, attachment, ledger }))
+        .await
+        .unwrap();
+    (east, west, at)
+}
+
+fn digests_are_equal(one: &Region, other: &Region) -> bool {
+    let digest = |region: &Region| region.group.store().read().state().digest();
+    digest(one) == digest(other)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_primary_acknowledges_is_soon_in_the_secondary() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = protected(dir.path()).await;
+    for at in 0..50 {
+        east.send(&format!("message {at}")).await.expect("sent");
+    }
+    let sent = east.group.standing().unwrap().log_time;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live && mark.last_sync >= Some(sent))
+        .await;
+    assert_eq!(west.total(), 50);
+    let refused = west.send("to the wrong side").await.unwrap_err();
+    let read_only = RegionRefusal::ReadOnly { primary: "east".into() };
+    assert_eq!(refused, Rejection::Region(read_only));
+    // The mark rides in an entry of a client, or in the pulse of an idle second.
+    east.until_applied("the mark is replicated", |east| {
+        let shipped = east.group.standing().and_then(|it| it.authority.shipped);
+        shipped.is_some()
+    })
+    .await;
+    west.until_applied("equal", |west| digests_are_equal(&east, west)).await;
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shipping_goes_on_where_it_ended_after_either_side_was_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    east.send("one").await.expect("sent");
+    west.until_applied("one is there", |west| west.total() == 1).await;
+    west.stop().await;
+    east.until_known("gone", |mark| mark.status == GeoStatus::Unavailable).await;
+    east.send("two").await.expect("sent while the other side is away");
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    west.until_applied("two is there", |west| west.total() == 2).await;
+    east.stop().await;
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    east.send("three").await.expect("sent");
+    west.until_applied("three is there", |west| west.total() == 3).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_planned_failover_turns_shipping_round_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = protected(dir.path()).await;
+    east.send("one").await.expect("sent");
+    let RegionReply::At(seal) = east.region(RegionVerb::Seal).await.unwrap() else {
+        panic!("a seal has a place");
+    };
+    assert_eq!(east.send("late").await.unwrap_err(), Rejection::Region(RegionRefusal::FailingOver));
+    let through = |mark: &Watermark| mark.shipped.map_or(0, |at: Position| at.index);
+    east.until_known("the seal is there", |mark| through(mark) >= seal.index).await;
+    let to = RegionEpoch { number: Epoch(2), region: "west".to_owned() };
+    east.region(RegionVerb::Release { to: to.clone(), seal }).await.unwrap();
+    west.until_applied("promoted", |west| west.role() == Role::Primary).await;
+    west.send("two").await.expect("west writes");
+    east.until_applied("east follows", |east| east.role() == Role::Secondary && east.total() == 2)
+        .await;
+    assert_eq!(east.group.standing().unwrap().authority.epoch, to);
+    east.until_applied("equal", |east| digests_are_equal(east, &west)).await;
+    east.stop().await;
+    west.stop().await;
+}
