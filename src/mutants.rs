@@ -8,7 +8,7 @@
 compile_error!("the feature `mutants` breaks promises on purpose: build it with debug assertions");
 
 /// Every break by its name, and what it does.
-pub const ALL: [(&str, &str); 8] = [
+pub const ALL: [(&str, &str); 13] = [
     ("no-fsync", "a record of the log counts as durable when it is written"),
     ("vote-unsynced", "a vote counts as durable when it is written"),
     ("no-directory-fsync", "the name of a log segment counts as durable when it is given"),
@@ -20,6 +20,11 @@ pub const ALL: [(&str, &str); 8] = [
     ("stale-leader-read", "a node that thinks it leads answers without asking a majority"),
     ("old-receipt", "any receipt of a message opens it"),
     ("sessions-forgotten", "a write that is tried again runs again"),
+    ("groups-ignored", "of a group not only the first message is given out"),
+    ("keys-forgotten", "a deduplication key is kept and never found again"),
+    ("pause-ignored", "a paused queue gives out messages"),
+    ("spent-given-out", "a message is given out more often than its queue allows"),
+    ("released-receipt-kept", "a release leaves the receipt valid that it was made with"),
 ];
 
 /// Whether this break is chosen.

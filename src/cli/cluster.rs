@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::exit::{Exit, Usage};
+use super::mend::Mend;
 use crate::client::Admin;
-use crate::proto::admin::v1::{AddLearnerRequest, GetStatusResponse, NodeRole};
+use crate::proto::admin::v1::{
+    AddLearnerRequest, GetStatusResponse, NodeRole, VerifyDigestsResponse,
+};
 
 /// Catching up a new node takes its time.
 const USUAL: Duration = Duration::from_secs(600);
@@ -41,6 +44,11 @@ pub enum ClusterVerb {
     /// Hand leadership over and refuse new work, on the one node that --endpoint names
     #[command(after_help = "Example:\n  zoneq cluster drain -e http://10.0.0.1:7401")]
     Drain(Drain),
+    /// Show what a node misses before it takes part, and give up a record that is in doubt; on the
+    /// one node that --endpoint names
+    #[command(after_help = "Examples:\n  zoneq cluster mend -e http://10.0.0.3:7401\n  \
+                            zoneq cluster mend -e http://10.0.0.3:7401 --accept")]
+    Mend(Mend),
     /// Compare the data digest of all nodes at one position; exits 1 when they differ
     #[command(after_help = "Example:\n  zoneq cluster verify")]
     Verify,
@@ -156,6 +164,7 @@ impl ClusterVerb {
                 done(json!({ "ok": true, "durable_index": index }), text)
             }
             ClusterVerb::Drain(Drain { off }) => drain(context, admin, !off).await,
+            ClusterVerb::Mend(mend) => mend.run(context, admin).await,
         }
     }
 }
@@ -194,9 +203,27 @@ async fn verify(context: &Context, admin: &Admin) -> anyhow::Result<(Value, Stri
     let text = if answer.equal {
         format!("{} nodes hold the same data at log index {}", answer.nodes.len(), answer.index)
     } else {
-        format!("the nodes do not all hold the same data at log index {}", answer.index)
+        not_equal(&answer)
     };
     Ok((value, text, if answer.equal { Exit::Done } else { Exit::Failed }))
+}
+
+/// What is wrong: data that differs, or only nodes that did not say what they hold.
+fn not_equal(answer: &VerifyDigestsResponse) -> String {
+    let (said, silent): (Vec<_>, Vec<_>) =
+        answer.nodes.iter().partition(|node| node.error.is_empty());
+    let index = answer.index;
+    if said.iter().any(|node| said.first().is_some_and(|first| first.digest != node.digest)) {
+        return format!("the nodes do not all hold the same data at log index {index}");
+    }
+    let names: Vec<String> = silent.iter().map(|node| node.node_id.to_string()).collect();
+    format!(
+        "{} of {} nodes hold the same data at log index {index}; of the others nothing is known: \
+         node {} did not say",
+        said.len(),
+        answer.nodes.len(),
+        names.join(", node ")
+    )
 }
 
 /// The word for a role.
@@ -292,4 +319,26 @@ fn show(context: &Context, status: &GetStatusResponse) -> anyhow::Result<Exit> {
         .collect();
     context.out.result(&status_json(status), &(text + &short))?;
     Ok(if status.leader_id == 0 { Exit::NotNow } else { Exit::Done })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::admin::v1::NodeDigest;
+
+    #[test]
+    fn a_node_that_did_not_answer_is_not_said_to_hold_other_data() {
+        let node = |node_id: u64, digest: &str, error: &str| NodeDigest {
+            node_id,
+            index: 7,
+            digest: digest.to_owned(),
+            error: error.to_owned(),
+        };
+        let told = |nodes| not_equal(&VerifyDigestsResponse { equal: false, index: 7, nodes });
+        let silent = told(vec![node(1, "a", ""), node(2, "", "no answer"), node(3, "a", "")]);
+        assert!(silent.starts_with("2 of 3 nodes hold the same data at log index 7"), "{silent}");
+        assert!(silent.ends_with("node 2 did not say"), "{silent}");
+        let other = told(vec![node(1, "a", ""), node(2, "", "no answer"), node(3, "b", "")]);
+        assert_eq!(other, "the nodes do not all hold the same data at log index 7");
+    }
 }

@@ -253,7 +253,9 @@ fn tables(store: &Store) -> Tables {
     let mut rows = Vec::new();
     for key in state.row_keys() {
         let (RowKey::Queue(_), Some(Row::Queue(row))) = (key, state.row(&key)) else { continue };
-        let Some(view) = state.queue(&row.account, &row.name).filter(|_| !row.deleted) else {
+        let Some(view) =
+            state.queue(&row.account, &row.name).filter(|_| !row.deleted && row.kept.is_none())
+        else {
             continue;
         };
         let counts = view.counts;

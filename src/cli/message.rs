@@ -93,6 +93,8 @@ pub enum State {
     Delayed,
     /// Behind the first message of their group
     Blocked,
+    /// Came here as dead letters, whatever their state is
+    Dead,
 }
 
 #[derive(Debug, Args)]
@@ -396,6 +398,7 @@ impl Peek {
             State::Leased => MessageState::Leased,
             State::Delayed => MessageState::Delayed,
             State::Blocked => MessageState::Blocked,
+            State::Dead => MessageState::Dead,
         };
         let options = PeekOptions {
             max_messages: self.max,
@@ -428,7 +431,7 @@ impl Get {
             MessageState::Leased => "leased",
             MessageState::Delayed => "delayed",
             MessageState::Blocked => "blocked",
-            MessageState::Unspecified => "unknown",
+            MessageState::Unspecified | MessageState::Dead => "unknown",
         };
         let value = json!({ "ok": true, "state": state, "message": message_json(&shown.message) });
         context.out.table(&output::MESSAGE_HEAD, vec![message_row(&shown.message)])?;

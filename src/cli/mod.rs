@@ -3,6 +3,7 @@
 //! Laws: every flag has an environment variable `ZONEQ_*`; `--json` prints one object a line and
 //! the last is the result; exit codes are those of [`exit::TABLE`], also for a bad flag.
 
+pub mod account;
 pub mod bench;
 pub mod cluster;
 pub mod doctor;
@@ -10,9 +11,11 @@ pub mod drill;
 pub mod exit;
 pub mod inspect;
 pub mod lab;
+mod mend;
 pub mod message;
 pub mod output;
 pub mod queue;
+pub mod redrive;
 pub mod serve;
 
 use std::collections::BTreeMap;
@@ -105,6 +108,12 @@ pub enum Verb {
     Transact(message::Transact),
     /// Remove every message of a queue
     Clear(message::Clear),
+    /// Send dead letters back
+    #[command(subcommand)]
+    Redrive(redrive::RedriveVerb),
+    /// Show accounts, and set what they may hold
+    #[command(subcommand)]
+    Account(account::AccountVerb),
     /// Look after the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterVerb),
@@ -237,6 +246,8 @@ async fn run(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Delete(verb) => verb.run(context).await,
         Verb::Transact(verb) => verb.run(context).await,
         Verb::Clear(verb) => verb.run(context).await,
+        Verb::Redrive(verb) => verb.run(context).await,
+        Verb::Account(verb) => verb.run(context).await,
         Verb::Cluster(verb) => verb.run(context).await,
         Verb::Lab(verb) => verb.run(context).await,
         Verb::Drill(verb) => verb.run(context).await,

@@ -136,7 +136,7 @@ pub fn log_time(at: LogTime) -> String {
     time(SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(at.0)))
 }
 
-fn time_json(at: Option<SystemTime>) -> Value {
+pub(super) fn time_json(at: Option<SystemTime>) -> Value {
     at.map_or(Value::Null, |at| Value::from(prost_types::Timestamp::from(at).to_string()))
 }
 
@@ -192,6 +192,10 @@ pub fn message_json(message: &Message) -> Value {
     if let Value::Object(fields) = &mut value {
         if let Some(dead) = &message.dead_letter {
             fields.insert("dead_letter".to_owned(), dead_letter_json(dead));
+        }
+        if let Some(before) = &message.redriven {
+            let before = json!({ "id": before.id, "queue": before.queue });
+            fields.insert("redriven".to_owned(), before);
         }
         if !message.pop_receipt.is_empty() {
             fields.insert("pop_receipt".to_owned(), message.pop_receipt.clone().into());
@@ -279,6 +283,7 @@ pub fn queue_json(queue: &Queue) -> Value {
     let dead = queue.settings.dead_letters.as_ref();
     json!({
         "name": queue.name,
+        "id": queue.id,
         "metadata": queue.metadata,
         "settings": {
             "default_ttl": ttl_text(queue.settings.default_ttl),
@@ -292,6 +297,7 @@ pub fn queue_json(queue: &Queue) -> Value {
             "deduplication_window": queue.settings.deduplication_window.map(span_text),
             "max_messages": queue.settings.max_messages,
             "max_bytes": queue.settings.max_bytes,
+            "undelete_window": queue.settings.undelete_window.map(span_text),
         },
         "counts": {
             "visible": counts.visible,
@@ -305,6 +311,8 @@ pub fn queue_json(queue: &Queue) -> Value {
         },
         "created_at": time_json(queue.created_at),
         "paused": queue.paused,
+        "deleted_at": time_json(queue.deleted_at),
+        "kept_until": time_json(queue.kept_until),
         "dead_letters_refused_since": time_json(queue.dead_letters_refused_since),
     })
 }
@@ -327,6 +335,14 @@ pub fn queue_row(queue: &Queue) -> Vec<String> {
     ];
     row.extend(numbers.iter().map(u64::to_string));
     row
+}
+
+pub const DELETED_HEAD: [&str; 5] = ["queue", "id", "total", "deleted at", "kept until"];
+
+#[must_use]
+pub fn deleted_row(queue: &Queue) -> Vec<String> {
+    let (id, total) = (queue.id.to_string(), queue.counts.total.to_string());
+    vec![queue.name.clone(), id, total, time(queue.deleted_at), time(queue.kept_until)]
 }
 
 /// Settings and metadata, one a line.
@@ -363,6 +379,9 @@ pub fn queue_details(queue: &Queue) -> Vec<Vec<String>> {
         if let Some(most) = most {
             rows.push(vec![format!("quota of {what}"), most.to_string()]);
         }
+    }
+    if let Some(window) = settings.undelete_window {
+        rows.push(vec!["undelete window".to_owned(), span_text(window)]);
     }
     if let Some(window) = settings.deduplication_window {
         rows.push(vec!["deduplication window".to_owned(), span_text(window)]);

@@ -17,9 +17,15 @@ pub enum QueueVerb {
     #[command(after_help = "Example:\n  zoneq queue create orders --ttl never --visibility 2m \
                             --metadata team=shop")]
     Create(Create),
-    /// Delete a queue and all its messages
+    /// Delete a queue and all its messages; it can come back while its undelete window lasts
     #[command(after_help = "Example:\n  zoneq queue delete orders")]
     Delete(Name),
+    /// Bring a deleted queue back, whole
+    #[command(
+        after_help = "Examples:\n  zoneq queue list --deleted\n  zoneq queue undelete orders \
+                            --as orders-before"
+    )]
+    Undelete(Undelete),
     /// Show a queue's settings, metadata and exact counts
     #[command(after_help = "Example:\n  zoneq queue show orders --json")]
     Show(Show),
@@ -44,6 +50,18 @@ pub enum QueueVerb {
 pub struct Name {
     /// 3 to 63 of a-z, 0-9 and single hyphens
     queue: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Undelete {
+    /// The name it had
+    queue: String,
+    /// The one of that name with this id [default: the one that was deleted last]
+    #[arg(long, env = "ZONEQ_QUEUE_UNDELETE_ID")]
+    id: Option<u64>,
+    /// Under another name
+    #[arg(long = "as", env = "ZONEQ_QUEUE_UNDELETE_AS", value_name = "QUEUE")]
+    new_name: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +95,9 @@ pub struct Create {
     /// Quota: bytes of bodies and headers the queue may hold [default: none]
     #[arg(long, env = "ZONEQ_QUEUE_CREATE_MAX_BYTES")]
     max_bytes: Option<u64>,
+    /// How long the queue can come back after it was deleted, 0s to 7d [default: 1h]
+    #[arg(long, env = "ZONEQ_QUEUE_CREATE_UNDELETE_WINDOW", value_parser = parse_span)]
+    undelete_window: Option<Duration>,
     /// How long a deduplication key counts, 1s to 7d [default: 10m]
     #[arg(long, env = "ZONEQ_QUEUE_CREATE_DEDUPLICATION_WINDOW", value_parser = parse_span)]
     deduplication_window: Option<Duration>,
@@ -99,6 +120,9 @@ pub struct List {
     /// Only queues whose name begins so
     #[arg(long, env = "ZONEQ_QUEUE_LIST_PREFIX", default_value = "")]
     prefix: String,
+    /// The deleted queues that can come back, instead of those that are there
+    #[arg(long, env = "ZONEQ_QUEUE_LIST_DELETED", value_parser = FalseyValueParser::new())]
+    deleted: bool,
     /// Let any node answer, from a state at most this old
     #[arg(long, env = "ZONEQ_QUEUE_LIST_MAX_STALENESS", value_parser = parse_span)]
     max_staleness: Option<Duration>,
@@ -144,6 +168,9 @@ pub struct SetSettings {
     /// Quota: bytes of bodies and headers the queue may hold; 0 takes the quota away
     #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_MAX_BYTES")]
     max_bytes: Option<u64>,
+    /// How long the queue can come back after it was deleted, 0s to 7d
+    #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_UNDELETE_WINDOW", value_parser = parse_span)]
+    undelete_window: Option<Duration>,
     /// How long a deduplication key counts, 1s to 7d
     #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_DEDUPLICATION_WINDOW", value_parser = parse_span)]
     deduplication_window: Option<Duration>,
@@ -160,6 +187,11 @@ impl QueueVerb {
             QueueVerb::Delete(Name { queue }) => {
                 let durability = context.client()?.delete_queue(&queue).await?;
                 done(context, &queue, "deleted", &durability)
+            }
+            QueueVerb::Undelete(Undelete { queue, id, new_name }) => {
+                let (client, to) = (context.client()?, new_name.as_deref());
+                let durability = client.undelete_queue(&queue, id, to).await?;
+                done(context, to.unwrap_or(&queue), "brought back", &durability)
             }
             QueueVerb::Show(verb) => verb.run(context).await,
             QueueVerb::List(verb) => verb.run(context).await,
@@ -207,6 +239,7 @@ impl Create {
             deduplication_window: self.deduplication_window,
             max_messages: self.max_messages,
             max_bytes: self.max_bytes,
+            undelete_window: self.undelete_window,
         };
         let client = context.client()?;
         let made = client.create_queue(&self.queue, pairs(self.metadata)?, settings).await?;
@@ -250,14 +283,21 @@ impl List {
                     page_size: 1_000,
                     page_token: token,
                     max_staleness: self.max_staleness,
+                    deleted: self.deleted,
                 })
                 .await?;
             count += page.queues.len();
             for queue in &page.queues {
                 context.out.item(&queue_json(queue))?;
             }
-            let rows = page.queues.iter().map(output::queue_row).collect();
-            context.out.table(&output::QUEUE_HEAD, rows)?;
+            let queues = page.queues.iter();
+            if self.deleted {
+                let rows = queues.map(output::deleted_row).collect();
+                context.out.table(&output::DELETED_HEAD, rows)?;
+            } else {
+                let rows = queues.map(output::queue_row).collect();
+                context.out.table(&output::QUEUE_HEAD, rows)?;
+            }
             token = page.next_page_token;
             if token.is_none() {
                 break;
@@ -301,6 +341,7 @@ impl SetSettings {
             || self.deduplication_window.is_some()
             || self.max_messages.is_some()
             || self.max_bytes.is_some()
+            || self.undelete_window.is_some()
     }
 
     /// The settings with what was given in the place of what was so before.
@@ -330,6 +371,7 @@ impl SetSettings {
         }
         settings.max_messages = self.max_messages.or(settings.max_messages);
         settings.max_bytes = self.max_bytes.or(settings.max_bytes);
+        settings.undelete_window = self.undelete_window.or(settings.undelete_window);
         settings.back_off = self.back_off.or(settings.back_off);
         settings.deduplication_window = self.deduplication_window.or(settings.deduplication_window);
         Ok(settings)

@@ -13,6 +13,7 @@ use super::call::{Safety, run};
 use super::error::ClientError;
 use crate::proto::admin::v1 as pb;
 use pb::cluster_service_client::ClusterServiceClient;
+use pb::mend_service_client::MendServiceClient;
 
 /// A client's view of the cluster itself.
 #[derive(Clone, Debug)]
@@ -98,6 +99,31 @@ impl Admin {
     /// Starts or ends the drain of the node that is asked. Give the client one endpoint.
     pub async fn drain(&self, on: bool) -> Result<(), ClientError> {
         admin!(self, Safety::Always, self.whole(), drain, pb::DrainRequest { on }).map(|_| ())
+    }
+
+    /// What the asked node misses before it takes part. Give the client one endpoint.
+    ///
+    /// # Errors
+    /// A node that takes part does not know the question.
+    pub async fn mending(&self) -> Result<pb::GetMendingResponse, ClientError> {
+        let plan = self.client.plan(Safety::Always);
+        run(&self.client.shared.pool, &plan, |attempt| {
+            let request = attempt.request(pb::GetMendingRequest {});
+            async move { MendServiceClient::new(attempt.channel).get_mending(request).await }
+        })
+        .await
+    }
+
+    /// Lets the asked node cut these entries, which are in doubt. Give the client one endpoint.
+    pub async fn accept_loss(&self, first_index: u64, last_index: u64) -> Result<(), ClientError> {
+        let plan = self.client.plan(Safety::Always);
+        let message = pb::AcceptLossRequest { first_index, last_index };
+        run(&self.client.shared.pool, &plan, |attempt| {
+            let request = attempt.request(message);
+            async move { MendServiceClient::new(attempt.channel).accept_loss(request).await }
+        })
+        .await
+        .map(drop)
     }
 
     /// Compares the data digest of all nodes at one position.

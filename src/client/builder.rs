@@ -11,7 +11,7 @@ use super::call::{Plan, Safety};
 use super::endpoints::{MOST_CONNECTIONS, Pool};
 use super::error::ClientError;
 use super::send_stream::Lane;
-use super::session::SharedSession;
+use super::session::{RETRY, SharedSession};
 
 /// Receives that keep their session for the next one; more at once make new sessions.
 const KEPT_SESSIONS: usize = 256;
@@ -175,8 +175,13 @@ impl Client {
     }
 
     pub(super) fn plan(&self, safety: Safety) -> Plan {
+        let within = match safety {
+            Safety::Session(_) => self.shared.write_deadline(),
+            // A read; or a write that is not tried again once it may have been applied.
+            Safety::Always | Safety::OnlyIfNotApplied => self.shared.deadline,
+        };
         Plan {
-            deadline: Instant::now() + self.shared.deadline,
+            deadline: Instant::now() + within,
             attempt: self.shared.attempt,
             safety,
             backoff: Backoff::default(),
@@ -197,6 +202,11 @@ impl Client {
 }
 
 impl Shared {
+    /// How long a write under a session may be tried.
+    pub(super) fn write_deadline(&self) -> Duration {
+        self.deadline.min(RETRY)
+    }
+
     /// The stream whose turn it is, started when it is first needed.
     pub(super) fn lane(&self) -> Lane {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.lanes.len().max(1);

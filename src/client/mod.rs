@@ -18,6 +18,7 @@
 //! reported as [`ClientError::Unknown`], never as failed. Everything is bounded: calls by their
 //! deadline, writes in flight by the session's window.
 
+mod accounts;
 mod admin;
 mod backoff;
 mod breaker;
@@ -28,23 +29,28 @@ mod error;
 mod keep_alive;
 mod outbox;
 mod receive_stream;
+mod redrive;
 mod send_stream;
 mod session;
 mod shelf;
 mod types;
 mod verbs;
 
+pub use accounts::{Account, AccountPage, AccountQuota};
 pub use admin::Admin;
 pub use builder::{Builder, Client};
 pub use error::{ClientError, Reason};
 pub use keep_alive::KeepAlive;
 pub use receive_stream::{Acks, ReceiveStream, StreamOptions};
+pub use redrive::{
+    Redrive, RedriveFilter, RedriveOptions, RedrivePreview, RedriveState, StartedRedrive,
+};
 pub use types::{
     BackOff, Cleared, CreatedQueue, DeadLetter, DeadLetterReason, DeadLetters, DeleteItem,
     DeleteOutcome, Deleted, Durability, DurabilityNow, ListQueues, Message, MessageState,
     NewMessage, PeekOptions, PeekPage, Position, Queue, QueueCounts, QueuePage, QueueSettings,
-    ReceiveOptions, Received, ReleaseAfter, ReleaseOutcome, ReleaseResult, Released, Sent,
-    SentBatch, SentMessage, ShownMessage, Transaction, Ttl, Update, Updated,
+    ReceiveOptions, Received, Redriven, ReleaseAfter, ReleaseOutcome, ReleaseResult, Released,
+    Sent, SentBatch, SentMessage, ShownMessage, Transaction, Ttl, Update, Updated,
 };
 pub use verbs::StringMap;
 

@@ -108,7 +108,7 @@ impl Client {
             patience: Patience::new(self.shared.attempt),
         };
         tokio::spawn(task.run(self.shared.pool.clone()));
-        let acks = Acks { jobs, queue: Arc::from(queue), deadline: self.shared.deadline };
+        let acks = Acks { jobs, queue: Arc::from(queue), deadline: self.shared.write_deadline() };
         Ok(ReceiveStream { shelf, acks })
     }
 }

@@ -18,6 +18,9 @@ use crate::proto::queue::v1 as pb;
 pub(super) const WINDOW: u64 = 1_000;
 /// A session that rested this long is replaced; the cluster ends it after twice that.
 const REST: Duration = Duration::from_secs(300);
+/// No write is tried for longer, however late its deadline: the cluster may forget the session of
+/// a client's first writes when it has heard nothing for twice that, and would run a retry again.
+pub(super) const RETRY: Duration = Duration::from_secs(300);
 
 /// The sequences of one client id.
 #[derive(Debug)]

@@ -299,6 +299,48 @@ impl QueueService for Node {
     ) -> Result<Response<pb::GetMessageResponse>, Status> {
         not_scripted()
     }
+    async fn undelete_queue(
+        &self,
+        _: Request<pb::UndeleteQueueRequest>,
+    ) -> Result<Response<pb::UndeleteQueueResponse>, Status> {
+        not_scripted()
+    }
+    async fn start_redrive(
+        &self,
+        _: Request<pb::StartRedriveRequest>,
+    ) -> Result<Response<pb::StartRedriveResponse>, Status> {
+        not_scripted()
+    }
+    async fn cancel_redrive(
+        &self,
+        _: Request<pb::CancelRedriveRequest>,
+    ) -> Result<Response<pb::CancelRedriveResponse>, Status> {
+        not_scripted()
+    }
+    async fn list_redrives(
+        &self,
+        _: Request<pb::ListRedrivesRequest>,
+    ) -> Result<Response<pb::ListRedrivesResponse>, Status> {
+        not_scripted()
+    }
+    async fn set_account_quota(
+        &self,
+        _: Request<pb::SetAccountQuotaRequest>,
+    ) -> Result<Response<pb::SetAccountQuotaResponse>, Status> {
+        not_scripted()
+    }
+    async fn get_account(
+        &self,
+        _: Request<pb::GetAccountRequest>,
+    ) -> Result<Response<pb::GetAccountResponse>, Status> {
+        not_scripted()
+    }
+    async fn list_accounts(
+        &self,
+        _: Request<pb::ListAccountsRequest>,
+    ) -> Result<Response<pb::ListAccountsResponse>, Status> {
+        not_scripted()
+    }
     async fn get_durability(
         &self,
         _: Request<pb::GetDurabilityRequest>,
@@ -522,4 +564,15 @@ async fn a_kept_lease_is_extended_and_the_newest_receipt_comes_back() {
     let short = client.keep_alive("q", &message, second, second / 10).unwrap();
     assert!(matches!(short.lost().await, ClientError::NotNow { .. }), "the bound");
     assert!(client.keep_alive("q", &message, second / 2, second).is_err());
+}
+
+#[tokio::test]
+async fn no_write_is_tried_until_its_session_may_be_forgotten() {
+    let hour = Duration::from_secs(3_600);
+    let client = quick(vec![nobody().await]).deadline(hour).build().unwrap();
+    let now = tokio::time::Instant::now();
+    let within = Duration::from_secs(301);
+    assert!(client.write_plan().deadline < now + within, "a retry later than that could run twice");
+    assert!(client.shared.write_deadline() < within, "nor on a stream");
+    assert!(client.read_plan().deadline > now + within, "a read may");
 }

@@ -41,6 +41,9 @@ pub struct QueueSettings {
     pub max_messages: Option<u64>,
     /// Bytes of bodies and headers the queue may hold; `None` = no quota.
     pub max_bytes: Option<u64>,
+    /// How long the queue can come back after it was deleted, 0 to 7 days; zero = not at all;
+    /// `None` = 1 hour.
+    pub undelete_window: Option<Duration>,
 }
 
 /// A message waits `first` after its first delivery, `factor` times as long after each further
@@ -240,6 +243,11 @@ pub struct Queue {
     /// An alarm: since then the dead-letter queue takes no messages of this one, which are given
     /// out again instead.
     pub dead_letters_refused_since: Option<SystemTime>,
+    /// A queue deleted and made again has another.
+    pub id: u64,
+    /// Only of a deleted queue: when it was deleted, and until when it can come back.
+    pub deleted_at: Option<SystemTime>,
+    pub kept_until: Option<SystemTime>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -259,6 +267,8 @@ pub struct ListQueues {
     pub page_token: Option<String>,
     /// Given: any node may answer, from a state at most this old.
     pub max_staleness: Option<Duration>,
+    /// The deleted queues that can come back, instead of those that are there.
+    pub deleted: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -312,6 +322,16 @@ pub struct Message {
     /// Only in a dead-letter queue: how the message came there.
     pub dead_letter: Option<DeadLetter>,
     pub group: Option<String>,
+    /// It was sent by a redrive: the dead letter it was before.
+    pub redriven: Option<Redriven>,
+}
+
+/// The dead letter that a message was before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redriven {
+    pub id: String,
+    /// The dead-letter queue it was in.
+    pub queue: String,
 }
 
 /// How a message came to a dead-letter queue.

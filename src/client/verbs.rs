@@ -49,6 +49,8 @@ macro_rules! call {
     }};
 }
 
+pub(super) use call;
+
 /// Metadata and headers: name to value.
 pub type StringMap = BTreeMap<String, String>;
 
@@ -75,7 +77,7 @@ impl Client {
         })
     }
 
-    /// Deletes a queue and all its messages.
+    /// Deletes a queue and all its messages; see [`Client::undelete_queue`].
     pub async fn delete_queue(&self, name: &str) -> Result<Durability, ClientError> {
         let request = pb::DeleteQueueRequest {
             account: self.shared.account.clone(),
@@ -83,6 +85,25 @@ impl Client {
             session: None,
         };
         let answer = call!(self, self.write_plan(), delete_queue, session request)?;
+        Ok(types::durability(answer.durability))
+    }
+
+    /// Brings a deleted queue back, whole, while its undelete window lasts: the one of this name
+    /// that was deleted last, or the one with the id; under another name if one is given.
+    pub async fn undelete_queue(
+        &self,
+        name: &str,
+        id: Option<u64>,
+        new_name: Option<&str>,
+    ) -> Result<Durability, ClientError> {
+        let request = pb::UndeleteQueueRequest {
+            account: self.shared.account.clone(),
+            name: name.to_owned(),
+            id: id.unwrap_or(0),
+            new_name: new_name.unwrap_or_default().to_owned(),
+            session: None,
+        };
+        let answer = call!(self, self.write_plan(), undelete_queue, session request)?;
         Ok(types::durability(answer.durability))
     }
 
@@ -114,6 +135,7 @@ impl Client {
             page_size: options.page_size,
             page_token: options.page_token.unwrap_or_default(),
             max_staleness: types::wire_some(options.max_staleness)?,
+            deleted: options.deleted,
         };
         let answer = call!(self, self.read_plan(), list_queues, request)?;
         Ok(QueuePage {
@@ -203,7 +225,7 @@ impl Client {
             messages,
             session: None,
         };
-        let deadline = Instant::now() + self.shared.deadline;
+        let deadline = Instant::now() + self.shared.write_deadline();
         let answer = self.shared.lane().send(request, deadline).await?;
         Ok(SentBatch::from(answer))
     }

@@ -6,8 +6,13 @@
 //! where all are empty, and a node that is not a voter yet may begin with nothing. Until it is
 //! admitted it neither votes nor takes entries, and founders form only when all are admitted.
 //!
+//! A disk may also have lost only the end of its log, and nothing on it tells. Who knows is the
+//! leader to which the entries were acknowledged: before Raft starts, a node asks whether it is
+//! remembered to have held more than it does.
+//!
 //! Refuses an id that a formed cluster counts as a voter, or whose entries a leader has seen;
-//! and, while a node does not answer and none has refused, does not decide.
+//! and, while a node does not answer and none has refused, does not decide. Refuses a log that
+//! ends before what its node acknowledged in its newest term.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -42,6 +47,13 @@ pub enum AdmissionError {
     )]
     Wiped { node: u64, cluster: String, witness: u64, voter: bool },
     #[error(
+        "node {node} acknowledged entry {acknowledged} in term {term} (so says its leader, node \
+         {witness}), but its log ends with entry {last}: its disk lost what was durable, and it \
+         must not come back under this id; start it with a new node id and an empty data \
+         directory, and replace node {node} by it"
+    )]
+    FellBack { node: u64, witness: u64, acknowledged: u64, term: u64, last: u64 },
+    #[error(
         "the disk of node {node} is empty, and before it may take part every node must say \
          whether it was ever used, and be ready itself; not heard so from node(s) {}",
         list(silent)
@@ -67,11 +79,7 @@ pub async fn admission_check(
         return Ok(Admission::Known);
     }
     let node = peers.node();
-    let mut clients: BTreeMap<u64, PeerClient> = others
-        .iter()
-        .filter(|(id, _)| **id != node)
-        .map(|(id, address)| (*id, PeerClient::new(peers.clone(), *id, address)))
-        .collect();
+    let mut clients = clients(peers, others);
     let expected: BTreeSet<u64> = clients.keys().copied().collect();
     let mut answers = BTreeMap::new();
     let rounds = async {
@@ -105,6 +113,56 @@ pub async fn admission_check(
         let silent = expected.iter().filter(|id| !ready(*id)).copied().collect();
         Err(AdmissionError::Undecided { node, silent })
     })
+}
+
+/// What a log that was found on the disk says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// The index of its newest entry, or of what the tables hold where that is more.
+    pub last: u64,
+    /// The newest term that this node has seen.
+    pub term: u64,
+}
+
+/// Asks the other nodes once whether one of them leads and remembers more than was found. Who
+/// does not answer knows nothing: a cluster that starts whole has nobody to ask.
+pub async fn memory_check(
+    peers: &Peers,
+    found: Found,
+    others: &BTreeMap<u64, String>,
+) -> Result<(), AdmissionError> {
+    let (mut clients, mut answers) = (clients(peers, others), BTreeMap::new());
+    ask(&mut clients, &mut answers).await;
+    remembered(peers.node(), found, &answers)
+}
+
+/// In an older term than the newest, a later leader may have cut what was acknowledged.
+fn remembered(
+    node: u64,
+    found: Found,
+    answers: &BTreeMap<u64, GetStandingResponse>,
+) -> Result<(), AdmissionError> {
+    let more = answers
+        .iter()
+        .find(|(_, answer)| answer.held_term >= found.term && answer.held_index > found.last);
+    match more {
+        Some((witness, answer)) => Err(AdmissionError::FellBack {
+            node,
+            witness: *witness,
+            acknowledged: answer.held_index,
+            term: answer.held_term,
+            last: found.last,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn clients(peers: &Peers, others: &BTreeMap<u64, String>) -> BTreeMap<u64, PeerClient> {
+    others
+        .iter()
+        .filter(|(id, _)| **id != peers.node())
+        .map(|(id, address)| (*id, PeerClient::new(peers.clone(), *id, address)))
+        .collect()
 }
 
 /// Asks all at once and keeps the answers that came.
@@ -164,7 +222,8 @@ mod tests {
     }
 
     fn says(formed: bool, standing: NodeStanding, held_index: u64) -> GetStandingResponse {
-        GetStandingResponse { formed, standing: standing.into(), held_index, admitted: false }
+        let standing = standing.into();
+        GetStandingResponse { formed, standing, held_index, admitted: false, held_term: 0 }
     }
 
     fn verdict(
@@ -217,5 +276,23 @@ mod tests {
         let within = Duration::from_millis(50);
         let error = admission_check(&node_two(), true, &others, within).await.unwrap_err();
         assert!(error.to_string().ends_with("not heard so from node(s) 1"), "{error}");
+    }
+
+    #[test]
+    fn a_log_that_ends_before_what_its_leader_remembers_is_refused() {
+        let answer = |held_index, held_term| {
+            let remembers =
+                GetStandingResponse { held_term, ..says(true, NodeStanding::Voter, held_index) };
+            BTreeMap::from([(1, remembers)])
+        };
+        let found = Found { last: 90, term: 5 };
+        assert!(remembered(2, found, &BTreeMap::new()).is_ok(), "nobody answered");
+        assert!(remembered(2, found, &answer(0, 0)).is_ok(), "nobody led");
+        assert!(remembered(2, found, &answer(90, 5)).is_ok());
+        assert!(remembered(2, found, &answer(100, 4)).is_ok(), "a later leader may have cut it");
+        let refused = remembered(2, found, &answer(91, 5)).unwrap_err();
+        let told = refused.to_string();
+        assert!(told.contains("acknowledged entry 91 in term 5"), "{told}");
+        assert!(told.contains("its log ends with entry 90"), "{told}");
     }
 }

@@ -40,7 +40,7 @@ use super::fastpath::{self, FastPathOptions};
 use super::forward::{ForwardError, LeaderChannels};
 use super::log_store::LogStore;
 use super::machine::{AppliedMark, Machine, SharedStore};
-use super::membership::{self, Admission, AdmissionError, Membership, MembershipError};
+use super::membership::{self, Admission, AdmissionError, Found, Membership, MembershipError};
 use super::network::{ChannelOptions, Network};
 use super::pending::Pending;
 use super::proposer::{Done, Proposer, RaftHandle, Term};
@@ -93,6 +93,8 @@ pub enum StartError {
     Timers(String),
     #[error(transparent)]
     ClusterId(#[from] super::transport::ClusterIdError),
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
     #[error("Raft did not start: {0}")]
     Raft(String),
 }
@@ -164,12 +166,39 @@ fn raft_config(config: &GroupConfig) -> Result<Arc<openraft::Config>, StartError
     wanted.validate().map(Arc::new).map_err(|error| StartError::Timers(error.to_string()))
 }
 
+/// Whether the disk holds neither vote nor log. What it holds must reach as far as the others
+/// remember; under a mutant it need not, so that our own checks see the loss.
+async fn begins_empty(
+    peers: &Peers,
+    log: &Log,
+    store: &Store,
+    founders: &BTreeMap<NodeId, Member>,
+) -> Result<bool, AdmissionError> {
+    let vote = log.vote();
+    if vote.is_none() && log.last().is_none() {
+        return Ok(true);
+    }
+    if !crate::mutants::is_any_chosen() {
+        let ends = [log.last(), log.last_purged(), store.applied()];
+        let last = ends.iter().flatten().map(|at| at.index).max().unwrap_or(0);
+        let found = Found { last, term: vote.map_or(0, |vote| vote.term) };
+        membership::memory_check(peers, found, &addresses(founders)).await?;
+    }
+    Ok(false)
+}
+
+/// Where the members' peers listen.
+fn addresses(members: &BTreeMap<NodeId, Member>) -> BTreeMap<NodeId, String> {
+    members.iter().map(|(id, member)| (*id, member.peer_address.clone())).collect()
+}
+
 impl Group {
     /// Starts this node's part of the group over an opened log and store, and forms the cluster
     /// if this node is a founder and has no state at all.
     ///
     /// # Errors
-    /// Timers that openraft refuses, a cluster id no call can carry, or a log that cannot be read.
+    /// Timers that openraft refuses, a cluster id no call can carry, a log that cannot be read, or
+    /// one that lost its end.
     pub async fn start(
         config: GroupConfig,
         log: Log,
@@ -187,7 +216,7 @@ impl Group {
             config.channel.clone(),
             faults,
         )?;
-        let began_empty = log.vote().is_none() && log.last().is_none();
+        let began_empty = begins_empty(&peers, &log, &store, &config.founders).await?;
         let store = SharedStore::new(store);
         let factory = PeerNetworkFactory::new(peers.clone());
         let pending = Pending::default();
@@ -248,7 +277,7 @@ impl Group {
     /// A node that lost its disk, or too few answers by the deadline.
     pub async fn join(&self, wanted: Wanted, within: Duration) -> Result<Admission, JoinError> {
         let config = &self.inner.config;
-        let others = config.founders.iter().map(|(id, m)| (*id, m.peer_address.clone())).collect();
+        let others = addresses(&config.founders);
         let empty = self.inner.began_empty;
         let peers = &self.inner.peers;
         let admission = membership::admission_check(peers, empty, &others, within).await?;

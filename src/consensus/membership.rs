@@ -19,7 +19,7 @@ use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
 use openraft::storage::RaftStateMachine;
 use openraft::{ChangeMembers, Precondition, Raft};
 
-pub use super::admission::{Admission, AdmissionError, admission_check};
+pub use super::admission::{Admission, AdmissionError, Found, admission_check, memory_check};
 use super::types::{Member, SnapshotData, TypeConfig, scoped};
 use super::zones::{self, Redundancy, Wanted, ZoneError};
 

@@ -2,12 +2,15 @@
 //!
 //! `peers` is who this node is and the proof each call carries, `client` openraft's network,
 //! `service` the answers, `snapshot` the way of a snapshot, `convert` the messages, `faults`
-//! the peers cut off by name.
+//! the peers cut off by name, `acknowledged` what peers said they hold, `outgoing`
+//! the requests of a stream.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod acknowledged;
 pub mod client;
 mod convert;
 pub mod faults;
+mod outgoing;
 pub mod peers;
 pub mod service;
 mod snapshot;

@@ -8,13 +8,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use super::accounts::{Accounts, Held};
 use super::command::Settings;
 use super::dedup::Keys;
 use super::digest;
 use super::error::Rejection;
 use super::ids::{LogTime, QueueId};
 use super::order::Lineup;
-use super::rows::QueueRow;
+use super::redrive::Jobs;
+use super::rows::{Deleted, QueueRow};
 
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -25,6 +27,9 @@ pub struct Catalog {
     totals: Settled,
     /// Account and name of each dead-letter queue, with whose it is.
     feeds: BTreeSet<(String, String, QueueId)>,
+    /// Account, name and id of each queue that was deleted and is kept.
+    deleted: BTreeSet<(String, String, QueueId)>,
+    pub(super) accounts: Accounts,
     pub(super) graves: BTreeMap<QueueId, Grave>,
 }
 
@@ -33,7 +38,16 @@ pub struct Queue {
     pub row: QueueRow,
     pub lineup: Lineup,
     pub keys: Keys,
+    pub redrives: Jobs,
     settled: Settled,
+}
+
+impl Queue {
+    /// Whether receives find nothing.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.row.paused && !crate::mutants::is_chosen("pause-ignored")
+    }
 }
 
 /// What the sums hold of one queue, or of all.
@@ -53,6 +67,7 @@ pub struct Grave {
     pub deleted: Option<QueueRow>,
     pub lineups: Vec<Lineup>,
     pub keys: Option<Keys>,
+    pub redrives: Option<Jobs>,
 }
 
 impl Catalog {
@@ -112,38 +127,134 @@ impl Catalog {
     /// Adds a queue. False, and nothing is done, when its name or id is taken.
     pub fn insert(&mut self, row: QueueRow) -> bool {
         let id = row.id;
-        if self.queues.contains_key(&id) || self.id(&row.account, &row.name).is_some() {
+        let named = row.kept.is_none();
+        if self.queues.contains_key(&id) || named && self.id(&row.account, &row.name).is_some() {
             return false;
         }
-        self.names.entry(row.account.clone()).or_default().insert(row.name.clone(), id);
-        self.feeds.extend(feed(&row));
-        let (lineup, keys, settled) = (Lineup::new(id), Keys::new(id), Settled::default());
-        self.queues.insert(id, Queue { row, lineup, keys, settled });
+        self.enter(&row);
+        let (lineup, keys, redrives) = (Lineup::new(id), Keys::new(id), Jobs::new(id));
+        let settled = Settled::default();
+        self.queues.insert(id, Queue { row, lineup, keys, redrives, settled });
         self.settle_row(id);
         true
     }
 
-    /// Takes a queue out and puts it into its grave.
-    pub fn bury(&mut self, account: &str, name: &str) -> Option<QueueId> {
-        let names = self.names.get_mut(account)?;
-        let id = names.remove(name)?;
-        if names.is_empty() {
-            self.names.remove(account);
+    /// The name of a queue leads to it, and its dead letters go where they go; or it is among
+    /// the deleted.
+    fn enter(&mut self, row: &QueueRow) {
+        if row.kept.is_some() {
+            self.deleted.insert((row.account.clone(), row.name.clone(), row.id));
+            return;
         }
-        let mut queue = self.queues.remove(&id)?;
+        self.names.entry(row.account.clone()).or_default().insert(row.name.clone(), row.id);
+        self.feeds.extend(feed(row));
+    }
+
+    fn leave(&mut self, row: &QueueRow) {
+        if row.kept.is_some() {
+            self.deleted.remove(&(row.account.clone(), row.name.clone(), row.id));
+            return;
+        }
+        if let Some(names) = self.names.get_mut(&row.account) {
+            names.remove(&row.name);
+            if names.is_empty() {
+                self.names.remove(&row.account);
+            }
+        }
+        if let Some(feed) = feed(row) {
+            self.feeds.remove(&feed);
+        }
+    }
+
+    /// Takes a queue out and puts it into its grave.
+    pub fn bury(&mut self, id: QueueId) {
+        let Some(mut queue) = self.queues.remove(&id) else { return };
+        self.leave(&queue.row);
         self.totals.take(&queue.settled);
+        self.accounts.change(&queue.row.account, queue.settled.held(), Held::default());
         if let Some(at) = queue.settled.earliest {
             self.expiries.remove(&(at, id));
-        }
-        if let Some(feed) = feed(&queue.row) {
-            self.feeds.remove(&feed);
         }
         queue.row.deleted = true;
         let grave = self.graves.entry(id).or_default();
         grave.deleted = Some(queue.row);
         grave.lineups.push(queue.lineup);
         grave.keys = Some(queue.keys);
-        Some(id)
+        grave.redrives = Some(queue.redrives);
+    }
+
+    /// Makes a queue one that was deleted and is kept, or one that has a name again.
+    pub fn set_deleted(&mut self, id: QueueId, kept: Option<Deleted>, name: &str) {
+        let Some(before) = self.queues.get(&id).map(|queue| queue.row.clone()) else { return };
+        self.leave(&before);
+        let row = QueueRow { kept, name: name.to_owned(), ..before };
+        self.enter(&row);
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.row = row;
+        }
+        self.settle_row(id);
+    }
+
+    #[must_use]
+    pub fn count_deleted(&self, account: &str) -> usize {
+        self.list_deleted(account, "", None).count()
+    }
+
+    /// The deleted queue of an account whose window ends first.
+    pub fn first_to_go(&self, account: &str) -> Option<QueueId> {
+        let until = |queue: &&Queue| queue.row.kept.map(|kept| (kept.until, queue.row.id));
+        self.list_deleted(account, "", None).min_by_key(until).map(|queue| queue.row.id)
+    }
+
+    /// The deleted queues that had this name.
+    pub fn deleted<'a>(&'a self, account: &str, name: &'a str) -> impl Iterator<Item = &'a Queue> {
+        self.list_deleted(account, name, None).take_while(move |queue| queue.row.name == name)
+    }
+
+    /// The deleted queues of an account whose names begin with `prefix`, by name and id.
+    pub fn list_deleted<'a>(
+        &'a self,
+        account: &str,
+        prefix: &'a str,
+        after: Option<(&str, QueueId)>,
+    ) -> impl Iterator<Item = &'a Queue> {
+        let account = account.to_owned();
+        let from = match after {
+            Some((name, id)) if name >= prefix => {
+                Bound::Excluded((account.clone(), name.to_owned(), id))
+            }
+            _ => Bound::Included((account.clone(), prefix.to_owned(), QueueId(0))),
+        };
+        self.deleted
+            .range((from, Bound::Unbounded))
+            .take_while(move |(of, name, _)| *of == account && name.starts_with(prefix))
+            .filter_map(|(_, _, id)| self.queues.get(id))
+    }
+
+    /// Accounts that have queues.
+    pub fn accounts_after<'a>(
+        &'a self,
+        from: (Bound<&'a str>, Bound<&'a str>),
+    ) -> impl Iterator<Item = &'a str> {
+        self.names.range::<str, _>(from).map(|(name, _)| name.as_str())
+    }
+
+    /// The first accounts behind a name that keep deleted queues.
+    pub fn accounts_with_deleted(&self, after: Option<&str>, most: usize) -> Vec<&str> {
+        let mut found: Vec<&str> = Vec::new();
+        let mut last = after.map(str::to_owned);
+        while found.len() < most {
+            // Behind all queues of the last one: no name is above this one.
+            let from = last.map_or(Bound::Unbounded, |name| {
+                Bound::Excluded((name, "\u{10ffff}".to_owned(), QueueId(u64::MAX)))
+            });
+            let Some((name, _, _)) = self.deleted.range((from, Bound::Unbounded)).next() else {
+                break;
+            };
+            found.push(name);
+            last = Some(name.clone());
+        }
+        found
     }
 
     /// Replaces a queue's settings; [`Catalog::settle_row`] must follow.
@@ -173,14 +284,20 @@ impl Catalog {
     /// Brings sums and expiry index up to date after the messages of a queue changed.
     pub fn settle(&mut self, id: QueueId) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
-        let now = Settled {
-            sum: queue.lineup.sum().wrapping_add(queue.keys.sum()),
-            row_hash: queue.settled.row_hash,
-            messages: queue.lineup.total(),
-            bytes: queue.lineup.bytes(),
-            earliest: first(queue.lineup.earliest_end(), queue.keys.first_end()),
+        let rows = queue.lineup.sum().wrapping_add(queue.keys.sum());
+        let sum = rows.wrapping_add(queue.redrives.sum());
+        let row_hash = queue.settled.row_hash;
+        let now = if let Some(kept) = queue.row.kept {
+            Settled { sum, row_hash, messages: 0, bytes: 0, earliest: Some(kept.until) }
+        } else {
+            let ends =
+                [queue.lineup.earliest_end(), queue.keys.first_end(), queue.redrives.next_step()];
+            let earliest = ends.into_iter().flatten().min();
+            let (messages, bytes) = (queue.lineup.total(), queue.lineup.bytes());
+            Settled { sum, row_hash, messages, bytes, earliest }
         };
         let before = std::mem::replace(&mut queue.settled, now);
+        self.accounts.change(&queue.row.account, before.held(), now.held());
         self.totals.take(&before);
         self.totals.give(&now);
         if before.earliest != now.earliest {
@@ -210,17 +327,15 @@ impl Catalog {
 
     /// The sum of the hashes of all queues and messages.
     pub fn sum(&self) -> u128 {
-        self.totals.sum.wrapping_add(self.totals.row_hash)
+        let queues = self.totals.sum.wrapping_add(self.totals.row_hash);
+        queues.wrapping_add(self.accounts.sum())
     }
 
-    /// Queues, messages and their bytes.
+    /// Queues, messages and their bytes; deleted queues that are kept do not count.
     pub fn totals(&self) -> (u64, u64, u64) {
-        (self.queues.len() as u64, self.totals.messages, self.totals.bytes)
+        let queues = self.queues.len() - self.deleted.len();
+        (queues as u64, self.totals.messages, self.totals.bytes)
     }
-}
-
-fn first(a: Option<LogTime>, b: Option<LogTime>) -> Option<LogTime> {
-    a.into_iter().chain(b).min()
 }
 
 /// Where the dead letters of a queue go.
@@ -230,6 +345,10 @@ fn feed(row: &QueueRow) -> Option<(String, String, QueueId)> {
 }
 
 impl Settled {
+    fn held(&self) -> Held {
+        Held { messages: self.messages, bytes: self.bytes }
+    }
+
     fn take(&mut self, part: &Settled) {
         self.sum = self.sum.wrapping_sub(part.sum);
         self.row_hash = self.row_hash.wrapping_sub(part.row_hash);

@@ -5,6 +5,7 @@
 //! at fixed limits, so the answer is the same everywhere. What depends on a queue's settings
 //! ([`content`]) is checked where the queue is known.
 
+use super::accounts;
 use super::command::{
     Command, Content, DeadLetters, NewMessage, ReleaseAfter, Settings, StringMap, TimeToLive,
 };
@@ -12,6 +13,7 @@ use super::dedup;
 use super::error::Rejection;
 use super::ids::Span;
 use super::limits;
+use super::redrive;
 use super::release;
 use super::transact;
 
@@ -94,6 +96,13 @@ pub fn command(command: &Command) -> Checked {
             }
         }
         Command::Transact(asked) => transact::check(asked),
+        Command::UndeleteQueue { name, new_name, .. } => {
+            queue_name(name)?;
+            new_name.as_deref().map_or(Ok(()), queue_name)
+        }
+        Command::StartRedrive(asked) => redrive::check(asked),
+        Command::CancelRedrive { queue, .. } => queue_name(queue),
+        Command::SetAccountQuota(quota) => accounts::check_quota(quota),
         Command::Pulse | Command::RaiseRules { .. } | Command::Region(_) => Ok(()),
     }
 }
@@ -153,6 +162,12 @@ pub fn settings(settings: &Settings) -> Checked {
         let allowed = format!("{} to {} seconds", seconds(*range.start()), seconds(*range.end()));
         let problem = format!("is {} seconds", seconds(window));
         return refuse("settings.deduplication_window", problem, allowed);
+    }
+    let window = settings.undelete_window;
+    if window > limits::MAX_UNDELETE_WINDOW {
+        let allowed = format!("0 to {} seconds", seconds(limits::MAX_UNDELETE_WINDOW));
+        let problem = format!("is {} seconds", seconds(window));
+        return refuse("settings.undelete_window", problem, allowed);
     }
     settings.dead_letters.as_ref().map_or(Ok(()), dead_letters)
 }

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::authority::command::RegionCommand;
-use super::ids::{Epoch, LogTime, MessageId, Position, Receipt, Span};
+use super::ids::{Epoch, LogTime, MessageId, Position, QueueId, Receipt, Span};
+use super::note::DeadReason;
 
 /// One log entry of commands: many commands of many clients under one stamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +80,21 @@ pub enum Command {
     Clear {
         queue: String,
     },
+    /// Brings a deleted queue back: the one deleted last under that name, or the one with the id.
+    UndeleteQueue {
+        name: String,
+        id: Option<QueueId>,
+        /// `None` = under the name it had.
+        new_name: Option<String>,
+    },
+    /// Begins to send dead letters back.
+    StartRedrive(Box<Redrive>),
+    CancelRedrive {
+        queue: String,
+        id: MessageId,
+    },
+    /// What the account of the envelope may hold.
+    SetAccountQuota(AccountQuota),
     /// The leader's proposal to do what time made due: bounded expiry and session ends.
     Pulse,
     /// Raises the replicated rules version that `apply` branches on.
@@ -110,6 +126,7 @@ impl Command {
                 bytes + asked.deletes.len() * ITEM
             }
             Command::Region(asked) => asked.size(),
+            Command::StartRedrive(asked) => asked.filter.ids.len() * ITEM,
             _ => 0,
         }
     }
@@ -146,6 +163,42 @@ pub struct Transact {
     pub deletes: Vec<(String, MessageId, Receipt)>,
     /// Each queue once.
     pub sends: Vec<(String, Vec<NewMessage>)>,
+}
+
+/// A wish to send dead letters back; see `redrive.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redrive {
+    /// The queue they are in.
+    pub queue: String,
+    /// Where they go; `None` = each to the queue it came from.
+    pub target: Option<String>,
+    /// At most so many a second of T.
+    pub rate: Option<u32>,
+    pub filter: RedriveFilter,
+}
+
+/// Which dead letters: those to which all that is given applies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedriveFilter {
+    /// They came from this queue.
+    pub source: Option<String>,
+    pub reason: Option<DeadReason>,
+    /// They died at this time or later.
+    pub dead_since: Option<LogTime>,
+    /// They died before this time.
+    pub dead_before: Option<LogTime>,
+    pub group: Option<String>,
+    /// Empty = any.
+    pub ids: std::collections::BTreeSet<MessageId>,
+}
+
+/// How much the queues of an account may hold together; `None` = no limit of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccountQuota {
+    pub messages: Option<u64>,
+    /// Bodies and headers together.
+    pub bytes: Option<u64>,
+    pub queues: Option<u64>,
 }
 
 /// When a released message may be received again.
@@ -224,6 +277,8 @@ pub struct Settings {
     /// How long a deduplication key counts from its send.
     pub deduplication_window: Span,
     pub quota: Quota,
+    /// How long the queue can come back after it was deleted; zero = not at all.
+    pub undelete_window: Span,
 }
 
 /// How much a queue may hold; `None` = as much as the disk.
@@ -270,6 +325,7 @@ impl Default for Settings {
             back_off: BackOff::default(),
             deduplication_window: super::limits::DEFAULT_DEDUPLICATION_WINDOW,
             quota: Quota::default(),
+            undelete_window: Span::ZERO,
         }
     }
 }

@@ -13,6 +13,7 @@ use super::ids::{LogTime, MessageId, QueueId};
 use super::limits;
 use super::outcome::Changes;
 use super::rows::{KeyRow, RowKey};
+use crate::mutants;
 
 /// The keys of one queue.
 #[derive(Clone, Debug)]
@@ -59,7 +60,8 @@ impl Keys {
     /// The first send under a key whose window has not passed.
     #[must_use]
     pub fn find(&self, key: u128, now: LogTime) -> Option<Kept> {
-        self.kept.get(&key).filter(|kept| kept.until > now).copied()
+        let is_known = |kept: &&Kept| kept.until > now && !mutants::is_chosen("keys-forgotten");
+        self.kept.get(&key).filter(is_known).copied()
     }
 
     /// Whether there is room for the new keys of a batch; one that is there twice counts twice.

@@ -6,15 +6,16 @@
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::command::{BackOff, DeadLetters, StringMap};
+use super::command::{AccountQuota, BackOff, DeadLetters, StringMap};
 use super::dedup::Kept;
 use super::error::Rejection;
-use super::ids::{LogTime, Number, QueueId};
+use super::ids::{LogTime, Number, QueueId, Span};
 use super::limits::{DEFAULT_DEDUPLICATION_WINDOW, DEFAULT_PRIORITY};
 use super::message::Message;
 use super::note::{DeadReason, Note};
 use super::outcome::{DeleteOutcome, Outcome, ReleaseOutcome, Reply, Sent};
-use super::rows::{CountersRow, QueueRow};
+use super::redrive::Progress;
+use super::rows::{CountersRow, QueueRow, RedriveRow};
 
 const MESSAGE: u64 = 1;
 const QUEUE: u64 = 2;
@@ -23,6 +24,8 @@ const OUTCOME: u64 = 4;
 const COUNTERS: u64 = 5;
 const NOTE: u64 = 6;
 const KEY: u64 = 7;
+const REDRIVE: u64 = 8;
+const ACCOUNT: u64 = 9;
 
 #[must_use]
 pub fn message(queue: QueueId, m: &Message) -> u128 {
@@ -116,7 +119,58 @@ pub fn queue(row: &QueueRow) -> u128 {
     if let Some((message, since)) = row.dead_letter_refused {
         sink.words(&[4, message.0, since.0]);
     }
+    if row.settings.undelete_window != Span::ZERO {
+        sink.words(&[9, row.settings.undelete_window.0]);
+    }
+    if let Some(kept) = row.kept {
+        sink.words(&[10, kept.at.0, kept.until.0]);
+    }
     xxh3_128_with_seed(&sink.0, QUEUE)
+}
+
+/// A redrive with all it has done.
+#[must_use]
+pub fn redrive(row: &RedriveRow) -> u128 {
+    let mut sink = Sink(Vec::with_capacity(256));
+    let progress = match row.progress {
+        Progress::Running => 1,
+        Progress::Done => 2,
+        Progress::Cancelled => 3,
+    };
+    sink.words(&[row.queue.0, row.number.0, u64::from(row.epoch.0), row.started_at.0, progress]);
+    sink.maybe(row.ended_at.map(|at| at.0));
+    sink.words(&[row.looked_through.0, row.next_step.0]);
+    sink.words(&[row.tally.moved, row.tally.held, row.tally.refused]);
+    sink.text(&row.asked.queue);
+    sink.maybe_text(row.asked.target.as_deref());
+    sink.maybe(row.asked.rate.map(u64::from));
+    let filter = &row.asked.filter;
+    sink.maybe_text(filter.source.as_deref());
+    sink.maybe(filter.reason.map(reason));
+    sink.maybe(filter.dead_since.map(|at| at.0));
+    sink.maybe(filter.dead_before.map(|at| at.0));
+    sink.maybe_text(filter.group.as_deref());
+    sink.word(filter.ids.len() as u64);
+    for id in &filter.ids {
+        sink.words(&[u64::from(id.epoch.0), id.number.0]);
+    }
+    xxh3_128_with_seed(&sink.0, REDRIVE)
+}
+
+#[must_use]
+pub fn account(name: &str, quota: &AccountQuota) -> u128 {
+    let mut sink = Sink(Vec::with_capacity(96));
+    sink.text(name);
+    sink.maybe(quota.messages);
+    sink.maybe(quota.bytes);
+    sink.maybe(quota.queues);
+    xxh3_128_with_seed(&sink.0, ACCOUNT)
+}
+
+fn reason(reason: DeadReason) -> u64 {
+    match reason {
+        DeadReason::MaxDeliveries => 1,
+    }
 }
 
 /// One kept outcome of a session. `scratch` saves an allocation a command.
@@ -162,6 +216,11 @@ impl Sink {
         self.0.extend_from_slice(text.as_bytes());
     }
 
+    fn maybe_text(&mut self, text: Option<&str>) {
+        self.word(u64::from(text.is_some()));
+        self.text(text.unwrap_or_default());
+    }
+
     fn map(&mut self, map: &StringMap) {
         self.word(map.len() as u64);
         for (name, value) in map {
@@ -176,10 +235,13 @@ impl Sink {
             self.words(&[1, first.0, last.0]);
         }
         if let Some(dead) = &note.dead {
-            let reason = match dead.reason {
-                DeadReason::MaxDeliveries => 1,
-            };
-            self.words(&[2, reason, dead.at.0, dead.arrived.0, u64::from(dead.deliveries)]);
+            self.words(&[
+                2,
+                reason(dead.reason),
+                dead.at.0,
+                dead.arrived.0,
+                u64::from(dead.deliveries),
+            ]);
             self.text(&dead.source);
             self.maybe(dead.received.map(|(first, _)| first.0));
             self.maybe(dead.received.map(|(_, last)| last.0));
@@ -187,6 +249,10 @@ impl Sink {
         if let Some(group) = &note.group {
             self.word(3);
             self.text(group);
+        }
+        if let Some(before) = &note.redriven {
+            self.words(&[4, u64::from(before.id.epoch.0), before.id.number.0]);
+            self.text(&before.queue);
         }
     }
 
@@ -243,6 +309,12 @@ impl Sink {
             // No session keeps it.
             Reply::Region(_) => self.word(50),
             Reply::PausedSet => self.word(12),
+            Reply::QueueUndeleted => self.word(15),
+            Reply::RedriveStarted { id, started } => {
+                self.words(&[16, u64::from(id.epoch.0), id.number.0, u64::from(*started)]);
+            }
+            Reply::RedriveCancelled { cancelled } => self.words(&[17, u64::from(*cancelled)]),
+            Reply::AccountQuotaSet => self.word(18),
             Reply::Transacted(sent) => {
                 self.word(14);
                 self.sent(sent);
@@ -304,6 +376,16 @@ impl Sink {
             }
             // No session keeps it.
             Rejection::Region(_) => self.word(150),
+            Rejection::RedriveRunning { queue, id } => {
+                self.word(112);
+                self.text(queue);
+                self.text(id);
+            }
+            Rejection::RedriveNotFound { queue, id } => {
+                self.word(113);
+                self.text(queue);
+                self.text(id);
+            }
             Rejection::UnknownRules { asked, known } => {
                 self.words(&[109, u64::from(*asked), u64::from(*known)]);
             }

@@ -15,6 +15,10 @@ pub enum Rejection {
         "queue {queue:?} is the dead-letter queue of {of:?}: change the settings of that one first"
     )]
     QueueInUse { queue: String, of: String },
+    #[error("queue {queue:?} has a redrive running already: {id}")]
+    RedriveRunning { queue: String, id: String },
+    #[error("queue {queue:?} knows no redrive {id}")]
+    RedriveNotFound { queue: String, id: String },
     #[error("message {id} is not in queue {queue:?}")]
     MessageNotFound { queue: String, id: String },
     #[error(

@@ -64,5 +64,18 @@ pub const AUDIT_ROWS: usize = 1_000;
 pub const RESTS: usize = 64;
 /// Entries of a primary in one entry of its secondary.
 pub const SHIPPED_ENTRIES: usize = 1_024;
+/// Messages that one redrive may name.
+pub const REDRIVE_IDS: usize = 1_000;
+/// Messages a second that a redrive may be held to.
+pub const REDRIVE_RATE: std::ops::RangeInclusive<u32> = 1..=100_000;
+/// Redrives of one queue that are remembered, the running one among them.
+pub const REDRIVES_KEPT: usize = 10;
+/// How long a queue can come back after it was deleted, where a client names nothing.
+pub const DEFAULT_UNDELETE_WINDOW: Span = Span::from_secs(3_600);
+pub const MAX_UNDELETE_WINDOW: Span = Span::from_secs(7 * 24 * 3600);
+/// Deleted queues of one account that are kept to come back.
+pub const DELETED_QUEUES: usize = 1_000;
+/// Accounts that have a quota.
+pub const ACCOUNT_QUOTAS: usize = 10_000;
 /// Queues on one page of a listing.
 pub const PAGE: usize = 1_000;

@@ -8,7 +8,8 @@
 use super::dedup::Keys;
 use super::ids::{Digest, QueueId};
 use super::order::Lineup;
-use super::rows::{ChunkRow, CountersRow, KeyRow, MessageRow, QueueRow, Row, RowKey};
+use super::redrive::Jobs;
+use super::rows::{ChunkRow, CountersRow, KeyRow, MessageRow, QueueRow, RedriveRow, Row, RowKey};
 use super::rules;
 use super::state::State;
 
@@ -67,6 +68,8 @@ impl State {
                 Row::Key(row) => state.load_key(&row)?,
                 Row::Authority(row) => state.load_authority(row),
                 Row::Audit(row) => state.load_audit(row),
+                Row::Redrive(row) => state.load_redrive(row)?,
+                Row::Account(row) => state.catalog.accounts.load(&row),
             };
             if !taken {
                 return Err(LoadError::BadRow(key));
@@ -109,6 +112,12 @@ impl State {
             }
             RowKey::Authority => self.authority().cloned().map(Row::Authority),
             RowKey::Audit(number) => self.audit_row(number).cloned().map(Row::Audit),
+            RowKey::Redrive { queue, number } => {
+                let live = self.catalog.by_id(queue).map(|queue| &queue.redrives);
+                let dead = || self.catalog.graves.get(&queue)?.redrives.as_ref();
+                live.or_else(dead)?.row(number).map(Row::Redrive)
+            }
+            RowKey::Account(name) => self.catalog.accounts.row(name).map(Row::Account),
         }
     }
 
@@ -120,7 +129,9 @@ impl State {
             keys.push(RowKey::Queue(queue.row.id));
             keys.extend(queue.lineup.row_keys());
             keys.extend(queue.keys.row_keys());
+            keys.extend(queue.redrives.row_keys());
         }
+        keys.extend(self.catalog.accounts.row_keys());
         keys.extend(self.sessions.clients().map(RowKey::Session));
         keys.extend(self.authority_keys());
         keys.sort_unstable();
@@ -176,6 +187,15 @@ impl State {
         Ok(grave.keys.get_or_insert_with(|| Keys::new(row.queue)).load(row))
     }
 
+    fn load_redrive(&mut self, row: RedriveRow) -> Result<bool, LoadError> {
+        let key = RowKey::Redrive { queue: row.queue, number: row.number };
+        if let Some(queue) = self.catalog.by_id_mut(row.queue) {
+            return Ok(queue.redrives.load(row));
+        }
+        let grave = self.catalog.graves.get_mut(&row.queue).ok_or(LoadError::NoQueue(key))?;
+        Ok(grave.redrives.get_or_insert_with(|| Jobs::new(row.queue)).load(row))
+    }
+
     /// Where rows below a mark, or of a deleted queue, wait to be freed.
     fn dead_lineup(&mut self, id: QueueId, key: RowKey) -> Result<&mut Lineup, LoadError> {
         let known = self.catalog.by_id(id).is_some() || self.catalog.graves.contains_key(&id);
@@ -195,6 +215,7 @@ fn queue_of(row: &Row) -> Option<QueueId> {
         Row::Chunk(row) => Some(row.queue),
         Row::Message(row) => Some(row.queue),
         Row::Key(row) => Some(row.queue),
+        Row::Redrive(row) => Some(row.queue),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@
 //! command. It does no I/O, cannot fail and gives the same answer on every replica: no async,
 //! files, sockets, clocks, randomness, logging, floats or hash-map order. Refusals are outcomes.
 
+mod accounts;
 pub mod authority;
 mod catalog;
 mod change;
@@ -27,6 +28,7 @@ mod ranked;
 mod reads;
 mod receipt;
 mod reclaim;
+pub mod redrive;
 mod release;
 pub mod rows;
 mod rules;
@@ -35,8 +37,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod transact;
+mod undelete;
 mod verbs;
 
+pub use accounts::{AccountView, Held};
 pub use load::LoadError;
 pub use reads::{PeekToken, QueueView};
 pub use rules::KNOWN as KNOWN_RULES;

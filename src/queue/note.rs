@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::ids::{LogTime, Number};
+use super::ids::{LogTime, MessageId, Number};
 
 /// What is known of one message besides what all have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,16 @@ pub struct Note {
     pub received: Option<(LogTime, LogTime)>,
     pub dead: Option<Dead>,
     pub group: Option<Arc<str>>,
+    /// It was sent by a redrive.
+    pub redriven: Option<Redriven>,
+}
+
+/// The dead letter that a message was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redriven {
+    pub id: MessageId,
+    /// The name of the dead-letter queue it was in.
+    pub queue: Arc<str>,
 }
 
 /// How a message came to a dead-letter queue.

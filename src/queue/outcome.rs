@@ -66,6 +66,17 @@ pub enum Reply {
     },
     RulesRaised,
     Region(RegionReply),
+    QueueUndeleted,
+    /// `started` is false when an equal one was running already.
+    RedriveStarted {
+        id: MessageId,
+        started: bool,
+    },
+    /// `cancelled` is false when it had ended before.
+    RedriveCancelled {
+        cancelled: bool,
+    },
+    AccountQuotaSet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

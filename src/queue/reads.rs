@@ -8,9 +8,10 @@
 use std::fmt;
 
 use super::catalog::Queue;
+use super::command::SessionTag;
 use super::dead_letters;
 use super::error::Rejection;
-use super::ids::{LogTime, MessageId, Number, Span};
+use super::ids::{LogTime, MessageId, Number, QueueId, Span};
 use super::limits::PAGE;
 use super::message::Message;
 use super::order::{Band, Lineup};
@@ -121,22 +122,79 @@ impl State {
         Ok((page.shown, more.then_some(page.token)))
     }
 
+    /// A page of the dead letters that came to a queue, however they stand, by number.
+    ///
+    /// # Errors
+    /// [`Rejection::QueueNotFound`].
+    pub fn peek_dead(
+        &self,
+        account: &str,
+        queue: &str,
+        after: Option<PeekToken>,
+        max: usize,
+    ) -> Result<(Vec<Shown>, Option<PeekToken>), Rejection> {
+        let found = self.find_queue(account, queue)?;
+        let (lineup, now) = (&found.lineup, self.log_time());
+        let (mut token, mut shown) = (after.unwrap_or_default(), Vec::new());
+        for _ in 0..SCAN {
+            let Some(number) = lineup.next_note(token.touched) else { return Ok((shown, None)) };
+            if shown.len() >= max.clamp(1, PAGE) {
+                return Ok((shown, Some(token)));
+            }
+            token.touched = number;
+            let note = lineup.note(number).filter(|note| note.dead.is_some());
+            let Some((note, message)) = note.zip(lineup.find(number)) else { continue };
+            let standing = lineup.standing(&message, now);
+            if standing != Standing::Due {
+                shown.push(message.shown(found.row.id, standing, Some(note.clone())));
+            }
+        }
+        Ok((shown, Some(token)))
+    }
+
     /// How many messages receives at `at` would find; in a paused queue they find none.
     ///
     /// # Errors
     /// [`Rejection::QueueNotFound`].
     pub fn visible(&self, account: &str, queue: &str, at: LogTime) -> Result<u64, Rejection> {
+        let id = self.find_queue(account, queue)?.row.id;
+        Ok(self.visible_in(id, at).unwrap_or(0))
+    }
+
+    /// What leads from a queue's name to it, as long as it has the name.
+    ///
+    /// # Errors
+    /// [`Rejection::QueueNotFound`].
+    pub fn queue_id(&self, account: &str, queue: &str) -> Result<QueueId, Rejection> {
+        Ok(self.find_queue(account, queue)?.row.id)
+    }
+
+    /// As [`State::visible`]; `None` = the queue was deleted.
+    #[must_use]
+    pub fn visible_in(&self, id: QueueId, at: LogTime) -> Option<u64> {
+        let found = self.catalog.by_id(id).filter(|queue| queue.row.kept.is_none())?;
         let at = at.max(self.log_time());
-        let found = self.find_queue(account, queue)?;
-        Ok(if found.row.paused { 0 } else { found.lineup.visible(at) })
+        Some(if found.is_paused() { 0 } else { found.lineup.visible(at) })
+    }
+
+    /// Whether a command under this tag was answered before, so that it would not run.
+    #[must_use]
+    pub fn is_answered(&self, tag: &SessionTag) -> bool {
+        self.sessions.answers(tag)
     }
 
     /// The earliest time after T at which a delayed or leased message stops waiting. It becomes
     /// visible then, unless it expires first: who wakes must ask again. `None` in a paused queue.
     #[must_use]
     pub fn next_visible(&self, account: &str, queue: &str) -> Option<LogTime> {
-        let found = self.catalog.find(account, queue)?;
-        if found.row.paused { None } else { found.lineup.next_change(self.log_time()) }
+        self.next_visible_in(self.catalog.id(account, queue)?)
+    }
+
+    /// As [`State::next_visible`].
+    #[must_use]
+    pub fn next_visible_in(&self, id: QueueId) -> Option<LogTime> {
+        let found = self.catalog.by_id(id)?;
+        if found.is_paused() { None } else { found.lineup.next_change(self.log_time()) }
     }
 
     /// When a pulse has work: the earliest expiry or end of a session. It may lie before T.
@@ -157,7 +215,7 @@ impl State {
         found.ok_or_else(|| Rejection::QueueNotFound(name.to_owned()))
     }
 
-    fn view(&self, queue: &Queue) -> QueueView {
+    pub(super) fn view(&self, queue: &Queue) -> QueueView {
         let (now, oldest) = (self.log_time(), queue.lineup.oldest());
         QueueView {
             row: queue.row.clone(),

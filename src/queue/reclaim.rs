@@ -35,6 +35,11 @@ impl State {
                 }
                 continue;
             }
+            if let Some(mut redrives) = grave.redrives.take() {
+                // A few of each queue.
+                left = left.saturating_sub(redrives.shed(&mut changes));
+                continue;
+            }
             let (id, grave) = entry.remove_entry();
             if grave.deleted.is_some() {
                 changes.row(RowKey::Queue(id));

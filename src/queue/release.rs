@@ -51,12 +51,11 @@ pub(super) fn run(
             ReleaseAfter::BackOff => pause(&queue.row.settings.back_off, before.dequeue_count),
         };
         let counter = draw(&mut state.counters);
-        let message = Message {
-            visible_at: step.now.after(pause),
-            receipt: Receipt { epoch: state.counters.epoch, counter },
-            released: true,
-            ..before
-        };
+        let kept = crate::mutants::is_chosen("released-receipt-kept");
+        let new = Receipt { epoch: state.counters.epoch, counter };
+        let receipt = if kept { before.receipt } else { new };
+        let message =
+            Message { visible_at: step.now.after(pause), receipt, released: true, ..before };
         queue.lineup.unlink(&before, &mut step.changes);
         queue.lineup.put_back(&before, message, &mut step.changes);
         outcomes.push(ReleaseOutcome::Released { visible_at: message.visible_at });

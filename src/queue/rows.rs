@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use super::authority::{AuditRow, Authority};
-use super::command::{Settings, StringMap};
+use super::command::{AccountQuota, Redrive, Settings, StringMap};
 use super::ids::{ContentId, Digest, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
 use super::note::Note;
 use super::outcome::Outcome;
+use super::redrive::{Progress, Tally};
 
 /// Names a row. The order is the order in the tables: kind first, then its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,10 +35,50 @@ pub enum RowKey {
         queue: QueueId,
         key: u128,
     },
+    /// A redrive of a queue.
+    Redrive {
+        queue: QueueId,
+        number: Number,
+    },
+    /// The quota of an account.
+    Account(AccountName),
     /// Which region may write.
     Authority,
     /// What was done to the authority.
     Audit(u64),
+}
+
+/// An account's name, padded with zeros: of a fixed size, and in the order of names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountName([u8; 24]);
+
+impl AccountName {
+    /// `None` for what is no account's name.
+    #[must_use]
+    pub fn new(name: &str) -> Option<AccountName> {
+        super::check::account(name).ok()?;
+        let mut bytes = [0; 24];
+        bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        Some(AccountName(bytes))
+    }
+
+    /// Reads what [`AccountName::as_bytes`] gave.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 24]) -> Option<AccountName> {
+        let name = AccountName(bytes);
+        (AccountName::new(name.as_str()?)? == name).then_some(name)
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 24] {
+        &self.0
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
+        std::str::from_utf8(self.0.get(..end)?).ok()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +89,8 @@ pub enum Row {
     Message(MessageRow),
     Session(SessionRow),
     Key(KeyRow),
+    Redrive(RedriveRow),
+    Account(AccountRow),
     Authority(Authority),
     Audit(AuditRow),
 }
@@ -82,6 +125,46 @@ pub struct QueueRow {
     pub paused: bool,
     /// A message that the dead-letter queue did not take, and since when; it may be gone now.
     pub dead_letter_refused: Option<(Number, LogTime)>,
+    /// It was deleted, and is kept to come back.
+    pub kept: Option<Deleted>,
+}
+
+/// When a queue was deleted that is kept, and until when it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    pub at: LogTime,
+    pub until: LogTime,
+}
+
+/// A job that sends dead letters back; see `redrive.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedriveRow {
+    pub queue: QueueId,
+    /// It takes the dead letters that arrived before.
+    pub number: Number,
+    pub epoch: Epoch,
+    pub asked: Redrive,
+    pub started_at: LogTime,
+    pub progress: Progress,
+    pub ended_at: Option<LogTime>,
+    /// It has looked at the messages up to this number.
+    pub looked_through: Number,
+    pub next_step: LogTime,
+    pub tally: Tally,
+}
+
+impl RedriveRow {
+    /// What names it to a client.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        MessageId { epoch: self.epoch, number: self.number }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountRow {
+    pub name: AccountName,
+    pub quota: AccountQuota,
 }
 
 /// Up to 256 untouched messages in send order, all of one epoch.
@@ -152,6 +235,25 @@ pub struct KeyRow {
     pub until: LogTime,
 }
 
+impl RowKey {
+    /// The queue whose messages or standing the row is about.
+    #[must_use]
+    pub fn queue(&self) -> Option<QueueId> {
+        match self {
+            RowKey::Queue(queue) | RowKey::Chunk { queue, .. } | RowKey::Message { queue, .. } => {
+                Some(*queue)
+            }
+            RowKey::Counters
+            | RowKey::Session(_)
+            | RowKey::Key { .. }
+            | RowKey::Redrive { .. }
+            | RowKey::Account(_)
+            | RowKey::Authority
+            | RowKey::Audit(_) => None,
+        }
+    }
+}
+
 impl Row {
     /// The key that names this row.
     #[must_use]
@@ -167,6 +269,8 @@ impl Row {
             Row::Key(row) => RowKey::Key { queue: row.queue, key: row.key },
             Row::Authority(_) => RowKey::Authority,
             Row::Audit(row) => RowKey::Audit(row.number),
+            Row::Redrive(row) => RowKey::Redrive { queue: row.queue, number: row.number },
+            Row::Account(row) => RowKey::Account(row.name),
         }
     }
 }

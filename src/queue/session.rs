@@ -122,6 +122,17 @@ impl Sessions {
         }
     }
 
+    /// Whether [`Sessions::begin`] would answer this without running it.
+    #[must_use]
+    pub fn answers(&self, tag: &SessionTag) -> bool {
+        let Some(session) = self.sessions.get(&tag.client) else {
+            return tag.sequence == 0 || tag.lowest_unanswered > 1;
+        };
+        let answered = tag.lowest_unanswered.saturating_sub(1).max(session.forgotten_through);
+        let kept = || session.kept.binary_search_by_key(&tag.sequence, |kept| kept.sequence);
+        tag.sequence <= answered || kept().is_ok()
+    }
+
     /// Keeps the outcome of a command that [`Sessions::begin`] let run.
     pub fn keep(&mut self, tag: &SessionTag, outcome: &Outcome) {
         let Some(session) = self.sessions.get_mut(&tag.client) else { return };

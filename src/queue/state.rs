@@ -144,7 +144,10 @@ impl State {
             Turn::Answer(outcome) if !crate::mutants::is_chosen("sessions-forgotten") => outcome,
             Turn::Answer(_) | Turn::Run => {
                 let outcome = self.run(envelope, step);
-                self.sessions.keep(tag, &outcome);
+                // An empty receive did nothing: whoever waits asks again under the same number.
+                if !gave_nothing(&outcome) {
+                    self.sessions.keep(tag, &outcome);
+                }
                 outcome
             }
         }
@@ -161,4 +164,8 @@ impl State {
             log_time: self.counters.log_time,
         }
     }
+}
+
+fn gave_nothing(outcome: &Outcome) -> bool {
+    matches!(outcome, Ok(Reply::Received { messages, .. }) if messages.is_empty())
 }

@@ -11,6 +11,7 @@ use super::command::Transact;
 use super::error::Rejection;
 use super::limits;
 use super::outcome::{Outcome, Reply};
+use super::quota;
 use super::receipt;
 use super::state::{State, Step};
 use super::verbs;
@@ -57,6 +58,8 @@ pub(super) fn run(state: &mut State, account: &str, asked: &Transact, step: &mut
         receipt::open(&found.lineup, *id, *given, step.now)
             .map_err(|closed| verbs::refusal(closed, queue, *id))?;
     }
+    let sends = asked.sends.iter().map(|(queue, messages)| (queue.as_str(), messages.as_slice()));
+    quota::check_account(&state.catalog, account, sends, step.now)?;
     for (queue, messages) in &asked.sends {
         verbs::check_send(state.catalog.open(account, queue)?, messages, step.now)?;
     }

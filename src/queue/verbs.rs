@@ -4,6 +4,7 @@
 //! batch send is all or nothing; a batch delete has an outcome for each item. Message numbers,
 //! receipts and contents come from one counter, which only grows.
 
+use super::accounts;
 use super::authority;
 use super::catalog::Queue;
 use super::check;
@@ -12,17 +13,18 @@ use super::dead_letters;
 use super::dedup::Kept;
 use super::error::Rejection;
 use super::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
-use super::limits;
 use super::message::Message;
 use super::note::Note;
 use super::outcome::{DeleteOutcome, Granted, Outcome, Reply, Sent};
 use super::quota;
 use super::receipt::{self, Closed};
+use super::redrive;
 use super::release;
 use super::rows::{CountersRow, QueueRow, RowKey};
 use super::rules;
 use super::state::{State, Step};
 use super::transact;
+use super::undelete;
 
 pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mut Step) -> Outcome {
     check::command(command)?;
@@ -30,7 +32,7 @@ pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mu
         Command::CreateQueue { name, metadata, settings } => {
             create_queue(state, account, name, (metadata, settings), step)
         }
-        Command::DeleteQueue { name } => delete_queue(state, account, name, step),
+        Command::DeleteQueue { name } => undelete::delete(state, account, name, step),
         Command::SetMetadata { name, metadata } => {
             change_row(state, account, name, step, |row| row.metadata.clone_from(metadata))?;
             Ok(Reply::MetadataSet)
@@ -51,6 +53,12 @@ pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mu
         }
         Command::Transact(asked) => transact::run(state, account, asked, step),
         Command::Clear { queue } => clear(state, account, queue, step),
+        Command::UndeleteQueue { name, id, new_name } => {
+            undelete::run(state, account, name, (*id, new_name.as_deref()), step)
+        }
+        Command::StartRedrive(asked) => redrive::start(state, account, asked, step),
+        Command::CancelRedrive { queue, id } => redrive::cancel(state, account, queue, *id, step),
+        Command::SetAccountQuota(quota) => accounts::set_quota(state, account, *quota, step),
         Command::Pulse => Ok(pulse(state, step)),
         Command::RaiseRules { version } => {
             state.counters.rules = rules::raise(state.counters.rules, *version)?;
@@ -84,10 +92,7 @@ fn create_queue(
         }
         return Err(Rejection::QueueExists(name.to_owned()));
     }
-    if state.catalog.count_in(account) >= limits::QUEUES {
-        let what = format!("the number of queues of account {account:?}");
-        return Err(Rejection::LimitReached { what, limit: limits::QUEUES as u64 });
-    }
+    quota::queues(&state.catalog, account)?;
     dead_letters::check(&state.catalog, account, name, settings)?;
     let id = QueueId(state.counters.next_queue);
     state.counters.next_queue = id.0.saturating_add(1);
@@ -102,21 +107,10 @@ fn create_queue(
         deleted: false,
         paused: false,
         dead_letter_refused: None,
+        kept: None,
     });
     step.changes.row(RowKey::Queue(id));
     Ok(Reply::QueueCreated { created: true })
-}
-
-fn delete_queue(state: &mut State, account: &str, name: &str, step: &mut Step) -> Outcome {
-    if let Some(source) = state.catalog.fed_by(account, name) {
-        let (queue, of) = (name.to_owned(), source.row.name.clone());
-        return Err(Rejection::QueueInUse { queue, of });
-    }
-    let Some(id) = state.catalog.bury(account, name) else {
-        return Err(Rejection::QueueNotFound(name.to_owned()));
-    };
-    step.changes.row(RowKey::Queue(id));
-    Ok(Reply::QueueDeleted)
 }
 
 fn set_settings(
@@ -156,7 +150,9 @@ pub(super) fn send(
     messages: &[NewMessage],
     step: &mut Step,
 ) -> Outcome {
-    let queue = state.catalog.open(account, queue)?;
+    let name = queue;
+    quota::check_account(&state.catalog, account, [(name, messages)].into_iter(), step.now)?;
+    let queue = state.catalog.open(account, name)?;
     check_send(queue, messages, step.now)?;
     let mut sent = Vec::with_capacity(messages.len());
     for new in messages {
@@ -253,7 +249,7 @@ fn duplicate(queue: &Queue, first: &Kept) -> Sent {
 
 fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -> Outcome {
     let queue = state.catalog.open(account, &asked.queue)?;
-    if queue.row.paused {
+    if queue.is_paused() {
         return Ok(Reply::Received { messages: Vec::new(), more: false });
     }
     let id = queue.row.id;
@@ -417,7 +413,8 @@ fn clear(state: &mut State, account: &str, queue: &str, step: &mut Step) -> Outc
 }
 
 /// Ends idle sessions (with half of what the entry may do, so that neither starves the other),
-/// then removes expired messages and keys and moves dead letters, the earliest queue first.
+/// then removes expired messages and keys, moves dead letters, redrives and ends undelete
+/// windows, the earliest queue first.
 fn pulse(state: &mut State, step: &mut Step) -> Reply {
     let share = step.budget.div_ceil(2);
     step.budget -= state.sessions.end_idle(step.now, share, &mut step.changes);
@@ -431,6 +428,11 @@ fn pulse(state: &mut State, step: &mut Step) -> Reply {
 }
 
 fn retire_due(state: &mut State, id: QueueId, step: &mut Step) {
+    if state.catalog.by_id(id).is_some_and(|queue| queue.row.kept.is_some()) {
+        step.budget -= 1;
+        undelete::end_window(state, id, step);
+        return;
+    }
     while step.budget > 0
         && let Some(queue) = state.catalog.by_id(id)
         && let Some(number) = queue.lineup.first_due(step.now)
@@ -441,6 +443,7 @@ fn retire_due(state: &mut State, id: QueueId, step: &mut Step) {
     if let Some(queue) = state.catalog.by_id_mut(id) {
         step.budget -= queue.keys.lapse(step.now, step.budget, &mut step.changes);
     }
+    redrive::advance(state, id, step);
     state.catalog.settle(id);
 }
 

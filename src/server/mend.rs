@@ -3,12 +3,11 @@
 //!
 //! Laws: until the log is whole this node says nothing to Raft. Meanwhile it answers its peers'
 //! questions for log entries, because they may be mending too; everything else it refuses. A
-//! record in doubt is cut only when every other node has answered.
+//! record in doubt is cut only when every other node has answered, or an operator gives it up.
 //!
 //! [`BeforeRaft`] is that time: the peers are asked and answered, and Raft does not run. Lost
 //! tables (`restore.rs`) are fetched in it too.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +18,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::shutdown::end_within;
 use super::tls::Tls;
-use super::{Config, ServerError};
-use crate::consensus::network::{ChannelOptions, Listener, Network};
+use super::{Addresses, Config, Listeners, ServerError};
+use crate::api::grpc::Mending;
+use crate::consensus::network::{ChannelOptions, Network};
 use crate::consensus::transport::{Faults, PeerClient, Peers};
+use crate::proto::admin::v1 as admin;
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_server::{PeerService, PeerServiceServer};
 use crate::queue::ids::Position;
@@ -37,21 +38,28 @@ pub(super) struct BeforeRaft {
     pub(super) peers: Peers,
     /// The other nodes of the configuration, with their peer addresses.
     pub(super) others: Vec<(u64, String)>,
-    local: SocketAddr,
+    /// What the operator is told meanwhile.
+    pub(super) mending: Mending,
+    local: Addresses,
     stop: watch::Sender<bool>,
-    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    peer: Serving,
+    grpc: Serving,
 }
 
+type Serving = JoinHandle<Result<(), tonic::transport::Error>>;
+
 impl BeforeRaft {
-    /// Answers peers on the listener until [`BeforeRaft::end`].
+    /// Answers peers and clients on the listeners until [`BeforeRaft::end`].
     pub(super) fn begin(
         config: &Config,
         network: &Arc<dyn Network>,
         log: &Log,
         channel: &ChannelOptions,
-        peer: Listener,
+        listeners: Listeners,
         tls: Option<&Tls>,
     ) -> Result<BeforeRaft, ServerError> {
+        let local = listeners.addresses();
+        let Listeners { grpc, peer } = listeners;
         let (cluster, network) = (&*config.cluster_id, Arc::clone(network));
         let faults = Faults::disabled();
         let peers = Peers::new(cluster, config.node_id, network, channel.clone(), faults)
@@ -62,16 +70,27 @@ impl BeforeRaft {
         let mut router = super::server(tls.map(|tls| tls.peer.server()))?;
         let router = router.add_service(service.into_server());
         let (stop, stopping) = watch::channel(false);
-        let serving = router.serve_with_incoming_shutdown(peer.incoming, super::stopped(stopping));
-        Ok(BeforeRaft { peers, others, local: peer.local, stop, serving: tokio::spawn(serving) })
+        let stopped = super::stopped(stopping.clone());
+        let peer = tokio::spawn(router.serve_with_incoming_shutdown(peer.incoming, stopped));
+
+        let mending = Mending::of_node(config.node_id);
+        // Not serving is what this reporter says of everything that it is not told of.
+        let (_, health) = tonic_health::server::health_reporter();
+        let mut router = super::server(tls.map(Tls::public))?;
+        let router = router.add_routes(mending.clone().routes()).add_service(health);
+        let stopped = super::stopped(stopping);
+        let grpc = tokio::spawn(router.serve_with_incoming_shutdown(grpc.incoming, stopped));
+        Ok(BeforeRaft { peers, others, mending, local, stop, peer, grpc })
     }
 
-    /// Ends it; the address is free afterwards.
-    pub(super) async fn end(mut self) -> SocketAddr {
+    /// Ends it; the addresses are free afterwards.
+    pub(super) async fn end(mut self) -> Addresses {
         self.stop.send_replace(true);
         // A server asked to stop keeps its port while a connection is open.
-        if end_within(PATIENCE, &mut self.serving).await {
-            tracing::debug!("a peer's connection outlived the mending");
+        let peer = end_within(PATIENCE, &mut self.peer);
+        let grpc = end_within(PATIENCE, &mut self.grpc);
+        if tokio::join!(peer, grpc) != (false, false) {
+            tracing::debug!("a connection outlived the mending");
         }
         self.local
     }
@@ -86,7 +105,7 @@ pub(super) async fn run(
     mut state: LogState,
     before: &BeforeRaft,
 ) -> Result<(), ServerError> {
-    let (peers, others) = (&before.peers, &before.others[..]);
+    let (peers, others, mending) = (&before.peers, &before.others[..], &before.mending);
     let unmended = |source| ServerError::fatal("the log cannot be mended", source);
     while let Some(trouble) = state.trouble.iter().find(|trouble| trouble.hole().is_some()).copied()
     {
@@ -96,7 +115,9 @@ pub(super) async fn run(
             "the log is not whole; asking the other nodes for the entries that are missing"
         );
         let in_doubt = matches!(trouble, Trouble::Doubt(_));
-        match fetch(hole, peers, others).await {
+        let (fetched, heard) = fetch(hole, peers, others).await;
+        mending.tell(heard.report(hole, in_doubt));
+        match fetched {
             Fetched::Entries(entries) => {
                 state = log.mend(hole, entries).await.map_err(unmended)?;
                 tracing::info!("the log was mended");
@@ -113,6 +134,13 @@ pub(super) async fn run(
                 );
                 return Err(ServerError::fatal("the log cannot be mended", why));
             }
+            Fetched::Undecided if in_doubt && mending.is_loss_accepted() => {
+                state = log.cut_doubt().await.map_err(unmended)?;
+                tracing::warn!(
+                    first = hole.first(), last = hole.last.index, silent = ?heard.silent,
+                    "the last record was cut because an operator gave it up"
+                );
+            }
             Fetched::NobodyHasThem | Fetched::Undecided => tokio::time::sleep(PAUSE).await,
         }
     }
@@ -126,19 +154,41 @@ enum Fetched {
     Undecided,
 }
 
-async fn fetch(hole: Hole, peers: &Peers, others: &[(u64, String)]) -> Fetched {
-    let mut silent = false;
+/// What the others said when they were asked.
+#[derive(Debug, Default)]
+struct Heard {
+    silent: Vec<u64>,
+    lacking: Vec<u64>,
+}
+
+impl Heard {
+    fn report(&self, hole: Hole, in_doubt: bool) -> admin::GetMendingResponse {
+        use admin::MendingTrouble::{Damage, Doubt};
+        admin::GetMendingResponse {
+            node_id: 0,
+            trouble: if in_doubt { Doubt } else { Damage }.into(),
+            first_index: hole.first(),
+            last_index: hole.last.index,
+            silent_nodes: self.silent.clone(),
+            lacking_nodes: self.lacking.clone(),
+        }
+    }
+}
+
+async fn fetch(hole: Hole, peers: &Peers, others: &[(u64, String)]) -> (Fetched, Heard) {
+    let mut heard = Heard::default();
     for (id, address) in others {
         match fetch_from(hole, peers, *id, address).await {
-            Ok(Some(entries)) => return Fetched::Entries(entries),
-            Ok(None) => {}
+            Ok(Some(entries)) => return (Fetched::Entries(entries), heard),
+            Ok(None) => heard.lacking.push(*id),
             Err(error) => {
                 tracing::info!(node = id, %error, "a node did not answer");
-                silent = true;
+                heard.silent.push(*id);
             }
         }
     }
-    if silent { Fetched::Undecided } else { Fetched::NobodyHasThem }
+    let all = heard.silent.is_empty();
+    (if all { Fetched::NobodyHasThem } else { Fetched::Undecided }, heard)
 }
 
 /// Exactly the hole's entries, or `None` when that node does not have them.

@@ -28,9 +28,9 @@ pub use config::{Config, ConfigKeys};
 pub use error::{ErrorClass, ServerError};
 
 use crate::api::admission::Admission;
-use crate::api::grpc::{ClusterFace, QueueFace};
+use crate::api::grpc::{ClusterFace, Mending, QueueFace};
 use crate::clock::{SharedClock, SystemClock};
-use crate::consensus::group::{Group, GroupConfig, Started};
+use crate::consensus::group::{Group, GroupConfig, StartError, Started};
 use crate::consensus::network::{
     CONNECTION_WINDOW_BYTES, ChannelOptions, FRAME_BYTES, Listener, Network, STREAM_WINDOW_BYTES,
     TcpNetwork,
@@ -111,6 +111,24 @@ pub struct Addresses {
     pub peer: SocketAddr,
 }
 
+/// The sockets that clients and peers come in by.
+struct Listeners {
+    grpc: Listener,
+    peer: Listener,
+}
+
+impl Listeners {
+    async fn open(parts: &Parts, at: Addresses) -> Result<Listeners, ServerError> {
+        let grpc = listen(parts, "grpc_listen", at.grpc).await?;
+        let peer = listen(parts, "peer_listen", at.peer).await?;
+        Ok(Listeners { grpc, peer })
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses { grpc: self.grpc.local, peer: self.peer.local }
+    }
+}
+
 /// A running node. Dropping it stops it at once, as a crash would.
 pub struct Node {
     addresses: Addresses,
@@ -154,15 +172,15 @@ impl Node {
         if tls.is_none() && !(loopback(config.grpc_listen) && loopback(config.peer_listen)) {
             tracing::warn!("listening without TLS on addresses that others reach: insecure_listen");
         }
-        let grpc = listen(&parts, "grpc_listen", config.grpc_listen).await?;
-        let peer = listen(&parts, "peer_listen", config.peer_listen).await?;
-        let addresses = Addresses { grpc: grpc.local, peer: peer.local };
+        let wished = Addresses { grpc: config.grpc_listen, peer: config.peer_listen };
+        let listeners = Listeners::open(&parts, wished).await?;
+        let addresses = listeners.addresses();
         let (data_dir, log, state) = open_log(&config, &parts).await?;
 
         let mut channel = ChannelOptions::for_election(election(&config).0);
         channel.tls = tls.as_ref().map(|tls| tls.peer.clone());
-        let (store, peer) =
-            repair(&config, &parts, &log, state, &channel, peer, tls.as_ref()).await?;
+        let (store, listeners) =
+            repair(&config, &parts, &log, state, &channel, listeners, tls.as_ref()).await?;
 
         let founders = founders(&config, addresses);
         let wanted = wanted(&founders);
@@ -182,11 +200,16 @@ impl Node {
         let (clock, network) = (Arc::clone(&parts.clock), Arc::clone(&parts.network));
         let mut started = Group::start(group_config, log, store, mode, clock, network)
             .await
-            .map_err(|error| ServerError::fatal("the node cannot take part", error))?;
+            .map_err(|error| match error {
+                StartError::Admission(source) => {
+                    ServerError::MayNotJoin { source: Box::new(source) }
+                }
+                other => ServerError::fatal("the node cannot take part", other),
+            })?;
         let (others, clock) = (config.other_region.clone(), Arc::clone(&parts.clock));
         let (shipper, _) = Shipper::new(started.group.clone(), others, clock);
         started.tasks.push(("shipper", Box::pin(shipper.run())));
-        Node::assemble(&config, data_dir, started, wanted, grpc, peer, tls.as_ref())
+        Node::assemble(&config, data_dir, started, wanted, listeners, tls.as_ref())
     }
 
     fn assemble(
@@ -194,11 +217,11 @@ impl Node {
         data_dir: DataDir,
         started: Started,
         wanted: Wanted,
-        grpc: Listener,
-        peer: Listener,
+        listeners: Listeners,
         tls: Option<&Tls>,
     ) -> Result<Node, ServerError> {
-        let addresses = Addresses { grpc: grpc.local, peer: peer.local };
+        let addresses = listeners.addresses();
+        let Listeners { grpc, peer } = listeners;
         let Started { group, tasks, peer_service } = started;
         let (fail, failed) = watch::channel(None);
         let mut running = JoinSet::new();
@@ -224,6 +247,7 @@ impl Node {
         let router = server(tls.map(Tls::public))?
             .add_service(queue.into_server())
             .add_service(cluster.into_server())
+            .add_service(Mending::nothing(config.node_id).into_server())
             .add_service(health_service)
             .add_service(reflection()?);
         let grpc_server = router.serve_with_incoming_shutdown(grpc.incoming, stopped(grpc_stopped));
@@ -374,28 +398,28 @@ fn open_space(
     Ok(space)
 }
 
-/// Opens the tables over a whole log, and makes both whole first if they are not. Gives the peer
-/// listener back.
+/// Opens the tables over a whole log, and makes both whole first if they are not. Gives the
+/// listeners back.
 async fn repair(
     config: &Config,
     parts: &Parts,
     log: &Log,
     state: LogState,
     channel: &ChannelOptions,
-    peer: Listener,
+    listeners: Listeners,
     tls: Option<&Tls>,
-) -> Result<(Store, Listener), ServerError> {
+) -> Result<(Store, Listeners), ServerError> {
     let holes = !state.holes().is_empty();
     if !holes {
         let store = open_store(config, parts, log).await?;
         if !restore::is_needed(&store, log) {
             restore::align(&store, log).await?;
-            return Ok((store, peer));
+            return Ok((store, listeners));
         }
-        let before = BeforeRaft::begin(config, &parts.network, log, channel, peer, tls)?;
+        let before = BeforeRaft::begin(config, &parts.network, log, channel, listeners, tls)?;
         return restored(store, parts, log, before).await;
     }
-    let before = BeforeRaft::begin(config, &parts.network, log, channel, peer, tls)?;
+    let before = BeforeRaft::begin(config, &parts.network, log, channel, listeners, tls)?;
     mend::run(log, state, &before).await?;
     let store = open_store(config, parts, log).await?;
     restored(store, parts, log, before).await
@@ -407,13 +431,13 @@ async fn restored(
     parts: &Parts,
     log: &Log,
     before: BeforeRaft,
-) -> Result<(Store, Listener), ServerError> {
+) -> Result<(Store, Listeners), ServerError> {
     if restore::is_needed(&store, log) {
         restore::run(&mut store, log, &before, parts.disk.flush_mode()).await?;
     }
     restore::align(&store, log).await?;
     let local = before.end().await;
-    Ok((store, listen(parts, "peer_listen", local).await?))
+    Ok((store, Listeners::open(parts, local).await?))
 }
 
 fn server(tls: Option<tonic::transport::ServerTlsConfig>) -> Result<Server, ServerError> {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::ServerError;
 use super::mend::BeforeRaft;
 use crate::consensus::transport::{PeerClient, incoming_chunk};
+use crate::proto::admin::v1::{GetMendingResponse, MendingTrouble};
 use crate::queue::ids::Position;
 use crate::storage::disk::{Disk, FlushMode};
 use crate::storage::log::Log;
@@ -80,6 +81,9 @@ pub(super) async fn run(
         let why = format!("the log begins after entry {from}, and there is no other node to ask");
         return Err(failed(why.into()));
     }
+    before
+        .mending
+        .tell(GetMendingResponse { trouble: MendingTrouble::Tables.into(), ..Default::default() });
     let ready = 'asking: loop {
         for (id, address) in &before.others {
             let client = PeerClient::new(before.peers.clone(), *id, address);

@@ -17,6 +17,8 @@
 
 mod entry;
 mod notes;
+mod outcomes;
+mod redrives;
 mod region;
 mod rows;
 mod snapshot;
@@ -98,6 +100,8 @@ fn settings_to(settings: &Settings) -> pb::Settings {
         deduplication_window_us: (window != DEFAULT_DEDUPLICATION_WINDOW).then_some(window.0),
         quota_messages: settings.quota.messages,
         quota_bytes: settings.quota.bytes,
+        undelete_window_us: (settings.undelete_window != Span::ZERO)
+            .then_some(settings.undelete_window.0),
         dead_letter_ttl_us: settings.dead_letter_ttl.map(|span| span.0),
         back_off: (back_off != BackOff::default()).then_some(pb::BackOff {
             first_us: back_off.first.0,
@@ -118,6 +122,7 @@ fn settings_from(settings: pb::Settings) -> Settings {
         }),
         dead_letter_ttl: settings.dead_letter_ttl_us.map(Span),
         quota: Quota { messages: settings.quota_messages, bytes: settings.quota_bytes },
+        undelete_window: settings.undelete_window_us.map_or(Span::ZERO, Span),
         deduplication_window: settings
             .deduplication_window_us
             .map_or(DEFAULT_DEDUPLICATION_WINDOW, Span),

@@ -16,7 +16,7 @@
 use std::ops::Range;
 
 use crate::queue::ids::{Number, QueueId};
-use crate::queue::rows::RowKey;
+use crate::queue::rows::{AccountName, RowKey};
 
 /// The position and the membership that the tables hold.
 pub const MARK_TAG: u8 = 0x01;
@@ -26,6 +26,8 @@ pub const CHUNK_TAG: u8 = 0x12;
 pub const MESSAGE_TAG: u8 = 0x13;
 pub const SESSION_TAG: u8 = 0x14;
 pub const KEY_TAG: u8 = 0x15;
+pub const REDRIVE_TAG: u8 = 0x18;
+pub const ACCOUNT_TAG: u8 = 0x19;
 pub const AUTHORITY_TAG: u8 = 0x20;
 pub const AUDIT_TAG: u8 = 0x21;
 /// Where the contents of 256 consecutive ids lie.
@@ -34,7 +36,7 @@ pub const CONTENTS_TAG: u8 = 0x40;
 pub const SEGMENT_TAG: u8 = 0x41;
 
 /// Every tag with its name, for the test that they differ and for `inspect`.
-pub const TAGS: [(u8, &str); 11] = [
+pub const TAGS: [(u8, &str); 13] = [
     (MARK_TAG, "mark"),
     (COUNTERS_TAG, "counters"),
     (QUEUE_TAG, "queue"),
@@ -42,6 +44,8 @@ pub const TAGS: [(u8, &str); 11] = [
     (MESSAGE_TAG, "message"),
     (SESSION_TAG, "session"),
     (KEY_TAG, "key"),
+    (REDRIVE_TAG, "redrive"),
+    (ACCOUNT_TAG, "account"),
     (AUTHORITY_TAG, "authority"),
     (AUDIT_TAG, "audit"),
     (CONTENTS_TAG, "contents"),
@@ -86,6 +90,15 @@ pub fn row(key: &RowKey) -> Vec<u8> {
             bytes.push(AUDIT_TAG);
             bytes.extend_from_slice(&number.to_be_bytes());
         }
+        RowKey::Redrive { queue, number } => {
+            bytes.push(REDRIVE_TAG);
+            bytes.extend_from_slice(&queue.0.to_be_bytes());
+            bytes.extend_from_slice(&number.0.to_be_bytes());
+        }
+        RowKey::Account(name) => {
+            bytes.push(ACCOUNT_TAG);
+            bytes.extend_from_slice(name.as_bytes());
+        }
     }
     bytes
 }
@@ -118,6 +131,11 @@ pub fn parse_row(bytes: &[u8]) -> Option<RowKey> {
         }
         AUTHORITY_TAG => rest.is_empty().then_some(RowKey::Authority),
         AUDIT_TAG => Some(RowKey::Audit(number(rest)?)),
+        REDRIVE_TAG => {
+            let (queue, rest) = rest.split_at_checked(8)?;
+            Some(RowKey::Redrive { queue: QueueId(number(queue)?), number: Number(number(rest)?) })
+        }
+        ACCOUNT_TAG => Some(RowKey::Account(AccountName::from_bytes(rest.try_into().ok()?)?)),
         _ => None,
     }
 }
@@ -171,7 +189,7 @@ mod tests {
 
     #[test]
     fn tags_never_change() {
-        let known = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x20, 0x21, 0x40, 0x41];
+        let known = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x18, 0x19, 0x20, 0x21, 0x40, 0x41];
         assert_eq!(TAGS.map(|(tag, _)| tag), known, "a released tag is permanent");
     }
 

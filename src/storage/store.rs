@@ -14,7 +14,7 @@ mod error;
 mod generation;
 mod writer;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ use super::tables::{Batch, EngineKind};
 use crate::clock::SharedClock;
 use crate::queue::State;
 use crate::queue::command::{Content, Entry};
-use crate::queue::ids::{ContentId, Position};
+use crate::queue::ids::{ContentId, Position, QueueId};
 use crate::queue::outcome::{Applied, Changes, ContentEvent};
 use crate::queue::rows::RowKey;
 use writer::{Ended, Job, Rubbish, Writer};
@@ -84,8 +84,8 @@ const NO_ROOM_PAUSE_US: u64 = 100_000;
 /// About what a changed row takes in a commit.
 fn row_cost(key: &RowKey) -> usize {
     match key {
-        RowKey::Counters | RowKey::Message { .. } | RowKey::Key { .. } => 128,
-        RowKey::Queue(_) | RowKey::Authority | RowKey::Audit(_) => 512,
+        RowKey::Counters | RowKey::Message { .. } | RowKey::Key { .. } | RowKey::Account(_) => 128,
+        RowKey::Queue(_) | RowKey::Redrive { .. } | RowKey::Authority | RowKey::Audit(_) => 512,
         RowKey::Chunk { .. } | RowKey::Session(_) => 3 << 10,
     }
 }
@@ -118,6 +118,8 @@ pub struct Store {
     /// Generations replaced by a snapshot, kept while a view reads them.
     retired: Vec<(PathBuf, Arc<()>)>,
     failed: Option<String>,
+    /// Queues that entries changed, until somebody takes them.
+    touched: BTreeSet<QueueId>,
 }
 
 impl Store {
@@ -149,6 +151,7 @@ impl Store {
             changed_at_us: None,
             retired: Vec::new(),
             failed: None,
+            touched: BTreeSet::new(),
             options,
         })
     }
@@ -159,9 +162,20 @@ impl Store {
         let mut applied = self.state.apply(entry);
         let bytes = entry.commands.iter().map(|envelope| envelope.command.size()).sum();
         self.generation.bodies.note_entry(bytes);
+        let mut last = None;
+        for queue in applied.changes.rows.iter().filter_map(RowKey::queue) {
+            if last.replace(queue) != Some(queue) {
+                self.touched.insert(queue);
+            }
+        }
         self.note(std::mem::take(&mut applied.changes));
         self.mark(entry.position);
         applied
+    }
+
+    /// Queues that entries changed since the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<QueueId> {
+        std::mem::take(&mut self.touched)
     }
 
     /// An entry that holds no commands was passed.

@@ -1,6 +1,7 @@
 //! What a lab's nodes suffer, and what clients see of it.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -164,6 +165,38 @@ fn a_leader_cut_off_is_replaced_and_takes_the_others_history_when_healed() {
     assert!(bodies.contains(&"\"kept\"".to_owned()), "{bodies:?}");
     assert!(!certain || !bodies.contains(&"\"never\"".to_owned()), "{bodies:?}");
     lab.warned_only_of(PEERS_ARE_LOST);
+}
+
+/// Overwrites the second half of what the newest segment of a log holds with zeros, as a disk
+/// leaves it that forgot what it was told to keep.
+fn lose_the_end(log: &Path) {
+    let files = std::fs::read_dir(log).expect("the log").flatten().map(|file| file.path());
+    let newest = files.filter(|path| path.extension().is_some_and(|kind| kind == "log")).max();
+    let newest = newest.expect("a segment");
+    let mut bytes = std::fs::read(&newest).expect("readable");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("used");
+    bytes[end / 2..=end].fill(0);
+    std::fs::write(newest, bytes).expect("written");
+}
+
+#[test]
+fn a_node_whose_log_lost_its_end_does_not_vote_under_its_old_id() {
+    let lab = Lab::up();
+    lab.ok("queue create orders");
+    let forgot = lab.leader() % 3 + 1;
+    for _ in 0..20 {
+        lab.ok("send orders some");
+    }
+    lab.ok(&format!("lab kill {forgot}"));
+    let dir = lab.data_dir(forgot);
+    lose_the_end(&dir.join("log"));
+    // What the tables hold is not lost; without them the log is all that there is.
+    std::fs::remove_dir_all(dir.join("tables")).expect("removed");
+
+    let words = ["may not take part", "acknowledged entry", "lost what was durable"];
+    lab.run(&format!("lab start {forgot}")).says(1, &words);
+    lab.ok("send orders some");
+    lab.warned_only_of(&["a peer cannot be reached", "may not take part"]);
 }
 
 #[test]

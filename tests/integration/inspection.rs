@@ -118,7 +118,7 @@ fn entries_are_decoded_to_verbs_in_order() {
 }
 
 /// Changes the log of a stopped node where `body` stands in it.
-fn spoil(dir: &Path, body: &[u8], spoil: impl Fn(&mut [u8])) {
+pub fn spoil(dir: &Path, body: &[u8], spoil: impl Fn(&mut [u8])) {
     let path = dir.join("log/0000000000000001.log");
     let mut bytes = std::fs::read(&path).expect("a segment");
     let at = bytes.windows(body.len()).position(|some| some == body).expect("the body is there");

@@ -4,6 +4,7 @@
 //! fails; nothing is slept through, every wait is for a condition and has an end; what nodes
 //! wrote to their logs is part of the test: a warning that the test did not ask for fails it.
 
+mod comebacks;
 mod disk_full;
 mod doctoring;
 mod drills;
@@ -14,6 +15,7 @@ mod inspection;
 mod lab_verbs;
 mod lost_tables;
 mod members;
+mod mending;
 mod refusals;
 mod serving;
 mod stage;

@@ -46,7 +46,7 @@ fn queues(on: On<'_>, queue: &str) {
         "default_ttl": "never", "default_visibility_timeout": "2m", "max_message_bytes": 10,
         "dead_letter_queue": null, "max_deliveries": null, "dead_letter_ttl": null,
         "back_off": "1s,15m,2", "deduplication_window": "10m",
-        "max_messages": null, "max_bytes": null
+        "max_messages": null, "max_bytes": null, "undelete_window": "1h"
     });
     assert_eq!(shown["queue"]["settings"], settings);
     let listed = on(&format!("queue list --prefix {queue}"));

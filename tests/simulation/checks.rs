@@ -6,5 +6,9 @@
 mod history;
 #[allow(dead_code, reason = "the list of all checks is the simulator's")]
 mod invariants;
+mod known;
 #[cfg(test)]
 mod power_cut;
+#[allow(dead_code, reason = "what clients may do to a queue is the workload's")]
+mod queues;
+mod story;

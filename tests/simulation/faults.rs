@@ -33,11 +33,16 @@ pub enum Fault {
     Loss(u64),
     SlowDisk(u64, Duration),
     SlowDisks(Duration),
+    /// So many bytes are left, and what its reserve holds.
+    FullDisk(u64, u64),
+    FullDisks(u64),
     ClockStep(u64, i64),
     HandOver,
     Purge,
 }
 
+/// Bytes of a disk that is not full.
+const ROOM: u64 = 1 << 40;
 /// How long before it comes back the others let go of what an outrun node needs.
 const OUTRUN_FOR: Micros = 400_000;
 
@@ -108,7 +113,14 @@ fn soft(dice: &mut Dice) -> Fault {
         1 => Duration::from_millis(400),
         _ => Duration::from_millis(5 + dice.below(60)),
     };
-    match dice.below(12) {
+    let left = |dice: &mut Dice| match dice.below(3) {
+        0 => 0,
+        1 => dice.below(300 << 10),
+        _ => dice.below(2 << 20),
+    };
+    match dice.below(15) {
+        12..14 => Fault::FullDisk(node(dice), left(dice)),
+        14 => Fault::FullDisks(left(dice)),
         0..2 => Fault::Loss(100 + dice.below(2_000)),
         2..4 => Fault::SlowDisk(node(dice), slow(dice)),
         4 => Fault::SlowDisks(slow(dice).min(Duration::from_millis(400))),
@@ -143,8 +155,12 @@ impl Faults {
             } else if lane.running.is_none() && lane.next <= now {
                 let fault = (lane.draw)(&mut lane.dice);
                 let length = 200_000 + lane.dice.below(4_000_000);
-                let length =
-                    if matches!(fault, Fault::Outrun(_)) { length.max(1_500_000) } else { length };
+                let length = match fault {
+                    Fault::Outrun(_) => length.max(1_500_000),
+                    // A disk does not fill in a moment.
+                    Fault::FullDisk(..) | Fault::FullDisks(_) => 3 * length,
+                    _ => length,
+                };
                 lane.running = Some(Running { fault, until: now + length, purged: false });
                 begin(world, fault);
             } else if let Some(running) = &mut lane.running
@@ -197,6 +213,8 @@ fn begin(world: &mut World, fault: Fault) {
         Fault::Loss(one_in) => world.sim.set_fail_rate(1.0 / one_in as f64),
         Fault::SlowDisk(id, delay) => slow(world, &[id], delay),
         Fault::SlowDisks(delay) => slow(world, &NODES, delay),
+        Fault::FullDisk(id, left) => fill(world, &[id], Some(left)),
+        Fault::FullDisks(left) => fill(world, &NODES, Some(left)),
         Fault::ClockStep(id, by) => {
             if let Some(host) = world.host(id) {
                 host.clock.set_skew(by);
@@ -233,6 +251,8 @@ fn end(world: &mut World, fault: Fault) {
         Fault::Loss(_) => world.sim.set_fail_rate(0.0),
         Fault::SlowDisk(id, _) => slow(world, &[id], Duration::ZERO),
         Fault::SlowDisks(_) => slow(world, &NODES, Duration::ZERO),
+        Fault::FullDisk(id, _) => fill(world, &[id], None),
+        Fault::FullDisks(_) => fill(world, &NODES, None),
         // A clock that was stepped stays wrong until the next step or the healing.
         Fault::ClockStep(..) | Fault::HandOver | Fault::Purge => {}
     }
@@ -251,6 +271,13 @@ fn on_disk(
 fn slow(world: &mut World, ids: &[u64], delay: Duration) {
     for host in ids.iter().filter_map(|id| world.host(*id)) {
         host.disk().set_sync_delay(delay);
+    }
+}
+
+/// Leaves so many bytes free, or room for everything.
+fn fill(world: &mut World, ids: &[u64], left: Option<u64>) {
+    for disk in ids.iter().filter_map(|id| world.host(*id)).map(|host| host.disk()) {
+        disk.set_capacity(left.map_or(ROOM, |left| disk.used_bytes() + left));
     }
 }
 

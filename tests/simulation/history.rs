@@ -4,7 +4,6 @@
 //! Laws: an operation is *ok*, *definitely failed* or *unknown*; one that never returned is
 //! unknown. Everything recorded goes into one hash, so that two runs of a seed can be compared.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,17 +25,64 @@ pub struct Mark {
     pub at: LogTime,
 }
 
+/// A message as a client sends it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct New {
+    /// Whose body it has; no two messages are sent with the same.
+    pub tag: u64,
+    /// Microseconds, `None` = for ever.
+    pub ttl: Option<u64>,
+    pub delay: u64,
+    pub priority: u8,
+    pub key: Option<u64>,
+    pub group: Option<u64>,
+}
+
+/// When a released message comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    Now,
+    Delay(u64),
+    BackOff,
+}
+
+/// How a message stands, as a peek asks and a get answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Visible,
+    Leased,
+    Delayed,
+    Blocked,
+}
+
+/// An id and a receipt.
+pub type Item = (String, String);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     Create {
         queue: String,
     },
-    /// `ttl`: microseconds, `None` = for ever.
+    DeleteQueue {
+        queue: String,
+    },
+    Pause {
+        queue: String,
+        paused: bool,
+    },
+    /// Replaces the metadata by one number.
+    SetMetadata {
+        queue: String,
+        value: u64,
+    },
+    /// Replaces the settings by the queue's own, with this lease for those who name none.
+    SetSettings {
+        queue: String,
+        value: u64,
+    },
     Send {
         queue: String,
-        tags: Vec<u64>,
-        ttl: Option<u64>,
-        delay: u64,
+        messages: Vec<New>,
     },
     Receive {
         queue: String,
@@ -53,15 +99,34 @@ pub enum Call {
     },
     Delete {
         queue: String,
-        items: Vec<(String, String)>,
+        items: Vec<Item>,
+    },
+    Release {
+        queue: String,
+        items: Vec<Item>,
+        after: After,
+    },
+    /// Deletes, each with its queue, and sends.
+    Transact {
+        deletes: Vec<(String, Item)>,
+        sends: Vec<(String, Vec<New>)>,
     },
     Peek {
         queue: String,
+        standing: Standing,
         stale: bool,
     },
     Get {
         queue: String,
         id: String,
+        stale: bool,
+    },
+    /// Settings, metadata and counts of a queue.
+    Look {
+        queue: String,
+        stale: bool,
+    },
+    List {
         stale: bool,
     },
     Clear {
@@ -70,17 +135,50 @@ pub enum Call {
 }
 
 impl Call {
-    pub fn queue(&self) -> &str {
+    /// The queue that it names; none where it names many or none.
+    pub fn queue(&self) -> Option<&str> {
         match self {
             Call::Create { queue }
+            | Call::DeleteQueue { queue }
+            | Call::Pause { queue, .. }
+            | Call::SetMetadata { queue, .. }
+            | Call::SetSettings { queue, .. }
             | Call::Send { queue, .. }
             | Call::Receive { queue, .. }
             | Call::Update { queue, .. }
             | Call::Delete { queue, .. }
+            | Call::Release { queue, .. }
             | Call::Peek { queue, .. }
             | Call::Get { queue, .. }
-            | Call::Clear { queue } => queue,
+            | Call::Look { queue, .. }
+            | Call::Clear { queue } => Some(queue),
+            Call::Transact { .. } | Call::List { .. } => None,
         }
+    }
+
+    /// Whether any node may answer, from a state that is not the newest.
+    pub fn is_stale(&self) -> bool {
+        match self {
+            Call::Peek { stale, .. }
+            | Call::Get { stale, .. }
+            | Call::Look { stale, .. }
+            | Call::List { stale } => *stale,
+            _ => false,
+        }
+    }
+
+    /// The messages that it sends, each with its queue.
+    pub fn sends(&self) -> impl Iterator<Item = (&str, &New)> {
+        let one = match self {
+            Call::Send { queue, messages } => Some((queue, messages)),
+            _ => None,
+        };
+        let many = match self {
+            Call::Transact { sends, .. } => sends.as_slice(),
+            _ => &[],
+        };
+        let all = one.into_iter().chain(many.iter().map(|(queue, messages)| (queue, messages)));
+        all.flat_map(|(queue, new)| new.iter().map(|new| (queue.as_str(), new)))
     }
 }
 
@@ -91,6 +189,8 @@ pub struct SentMessage {
     pub inserted_at: LogTime,
     pub expires_at: Option<LogTime>,
     pub visible_at: LogTime,
+    /// Nothing was sent: this is the first message with the same key.
+    pub duplicate: bool,
 }
 
 /// A message as it was received or shown.
@@ -105,6 +205,34 @@ pub struct Shown {
     pub expires_at: Option<LogTime>,
     pub visible_at: LogTime,
     pub dequeue_count: u32,
+    pub priority: u8,
+    pub group: Option<u64>,
+    pub dead: Option<Dead>,
+    /// As a peek asked for it, or a get answered it.
+    pub standing: Option<Standing>,
+}
+
+/// How a message came to a dead-letter queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dead {
+    pub source: String,
+    pub at: LogTime,
+    pub deliveries: u32,
+}
+
+/// A queue as one look saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    pub visible: u64,
+    pub leased: u64,
+    pub delayed: u64,
+    pub blocked: u64,
+    pub due: u64,
+    pub total: u64,
+    pub paused: bool,
+    /// What its metadata and settings were last set to; `None` = as it was created.
+    pub metadata: Option<u64>,
+    pub settings: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,17 +242,30 @@ pub enum Deleted {
     Mismatch,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// Visible again from this T on.
+    At(LogTime),
+    NotFound,
+    Mismatch,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    Created,
+    /// A queue was created, deleted, paused, resumed or set.
+    Done {
+        mark: Mark,
+    },
+    /// A send, or a transaction with all its messages.
     Sent {
         mark: Mark,
         messages: Vec<SentMessage>,
     },
-    /// Without a mark nothing was visible, by a majority's word.
+    /// Without a mark nothing was visible, by a majority's word. `more`: it stopped early.
     Received {
         mark: Option<Mark>,
         messages: Vec<Shown>,
+        more: bool,
     },
     Updated {
         mark: Mark,
@@ -135,15 +276,53 @@ pub enum Answer {
         mark: Mark,
         outcomes: Vec<Deleted>,
     },
+    Released {
+        mark: Mark,
+        outcomes: Vec<Released>,
+    },
     /// A peek or a get, from the state at this T.
     Seen {
         at: LogTime,
         messages: Vec<Shown>,
     },
+    Looked {
+        at: LogTime,
+        queue: Looked,
+    },
+    Listed {
+        at: LogTime,
+        queues: Vec<String>,
+    },
     Cleared {
         mark: Mark,
         removed: u64,
     },
+}
+
+impl Answer {
+    /// The mark of a write.
+    pub fn mark(&self) -> Option<Mark> {
+        match self {
+            Answer::Done { mark }
+            | Answer::Sent { mark, .. }
+            | Answer::Updated { mark, .. }
+            | Answer::Deleted { mark, .. }
+            | Answer::Released { mark, .. }
+            | Answer::Cleared { mark, .. } => Some(*mark),
+            Answer::Received { mark, .. } => *mark,
+            Answer::Seen { .. } | Answer::Looked { .. } | Answer::Listed { .. } => None,
+        }
+    }
+
+    /// T of the state that a read was answered from.
+    pub fn read_at(&self) -> Option<LogTime> {
+        match self {
+            Answer::Seen { at, .. } | Answer::Looked { at, .. } | Answer::Listed { at, .. } => {
+                Some(*at)
+            }
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,10 +333,22 @@ pub enum Outcome {
     Unknown(String),
 }
 
+/// What makes a retry of a write safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub client: u64,
+    pub sequence: u64,
+    /// What is below is over: it never runs from then on.
+    pub lowest: u64,
+}
+
 /// One call of one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Op {
     pub client: u32,
+    pub session: Option<Session>,
+    /// How often it was tried; the answer of a later try may be that of an earlier one.
+    pub attempts: u32,
     pub invoked: Micros,
     pub returned: Micros,
     pub call: Call,
@@ -189,8 +380,6 @@ pub struct Ending {
     pub steady: bool,
     /// T of the last empty look at the queues.
     pub at: LogTime,
-    /// Messages left in each queue by its own count.
-    pub left: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -249,17 +438,25 @@ impl History {
     }
 
     /// A call begins; until it returns its outcome is unknown.
-    pub fn invoke(&mut self, now: Micros, client: u32, call: Call) -> usize {
-        self.trace(now, format_args!("client {client} calls {call:?}"));
-        let outcome = Outcome::Unknown("it never returned".to_owned());
-        self.ops.push(Op { client, invoked: now, returned: NEVER, call, outcome });
+    pub fn invoke(
+        &mut self,
+        now: Micros,
+        client: u32,
+        session: Option<Session>,
+        call: Call,
+    ) -> usize {
+        self.trace(now, format_args!("client {client} calls {call:?} under {session:?}"));
+        let (outcome, attempts) = (Outcome::Unknown("it never returned".to_owned()), 1);
+        let returned = NEVER;
+        self.ops.push(Op { client, session, attempts, invoked: now, returned, call, outcome });
         self.ops.len() - 1
     }
 
-    pub fn answer(&mut self, now: Micros, op: usize, outcome: Outcome) {
-        self.trace(now, format_args!("op {op} returns {outcome:?}"));
+    pub fn answer(&mut self, now: Micros, op: usize, attempts: u32, outcome: Outcome) {
+        self.trace(now, format_args!("op {op} returns {outcome:?} to try {attempts}"));
         if let Some(op) = self.ops.get_mut(op) {
             op.returned = now;
+            op.attempts = attempts;
             op.outcome = outcome;
         }
     }
@@ -298,155 +495,6 @@ impl SharedHistory {
     /// `None` when it is being written at this moment, maybe by the caller.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, History>> {
         self.0.try_lock().ok()
-    }
-}
-
-/// An acknowledged call that concerns one message.
-#[derive(Debug)]
-pub struct Change<'a, T> {
-    pub op: &'a Op,
-    pub mark: Mark,
-    pub what: &'a T,
-}
-
-// Derived, these would ask the same of `T`.
-impl<T> Clone for Change<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Change<'_, T> {}
-
-/// All that is known of one message id.
-#[derive(Clone, Debug, Default)]
-pub struct Life<'a> {
-    pub queue: &'a str,
-    /// The acknowledged send; a message whose send is unknown has none.
-    pub sent: Option<Change<'a, SentMessage>>,
-    pub sent_tag: Option<u64>,
-    /// In log order.
-    pub grants: Vec<Change<'a, Shown>>,
-    /// Acknowledged updates, in log order: the call, the new receipt and the new visible time.
-    pub updates: Vec<Change<'a, Op>>,
-    /// Acknowledged deletes that removed it.
-    pub deletes: Vec<Change<'a, Op>>,
-    /// Updates and deletes of unknown outcome.
-    pub unknown: Vec<&'a Op>,
-    /// Peeks and gets that showed it, each with its T.
-    pub sightings: Vec<(&'a Op, LogTime, &'a Shown)>,
-}
-
-impl<'a> Life<'a> {
-    /// Deletes that may have removed it: unknown ones.
-    pub fn maybe_deleted(&self) -> impl Iterator<Item = &&'a Op> {
-        self.unknown.iter().filter(|op| matches!(op.call, Call::Delete { .. }))
-    }
-
-    pub fn shown(&self) -> impl Iterator<Item = (&'a Op, &'a Shown)> {
-        let grants = self.grants.iter().map(|grant| (grant.op, grant.what));
-        grants.chain(self.sightings.iter().map(|(op, _, shown)| (*op, *shown)))
-    }
-}
-
-/// The history told message by message.
-#[derive(Debug)]
-pub struct Story<'a> {
-    pub history: &'a History,
-    pub lives: BTreeMap<&'a str, Life<'a>>,
-    /// Acknowledged clears, each with its mark.
-    pub clears: Vec<(&'a Op, Mark)>,
-    pub unknown_clears: Vec<&'a Op>,
-    pub unknown_receives: Vec<&'a Op>,
-}
-
-impl<'a> Story<'a> {
-    pub fn of(history: &'a History) -> Story<'a> {
-        let mut story = Story {
-            history,
-            lives: BTreeMap::new(),
-            clears: Vec::new(),
-            unknown_clears: Vec::new(),
-            unknown_receives: Vec::new(),
-        };
-        for op in &history.ops {
-            match &op.outcome {
-                Outcome::Ok(answer) => story.acknowledged(op, answer),
-                Outcome::Unknown(_) => story.unknown(op),
-                Outcome::Failed(_) => {}
-            }
-        }
-        for life in story.lives.values_mut() {
-            life.grants.sort_by_key(|change| change.mark);
-            life.updates.sort_by_key(|change| change.mark);
-            life.deletes.sort_by_key(|change| change.mark);
-        }
-        story
-    }
-
-    fn life(&mut self, id: &'a str, op: &'a Op) -> &mut Life<'a> {
-        let life = self.lives.entry(id).or_default();
-        life.queue = op.call.queue();
-        life
-    }
-
-    fn acknowledged(&mut self, op: &'a Op, answer: &'a Answer) {
-        match (answer, &op.call) {
-            (Answer::Sent { mark, messages }, Call::Send { tags, .. }) => {
-                for (message, tag) in messages.iter().zip(tags) {
-                    let life = self.life(&message.id, op);
-                    life.sent = Some(Change { op, mark: *mark, what: message });
-                    life.sent_tag = Some(*tag);
-                }
-            }
-            (Answer::Received { mark: Some(mark), messages }, _) => {
-                for shown in messages {
-                    let grant = Change { op, mark: *mark, what: shown };
-                    self.life(&shown.id, op).grants.push(grant);
-                }
-            }
-            (Answer::Updated { mark, .. }, Call::Update { id, .. }) => {
-                self.life(id, op).updates.push(Change { op, mark: *mark, what: op });
-            }
-            (Answer::Deleted { mark, outcomes }, Call::Delete { items, .. }) => {
-                for ((id, _), outcome) in items.iter().zip(outcomes) {
-                    if *outcome == Deleted::Done {
-                        self.life(id, op).deletes.push(Change { op, mark: *mark, what: op });
-                    }
-                }
-            }
-            (Answer::Seen { at, messages }, _) => {
-                for shown in messages {
-                    self.life(&shown.id, op).sightings.push((op, *at, shown));
-                }
-            }
-            (Answer::Cleared { mark, .. }, _) => self.clears.push((op, *mark)),
-            _ => {}
-        }
-    }
-
-    fn unknown(&mut self, op: &'a Op) {
-        match &op.call {
-            Call::Update { id, .. } => self.life(id, op).unknown.push(op),
-            Call::Delete { items, .. } => {
-                for (id, _) in items {
-                    self.life(id, op).unknown.push(op);
-                }
-            }
-            Call::Clear { .. } => self.unknown_clears.push(op),
-            Call::Receive { .. } => self.unknown_receives.push(op),
-            _ => {}
-        }
-    }
-
-    /// Whether a clear of its queue may have removed a message that was inserted at this T.
-    pub fn maybe_cleared(&self, queue: &str, inserted_at: LogTime, sent: &Op) -> bool {
-        let known = self.clears.iter();
-        known.filter(|(op, _)| op.call.queue() == queue).any(|(_, mark)| mark.at >= inserted_at)
-            || self
-                .unknown_clears
-                .iter()
-                .any(|op| op.call.queue() == queue && op.returned >= sent.invoked)
     }
 }
 

@@ -4,7 +4,7 @@
 //! `cargo sim --seeds 200` runs seeds, each in a process of its own; `cargo sim --seed 7` runs
 //! one. In the ordinary tests twenty seeds run, and a few of them twice: the same seed must give
 //! the same trace. A failure prints the one command that repeats it. `cargo mutants-sim` breaks
-//! the code on purpose, in eight ways, and must see each of them.
+//! the code on purpose, in many ways, and must see each of them.
 //!
 //! It refuses to be built without `tokio_unstable`: the scheduler would not follow the seed.
 
@@ -20,11 +20,15 @@ mod faults;
 mod history;
 #[allow(dead_code, unused_imports, reason = "its tests run in checks.rs, under a harness")]
 mod invariants;
+#[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
+mod known;
 mod mutants;
 mod network;
+mod queues;
 mod real_clock;
 mod run;
 mod seeds;
+mod story;
 mod workload;
 mod world;
 

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::coverage::Counts;
 use crate::faults::Faults;
-use crate::history::{DRAIN, Ending, History, Micros, SharedHistory};
+use crate::history::{DRAIN, Ending, History, Micros, New, SharedHistory};
 use crate::invariants;
 use crate::network::{SimNetwork, Wires};
-use crate::workload::{QUEUES, Worker};
+use crate::queues::ALL;
+use crate::workload::Worker;
 use crate::world::{CLIENT_HOSTS, World};
 
 const WORKERS_PER_HOST: u32 = 3;
@@ -21,8 +22,8 @@ const IDLE: Micros = 5_000_000;
 /// Messages of one receive of the drain, and their lease: longer than the drain takes.
 const DRAINED_AT_ONCE: u32 = 100;
 const DRAIN_LEASE: u64 = 3_600_000_000;
-/// A tag that no worker uses.
-const PROOF_OF_SERVICE: u64 = 1;
+/// The queue that a last send goes to.
+const PROOF_OF_SERVICE: &str = "alpha";
 
 /// What came of a seed.
 #[derive(Clone, Debug)]
@@ -134,8 +135,9 @@ fn clients(world: &mut World, seed: u64, stop: &Arc<AtomicBool>) {
         world.sim.client(host, async move {
             let network = SimNetwork { host: host.to_owned(), wires };
             let mut first = Worker::new(at + 1, seed, &network, history.clone());
-            for queue in QUEUES {
-                first.create(queue).await;
+            first.enter().await;
+            for plan in ALL {
+                first.create(plan.name).await;
             }
             let numbers = (1..WORKERS_PER_HOST).map(|worker| 10 * worker + at + 1);
             let workers = numbers.map(|n| Worker::new(n, seed, &network, history.clone()));
@@ -202,16 +204,27 @@ fn close(world: &mut World, seed: u64) -> turmoil::Result<Ending> {
     world.sim.client("closer", async move {
         let network = SimNetwork { host: "closer".to_owned(), wires };
         let mut worker = Worker::new(DRAIN, seed, &network, history);
-        while !worker.send_tags(QUEUES[0], vec![PROOF_OF_SERVICE], None, 0).await {}
+        worker.enter().await;
+        // Tags that no worker uses.
+        for tag in 1.. {
+            let new = New { tag, ..New::default() };
+            if worker.send_messages(PROOF_OF_SERVICE, vec![new]).await {
+                break;
+            }
+        }
         told.borrow_mut().served = true;
-        let mut left = 0;
-        for queue in QUEUES {
-            let (still, at) = drain(&mut worker, queue).await;
-            left += still;
+        for plan in ALL.iter().filter(|plan| plan.is_paused) {
+            while !worker.resume(plan.name).await {}
+        }
+        for plan in ALL.iter().filter(|plan| plan.is_deleted) {
+            worker.create(plan.name).await;
+        }
+        // Where dead letters come from first, and then where they go to.
+        for plan in ALL.iter().rev() {
+            let at = drain(&mut worker, plan.name).await;
             told.borrow_mut().at = at;
         }
-        let mut told = told.borrow_mut();
-        (told.left, told.drained) = (left, true);
+        told.borrow_mut().drained = true;
         Ok(())
     });
     let until = world.now() + PATIENCE;
@@ -222,22 +235,18 @@ fn close(world: &mut World, seed: u64) -> turmoil::Result<Ending> {
     Ok(ending)
 }
 
-/// Receives and deletes until nothing is visible, leased or delayed any more; the count and T of
-/// the last look.
-async fn drain(worker: &mut Worker, queue: &str) -> (u64, u64) {
+/// Receives and deletes until a queue holds nothing any more, visible or not; T of the last look.
+async fn drain(worker: &mut Worker, queue: &str) -> u64 {
     loop {
         let given = worker.receive_for(queue, DRAINED_AT_ONCE, DRAIN_LEASE, 0).await;
         if !given.is_empty() {
-            let mut deleted = false;
-            while !deleted {
-                deleted = worker.delete(queue, given.clone()).await;
-            }
+            while !worker.delete(queue, given.clone()).await {}
             continue;
         }
-        if let Some((counts, at)) = worker.counts(queue).await
-            && counts.visible + counts.leased + counts.delayed == 0
+        if let Some((looked, at)) = worker.look(queue, None).await
+            && looked.total == 0
         {
-            return (counts.total - counts.due, at);
+            return at;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }

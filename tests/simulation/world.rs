@@ -22,6 +22,8 @@ pub const CLIENT_HOSTS: [&str; 2] = ["c1", "c2"];
 /// How long a node that stopped by itself stays down.
 const RESTART_AFTER: Micros = 1_000_000;
 const ORDERS: usize = 16;
+/// Two segments of the log, as large as they get here.
+const RESERVE_BYTES: u64 = 1 << 20;
 
 /// What a fault asks of a node that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +123,7 @@ impl Host {
         let peer = |id: &u64| format!("{id}=z{id}@z{id}:7501/z{id}:7401");
         config.peers = NODES.iter().map(peer).collect::<Vec<_>>().join(",").parse()?;
         config.insecure_listen = true;
-        config.disk_reserve_bytes = 64 << 10;
+        config.disk_reserve_bytes = RESERVE_BYTES;
         config.heartbeat_ms = 80;
         config.election_ms = "200..400".parse()?;
         Ok(config)

@@ -103,7 +103,8 @@ pub(super) fn wait(given: Option<prost_types::Duration>) -> Read<Duration> {
 }
 
 pub(super) fn settings(given: Option<pb::QueueSettings>) -> Read<Settings> {
-    let mut settings = Settings::default();
+    let undelete_window = limits::DEFAULT_UNDELETE_WINDOW;
+    let mut settings = Settings { undelete_window, ..Settings::default() };
     let Some(given) = given else { return Ok(settings) };
     if let Some(ttl) = span("settings.default_ttl", given.default_ttl)? {
         settings.default_ttl = (ttl != Span::ZERO).then_some(ttl);
@@ -122,6 +123,8 @@ pub(super) fn settings(given: Option<pb::QueueSettings>) -> Read<Settings> {
     settings.quota = Quota { messages: quota(given.max_messages), bytes: quota(given.max_bytes) };
     let window = span("settings.deduplication_window", given.deduplication_window)?;
     settings.deduplication_window = window.unwrap_or(settings.deduplication_window);
+    let window = span("settings.undelete_window", given.undelete_window)?;
+    settings.undelete_window = window.unwrap_or(settings.undelete_window);
     if let Some(given) = given.back_off {
         let span = |part: &str, given| {
             let field = format!("settings.back_off.{part}");
@@ -284,15 +287,18 @@ pub(super) fn peek_token(text: &str) -> Read<Option<PeekToken>> {
     PeekToken::parse(text).map(Some).ok_or_else(wrong)
 }
 
-/// The standing that a peek asks for.
-pub(super) fn standing(state: i32) -> Read<Standing> {
+/// The standing that a peek asks for; `None` = dead letters, however they stand.
+pub(super) fn peeked(state: i32) -> Read<Option<Standing>> {
     match pb::MessageState::try_from(state) {
-        Ok(pb::MessageState::Unspecified | pb::MessageState::Visible) => Ok(Standing::Visible),
-        Ok(pb::MessageState::Leased) => Ok(Standing::Leased),
-        Ok(pb::MessageState::Delayed) => Ok(Standing::Delayed),
-        Ok(pb::MessageState::Blocked) => Ok(Standing::Blocked),
+        Ok(pb::MessageState::Unspecified | pb::MessageState::Visible) => {
+            Ok(Some(Standing::Visible))
+        }
+        Ok(pb::MessageState::Leased) => Ok(Some(Standing::Leased)),
+        Ok(pb::MessageState::Delayed) => Ok(Some(Standing::Delayed)),
+        Ok(pb::MessageState::Blocked) => Ok(Some(Standing::Blocked)),
+        Ok(pb::MessageState::Dead) => Ok(None),
         Err(_) => {
-            let allowed = "visible, leased, delayed or blocked";
+            let allowed = "visible, leased, delayed, blocked or dead";
             Err(Refusal::invalid("state", format!("is {state}"), allowed))
         }
     }
@@ -356,6 +362,7 @@ pub(super) fn settings_out(settings: &Settings) -> pb::QueueSettings {
         deduplication_window: Some(duration(settings.deduplication_window)),
         max_messages: settings.quota.messages.unwrap_or(0),
         max_bytes: settings.quota.bytes.unwrap_or(0),
+        undelete_window: Some(duration(settings.undelete_window)),
         back_off: Some(pb::BackOff {
             first: Some(duration(back_off.first)),
             most: Some(duration(back_off.most)),
@@ -373,6 +380,9 @@ pub(super) fn queue_out(view: QueueView) -> pb::Queue {
         created_at: Some(timestamp(view.row.created_at)),
         paused: view.row.paused,
         dead_letters_refused_since: view.dead_letters_refused_at.map(timestamp),
+        id: view.row.id.0,
+        deleted_at: view.row.kept.map(|kept| timestamp(kept.at)),
+        kept_until: view.row.kept.map(|kept| timestamp(kept.until)),
     }
 }
 
@@ -406,6 +416,7 @@ pub(super) fn granted_out(granted: &Granted, content: Content) -> pb::Message {
         priority: granted.priority.into(),
         dead_letter: dead_letter_out(granted.note.as_deref()),
         group: group_out(granted.note.as_deref()),
+        redriven: redriven_out(granted.note.as_deref()),
     }
 }
 
@@ -422,11 +433,17 @@ pub(super) fn shown_out(shown: &Shown, content: Content) -> pb::Message {
         priority: shown.priority.into(),
         dead_letter: dead_letter_out(shown.note.as_deref()),
         group: group_out(shown.note.as_deref()),
+        redriven: redriven_out(shown.note.as_deref()),
     }
 }
 
 fn group_out(note: Option<&Note>) -> String {
     note.and_then(|note| note.group.as_deref()).unwrap_or_default().to_owned()
+}
+
+fn redriven_out(note: Option<&Note>) -> Option<pb::Redriven> {
+    let before = note?.redriven.as_ref()?;
+    Some(pb::Redriven { id: before.id.to_string(), queue: before.queue.as_ref().to_owned() })
 }
 
 fn dead_letter_out(note: Option<&Note>) -> Option<pb::DeadLetter> {
@@ -497,13 +514,16 @@ mod tests {
                 deduplication_window: Span(8_000_000),
                 quota: Quota { messages: Some(7), bytes: Some(8) },
                 back_off: BackOff { first: Span(0), most: Span(9_000_000), factor: 3 },
+                undelete_window: Span(60_000_000),
             },
         ];
         for one in all {
             let back = settings(Some(settings_out(&one))).map_err(text);
             assert_eq!(back, Ok(one));
         }
-        assert_eq!(settings(None).map_err(text), Ok(Settings::default()));
+        let undelete_window = limits::DEFAULT_UNDELETE_WINDOW;
+        let usual = Settings { undelete_window, ..Settings::default() };
+        assert_eq!(settings(None).map_err(text), Ok(usual));
     }
 
     #[test]
@@ -591,6 +611,7 @@ mod tests {
                 dead: Some(dead),
                 received: None,
                 group: Some("customer-7".into()),
+                redriven: None,
             })),
         };
         let message = granted_out(&granted, Content::default());

@@ -99,6 +99,12 @@ impl Refusal {
                 R::MessageNotFound { .. } => {
                     (Code::NotFound, "MESSAGE_NOT_FOUND", Fate::NotApplied, None)
                 }
+                R::RedriveNotFound { .. } => {
+                    (Code::NotFound, "REDRIVE_NOT_FOUND", Fate::NotApplied, None)
+                }
+                R::RedriveRunning { .. } => {
+                    (Code::FailedPrecondition, "REDRIVE_RUNNING", Fate::NotApplied, None)
+                }
                 R::ReceiptMismatch { .. } => {
                     (Code::FailedPrecondition, "RECEIPT_MISMATCH", Fate::NotApplied, None)
                 }
@@ -308,6 +314,20 @@ mod tests {
                 Rejection::ReceiptMismatch { id: text() },
                 Code::FailedPrecondition,
                 "RECEIPT_MISMATCH",
+                "not_applied",
+                false,
+            ),
+            (
+                Rejection::RedriveNotFound { queue: text(), id: text() },
+                Code::NotFound,
+                "REDRIVE_NOT_FOUND",
+                "not_applied",
+                false,
+            ),
+            (
+                Rejection::RedriveRunning { queue: text(), id: text() },
+                Code::FailedPrecondition,
+                "REDRIVE_RUNNING",
                 "not_applied",
                 false,
             ),

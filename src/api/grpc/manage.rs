@@ -1,4 +1,5 @@
-//! The verbs that change a queue as a whole: create, delete, metadata, settings, pause, clear.
+//! The verbs that show or change a queue as a whole: create, get, list, delete, metadata,
+//! settings, pause, clear.
 //!
 //! Laws: as in `queue.rs`; nothing here touches a single message.
 
@@ -8,9 +9,13 @@ use prost::Message as _;
 
 use super::call::Call;
 use super::convert;
-use super::queue::{Answer, QueueFace, other_write};
+use super::error::Refusal;
+use super::queue::{Answer, QueueFace, USUAL_PAGE, other_write};
 use crate::proto::queue::v1 as pb;
+use crate::queue::QueueView;
 use crate::queue::command::Command;
+use crate::queue::error::Rejection;
+use crate::queue::ids::QueueId;
 use crate::queue::outcome::Reply;
 
 impl QueueFace {
@@ -44,9 +49,62 @@ impl QueueFace {
                 created_at: durability.log_time,
                 paused: false,
                 dead_letters_refused_since: None,
+                id: 0,
+                deleted_at: None,
+                kept_until: None,
             },
         };
         Ok(pb::CreateQueueResponse { queue: Some(queue), created, durability: Some(durability) })
+    }
+
+    pub(super) async fn get_queue_here(
+        &self,
+        call: &Call,
+        request: pb::GetQueueRequest,
+    ) -> Answer<pb::GetQueueResponse> {
+        let staleness = convert::staleness(request.max_staleness)?;
+        let account = convert::account(request.account)?;
+        convert::queue_name(&request.name)?;
+        let name = request.name;
+        let (found, at) =
+            self.look(call, staleness, |store| store.state().queue(&account, &name)).await?;
+        let view = found.ok_or(Rejection::QueueNotFound(name))?;
+        let log_time = Some(convert::timestamp(at));
+        Ok(pb::GetQueueResponse { queue: Some(convert::queue_out(view)), log_time })
+    }
+
+    pub(super) async fn list_here(
+        &self,
+        call: &Call,
+        request: pb::ListQueuesRequest,
+    ) -> Answer<pb::ListQueuesResponse> {
+        let staleness = convert::staleness(request.max_staleness)?;
+        let account = convert::account(request.account)?;
+        let size = convert::page_size("page_size", request.page_size, USUAL_PAGE)?;
+        let (prefix, token) = (request.prefix, request.page_token);
+        let next = |view: &QueueView| match request.deleted {
+            true => format!("{}/{}", view.row.name, view.row.id.0),
+            false => view.row.name.clone(),
+        };
+        let ((views, more), at) = if request.deleted {
+            let after = deleted_token(&token)?;
+            self.look(call, staleness, |store| {
+                store.state().deleted_queues(&account, &prefix, after, size)
+            })
+            .await?
+        } else {
+            self.look(call, staleness, |store| {
+                let after = (!token.is_empty()).then_some(token.as_str());
+                store.state().queues(&account, &prefix, after, size)
+            })
+            .await?
+        };
+        let last = views.last().map(next).filter(|_| more);
+        Ok(pb::ListQueuesResponse {
+            queues: views.into_iter().map(convert::queue_out).collect(),
+            next_page_token: last.unwrap_or_default(),
+            log_time: Some(convert::timestamp(at)),
+        })
     }
 
     pub(super) async fn delete_queue_here(
@@ -136,4 +194,15 @@ impl QueueFace {
         };
         Ok(durability)
     }
+}
+
+/// Where a listing of deleted queues goes on: behind `NAME/ID`.
+fn deleted_token(token: &str) -> Result<Option<(&str, QueueId)>, Refusal> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let parts =
+        token.split_once('/').and_then(|(name, id)| Some((name, QueueId(id.parse().ok()?))));
+    let wrong = || Refusal::invalid("page_token", "cannot be read", "that of the page before");
+    parts.map(Some).ok_or_else(wrong)
 }

@@ -5,16 +5,20 @@
 //! this room panic.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod account;
 mod admin;
 mod call;
 mod convert;
 mod error;
 mod forward;
 mod manage;
+mod mending;
 mod queue;
 mod receive_stream;
+mod redrive;
 mod send_stream;
 
 pub use admin::ClusterFace;
 pub use error::{DOMAIN, Refusal};
+pub use mending::Mending;
 pub use queue::QueueFace;

@@ -35,7 +35,7 @@ use crate::storage::store::Store;
 /// What tonic reads at most; what is over [`limits::REQUEST_BYTES`] is refused here, by name.
 const FRAME_BYTES: usize = 2 * limits::REQUEST_BYTES;
 /// Queues on a page that names no size.
-const USUAL_PAGE: u32 = 100;
+pub(super) const USUAL_PAGE: u32 = 100;
 /// What a call costs beside its bytes, for admission.
 const CALL_BYTES: usize = 256;
 
@@ -214,55 +214,20 @@ impl QueueFace {
         Ok(pb::TransactResponse { messages, durability: Some(durability) })
     }
 
-    async fn get_queue_here(
-        &self,
-        call: &Call,
-        request: pb::GetQueueRequest,
-    ) -> Answer<pb::GetQueueResponse> {
-        let staleness = convert::staleness(request.max_staleness)?;
-        let account = convert::account(request.account)?;
-        convert::queue_name(&request.name)?;
-        let name = request.name;
-        let (found, at) =
-            self.look(call, staleness, |store| store.state().queue(&account, &name)).await?;
-        let view = found.ok_or(crate::queue::error::Rejection::QueueNotFound(name))?;
-        let log_time = Some(convert::timestamp(at));
-        Ok(pb::GetQueueResponse { queue: Some(convert::queue_out(view)), log_time })
-    }
-
-    async fn list_here(
-        &self,
-        call: &Call,
-        request: pb::ListQueuesRequest,
-    ) -> Answer<pb::ListQueuesResponse> {
-        let staleness = convert::staleness(request.max_staleness)?;
-        let account = convert::account(request.account)?;
-        let size = convert::page_size("page_size", request.page_size, USUAL_PAGE)?;
-        let (prefix, after) = (request.prefix, request.page_token);
-        let ((views, more), at) = self
-            .look(call, staleness, |store| {
-                let after = (!after.is_empty()).then_some(after.as_str());
-                store.state().queues(&account, &prefix, after, size)
-            })
-            .await?;
-        let last = views.last().map(|view| view.row.name.clone());
-        Ok(pb::ListQueuesResponse {
-            queues: views.into_iter().map(convert::queue_out).collect(),
-            next_page_token: last.filter(|_| more).unwrap_or_default(),
-            log_time: Some(convert::timestamp(at)),
-        })
-    }
-
     async fn peek_here(&self, call: &Call, request: pb::PeekRequest) -> Answer<pb::PeekResponse> {
         let staleness = convert::staleness(request.max_staleness)?;
         let account = convert::account(request.account)?;
         convert::queue_name(&request.queue)?;
-        let standing = convert::standing(request.state)?;
+        let standing = convert::peeked(request.state)?;
         let after = convert::peek_token(&request.page_token)?;
         let size = convert::page_size("max_messages", request.max_messages, 1)?;
         let queue = request.queue;
         let page = |store: &Store, size: usize| -> Result<Page, Refusal> {
-            let (shown, next) = store.state().peek(&account, &queue, standing, after, size)?;
+            let state = store.state();
+            let (shown, next) = match standing {
+                Some(standing) => state.peek(&account, &queue, standing, after, size)?,
+                None => state.peek_dead(&account, &queue, after, size)?,
+            };
             let find = |one: Shown| store.find(one.content).map(|found| (one, found));
             Ok((shown.len(), shown.into_iter().filter_map(find).collect(), next))
         };
@@ -541,5 +506,54 @@ impl QueueService for QueueFace {
         request: Request<pb::GetDurabilityRequest>,
     ) -> Answered<pb::GetDurabilityResponse> {
         verb!(self, request, fresh, get_durability, durability_here)
+    }
+
+    async fn undelete_queue(
+        &self,
+        request: Request<pb::UndeleteQueueRequest>,
+    ) -> Answered<pb::UndeleteQueueResponse> {
+        verb!(self, request, write, undelete_queue, undelete_here)
+    }
+
+    async fn start_redrive(
+        &self,
+        request: Request<pb::StartRedriveRequest>,
+    ) -> Answered<pb::StartRedriveResponse> {
+        verb!(self, request, write, start_redrive, start_redrive_here)
+    }
+
+    async fn cancel_redrive(
+        &self,
+        request: Request<pb::CancelRedriveRequest>,
+    ) -> Answered<pb::CancelRedriveResponse> {
+        verb!(self, request, write, cancel_redrive, cancel_redrive_here)
+    }
+
+    async fn list_redrives(
+        &self,
+        request: Request<pb::ListRedrivesRequest>,
+    ) -> Answered<pb::ListRedrivesResponse> {
+        verb!(self, request, read, list_redrives, list_redrives_here)
+    }
+
+    async fn set_account_quota(
+        &self,
+        request: Request<pb::SetAccountQuotaRequest>,
+    ) -> Answered<pb::SetAccountQuotaResponse> {
+        verb!(self, request, write, set_account_quota, set_account_quota_here)
+    }
+
+    async fn get_account(
+        &self,
+        request: Request<pb::GetAccountRequest>,
+    ) -> Answered<pb::GetAccountResponse> {
+        verb!(self, request, read, get_account, get_account_here)
+    }
+
+    async fn list_accounts(
+        &self,
+        request: Request<pb::ListAccountsRequest>,
+    ) -> Answered<pb::ListAccountsResponse> {
+        verb!(self, request, read, list_accounts, list_accounts_here)
     }
 }

@@ -206,23 +206,40 @@ fn command_json(envelope: &Envelope) -> Value {
             }).collect::<Vec<_>>(),
         }),
         Command::Clear { queue } => json!({ "verb": "clear", "queue": queue }),
+        Command::UndeleteQueue { name, new_name, .. } => {
+            json!({ "verb": "undelete_queue", "queue": name, "new_name": new_name })
+        }
+        Command::StartRedrive(asked) => json!({
+            "verb": "start_redrive", "queue": asked.queue, "target": asked.target,
+            "max_messages_per_second": asked.rate,
+        }),
+        Command::CancelRedrive { queue, id } => {
+            json!({ "verb": "cancel_redrive", "queue": queue, "id": id.to_string() })
+        }
+        Command::SetAccountQuota(quota) => json!({
+            "verb": "set_account_quota", "max_messages": quota.messages,
+            "max_bytes": quota.bytes, "max_queues": quota.queues,
+        }),
         Command::Pulse => json!({ "verb": "pulse" }),
         Command::RaiseRules { version } => json!({ "verb": "raise_rules", "version": version }),
         Command::Region(asked) => {
             json!({ "verb": "region", "what": asked.said(), "who": asked.by.who })
         }
     };
-    if let Value::Object(fields) = &mut value {
-        if !envelope.account.is_empty() {
-            fields.insert("account".to_owned(), envelope.account.clone().into());
-        }
-        if let Some(session) = &envelope.session {
-            let client = format!("{:032x}", session.client);
-            let session = json!({ "client": client, "sequence": session.sequence });
-            fields.insert("session".to_owned(), session);
-        }
-    }
+    add_sender(&mut value, envelope);
     value
+}
+
+fn add_sender(value: &mut Value, envelope: &Envelope) {
+    let Value::Object(fields) = value else { return };
+    if !envelope.account.is_empty() {
+        fields.insert("account".to_owned(), envelope.account.clone().into());
+    }
+    if let Some(session) = &envelope.session {
+        let client = format!("{:032x}", session.client);
+        let session = json!({ "client": client, "sequence": session.sequence });
+        fields.insert("session".to_owned(), session);
+    }
 }
 
 /// A command in one line.
@@ -257,6 +274,10 @@ fn command_text(envelope: &Envelope) -> String {
             format!("transact {account}: {} deletes, {sent} messages", asked.deletes.len())
         }
         Command::Clear { queue } => on("clear", queue),
+        Command::UndeleteQueue { name, .. } => on("undelete queue", name),
+        Command::StartRedrive(asked) => on("start redrive", &asked.queue),
+        Command::CancelRedrive { queue, id } => format!("{}: {id}", on("cancel redrive", queue)),
+        Command::SetAccountQuota(_) => format!("set quota of account {account}"),
         Command::Pulse => "pulse".to_owned(),
         Command::RaiseRules { version } => format!("raise the rules to version {version}"),
         Command::Region(asked) => format!("region: {}", asked.said()),

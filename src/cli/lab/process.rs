@@ -65,18 +65,32 @@ pub fn start(args: &[String], log: &Path) -> anyhow::Result<Id> {
     Ok(Id { pid, started: stat(pid).map_or(0, |stat| stat.started) })
 }
 
+#[derive(Debug, PartialEq, Eq)]
 struct Stat {
     state: char,
+    threads: u64,
     started: u64,
 }
 
-/// Field 3 and field 22 of `/proc/PID/stat`; the name in field 2 may hold anything.
 fn stat(pid: u32) -> Option<Stat> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, started })
+    Stat::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+impl Stat {
+    /// Fields 3, 20 and 22 of `/proc/PID/stat`; the name in field 2 may hold anything.
+    fn parse(text: &str) -> Option<Stat> {
+        let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let threads = fields.nth(16)?.parse().ok()?;
+        let started = fields.nth(1)?.parse().ok()?;
+        Some(Stat { state, threads, started })
+    }
+
+    /// The main thread of a killed process may end before its others, and only the last one
+    /// closes its files and ports.
+    fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    }
 }
 
 fn raw(id: Id) -> Option<Pid> {
@@ -93,7 +107,7 @@ pub fn state(id: Id) -> State {
     }
     match stat(id.pid) {
         Some(stat) if stat.started != id.started => State::Down,
-        Some(Stat { state: 'Z' | 'X', .. }) => {
+        Some(stat) if stat.has_ended() => {
             // Fails when it is not our child; then its parent reaps it.
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
             State::Down
@@ -138,6 +152,22 @@ pub fn tail(log: &Path, lines: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_killed_process_has_ended_with_its_last_thread() {
+        let line = |state, threads| {
+            let before = "4194560 1 0 0 0 5 6 0 0 20 0";
+            format!("15329 (a) z) (x)) {state} 1 15329 15329 0 -1 {before} {threads} 0 982451 7 8")
+        };
+        let parsed = Stat::parse(&line('Z', 4)).expect("whole");
+        assert_eq!(parsed, Stat { state: 'Z', threads: 4, started: 982_451 });
+        assert!(!parsed.has_ended(), "its ports are still taken");
+        assert!(Stat::parse(&line('Z', 1)).expect("whole").has_ended());
+        assert!(!Stat::parse(&line('S', 1)).expect("whole").has_ended());
+        assert_eq!(Stat::parse("15329 (zoneq) Z 1"), None);
+        let own = stat(std::process::id()).expect("this process");
+        assert!(own.threads >= 1 && own.started > 0 && !own.has_ended());
+    }
 
     #[tokio::test]
     #[allow(clippy::zombie_processes, reason = "`state` reaps it")]

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     BackOff, DeadLetter, DeadLetters, DeleteItem, Deleted, Durability, Message, NewMessage, Queue,
-    QueueCounts, QueueSettings, ReleaseResult, Released, SentBatch, SentMessage, Ttl,
+    QueueCounts, QueueSettings, Redriven, ReleaseResult, Released, SentBatch, SentMessage, Ttl,
 };
 use crate::client::error::ClientError;
 use crate::proto::queue::v1::{self as pb, DeleteOutcome};
@@ -55,6 +55,7 @@ impl QueueSettings {
             deduplication_window: wire_some(self.deduplication_window)?,
             max_messages: self.max_messages.unwrap_or(0),
             max_bytes: self.max_bytes.unwrap_or(0),
+            undelete_window: wire_some(self.undelete_window)?,
         })
     }
 }
@@ -86,6 +87,7 @@ impl From<pb::QueueSettings> for QueueSettings {
             deduplication_window: settings.deduplication_window.and_then(span),
             max_messages: (settings.max_messages > 0).then_some(settings.max_messages),
             max_bytes: (settings.max_bytes > 0).then_some(settings.max_bytes),
+            undelete_window: settings.undelete_window.and_then(span),
             back_off: settings.back_off.map(|it| BackOff {
                 first: it.first.and_then(span).unwrap_or_default(),
                 most: it.most.and_then(span).unwrap_or_default(),
@@ -145,6 +147,9 @@ impl From<pb::Queue> for Queue {
             created_at: time(queue.created_at),
             paused: queue.paused,
             dead_letters_refused_since: time(queue.dead_letters_refused_since),
+            id: queue.id,
+            deleted_at: time(queue.deleted_at),
+            kept_until: time(queue.kept_until),
         }
     }
 }
@@ -185,6 +190,7 @@ impl From<pb::Message> for Message {
             priority: message.priority,
             dead_letter: message.dead_letter.map(DeadLetter::from),
             group: token(message.group),
+            redriven: message.redriven.map(|it| Redriven { id: it.id, queue: it.queue }),
         }
     }
 }

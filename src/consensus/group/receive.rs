@@ -12,7 +12,7 @@ use super::{Group, GroupError, stopped};
 use crate::consensus::proposer::Done;
 use crate::queue::command::{Command, Envelope, Receive, SessionTag};
 use crate::queue::error::Rejection;
-use crate::queue::ids::LogTime;
+use crate::queue::ids::{LogTime, QueueId};
 use crate::queue::outcome::Reply;
 
 /// The shortest wait for time alone: a message that expired in its lease is no news until a
@@ -40,10 +40,18 @@ impl Group {
         let give_up = (Instant::now() + wait).min(latest);
         let mut confirmed = false;
         loop {
+            // A grant that was made under this tag is answered again, whatever is visible now.
+            if session.is_some_and(|tag| self.inner.store.read().state().is_answered(&tag)) {
+                return self.propose_receive(account, receive, session, deadline).await.map(Some);
+            }
             let seen = self.visible(account, &receive.queue)?;
             let over = Instant::now() >= give_up;
-            let visible = *seen.as_ref().unwrap_or(&0);
-            let mut claim = self.claim(account, receive, visible);
+            let visible = seen.as_ref().map_or(0, |(_, visible)| *visible);
+            let most = u64::from(receive.max_messages);
+            let mut claim = seen
+                .as_ref()
+                .ok()
+                .and_then(|(queue, _)| self.inner.waiting.claim(*queue, most, visible));
             if claim.is_none() && visible == 0 && !confirmed && (over || seen.is_err()) {
                 // A leader that was replaced without knowing it sees neither the messages nor
                 // the queues of its successor: *nothing* takes a majority's word, and then
@@ -52,23 +60,22 @@ impl Group {
                 confirmed = true;
                 continue;
             }
-            seen?;
+            let (queue, _) = seen?;
             if claim.is_none() && over && visible == 0 {
                 return Ok(None);
             }
             // Whose time is over while others are about to take all there is tries with them.
             if claim.is_none() && !over {
-                claim = self.stand_in_line(account, receive, give_up).await?;
+                claim = self.stand_in_line(queue, most, give_up).await?;
                 if claim.is_none() {
                     continue;
                 }
             }
-            let command = Command::Receive(receive.clone());
-            let envelope = Envelope { session, account: account.to_owned(), command };
-            let done = self.propose(envelope, deadline).await?;
+            let done = self.propose_receive(account, receive, session, deadline).await?;
             drop(claim);
-            // Another receiver was faster. Under a session the empty answer stands.
-            if !gave_nothing(&done) || session.is_some() {
+            // Another receiver was faster. No session keeps an empty answer, so this one may ask
+            // again under its number.
+            if !gave_nothing(&done) {
                 return Ok(Some(done));
             }
             if over {
@@ -77,21 +84,27 @@ impl Group {
         }
     }
 
-    fn claim(&self, account: &str, receive: &Receive, visible: u64) -> Option<Claim> {
-        let most = u64::from(receive.max_messages);
-        self.inner.waiting.claim(account, &receive.queue, most, visible)
+    async fn propose_receive(
+        &self,
+        account: &str,
+        receive: &Receive,
+        session: Option<SessionTag>,
+        deadline: Instant,
+    ) -> Result<Done, GroupError> {
+        let command = Command::Receive(receive.clone());
+        let envelope = Envelope { session, account: account.to_owned(), command };
+        self.propose(envelope, deadline).await
     }
 
     /// Waits for a turn; `None` says to look again.
     async fn stand_in_line(
         &self,
-        account: &str,
-        receive: &Receive,
+        queue: QueueId,
+        most: u64,
         give_up: Instant,
     ) -> Result<Option<Claim>, GroupError> {
         let mut leadership = self.leadership();
-        let most = u64::from(receive.max_messages);
-        let mut ticket = self.inner.waiting.join(account, &receive.queue, most);
+        let mut ticket = self.inner.waiting.join(queue, most);
         // A change before these lines shows in the term, a later one ends the wait.
         leadership.borrow_and_update();
         self.term()?;
@@ -108,25 +121,30 @@ impl Group {
         }
     }
 
-    /// How many messages receives that are proposed now would find.
-    fn visible(&self, account: &str, queue: &str) -> Result<Result<u64, Rejection>, GroupError> {
+    /// How many messages receives that are proposed now would find, and in which queue.
+    fn visible(
+        &self,
+        account: &str,
+        queue: &str,
+    ) -> Result<Result<(QueueId, u64), Rejection>, GroupError> {
         let now = self.term()?.clock.stamp();
         let store = self.inner.store.read();
         let state = store.state();
-        Ok(state.visible(account, queue, LogTime(now.0.max(state.log_time().0))))
+        let visible = |id| (id, state.visible_in(id, now).unwrap_or(0));
+        Ok(state.queue_id(account, queue).map(visible))
     }
 
     /// Gives those in line their turns, and says when the next may have one by time alone.
     fn serve_lines(&self) -> Duration {
+        let touched = self.inner.store.write().take_touched();
+        // Whoever stands in a line of an earlier term leaves it by itself.
         let Ok(term) = self.term() else { return REST };
         let now = term.clock.stamp();
         let store = self.inner.store.read();
         let state = store.state();
         let now = LogTime(now.0.max(state.log_time().0));
-        self.inner.waiting.serve(|account, queue| state.visible(account, queue, now).ok());
-        let mut next: Option<LogTime> = None;
-        self.inner.waiting.each_queue(|account, queue| {
-            next = next.into_iter().chain(state.next_visible(account, queue)).min();
+        let next = self.inner.waiting.serve(&touched, now, |queue| {
+            Some((state.visible_in(queue, now)?, state.next_visible_in(queue)))
         });
         let pause = next.map(|at| Duration::from_micros(at.0.saturating_sub(now.0)));
         pause.map_or(REST, |pause| pause.clamp(NAP, REST))

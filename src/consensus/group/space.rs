@@ -63,6 +63,8 @@ fn refused_from(command: &Command) -> (Stage, &'static str) {
         Command::Send { .. }
         | Command::CreateQueue { .. }
         | Command::SetMetadata { .. }
+        | Command::StartRedrive(_)
+        | Command::UndeleteQueue { .. }
         | Command::RaiseRules { .. } => (Stage::RefuseSends, "sends"),
         Command::Update(update) if update.content.is_some() => (Stage::RefuseSends, "sends"),
         Command::Transact(asked) if !asked.sends.is_empty() => (Stage::RefuseSends, "sends"),
@@ -74,6 +76,8 @@ fn refused_from(command: &Command) -> (Stage, &'static str) {
         | Command::DeleteQueue { .. }
         | Command::SetPaused { .. }
         | Command::SetSettings { .. }
+        | Command::CancelRedrive { .. }
+        | Command::SetAccountQuota(_)
         | Command::Clear { .. } => (Stage::RefuseDeletes, "deletes"),
         Command::Region(asked) => match asked.verb {
             RegionVerb::ApplyShipped(_) => (Stage::RefuseSends, "shipped entries"),

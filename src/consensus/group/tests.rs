@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use super::*;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consensus::network::{Io, TcpNetwork};
-use crate::queue::command::{Command, Content, NewMessage, Receive, Settings, StringMap};
+use crate::queue::command::{
+    Command, Content, NewMessage, Receive, SessionTag, Settings, StringMap,
+};
 use crate::queue::error::Rejection;
 use crate::queue::outcome::Standing;
 use crate::storage::disk::real::RealDisk;
@@ -171,6 +173,23 @@ async fn what_was_sent_is_received_and_is_in_two_zones() {
     assert_eq!(bodies(&done.expect("a message")), ["one book"]);
     let none = group.receive("default", &receive(10), None, Duration::ZERO, soon()).await.unwrap();
     assert!(none.is_none(), "it is leased");
+}
+
+#[tokio::test]
+async fn a_receive_that_is_tried_again_is_given_the_same_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    let (nodes, _) = cluster(dir.path()).await;
+    let group = &nodes[leader(&nodes).await].group;
+    group.propose(create("orders"), soon()).await.unwrap().outcome.unwrap();
+    group.propose(send("the only one"), soon()).await.unwrap().outcome.unwrap();
+    let tag = |sequence| Some(SessionTag { client: 7, sequence, lowest_unanswered: 1 });
+    let first = group.receive("default", &receive(1), tag(1), Duration::ZERO, soon()).await;
+    let again = group.receive("default", &receive(1), tag(1), Duration::ZERO, soon()).await;
+    let (first, again) = (first.unwrap().expect("given"), again.unwrap().expect("given again"));
+    assert_eq!(first.outcome, again.outcome, "the same grant, though nothing is visible now");
+    assert_eq!(bodies(&again), ["the only one"]);
+    let next = group.receive("default", &receive(1), tag(2), Duration::ZERO, soon()).await;
+    assert!(next.unwrap().is_none(), "another receive finds nothing");
 }
 
 #[tokio::test]

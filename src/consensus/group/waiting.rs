@@ -2,17 +2,19 @@
 //!
 //! Laws: a receive is proposed only for messages that no other proposed receive is about to
 //! take, so a thousand waiters do not all propose for one message; a turn that nobody takes
-//! goes to the next in line; leaving the line costs the same wherever one stands.
+//! goes to the next in line; leaving the line costs the same wherever one stands. Looked at are
+//! only lines with news: their queue was changed by an entry, somebody came or gave a claim up,
+//! or a time has come. So what is applied costs nothing for queues it did not touch, and the
+//! lines share one timer.
 //!
 //! Bounded by the calls that the floors above admit: each waits at most once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
-/// Account and queue.
-type Key = (String, String);
+use crate::queue::ids::{LogTime, QueueId};
 
 /// All lines. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -29,14 +31,20 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Lines {
-    queues: BTreeMap<Key, Line>,
+    queues: BTreeMap<QueueId, Line>,
     next_place: u64,
+    /// Lines to look at whatever is applied.
+    news: BTreeSet<QueueId>,
+    /// When a line is to be looked at by time alone.
+    times: BTreeSet<(LogTime, QueueId)>,
 }
 
 #[derive(Debug, Default)]
 struct Line {
     /// Messages that proposed receives are about to take.
     claimed: u64,
+    /// Its entry among the times.
+    time: Option<LogTime>,
     places: BTreeMap<u64, Place>,
 }
 
@@ -59,7 +67,7 @@ pub(super) enum Turn {
 #[derive(Debug)]
 pub(super) struct Claim {
     inner: Arc<Inner>,
-    key: Key,
+    queue: QueueId,
     count: u64,
 }
 
@@ -67,7 +75,7 @@ pub(super) struct Claim {
 #[derive(Debug)]
 pub(super) struct Ticket {
     inner: Arc<Inner>,
-    key: Key,
+    queue: QueueId,
     place: u64,
     turn: oneshot::Receiver<Turn>,
 }
@@ -80,51 +88,100 @@ impl Inner {
 
 impl Lines {
     /// Changes a line, and forgets it when nobody is in it and nothing is claimed.
-    fn change(&mut self, key: &Key, change: impl FnOnce(&mut Line)) -> bool {
-        let Some(line) = self.queues.get_mut(key) else { return false };
+    fn change(&mut self, queue: QueueId, change: impl FnOnce(&mut Line)) -> bool {
+        let Some(line) = self.queues.get_mut(&queue) else { return false };
         change(line);
         let waits = !line.places.is_empty();
-        if !waits && line.claimed == 0 {
-            self.queues.remove(key);
-        }
+        self.forget_if_empty(queue);
         waits
+    }
+
+    fn forget_if_empty(&mut self, queue: QueueId) {
+        let Some(line) = self.queues.get_mut(&queue) else { return };
+        if line.places.is_empty()
+            && let Some(time) = line.time.take()
+        {
+            self.times.remove(&(time, queue));
+        }
+        if line.places.is_empty() && line.claimed == 0 {
+            self.queues.remove(&queue);
+        }
+    }
+
+    /// Takes the lines with news.
+    fn take_news(&mut self, touched: &BTreeSet<QueueId>, now: LogTime) -> BTreeSet<QueueId> {
+        let mut lines = std::mem::take(&mut self.news);
+        lines.extend(touched);
+        while let Some((time, queue)) = self.times.first().copied()
+            && time <= now
+        {
+            self.times.remove(&(time, queue));
+            if let Some(line) = self.queues.get_mut(&queue) {
+                line.time = None;
+            }
+            lines.insert(queue);
+        }
+        lines.retain(|queue| self.queues.contains_key(queue));
+        lines
+    }
+
+    /// Gives the turns of one line; `news` is asked what is visible there, and when the next is.
+    fn serve(
+        &mut self,
+        inner: &Arc<Inner>,
+        queue: QueueId,
+        news: impl FnOnce() -> Option<(u64, Option<LogTime>)>,
+        turns: &mut Vec<(oneshot::Sender<Turn>, Turn)>,
+    ) {
+        let Some(line) = self.queues.get_mut(&queue).filter(|line| !line.places.is_empty()) else {
+            return;
+        };
+        let Some((visible, next)) = news() else {
+            let all = std::mem::take(&mut line.places);
+            turns.extend(all.into_values().map(|place| (place.turn, Turn::Look)));
+            return;
+        };
+        while visible > line.claimed {
+            let Some((_, place)) = line.places.pop_first() else { break };
+            let count = place.most.min(visible - line.claimed);
+            line.claimed += count;
+            let claim = Claim { inner: Arc::clone(inner), queue, count };
+            turns.push((place.turn, Turn::Take(claim)));
+        }
+        if let Some(before) = std::mem::replace(&mut line.time, next) {
+            self.times.remove(&(before, queue));
+        }
+        self.times.extend(next.map(|time| (time, queue)));
     }
 }
 
 impl Waiting {
     /// Speaks for up to `most` of the `visible` messages at once, if nobody waits for them.
-    pub(super) fn claim(
-        &self,
-        account: &str,
-        queue: &str,
-        most: u64,
-        visible: u64,
-    ) -> Option<Claim> {
-        let key = (account.to_owned(), queue.to_owned());
+    pub(super) fn claim(&self, queue: QueueId, most: u64, visible: u64) -> Option<Claim> {
         let mut lines = self.inner.lines();
-        let line = lines.queues.get(&key);
+        let line = lines.queues.get(&queue);
         let (claimed, waits) = line.map_or((0, false), |l| (l.claimed, !l.places.is_empty()));
         let count = most.min(visible.saturating_sub(claimed));
         if waits || count == 0 {
             return None;
         }
-        lines.queues.entry(key.clone()).or_default().claimed += count;
+        lines.queues.entry(queue).or_default().claimed += count;
         drop(lines);
-        Some(Claim { inner: Arc::clone(&self.inner), key, count })
+        Some(Claim { inner: Arc::clone(&self.inner), queue, count })
     }
 
     /// Joins the end of a queue's line.
-    pub(super) fn join(&self, account: &str, queue: &str, most: u64) -> Ticket {
-        let key = (account.to_owned(), queue.to_owned());
+    pub(super) fn join(&self, queue: QueueId, most: u64) -> Ticket {
         let (turn, told) = oneshot::channel();
         let mut lines = self.inner.lines();
         let place = lines.next_place;
         lines.next_place += 1;
-        let line = lines.queues.entry(key.clone()).or_default();
+        let line = lines.queues.entry(queue).or_default();
         line.places.insert(place, Place { most, turn });
+        lines.news.insert(queue);
         drop(lines);
         self.inner.changed.notify_one();
-        Ticket { inner: Arc::clone(&self.inner), key, place, turn: told }
+        Ticket { inner: Arc::clone(&self.inner), queue, place, turn: told }
     }
 
     /// Waits until [`serve`](Self::serve) has something to look at beside newly applied entries.
@@ -132,45 +189,29 @@ impl Waiting {
         self.inner.changed.notified().await;
     }
 
-    /// Gives turns to those in front, for the messages that `visible` counts and nobody has
-    /// claimed; `None` says that the queue refuses receives.
-    pub(super) fn serve(&self, mut visible: impl FnMut(&str, &str) -> Option<u64>) {
+    /// Gives turns to those in front of the lines with news, for the messages that nobody has
+    /// claimed. `look` says of a queue how many are visible, and when by time alone another may
+    /// be; `None` = it is gone. Answers when the first line is to be looked at by time alone.
+    pub(super) fn serve(
+        &self,
+        touched: &BTreeSet<QueueId>,
+        now: LogTime,
+        look: impl Fn(QueueId) -> Option<(u64, Option<LogTime>)>,
+    ) -> Option<LogTime> {
         let mut turns = Vec::new();
-        {
+        let first = {
             let mut lines = self.inner.lines();
-            for (key, line) in &mut lines.queues {
-                if line.places.is_empty() {
-                    continue;
-                }
-                let Some(visible) = visible(&key.0, &key.1) else {
-                    let all = std::mem::take(&mut line.places);
-                    turns.extend(all.into_values().map(|place| (place.turn, Turn::Look)));
-                    continue;
-                };
-                while visible > line.claimed {
-                    let Some((_, place)) = line.places.pop_first() else { break };
-                    let count = place.most.min(visible - line.claimed);
-                    line.claimed += count;
-                    let inner = Arc::clone(&self.inner);
-                    let claim = Claim { inner, key: key.clone(), count };
-                    turns.push((place.turn, Turn::Take(claim)));
-                }
+            for queue in lines.take_news(touched, now) {
+                lines.serve(&self.inner, queue, || look(queue), &mut turns);
+                lines.forget_if_empty(queue);
             }
-            lines.queues.retain(|_, line| line.claimed > 0 || !line.places.is_empty());
-        }
+            lines.times.first().map(|(time, _)| *time)
+        };
         for (turn, what) in turns {
             // Whoever has left gives the claim back, which is another look.
             let _ = turn.send(what);
         }
-    }
-
-    /// Calls `look` for each queue that somebody waits for.
-    pub(super) fn each_queue(&self, mut look: impl FnMut(&str, &str)) {
-        for (key, line) in &self.inner.lines().queues {
-            if !line.places.is_empty() {
-                look(&key.0, &key.1);
-            }
-        }
+        first
     }
 }
 
@@ -184,7 +225,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let place = self.place;
-        self.inner.lines().change(&self.key, |line| {
+        self.inner.lines().change(self.queue, |line| {
             line.places.remove(&place);
         });
     }
@@ -193,9 +234,14 @@ impl Drop for Ticket {
 impl Drop for Claim {
     fn drop(&mut self) {
         let count = self.count;
-        let waits = self.inner.lines().change(&self.key, |line| {
+        let mut lines = self.inner.lines();
+        let waits = lines.change(self.queue, |line| {
             line.claimed = line.claimed.saturating_sub(count);
         });
+        if waits {
+            lines.news.insert(self.queue);
+        }
+        drop(lines);
         if waits {
             self.inner.changed.notify_one();
         }
@@ -206,8 +252,16 @@ impl Drop for Claim {
 mod tests {
     use super::*;
 
+    const ORDERS: QueueId = QueueId(7);
+
     fn join(waiting: &Waiting, most: u64) -> Ticket {
-        waiting.join("default", "orders", most)
+        waiting.join(ORDERS, most)
+    }
+
+    /// An entry has touched the queue, and so many are visible there.
+    fn serve(waiting: &Waiting, visible: Option<u64>) {
+        let touched = BTreeSet::from([ORDERS]);
+        waiting.serve(&touched, LogTime(1), |_| visible.map(|visible| (visible, None)));
     }
 
     fn claimed(ticket: &mut Ticket) -> Option<Claim> {
@@ -221,45 +275,71 @@ mod tests {
     fn one_message_is_one_turn_for_the_first_in_line() {
         let waiting = Waiting::default();
         let (mut first, mut second) = (join(&waiting, 10), join(&waiting, 10));
-        waiting.serve(|_, _| Some(1));
+        serve(&waiting, Some(1));
         let claim = claimed(&mut first).expect("it is first");
         assert!(claimed(&mut second).is_none());
-        waiting.serve(|_, _| Some(1));
+        serve(&waiting, Some(1));
         assert!(claimed(&mut second).is_none(), "the message is spoken for");
         drop(claim);
-        waiting.serve(|_, _| Some(1));
+        serve(&waiting, Some(1));
         assert!(claimed(&mut second).is_some(), "the first did not take it");
     }
 
     #[test]
     fn nobody_overtakes_those_who_wait() {
         let waiting = Waiting::default();
-        assert!(waiting.claim("default", "orders", 10, 0).is_none());
-        let all = waiting.claim("default", "orders", 10, 3).expect("nobody waits");
-        assert!(waiting.claim("default", "orders", 10, 3).is_none(), "all three are claimed");
+        assert!(waiting.claim(ORDERS, 10, 0).is_none());
+        let all = waiting.claim(ORDERS, 10, 3).expect("nobody waits");
+        assert!(waiting.claim(ORDERS, 10, 3).is_none(), "all three are claimed");
         drop(all);
         let _first = join(&waiting, 1);
-        assert!(waiting.claim("default", "orders", 10, 3).is_none(), "somebody waits");
+        assert!(waiting.claim(ORDERS, 10, 3).is_none(), "somebody waits");
     }
 
     #[test]
     fn a_turn_that_nobody_takes_goes_to_the_next() {
         let waiting = Waiting::default();
         let (first, mut second) = (join(&waiting, 1), join(&waiting, 1));
-        waiting.serve(|_, _| Some(1));
+        serve(&waiting, Some(1));
         drop(first);
-        waiting.serve(|_, _| Some(1));
+        // Nothing is applied: the claim that was given up is news by itself.
+        waiting.serve(&BTreeSet::new(), LogTime(1), |_| Some((1, None)));
         assert!(claimed(&mut second).is_some());
     }
 
     #[test]
-    fn a_queue_that_refuses_sends_all_to_look_and_nothing_is_left_behind() {
+    fn a_queue_that_is_gone_sends_all_to_look_and_nothing_is_left_behind() {
         let waiting = Waiting::default();
         let (mut one, left) = (join(&waiting, 1), join(&waiting, 1));
         drop(left);
-        waiting.serve(|_, _| None);
+        serve(&waiting, None);
         assert!(matches!(one.turn.try_recv(), Ok(Turn::Look)));
         drop(one);
-        assert!(waiting.inner.lines().queues.is_empty());
+        let lines = waiting.inner.lines();
+        assert!(lines.queues.is_empty() && lines.times.is_empty());
+    }
+
+    #[test]
+    fn ten_thousand_waiters_are_looked_at_when_there_is_news_and_share_one_timer() {
+        let waiting = Waiting::default();
+        let looks = std::cell::Cell::new(0);
+        let serve = |touched: &[u64], now: u64| {
+            let touched = touched.iter().map(|id| QueueId(*id)).collect();
+            looks.set(0);
+            // Nothing is visible anywhere; something is at 100 in queue 5, at 200 in queue 6.
+            let first = waiting.serve(&touched, LogTime(now), |queue| {
+                looks.set(looks.get() + 1);
+                let next = [(5, 100), (6, 200)].iter().find(|(id, _)| QueueId(*id) == queue);
+                Some((0, next.map(|(_, at)| LogTime(*at)).filter(|at| at.0 > now)))
+            });
+            (looks.get(), first.map(|at| at.0))
+        };
+        let mut tickets: Vec<Ticket> = (0..10_000).map(|id| waiting.join(QueueId(id), 1)).collect();
+        assert_eq!(serve(&[], 1), (10_000, Some(100)), "each once, for it has just come");
+        assert_eq!(serve(&[], 2), (0, Some(100)), "no news, no look");
+        assert_eq!(serve(&[3, 77_777], 3), (1, Some(100)), "only the queue that was changed");
+        assert_eq!(serve(&[], 100), (1, Some(200)), "only the queue whose time has come");
+        tickets.clear();
+        assert_eq!(serve(&[3, 6], 300), (0, None), "nobody is left, nor a timer");
     }
 }

@@ -19,8 +19,8 @@ use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tokio::time::Instant;
@@ -28,6 +28,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 
 use super::super::types::{Member, SnapshotData, TypeConfig};
+use super::acknowledged::FellBack;
+use super::outgoing::outgoing;
 use super::peers::Peers;
 use super::{MAX_MESSAGE_BYTES, convert, snapshot};
 use crate::proto::peer::v1 as pb;
@@ -55,6 +57,11 @@ pub enum CallError {
         #[source]
         status: Box<Status>,
     },
+    #[error(
+        "node {target} acknowledged entry {acknowledged} and does not hold entry {refused}: it \
+         lost what was durable, and counts for nothing until it is replaced under a new id"
+    )]
+    FellBack { target: u64, acknowledged: u64, refused: u64 },
     #[error("the address of node {target} cannot be used")]
     Address {
         target: u64,
@@ -235,14 +242,18 @@ impl PeerClient {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let mut service = self.service()?;
-        let sent = Arc::new(AtomicU64::new(0));
-        let requests = outgoing(input, self.peers.clone(), self.target, Arc::clone(&sent));
+        let (sent, term) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (counted, led) = (Arc::clone(&sent), Arc::clone(&term));
+        let input = input.inspect(move |request| {
+            led.store(request.vote.leader_id.term, Ordering::Relaxed);
+        });
+        let requests = outgoing(input, self.peers.clone(), self.target, counted);
         let request = self.peers.request(self.target, requests);
         let setup = self.setup(&option);
         let answers = self.bounded("an append", setup, service.append(request)).await?;
         let peers = self.peers.clone();
         let (target, refused) = (self.target, Arc::clone(&self.refused));
-        let answers = Answers { peers, target, answers, sent, received: 0, refused };
+        let answers = Answers { peers, target, answers, term, sent, received: 0, refused };
         Ok(futures::stream::unfold(Some(answers), |answers| async move {
             let mut answers = answers?;
             let answer = answers.next().await?;
@@ -424,29 +435,13 @@ impl Pace {
     }
 }
 
-/// The requests as they leave: counted, and held while the peer is cut.
-fn outgoing(
-    input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
-    peers: Peers,
-    target: u64,
-    sent: Arc<AtomicU64>,
-) -> impl Stream<Item = pb::AppendRequest> + Send + 'static {
-    futures::stream::unfold((input, peers, sent), move |(mut input, peers, sent)| async move {
-        let request = input.next().await?;
-        let message = convert::append_out(request)
-            .inspect_err(|error| tracing::error!(%error, target_node = target, "cannot encode"))
-            .ok()?;
-        sent.fetch_add(1, Ordering::Relaxed);
-        peers.faults().until_healed(target).await;
-        Some((message, (input, peers, sent)))
-    })
-}
-
 /// The answers of one append stream.
 struct Answers {
     peers: Peers,
     target: u64,
     answers: Streaming<pb::AppendResponse>,
+    /// Of the leadership that the requests speak for.
+    term: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
     received: u64,
     refused: Arc<AtomicBool>,
@@ -476,7 +471,11 @@ impl Answers {
                 if let Some(report) = convert::disk_in(&message) {
                     self.peers.note_disk(self.target, report);
                 }
-                Some(convert::appended_in(message).map_err(|e| NetworkError::new(&e).into()))
+                let answer = convert::appended_in(message);
+                Some(match answer {
+                    Ok(answer) => self.believed(answer),
+                    Err(error) => Err(NetworkError::new(&error).into()),
+                })
             }
             Ok(None) => None,
             Err(status) if status.code() == Code::Ok => None,
@@ -488,6 +487,28 @@ impl Answers {
                 Some(Err(CallError::Status { target, call, status }.into()))
             }
         }
+    }
+
+    /// An answer as openraft may see it: not one that takes an acknowledgement back.
+    fn believed(&self, answer: StreamAppendResult<TypeConfig>) -> Answer {
+        let (target, term) = (self.target, self.term.load(Ordering::Relaxed));
+        let acknowledged = self.peers.acknowledged();
+        match &answer {
+            Ok(Some(held)) => acknowledged.note(target, term, held.index),
+            Err(StreamAppendError::Conflict(refused)) if !crate::mutants::is_any_chosen() => {
+                let refused = refused.index;
+                if let Some(fell_back) = acknowledged.fell_back(target, term, refused) {
+                    let FellBack { acknowledged, first } = fell_back;
+                    let error = CallError::FellBack { target, acknowledged, refused };
+                    if first {
+                        tracing::error!(%error, "a peer is turned away");
+                    }
+                    return Err(error.into());
+                }
+            }
+            Ok(None) | Err(_) => {}
+        }
+        Ok(answer)
     }
 
     async fn message(&mut self) -> Result<Option<pb::AppendResponse>, Status> {

@@ -20,6 +20,7 @@ use tonic::{Request, Status};
 
 use super::super::network::{ChannelError, ChannelOptions, Network, channel};
 use super::super::types;
+use super::acknowledged::Acknowledged;
 use super::faults::Faults;
 use crate::storage::reserve::Stage;
 
@@ -54,6 +55,7 @@ struct Inner {
     heard: Mutex<Option<Instant>>,
     disks: Mutex<BTreeMap<u64, DiskReport>>,
     left: watch::Sender<bool>,
+    acknowledged: Acknowledged,
 }
 
 /// A cluster id that no call can carry.
@@ -93,6 +95,7 @@ impl Peers {
             heard,
             disks,
             left,
+            acknowledged: Acknowledged::default(),
         };
         Ok(Peers { inner: Arc::new(inner) })
     }
@@ -131,6 +134,11 @@ impl Peers {
     /// Says that it was; see [`admission`](super::super::membership::admission_check).
     pub(in crate::consensus) fn set_admitted(&self) {
         self.inner.admitted.store(true, Ordering::Release);
+    }
+
+    /// What the peers acknowledged to this node.
+    pub(super) fn acknowledged(&self) -> &Acknowledged {
+        &self.inner.acknowledged
     }
 
     /// Ends the append streams that peers hold open here: this node stops on purpose, and what

@@ -329,8 +329,9 @@ where
         };
         let held = metrics.replication.as_ref().and_then(|known| known.get(&node).cloned());
         let held_index = held.flatten().map_or(0, |id| id.index);
+        let held_term = if held_index > 0 { metrics.current_term } else { 0 };
         let (standing, admitted) = (standing.into(), self.takes_part());
-        Some(pb::GetStandingResponse { formed, standing, held_index, admitted })
+        Some(pb::GetStandingResponse { formed, standing, held_index, admitted, held_term })
     }
 }
 

@@ -2,7 +2,9 @@
 //! random runs, transcripts, bounds and refusals, and two regions beside each other.
 
 mod bounds;
+mod bounds_jobs;
 mod model;
+mod model_jobs;
 mod pair;
 mod random;
 mod refusals;

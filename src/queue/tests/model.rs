@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::queue::command::{
-    Command, Entry, Envelope, NewMessage, Receive, ReleaseAfter, Settings, StringMap, TimeToLive,
-    Transact, Update,
+    AccountQuota, Command, Entry, Envelope, NewMessage, Receive, ReleaseAfter, Settings, StringMap,
+    TimeToLive, Transact, Update,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{ContentId, Epoch, LogTime, MessageId, Number, QueueId, Receipt, Span};
@@ -14,26 +14,34 @@ use crate::queue::note::{Dead, DeadReason, Note};
 use crate::queue::outcome::{
     Counts, DeleteOutcome, Granted, Outcome, ReleaseOutcome, Reply, Sent, Shown, Standing,
 };
+use crate::queue::rows::RedriveRow;
 use crate::queue::{check, transact};
 
 pub struct Model {
     pub now: LogTime,
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     next_number: u64,
     next_queue: u64,
     pub queues: BTreeMap<String, Queue>,
+    /// Deleted, and kept to come back.
+    pub kept: Vec<Queue>,
+    pub quota: AccountQuota,
     sessions: BTreeMap<u128, Session>,
 }
 
 pub struct Queue {
     pub id: QueueId,
-    name: String,
+    pub name: String,
     metadata: StringMap,
-    settings: Settings,
+    pub(super) settings: Settings,
     pub paused: bool,
     refused: Option<(Number, LogTime)>,
     pub messages: Vec<Message>,
-    notes: BTreeMap<Number, Arc<Note>>,
+    pub(super) notes: BTreeMap<Number, Arc<Note>>,
+    /// When it was deleted, and until when it is kept.
+    pub(super) gone: Option<(LogTime, LogTime)>,
+    /// In the order in which they began.
+    pub jobs: Vec<RedriveRow>,
     /// Key to what was sent first, when, and until when it counts.
     keys: BTreeMap<u128, (MessageId, LogTime, LogTime)>,
 }
@@ -48,7 +56,8 @@ impl Model {
     pub fn new() -> Model {
         let (queues, sessions) = (BTreeMap::new(), BTreeMap::new());
         let (now, epoch) = (LogTime(0), Epoch(1));
-        Model { now, epoch, next_number: 1, next_queue: 1, queues, sessions }
+        let (kept, quota) = (Vec::new(), AccountQuota::default());
+        Model { now, epoch, next_number: 1, next_queue: 1, queues, kept, quota, sessions }
     }
 
     pub fn apply(&mut self, entry: &Entry) -> Vec<Outcome> {
@@ -73,7 +82,8 @@ impl Model {
             return outcome.clone();
         }
         let outcome = self.run(&envelope.command);
-        if let Some(session) = self.sessions.get_mut(&tag.client) {
+        let empty = matches!(&outcome, Ok(Reply::Received { messages, .. }) if messages.is_empty());
+        if let Some(session) = self.sessions.get_mut(&tag.client).filter(|_| !empty) {
             session.outcomes.insert(tag.sequence, outcome.clone());
         }
         outcome
@@ -91,7 +101,13 @@ impl Model {
                     return Err(Rejection::QueueInUse { queue, of });
                 }
                 let gone = self.queues.remove(name);
-                gone.map(|_| Reply::QueueDeleted).ok_or(Rejection::QueueNotFound(name.clone()))
+                let mut queue = gone.ok_or(Rejection::QueueNotFound(name.clone()))?;
+                let window = queue.settings.undelete_window;
+                if window > Span::ZERO {
+                    queue.gone = Some((self.now, self.now.after(window)));
+                    self.kept.push(queue);
+                }
+                Ok(Reply::QueueDeleted)
             }
             Command::SetMetadata { name, metadata } => {
                 self.queue(name)?.metadata = metadata.clone();
@@ -127,18 +143,34 @@ impl Model {
                 let now = self.now;
                 // The queue where something was due first, and all that is due in it.
                 while let Some(name) = self.first_due() {
+                    let Some(name) = name else {
+                        self.end_first_window();
+                        continue;
+                    };
                     let mut due = self.queues[&name].messages.clone();
                     due.retain(|message| message.is_due(now));
                     due.sort_by_key(|m| (m.due_at(), m.number));
                     for message in due {
                         self.retire(&name, message.number);
                     }
+                    let queue = self.queues.get_mut(&name).expect("the queue");
+                    queue.keys.retain(|_, first| first.2 > now);
+                    self.step_redrive(&name);
                 }
                 self.sessions.retain(|_, session| now.0 < session.last_used.0 + 600_000_000);
                 Ok(Reply::Pulsed { more: false })
             }
             Command::RaiseRules { .. } => Ok(Reply::RulesRaised),
             Command::Region(_) => unreachable!("the runs of one cluster have none"),
+            Command::UndeleteQueue { name, id, new_name } => {
+                self.undelete(name, *id, new_name.as_ref().unwrap_or(name))
+            }
+            Command::StartRedrive(asked) => self.start_redrive(asked),
+            Command::CancelRedrive { queue, id } => self.cancel_redrive(queue, *id),
+            Command::SetAccountQuota(quota) => {
+                self.quota = *quota;
+                Ok(Reply::AccountQuotaSet)
+            }
         }
     }
 
@@ -148,6 +180,7 @@ impl Model {
             let created = Ok(Reply::QueueCreated { created: false });
             return if equal { created } else { Err(Rejection::QueueExists(name.to_owned())) };
         }
+        self.check_queues()?;
         self.check_chain(name, settings)?;
         let (metadata, settings) = (metadata.clone(), settings.clone());
         let id = QueueId(self.next_queue);
@@ -161,6 +194,8 @@ impl Model {
             refused: None,
             messages: Vec::new(),
             notes: BTreeMap::new(),
+            gone: None,
+            jobs: Vec::new(),
             keys: BTreeMap::new(),
         };
         self.queues.insert(name.to_owned(), queue);
@@ -168,6 +203,7 @@ impl Model {
     }
 
     fn send(&mut self, name: &str, new: &[NewMessage]) -> Outcome {
+        self.check_account(&[(name.to_owned(), new.to_vec())])?;
         let settings = self.queue(name)?.settings.clone();
         new.iter().try_for_each(|new| check::content(&new.content, &settings))?;
         self.check_quota(name, new)?;
@@ -289,11 +325,21 @@ impl Model {
         Ok(Reply::Received { messages, more })
     }
 
-    fn first_due(&self) -> Option<String> {
-        let first = |queue: &Queue| queue.messages.iter().filter_map(Message::due_at).min();
-        let due = self.queues.values().filter_map(|queue| Some((first(queue)?, queue.id, queue)));
-        let (at, _, queue) = due.min_by_key(|(at, id, _)| (*at, *id))?;
-        (at <= self.now).then(|| queue.name.clone())
+    /// The queue in which something was due first; `Some(None)` = the window of a deleted one.
+    fn first_due(&self) -> Option<Option<String>> {
+        let first = |queue: &Queue| {
+            let messages = queue.messages.iter().filter_map(Message::due_at);
+            let keys = queue.keys.values().map(|first| first.2);
+            let job = queue.running().map(|job| job.next_step);
+            messages.chain(keys).chain(job).min()
+        };
+        let live = self
+            .queues
+            .values()
+            .filter_map(|queue| Some((first(queue)?, queue.id, Some(queue.name.clone()))));
+        let kept = self.kept.iter().map(|queue| (queue.gone.expect("deleted").1, queue.id, None));
+        let (at, _, name) = live.chain(kept).min_by_key(|(at, id, _)| (*at, *id))?;
+        (at <= self.now).then_some(name)
     }
 
     /// Removes what expired, moves a dead letter; true when the message stays, to be given out.
@@ -351,7 +397,7 @@ impl Model {
     }
 
     /// At most eight queues behind this one, each there, and none of them this one.
-    fn check_chain(&self, name: &str, settings: &Settings) -> Result<(), Rejection> {
+    pub(super) fn check_chain(&self, name: &str, settings: &Settings) -> Result<(), Rejection> {
         let mut next = goes_to(settings);
         while let Some(to) = next {
             if to == name {
@@ -396,14 +442,7 @@ impl Model {
     /// Counts what comes in addition, those of a batch with one key each by itself.
     fn check_quota(&self, name: &str, new: &[NewMessage]) -> Result<(), Rejection> {
         let (queue, now) = (&self.queues[name], self.now);
-        let seen = |new: &&NewMessage| {
-            new.key
-                .as_deref()
-                .and_then(|key| queue.keys.get(key))
-                .is_some_and(|first| first.2 > now)
-        };
-        let new: Vec<u64> =
-            new.iter().filter(|new| !seen(new)).map(|new| new.content.size() as u64).collect();
+        let new = queue.sizes_of_new(new, now);
         let counts = queue.counts(now);
         let over = |most: Option<u64>, sum: u64| most.filter(|most| sum > *most);
         let quota = queue.settings.quota;
@@ -437,6 +476,7 @@ impl Model {
                 Some(_) => {}
             }
         }
+        self.check_account(&asked.sends)?;
         for (name, messages) in &asked.sends {
             let settings = self.queue(name)?.settings.clone();
             messages.iter().try_for_each(|new| check::content(&new.content, &settings))?;
@@ -504,11 +544,11 @@ impl Model {
         Ok(Reply::Deleted(items.iter().map(one).collect()))
     }
 
-    fn queue(&mut self, name: &str) -> Result<&mut Queue, Rejection> {
+    pub(super) fn queue(&mut self, name: &str) -> Result<&mut Queue, Rejection> {
         self.queues.get_mut(name).ok_or_else(|| Rejection::QueueNotFound(name.to_owned()))
     }
 
-    fn draw(&mut self) -> u64 {
+    pub(super) fn draw(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number - 1
     }
@@ -519,6 +559,13 @@ fn goes_to(settings: &Settings) -> Option<&String> {
 }
 
 impl Queue {
+    /// Of the messages that are no duplicates.
+    pub(super) fn sizes_of_new(&self, new: &[NewMessage], now: LogTime) -> Vec<u64> {
+        let first = |new: &NewMessage| self.keys.get(new.key.as_deref()?);
+        let seen = |new: &&NewMessage| first(new).is_some_and(|first| first.2 > now);
+        new.iter().filter(|new| !seen(new)).map(|new| new.content.size() as u64).collect()
+    }
+
     fn live(&mut self, id: MessageId, now: LogTime) -> Option<&mut Message> {
         self.messages.iter_mut().find(|m| m.id() == id && !m.is_due(now))
     }
@@ -533,7 +580,7 @@ impl Queue {
         self.messages.iter().any(before)
     }
 
-    fn standing(&self, message: &Message, now: LogTime) -> Standing {
+    pub(super) fn standing(&self, message: &Message, now: LogTime) -> Standing {
         match message.standing(now) {
             Standing::Due => Standing::Due,
             _ if self.is_blocked(message) => Standing::Blocked,

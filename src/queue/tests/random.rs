@@ -7,15 +7,16 @@ use proptest::prelude::*;
 use super::model::Model;
 use super::stage::{ACCOUNT, Stage, plain, secs};
 use crate::queue::command::{
-    Command, Content, DeadLetters, Envelope, NewMessage, Quota, Receive, ReleaseAfter, SessionTag,
-    Settings, StringMap, TimeToLive, Transact, Update,
+    AccountQuota, Command, Content, DeadLetters, Envelope, NewMessage, Quota, Receive, Redrive,
+    RedriveFilter, ReleaseAfter, SessionTag, Settings, StringMap, TimeToLive, Transact, Update,
 };
 use crate::queue::ids::{LogTime, MessageId, Receipt, Span};
 use crate::queue::outcome::{Outcome, Reply, Shown, Standing};
+use crate::queue::{AccountView, Held};
 
 const QUEUES: [&str; 3] = ["queue-a", "queue-b", "queue-c"];
 /// Kinds of settings.
-const VARIANTS: u8 = 8;
+const VARIANTS: u8 = 10;
 const SPANS: [u64; 6] = [0, 1, 3, 30, 600, 3_000];
 
 /// A command before it knows which messages there are: indexes into what was answered so far.
@@ -33,6 +34,10 @@ pub(super) enum Step {
     Transact { deletes: Vec<(usize, usize)>, sends: Vec<(usize, Vec<Fresh>)> },
     Release { queue: usize, picks: Vec<usize>, after: usize },
     Clear { queue: usize },
+    Undelete { queue: usize, to: usize },
+    Redrive { queue: usize, kind: u8 },
+    CancelRedrive { queue: usize, back: usize },
+    Quota { kind: u8 },
     Pulse,
 }
 
@@ -45,7 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
     let group = prop::option::weighted(0.4, 0..3_u8);
     let message = (0..20_usize, span(), span(), priority, key, group);
     prop_oneof![
-        3 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::Create { queue, variant }),
+        3 => (queue(), 0..4_u8).prop_map(|(queue, variant)| Step::Create { queue, variant }),
         1 => queue().prop_map(|queue| Step::DeleteQueue { queue }),
         1 => (queue(), 0..3_u8).prop_map(|(queue, variant)| Step::SetMetadata { queue, variant }),
         2 => (queue(), 0..VARIANTS).prop_map(|(queue, variant)| Step::SetSettings { queue, variant }),
@@ -67,7 +72,11 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (queue(), prop::collection::vec(0..64_usize, 1..4), 0..SPANS.len() + 2)
             .prop_map(|(queue, picks, after)| Step::Release { queue, picks, after }),
         1 => queue().prop_map(|queue| Step::Clear { queue }),
-        3 => Just(Step::Pulse),
+        2 => (queue(), queue()).prop_map(|(queue, to)| Step::Undelete { queue, to }),
+        3 => (queue(), 0..8_u8).prop_map(|(queue, kind)| Step::Redrive { queue, kind }),
+        1 => (queue(), 0..3_usize).prop_map(|(queue, back)| Step::CancelRedrive { queue, back }),
+        1 => (0..6_u8).prop_map(|kind| Step::Quota { kind }),
+        4 => Just(Step::Pulse),
     ]
 }
 
@@ -86,6 +95,7 @@ pub(super) fn entry() -> impl Strategy<Value = (usize, Vec<Sent>)> {
 #[derive(Default)]
 pub(super) struct Player {
     issued: Vec<(MessageId, Receipt)>,
+    jobs: Vec<MessageId>,
     sequences: [u64; 3],
 }
 
@@ -106,7 +116,7 @@ impl Player {
             Step::Create { queue, variant } => Command::CreateQueue {
                 name: name(queue),
                 metadata: StringMap::new(),
-                settings: Box::new(settings(*variant % 2)),
+                settings: Box::new(settings(if *variant < 2 { *variant } else { 6 + *variant })),
             },
             Step::DeleteQueue { queue } => Command::DeleteQueue { name: name(queue) },
             Step::SetMetadata { queue, variant } => {
@@ -166,8 +176,43 @@ impl Player {
                 Command::Release { queue: name(queue), items, after }
             }
             Step::Clear { queue } => Command::Clear { queue: name(queue) },
+            Step::Undelete { queue, to } => Command::UndeleteQueue {
+                name: name(queue),
+                id: None,
+                new_name: (queue != to).then(|| name(to)),
+            },
+            Step::Redrive { queue, kind } => self.redrive(name(queue), *kind),
+            Step::CancelRedrive { queue, back } => {
+                let nobody = self.pick(usize::MAX).0;
+                let id = self.jobs.iter().rev().nth(*back).copied().unwrap_or(nobody);
+                Command::CancelRedrive { queue: name(queue), id }
+            }
+            Step::Quota { kind } => Command::SetAccountQuota(match kind {
+                0 => AccountQuota { messages: Some(9), ..AccountQuota::default() },
+                1 => AccountQuota { bytes: Some(60), ..AccountQuota::default() },
+                2 => AccountQuota { queues: Some(2), ..AccountQuota::default() },
+                _ => AccountQuota::default(),
+            }),
             Step::Pulse => Command::Pulse,
         }
+    }
+
+    fn redrive(&self, queue: String, kind: u8) -> Command {
+        let target = match kind {
+            1 | 2 => QUEUES.iter().find(|name| **name != queue).map(|name| (*name).to_owned()),
+            _ => None,
+        };
+        let filter = match kind {
+            3 => RedriveFilter { source: Some("queue-a".to_owned()), ..RedriveFilter::default() },
+            4 => RedriveFilter { group: Some("group-1".to_owned()), ..RedriveFilter::default() },
+            5 => RedriveFilter {
+                ids: self.issued.iter().rev().take(20).map(|(id, _)| *id).collect(),
+                ..RedriveFilter::default()
+            },
+            _ => RedriveFilter::default(),
+        };
+        let rate = matches!(kind, 2 | 6).then_some(2);
+        Command::StartRedrive(Box::new(Redrive { queue, target, rate, filter }))
     }
 
     /// One of those issued lately.
@@ -185,6 +230,7 @@ impl Player {
             (_, Ok(Reply::Received { messages, .. })) => {
                 self.issued.extend(messages.iter().map(|m| (m.id, m.receipt)));
             }
+            (_, Ok(Reply::RedriveStarted { id, .. })) => self.jobs.push(*id),
             (Command::Update(update), Ok(Reply::Updated { receipt, .. })) => {
                 self.issued.push((update.id, *receipt));
             }
@@ -210,6 +256,8 @@ fn settings(variant: u8) -> Settings {
         3 => dead("queue-b", 1),
         4 => dead("queue-c", 2),
         5 => dead("queue-a", 3),
+        8 => Settings { undelete_window: Span::from_secs(600), ..dead("queue-c", 1) },
+        9 => Settings { undelete_window: Span::from_secs(3), ..usual },
         6 => Settings { quota: Quota { messages: Some(4), bytes: Some(40) }, ..usual },
         _ => {
             Settings { max_message_bytes: 12, dead_letter_ttl: Some(Span::from_secs(50)), ..usual }
@@ -272,6 +320,9 @@ fn compare(stage: &Stage, model: &Model) {
             let shown = peek_all(stage, name, standing, 3);
             assert_eq!(shown, queue.peek(standing, model.now), "{standing:?} of {name}");
         }
+        let mut jobs = stage.state.redrives(ACCOUNT, name).expect("the queue is there");
+        jobs.reverse();
+        assert_eq!(jobs, queue.jobs, "redrives of {name}");
         assert_eq!(view.row.paused, queue.paused);
         assert_eq!(view.dead_letters_refused_at, queue.refused_since());
         let next = queue.next_change(model.now).filter(|_| !queue.paused);
@@ -282,6 +333,17 @@ fn compare(stage: &Stage, model: &Model) {
             assert_eq!(stage.state.visible(ACCOUNT, name, at), Ok(visible));
         }
     }
+    let (quota, queues) = (model.quota, model.queues.len() as u64);
+    let deleted_queues = model.kept.len() as u64;
+    let (name, held) = (ACCOUNT.to_owned(), Held { messages, bytes });
+    let account = AccountView { name, quota, queues, deleted_queues, held };
+    assert_eq!(stage.state.account(ACCOUNT), account);
+    let kept = model.kept.iter().filter(|queue| queue.gone.is_some_and(|(_, at)| at > model.now));
+    let mut kept: Vec<_> = kept.map(|queue| (queue.name.clone(), queue.id)).collect();
+    kept.sort();
+    let (deleted, _) = stage.state.deleted_queues(ACCOUNT, "", None, 1_000);
+    let deleted: Vec<_> = deleted.into_iter().map(|view| (view.row.name, view.row.id)).collect();
+    assert_eq!(deleted, kept);
     assert_eq!(stage.state.totals(), (model.queues.len() as u64, messages, bytes));
 }
 

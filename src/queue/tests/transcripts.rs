@@ -13,13 +13,15 @@ use goldenscript::{ArgumentConsumer, Runner};
 
 use super::stage::{ACCOUNT, Stage, plain};
 use crate::queue::command::{
-    BackOff, Command, Content, DeadLetters, Envelope, NewMessage, Receive, ReleaseAfter,
-    SessionTag, Settings, StringMap, TimeToLive, Transact, Update,
+    AccountQuota, BackOff, Command, Content, DeadLetters, Envelope, NewMessage, Receive, Redrive,
+    RedriveFilter, ReleaseAfter, SessionTag, Settings, StringMap, TimeToLive, Transact, Update,
 };
-use crate::queue::ids::{Epoch, LogTime, MessageId, Number, Receipt, Span};
+use crate::queue::ids::{Epoch, LogTime, MessageId, Number, QueueId, Receipt, Span};
 use crate::queue::note::Note;
 use crate::queue::outcome::{DeleteOutcome, Outcome, ReleaseOutcome, Reply, Shown, Standing};
-use crate::queue::{PeekToken, State, check, limits};
+use crate::queue::redrive::Tally;
+use crate::queue::rows::RedriveRow;
+use crate::queue::{Held, PeekToken, QueueView, State, check, limits};
 
 type Failure = Box<dyn Error>;
 
@@ -55,7 +57,7 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters release deduplication groups transact quotas }
+transcripts! { queues send_and_receive receipts update delete expiry leases order clear sessions log_time peek pause priority dead_letters release deduplication groups transact quotas redrive undelete accounts }
 
 /// Seconds, with microseconds only where there are any.
 fn time(at: LogTime) -> String {
@@ -141,6 +143,21 @@ impl Script {
                 }
             }
             "transact" => Command::Transact(self.transact(args)?),
+            "undelete" => Command::UndeleteQueue {
+                name: queue()?,
+                id: args.lookup_parse("id")?.map(QueueId),
+                new_name: args.lookup("as").map(|arg| arg.value.clone()),
+            },
+            "redrive" => Command::StartRedrive(Box::new(self.redrive(queue()?, args)?)),
+            "cancel-redrive" => {
+                let (queue, number) = (queue()?, queue()?);
+                Command::CancelRedrive { queue, id: self.id(&number)? }
+            }
+            "quota" => Command::SetAccountQuota(AccountQuota {
+                messages: args.lookup_parse("max_messages")?,
+                bytes: args.lookup_parse("max_total")?,
+                queues: args.lookup_parse("max_queues")?,
+            }),
             "release" => {
                 let queue = queue()?;
                 let after = match args.lookup("after").map(|arg| arg.value.as_str()) {
@@ -153,6 +170,20 @@ impl Script {
             }
             _ => return Ok(None),
         }))
+    }
+
+    fn redrive(&self, queue: String, args: &mut ArgumentConsumer) -> Result<Redrive, Failure> {
+        let mut text = |name: &str| args.lookup(name).map(|arg| arg.value.clone());
+        let (target, source, group) = (text("target"), text("source"), text("group"));
+        let time = |text: Option<String>| -> Result<Option<LogTime>, Failure> {
+            Ok(text.map(|text| span(&text)).transpose()?.map(|span| LogTime(span.0)))
+        };
+        let (dead_since, dead_before) = (time(text("since"))?, time(text("before"))?);
+        let rate = args.lookup_parse("rate")?;
+        let ids = args.rest_pos().into_iter().map(|arg| self.id(&arg.value));
+        let ids = ids.collect::<Result<_, Failure>>()?;
+        let filter = RedriveFilter { source, reason: None, dead_since, dead_before, group, ids };
+        Ok(Redrive { queue, target, rate, filter })
     }
 
     /// `delete=QUEUE/NUMBER/RECEIPT` and `QUEUE/BODY`, each as often as wanted.
@@ -199,6 +230,39 @@ impl Script {
                 view.oldest_age.map_or("nothing".to_owned(), |age| time(LogTime(age.0)))
             }
             "list" => list(state, args)?,
+            "redrives" => {
+                let all = state.redrives(ACCOUNT, &next()?)?;
+                if all.is_empty() { "none".to_owned() } else { lines(&all, redrive_line) }
+            }
+            "preview" => {
+                let asked = self.redrive(next()?, args)?;
+                let preview = state.preview_redrive(ACCOUNT, &asked, Number(0), 100);
+                preview.map_or_else(
+                    |rejection| format!("refused: {rejection}"),
+                    |seen| format!("matching {} held {}", seen.matching, seen.held),
+                )
+            }
+            "deleted" => {
+                let (views, _) = state.deleted_queues(ACCOUNT, "", None, 100);
+                let line = |view: &QueueView| {
+                    let until = view.row.kept.map(|kept| kept.until);
+                    format!("{} id {} until {}", view.row.name, view.row.id.0, self::until(until))
+                };
+                if views.is_empty() { "none".to_owned() } else { lines(&views, line) }
+            }
+            "account" => {
+                let view = state.account(&next()?);
+                let (queues, deleted) = (view.queues, view.deleted_queues);
+                let Held { messages, bytes } = view.held;
+                format!("queues {queues} deleted {deleted} messages {messages} bytes {bytes}")
+            }
+            "accounts" => {
+                let after = args.lookup("after").map(|arg| arg.value.clone());
+                let max = args.lookup_parse("max")?.unwrap_or(100);
+                let (views, more) = state.accounts(after.as_deref(), max);
+                let names: Vec<&str> = views.iter().map(|view| view.name.as_str()).collect();
+                format!("{}{}", names.join(" "), if more { " more" } else { "" })
+            }
             "peek" => {
                 let (queue, standing) = (next()?, standing(&next()?)?);
                 let max = args.lookup_parse("max")?.unwrap_or(100);
@@ -246,6 +310,16 @@ impl Script {
     }
 }
 
+fn redrive_line(job: &RedriveRow) -> String {
+    let Tally { moved, held, refused } = job.tally;
+    let next = match job.ended_at {
+        Some(at) => format!("ended {}", time(at)),
+        None => format!("next step {}", time(job.next_step)),
+    };
+    let (number, progress) = (job.number.0, job.progress);
+    format!("{number} {progress:?} moved {moved} held {held} refused {refused} {next}")
+}
+
 fn list(state: &State, args: &mut ArgumentConsumer) -> Result<String, Failure> {
     let text = |arg: Option<&goldenscript::Argument>| arg.map(|arg| arg.value.clone());
     let prefix = text(args.lookup("prefix")).unwrap_or_default();
@@ -282,6 +356,9 @@ fn settings(args: &mut ArgumentConsumer) -> Result<Settings, Failure> {
         };
         let factor = factor.parse()?;
         settings.back_off = BackOff { first: span(first)?, most: span(most)?, factor };
+    }
+    if let Some(arg) = args.lookup("undelete") {
+        settings.undelete_window = span(&arg.value)?;
     }
     if let Some(arg) = args.lookup("window") {
         settings.deduplication_window = span(&arg.value)?;
@@ -361,6 +438,9 @@ fn unusual(priority: u8, note: Option<&Note>) -> String {
     let Some(note) = note else { return out };
     if let Some(group) = &note.group {
         out.push_str(&format!(" group {group}"));
+    }
+    if let Some(before) = &note.redriven {
+        out.push_str(&format!(" was {} in {}", before.id.number.0, before.queue));
     }
     out.push_str(&times(note.received));
     if let Some(dead) = &note.dead {

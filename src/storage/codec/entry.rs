@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
+use super::redrives::{asked_from, asked_to, quota_from, quota_to};
 use super::region;
 use super::{
     CodecError, big, big_bytes, content_from, content_to, id_from, id_to, need, priority_from,
@@ -18,7 +19,7 @@ use crate::queue::command::{
     Command, Content, Entry, Envelope, NewMessage, Receive, ReleaseAfter, SessionTag, StringMap,
     TimeToLive, Transact, Update,
 };
-use crate::queue::ids::{Epoch, LogTime, MessageId, Position, Receipt, Span};
+use crate::queue::ids::{Epoch, LogTime, MessageId, Position, QueueId, Receipt, Span};
 
 const ENTRY: &str = "a log entry";
 
@@ -290,6 +291,16 @@ fn command_to(command: &Command) -> Wire {
         Command::Transact(asked) => Wire::Transact(transact_to(asked)),
         Command::Clear { queue } => Wire::Clear(pb::Clear { queue: queue.clone() }),
         Command::Pulse => Wire::Pulse(pb::Pulse {}),
+        Command::UndeleteQueue { name, id, new_name } => Wire::UndeleteQueue(pb::UndeleteQueue {
+            name: name.clone(),
+            id: id.map(|id| id.0),
+            new_name: new_name.clone().unwrap_or_default(),
+        }),
+        Command::StartRedrive(asked) => Wire::StartRedrive(asked_to(asked)),
+        Command::CancelRedrive { queue, id } => {
+            Wire::CancelRedrive(pb::CancelRedrive { queue: queue.clone(), id: Some(id_to(*id)) })
+        }
+        Command::SetAccountQuota(quota) => Wire::SetAccountQuota(quota_to(quota)),
         Command::RaiseRules { version } => Wire::RaiseRules(pb::RaiseRules { version: *version }),
         Command::Region(asked) => Wire::Region(region::command_to(asked)),
     }
@@ -406,6 +417,17 @@ fn command_from(command: Wire) -> Result<Command, CodecError> {
         Wire::Transact(it) => Command::Transact(transact_from(it)?),
         Wire::Clear(it) => Command::Clear { queue: it.queue },
         Wire::Pulse(pb::Pulse {}) => Command::Pulse,
+        Wire::UndeleteQueue(it) => Command::UndeleteQueue {
+            name: it.name,
+            id: it.id.map(QueueId),
+            new_name: (!it.new_name.is_empty()).then_some(it.new_name),
+        },
+        Wire::StartRedrive(it) => Command::StartRedrive(Box::new(asked_from(it)?)),
+        Wire::CancelRedrive(it) => Command::CancelRedrive {
+            queue: it.queue,
+            id: id_from(need(it.id, ENTRY, "id of a redrive")?),
+        },
+        Wire::SetAccountQuota(it) => Command::SetAccountQuota(quota_from(it)),
         Wire::RaiseRules(it) => Command::RaiseRules { version: it.version },
         Wire::Region(it) => Command::Region(Box::new(region::command_from(it)?)),
     })

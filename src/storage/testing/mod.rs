@@ -9,17 +9,20 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::queue::command::{
-    BackOff, Command, Content, DeadLetters, Entry, Envelope, NewMessage, Quota, Receive,
-    ReleaseAfter, SessionTag, Settings, StringMap, TimeToLive, Transact, Update,
+    AccountQuota, BackOff, Command, Content, DeadLetters, Entry, Envelope, NewMessage, Quota,
+    Receive, Redrive, RedriveFilter, ReleaseAfter, SessionTag, Settings, StringMap, TimeToLive,
+    Transact, Update,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{
     ContentId, Digest, Epoch, LogTime, MessageId, Number, Position, QueueId, Receipt, Span,
 };
-use crate::queue::note::{Dead, DeadReason, Note};
+use crate::queue::note::{Dead, DeadReason, Note, Redriven};
 use crate::queue::outcome::{DeleteOutcome, Granted, Outcome, ReleaseOutcome, Reply, Sent};
+use crate::queue::redrive::{Progress, Tally};
 use crate::queue::rows::{
-    ChunkRow, CountersRow, KeyRow, MessageRow, QueueRow, Row, RowKey, SessionRow, Untouched,
+    AccountName, AccountRow, ChunkRow, CountersRow, Deleted, KeyRow, MessageRow, QueueRow,
+    RedriveRow, Row, RowKey, SessionRow, Untouched,
 };
 use crate::storage::disk::faulty::FaultyDisk;
 
@@ -67,7 +70,7 @@ fn settings() -> impl Strategy<Value = Settings> + Clone {
         factor,
     });
     let back_off = prop_oneof![Just(BackOff::default()), back_off];
-    let dead = (prop::option::of(dead_letters), prop::option::of(span()), back_off, span());
+    let dead = (prop::option::of(dead_letters), prop::option::of(span()), back_off, span(), span());
     let quota = (prop::option::of(number()), prop::option::of(number()));
     (prop::option::of(span()), span(), any::<u32>(), dead, quota).prop_map(
         |(default_ttl, default_visibility, max_message_bytes, dead, quota)| Settings {
@@ -78,6 +81,7 @@ fn settings() -> impl Strategy<Value = Settings> + Clone {
             dead_letter_ttl: dead.1,
             back_off: dead.2,
             deduplication_window: dead.3,
+            undelete_window: dead.4,
             quota: Quota { messages: quota.0, bytes: quota.1 },
         },
     )
@@ -111,6 +115,34 @@ fn release_after() -> impl Strategy<Value = ReleaseAfter> {
         span().prop_map(ReleaseAfter::Delay),
         Just(ReleaseAfter::BackOff)
     ]
+}
+
+fn redrive() -> impl Strategy<Value = Redrive> {
+    let some = || prop::option::of("[a-z]{1,4}");
+    let reason = prop::option::of(Just(DeadReason::MaxDeliveries));
+    let times = (prop::option::of(time()), prop::option::of(time()));
+    let ids = prop::collection::btree_set(id(), 0..3);
+    let filter = (some(), reason, times, some(), ids).prop_map(
+        |(source, reason, (dead_since, dead_before), group, ids)| RedriveFilter {
+            source,
+            reason,
+            dead_since,
+            dead_before,
+            group,
+            ids,
+        },
+    );
+    ("[a-z]{0,4}", some(), prop::option::of(any::<u32>()), filter)
+        .prop_map(|(queue, target, rate, filter)| Redrive { queue, target, rate, filter })
+}
+
+fn account_quota() -> impl Strategy<Value = AccountQuota> {
+    let most = || prop::option::of(number());
+    (most(), most(), most()).prop_map(|(messages, bytes, queues)| AccountQuota {
+        messages,
+        bytes,
+        queues,
+    })
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -158,6 +190,12 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(deletes, sends)| Command::Transact(Transact { deletes, sends })),
         name.prop_map(|queue| Command::Clear { queue }),
         Just(Command::Pulse),
+        (name, prop::option::of(number()), prop::option::of("[a-z]{1,4}")).prop_map(
+            |(name, id, new_name)| Command::UndeleteQueue { name, id: id.map(QueueId), new_name }
+        ),
+        redrive().prop_map(|asked| Command::StartRedrive(Box::new(asked))),
+        (name, id()).prop_map(|(queue, id)| Command::CancelRedrive { queue, id }),
+        account_quota().prop_map(Command::SetAccountQuota),
         any::<u32>().prop_map(|version| Command::RaiseRules { version }),
         region::plain_region_command(),
     ]
@@ -193,6 +231,10 @@ pub(super) fn region_entry() -> impl Strategy<Value = Entry> {
     })
 }
 
+fn account_name() -> impl Strategy<Value = AccountName> {
+    "[a-z0-9]{3,24}".prop_map(|name| AccountName::new(&name).expect("a name"))
+}
+
 pub(super) fn row_key() -> impl Strategy<Value = RowKey> {
     prop_oneof![
         Just(RowKey::Counters),
@@ -211,6 +253,11 @@ pub(super) fn row_key() -> impl Strategy<Value = RowKey> {
             .prop_map(|(queue, key)| RowKey::Key { queue: QueueId(queue), key }),
         Just(RowKey::Authority),
         number().prop_map(RowKey::Audit),
+        (number(), number()).prop_map(|(queue, number)| RowKey::Redrive {
+            queue: QueueId(queue),
+            number: Number(number)
+        }),
+        account_name().prop_map(RowKey::Account),
     ]
 }
 
@@ -239,9 +286,12 @@ fn note() -> impl Strategy<Value = Arc<Note>> + Clone {
             received,
         },
     );
-    (times(), prop::option::of(dead), prop::option::of("[a-z]{1,4}")).prop_map(
-        |(received, dead, group)| Arc::new(Note { received, dead, group: group.map(Into::into) }),
-    )
+    let redriven =
+        (id(), "[a-z]{0,4}").prop_map(|(id, queue)| Redriven { id, queue: queue.into() });
+    let few = (prop::option::of("[a-z]{1,4}"), prop::option::of(redriven));
+    (times(), prop::option::of(dead), few).prop_map(|(received, dead, (group, redriven))| {
+        Arc::new(Note { received, dead, group: group.map(Into::into), redriven })
+    })
 }
 
 fn granted() -> impl Strategy<Value = Granted> {
@@ -293,6 +343,10 @@ fn reply() -> impl Strategy<Value = Reply> {
         number().prop_map(|removed| Reply::Cleared { removed }),
         any::<bool>().prop_map(|more| Reply::Pulsed { more }),
         Just(Reply::RulesRaised),
+        Just(Reply::QueueUndeleted),
+        (id(), any::<bool>()).prop_map(|(id, started)| Reply::RedriveStarted { id, started }),
+        any::<bool>().prop_map(|cancelled| Reply::RedriveCancelled { cancelled }),
+        Just(Reply::AccountQuotaSet),
     ]
 }
 
@@ -311,6 +365,8 @@ fn rejection() -> impl Strategy<Value = Rejection> {
         text.prop_map(|id| Rejection::ReceiptMismatch { id }),
         (text, number()).prop_map(|(what, limit)| Rejection::LimitReached { what, limit }),
         (text, number()).prop_map(|(what, limit)| Rejection::Full { what, limit }),
+        (text, text).prop_map(|(queue, id)| Rejection::RedriveRunning { queue, id }),
+        (text, text).prop_map(|(queue, id)| Rejection::RedriveNotFound { queue, id }),
         Just(Rejection::SessionEnded),
         (any::<u32>(), any::<u32>())
             .prop_map(|(seen, current)| Rejection::WrongEpoch { seen, current }),
@@ -340,9 +396,10 @@ fn counters_row() -> impl Strategy<Value = CountersRow> {
 fn queue_row() -> impl Strategy<Value = QueueRow> {
     let names = (number(), "[a-z]{0,4}", "[a-z]{0,4}", map(), settings());
     let refused = prop::option::of((number().prop_map(Number), time()));
-    let standing = (time(), number(), any::<bool>(), any::<bool>(), refused);
+    let kept = prop::option::of((time(), time()).prop_map(|(at, until)| Deleted { at, until }));
+    let standing = (time(), number(), any::<bool>(), any::<bool>(), refused, kept);
     (names, standing).prop_map(|((id, account, name, metadata, settings), standing)| {
-        let (created_at, cleared_below, deleted, paused, dead_letter_refused) = standing;
+        let (created_at, cleared_below, deleted, paused, dead_letter_refused, kept) = standing;
         QueueRow {
             id: QueueId(id),
             account,
@@ -354,6 +411,7 @@ fn queue_row() -> impl Strategy<Value = QueueRow> {
             deleted,
             paused,
             dead_letter_refused,
+            kept,
         }
     })
 }
@@ -421,6 +479,34 @@ fn key_row() -> impl Strategy<Value = KeyRow> {
     })
 }
 
+fn redrive_row() -> impl Strategy<Value = RedriveRow> {
+    let progress =
+        prop_oneof![Just(Progress::Running), Just(Progress::Done), Just(Progress::Cancelled)];
+    let times = (time(), prop::option::of(time()), time());
+    let tally = (number(), number(), number()).prop_map(|(moved, held, refused)| Tally {
+        moved,
+        held,
+        refused,
+    });
+    let ids = (number(), number(), any::<u32>(), number());
+    (ids, redrive(), times, progress, tally).prop_map(|(ids, asked, times, progress, tally)| {
+        let (queue, number, epoch, looked_through) = ids;
+        let (started_at, ended_at, next_step) = times;
+        RedriveRow {
+            queue: QueueId(queue),
+            number: Number(number),
+            epoch: Epoch(epoch),
+            asked,
+            started_at,
+            progress,
+            ended_at,
+            looked_through: Number(looked_through),
+            next_step,
+            tally,
+        }
+    })
+}
+
 pub(super) fn row() -> impl Strategy<Value = Row> {
     prop_oneof![
         counters_row().prop_map(Row::Counters),
@@ -431,5 +517,8 @@ pub(super) fn row() -> impl Strategy<Value = Row> {
         key_row().prop_map(Row::Key),
         region::authority().prop_map(Row::Authority),
         region::audit_row().prop_map(Row::Audit),
+        redrive_row().prop_map(Row::Redrive),
+        (account_name(), account_quota())
+            .prop_map(|(name, quota)| Row::Account(AccountRow { name, quota })),
     ]
 }

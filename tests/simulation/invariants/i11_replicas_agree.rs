@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{Applied, Story};
+use crate::history::Applied;
+use crate::story::Story;
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut wrong = Vec::new();

@@ -1,20 +1,22 @@
 //! I1: a send that was acknowledged is present, deleted or expired, ever after.
 
-use crate::history::{Call, Change, DRAIN, Life, Op, Outcome, SentMessage, Story};
+use crate::history::{Call, DRAIN, Op, Outcome};
+use crate::queues::max_deliveries;
+use crate::story::{Life, Story};
 
 /// Messages with a time to live are I7's: here only what never expires.
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut lost = Vec::new();
     for (id, life) in &story.lives {
         let Some(sent) = life.sent else { continue };
-        if sent.what.expires_at.is_some() || may_be_gone(story, life, sent, None) {
+        if sent.message.expires_at.is_some() || may_be_gone(story, life, None) {
             continue;
         }
         if story.history.ending.drained && !drained(life) {
             lost.push(format!(
-                "{id} of {} was acknowledged at {:?} and nobody deleted it, but the final drain \
+                "{id} of {} was acknowledged at T {} and nobody deleted it, but the final drain \
                  did not find it",
-                life.queue, sent.mark
+                life.home, life.inserted_at
             ));
         }
     }
@@ -23,27 +25,29 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
 }
 
 /// Whether a delete or a clear that had begun by then explains that it is not there.
-fn may_be_gone(
-    story: &Story<'_>,
-    life: &Life<'_>,
-    sent: Change<'_, SentMessage>,
-    by: Option<&Op>,
-) -> bool {
+fn may_be_gone(story: &Story<'_>, life: &Life<'_>, by: Option<&Op>) -> bool {
     let begun = |op: &Op| op.client != DRAIN && by.is_none_or(|by| op.invoked <= by.returned);
     life.deletes.iter().any(|delete| begun(delete.op))
-        || life.maybe_deleted().any(|op| begun(op))
-        || story.maybe_cleared(life.queue, sent.what.inserted_at, sent.op)
+        || life.maybe_deleted().any(|act| begun(act.op))
+        || story.maybe_cleared(life)
 }
 
 fn drained(life: &Life<'_>) -> bool {
     life.grants.iter().any(|grant| grant.op.client == DRAIN)
 }
 
+/// Whether it may have gone to the dead letters.
+fn may_have_died(story: &Story<'_>, life: &Life<'_>) -> bool {
+    let receives = story.queues.get(life.home).map(|queue| &queue.unknown_receives);
+    let taken = receives.is_some_and(|receives| !receives.is_empty());
+    max_deliveries(life.home).is_some() && (taken || !life.grants.is_empty())
+}
+
 /// Linearizable looks, begun after the acknowledgement, that did not find it.
 fn not_found(story: &Story<'_>) -> Vec<String> {
     let mut lost = Vec::new();
     for op in &story.history.ops {
-        let (Call::Get { id, stale: false, .. }, Outcome::Failed(why)) = (&op.call, &op.outcome)
+        let (Call::Get { id, queue, stale: false }, Outcome::Failed(why)) = (&op.call, &op.outcome)
         else {
             continue;
         };
@@ -51,13 +55,15 @@ fn not_found(story: &Story<'_>) -> Vec<String> {
         let Some(sent) = life.sent.filter(|sent| sent.op.returned <= op.invoked) else { continue };
         let gone_by_drain = life.deletes.iter().any(|delete| delete.op.invoked <= op.returned);
         if why == "MESSAGE_NOT_FOUND"
-            && sent.what.expires_at.is_none()
+            && life.home == queue
+            && sent.message.expires_at.is_none()
             && !gone_by_drain
-            && !may_be_gone(story, life, sent, Some(op))
+            && !may_have_died(story, life)
+            && !may_be_gone(story, life, Some(op))
         {
             lost.push(format!(
-                "{id} was acknowledged at {:?}, and a read said not found",
-                sent.mark
+                "{id} was acknowledged at T {}, and a read said not found",
+                life.inserted_at
             ));
         }
     }

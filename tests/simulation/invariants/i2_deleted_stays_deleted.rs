@@ -1,60 +1,45 @@
-//! I2: after an acknowledged delete or clear no later receive or linearizable read returns the
-//! message, after any restart. A stale read may, and then its T is before the delete's.
+//! I2: after an acknowledged delete, clear or deletion of the queue no later receive or
+//! linearizable read returns the message, after any restart. A stale read may, and then its T is
+//! before the delete's.
 
-use crate::history::{Call, Life, Mark, Op, Shown, Story};
+use crate::history::{Call, Op};
+use crate::story::{Act, Life, Sighting, Story};
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut risen = Vec::new();
     for (id, life) in &story.lives {
-        for (removed_by, mark) in removals(story, life) {
-            for (seen_by, at, shown) in sightings(life) {
-                if is_after(removed_by, mark, seen_by, at, shown) {
-                    risen.push(format!(
-                        "{id} of {} was removed at {mark:?} and returned by {:?} at {at:?}",
-                        life.queue, seen_by.call
-                    ));
-                }
+        let deletes = life.deletes.iter().map(|delete| Act { op: delete.op, when: delete.when });
+        for delete in deletes {
+            for seen in life.shown().filter(|seen| is_after(&delete, seen)) {
+                risen.push(words(id, life, &delete, &seen));
             }
+        }
+        let Some(clear) = cleared(story, life) else { continue };
+        for seen in life.shown().filter(|seen| seen.queue == life.home && is_after(clear, seen)) {
+            risen.push(words(id, life, clear, &seen));
         }
     }
     risen
 }
 
-/// Acknowledged deletes of it, and acknowledged clears of its queue after it was sent.
-fn removals<'a>(story: &Story<'a>, life: &Life<'a>) -> Vec<(&'a Op, Mark)> {
-    let mut removals: Vec<(&Op, Mark)> =
-        life.deletes.iter().map(|delete| (delete.op, delete.mark)).collect();
-    let inserted = life.shown().map(|(_, shown)| shown.inserted_at).next();
-    let Some(inserted) = life.sent.map(|sent| sent.what.inserted_at).or(inserted) else {
-        return removals;
-    };
-    let clears = story.clears.iter().filter(|(op, _)| op.call.queue() == life.queue);
-    removals.extend(clears.filter(|(_, mark)| mark.at > inserted).copied());
-    removals
+fn words(id: &str, life: &Life<'_>, removed: &Act<'_>, seen: &Sighting<'_>) -> String {
+    let (home, by, call, at) = (life.home, removed.when.by, &seen.op.call, seen.at);
+    format!("{id} of {home} was removed by T {by} and returned at T {at} by {call:?}")
 }
 
-/// Where in the log it was seen: a grant has a place, a read only the T of its state.
-#[derive(Clone, Copy, Debug)]
-enum Seen {
-    Granted(Mark),
-    Read(u64),
+/// The first acknowledged clear or deletion of its queue after it was sent.
+fn cleared<'s, 'a>(story: &'s Story<'a>, life: &Life<'_>) -> Option<&'s Act<'a>> {
+    let clears = &story.queues.get(life.home)?.clears;
+    clears.get(clears.partition_point(|clear| clear.when.after < life.inserted_at))
 }
 
-fn sightings<'a>(life: &Life<'a>) -> Vec<(&'a Op, Seen, &'a Shown)> {
-    let grants = life.grants.iter().map(|g| (g.op, Seen::Granted(g.mark), g.what));
-    let reads = life.sightings.iter().map(|(op, at, shown)| (*op, Seen::Read(*at), *shown));
-    grants.chain(reads).collect()
-}
-
-fn is_after(removed_by: &Op, removed: Mark, seen_by: &Op, at: Seen, _: &Shown) -> bool {
-    match at {
-        Seen::Granted(grant) => {
-            grant.index > removed.index || seen_by.invoked >= removed_by.returned
-        }
+fn is_after(removed: &Act<'_>, seen: &Sighting<'_>) -> bool {
+    if seen.shown.receipt.is_empty() {
         // The state at the delete's T holds the delete.
-        Seen::Read(read) if read >= removed.at => true,
-        Seen::Read(_) => !is_stale(seen_by) && seen_by.invoked >= removed_by.returned,
+        return seen.at >= removed.when.by
+            || (!is_stale(seen.op) && seen.op.invoked >= removed.op.returned);
     }
+    seen.at > removed.when.by || seen.op.invoked >= removed.op.returned
 }
 
 fn is_stale(op: &Op) -> bool {

@@ -1,83 +1,60 @@
-//! I3: what is returned was sent, byte-equal: as this message, or in an update of it. One body
-//! never stands under two ids, whether its send was acknowledged or not.
+//! I3: what is returned was sent, byte-equal: as this message, or in an update of it; and with the
+//! priority and the group that it was sent with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::history::{Call, Micros, Op, Outcome, Story};
+use crate::history::{Call, Micros, Outcome};
+use crate::story::{Life, Sighting, Story};
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
-    let attempts = Attempts::of(story);
+    let updates = updates(story);
     let mut wrong = Vec::new();
-    let mut id_of_tag: BTreeMap<u64, &str> = BTreeMap::new();
     for (id, life) in &story.lives {
-        if let Some(tag) = life.sent_tag {
-            twice(&mut id_of_tag, tag, id, &mut wrong);
-        }
-        for (op, shown) in life.shown() {
-            let Some(tag) = shown.tag else {
+        for seen in life.shown() {
+            let Some(tag) = seen.shown.tag else {
                 wrong.push(format!("{id} was returned with bytes that nobody sent"));
                 continue;
             };
-            let updated =
-                attempts.updates.get(&tag).is_some_and(|(of, at)| of == id && *at <= op.returned);
-            if updated {
-                continue;
-            }
-            if let Some(at) = attempts.sends.get(&tag).filter(|(queue, _)| *queue == life.queue)
-                && at.1 <= op.returned
-                && life.sent_tag.is_none_or(|sent| sent == tag)
-            {
-                twice(&mut id_of_tag, tag, id, &mut wrong);
-            } else {
+            let updated = updates.get(&tag);
+            let updated = updated.is_some_and(|(of, at)| of == id && *at <= seen.op.returned);
+            if !updated && !is_its_own(story, life, &seen, tag) {
                 wrong.push(format!("{id} was returned with body {tag}, which is not its own"));
+            }
+            if let Some(new) = life.new
+                && (new.priority, new.group) != (seen.shown.priority, seen.shown.group)
+            {
+                let (priority, group) = (seen.shown.priority, seen.shown.group);
+                wrong.push(format!(
+                    "{id} was sent as {new:?} and returned with priority {priority} and group \
+                     {group:?}"
+                ));
             }
         }
     }
     wrong
 }
 
-/// What clients tried to store, whatever came of it.
-#[derive(Default)]
-struct Attempts<'a> {
-    sends: BTreeMap<u64, (&'a str, Micros)>,
-    updates: BTreeMap<u64, (&'a str, Micros)>,
+fn is_its_own(story: &Story<'_>, life: &Life<'_>, seen: &Sighting<'_>, tag: u64) -> bool {
+    let Some(attempt) = story.attempts.get(&tag) else { return false };
+    attempt.queue == life.home
+        && attempt.act.op.invoked <= seen.op.returned
+        && life.new.is_none_or(|new| new.tag == tag)
 }
 
-impl<'a> Attempts<'a> {
-    fn of(story: &Story<'a>) -> Attempts<'a> {
-        let mut attempts = Attempts::default();
-        let tried = |op: &&&Op| !matches!(op.outcome, Outcome::Failed(_));
-        for op in story.history.ops.iter().collect::<Vec<_>>().iter().filter(tried) {
-            match &op.call {
-                Call::Send { queue, tags, .. } => {
-                    attempts.sends.extend(tags.iter().map(|tag| (*tag, (&**queue, op.invoked))));
-                }
-                Call::Update { id, tag: Some(tag), .. } => {
-                    attempts.updates.insert(*tag, (id, op.invoked));
-                }
-                _ => {}
-            }
-        }
-        attempts
-    }
-}
-
-fn twice<'a>(
-    id_of_tag: &mut BTreeMap<u64, &'a str>,
-    tag: u64,
-    id: &'a str,
-    wrong: &mut Vec<String>,
-) {
-    let first = *id_of_tag.entry(tag).or_insert(id);
-    let told: BTreeSet<&str> = BTreeSet::from([first, id]);
-    if told.len() > 1 {
-        wrong.push(format!("body {tag} was sent once and stands under {first} and {id}"));
-    }
+/// The bodies that updates tried to store, with the id and the beginning of the call.
+fn updates<'a>(story: &Story<'a>) -> BTreeMap<u64, (&'a str, Micros)> {
+    let tried = story.history.ops.iter().filter(|op| !matches!(op.outcome, Outcome::Failed(_)));
+    let updates = tried.filter_map(|op| match &op.call {
+        Call::Update { id, tag: Some(tag), .. } => Some((*tag, (&**id, op.invoked))),
+        _ => None,
+    });
+    updates.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::Shown;
     use crate::invariants::sample::{Sample, shown};
 
     fn broken(sample: Sample) -> usize {
@@ -112,11 +89,19 @@ mod tests {
     }
 
     #[test]
-    fn a_send_of_unknown_outcome_that_appears_twice_is_found() {
+    fn another_priority_than_it_was_sent_with_is_found() {
         let mut sample = Sample::default();
-        sample.send("x", 1).outcome = Outcome::Unknown("lost".to_owned());
+        sample.send("m", 1);
+        let message = Shown { priority: 3, ..shown("m", 1, "r2", 5, 1) };
+        sample.receive_shown(2, message, 2, 3);
+        assert_eq!(broken(sample), 1);
+    }
+
+    #[test]
+    fn the_body_of_a_send_that_was_refused_is_found() {
+        let mut sample = Sample::default();
+        sample.send("m", 1).outcome = Outcome::Failed("FULL".to_owned());
         sample.receive("m", 2, 5, 1);
-        sample.receive("twin", 3, 5, 1);
         assert_eq!(broken(sample), 1);
     }
 }

@@ -1,31 +1,24 @@
 //! I4: the leases of one message never overlap in T. A lease runs from its grant to the visible
-//! time then given, half-open; an accepted update moves that end.
+//! time then given, half-open; an accepted update moves that end, and so does a release.
 
-use crate::history::{Answer, Call, Change, LogTime, Outcome, Shown, Story};
+use crate::history::{Answer, Call, LogTime, Outcome};
+use crate::story::{Grant, Life, Story};
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut overlaps = Vec::new();
     for (id, life) in &story.lives {
-        for grant in &life.grants {
-            let wanted = visibility(grant);
-            if grant.what.visible_at != grant.mark.at + wanted {
-                overlaps.push(format!(
-                    "{id} was granted at T {} for {wanted} us and is visible at {}",
-                    grant.mark.at, grant.what.visible_at
-                ));
-            }
-        }
+        let wrong = life.grants.iter().filter_map(|grant| of_another_length(grant));
+        overlaps.extend(wrong.map(|words| format!("{id} {words}")));
         for pair in life.grants.windows(2) {
             let [first, second] = pair else { continue };
-            // Of an unknown update with the lease's receipt nobody knows whether it ended it.
-            if life.unknown.iter().any(|op| op.invoked <= second.op.returned) {
+            if first.queue != second.queue {
                 continue;
             }
-            let end = end_of(first, second.mark.at, &life.updates);
-            if second.mark.at < end {
+            let Some(end) = end_of(life, first, second.at) else { continue };
+            if second.at < end {
                 overlaps.push(format!(
-                    "{id} was leased at {:?} until T {end} and again at {:?}",
-                    first.mark, second.mark
+                    "{id} was leased at T {} until {end} and again at {}",
+                    first.at, second.at
                 ));
             }
         }
@@ -33,26 +26,35 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
     overlaps
 }
 
-fn visibility(grant: &Change<'_, Shown>) -> u64 {
-    match &grant.op.call {
-        Call::Receive { visibility, .. } => *visibility,
-        _ => 0,
-    }
+/// What is wrong with the lease that a first try was answered.
+fn of_another_length(grant: &Grant<'_>) -> Option<String> {
+    let (Call::Receive { visibility, .. }, 1) = (&grant.op.call, grant.op.attempts) else {
+        return None;
+    };
+    let Outcome::Ok(Answer::Received { mark: Some(mark), .. }) = &grant.op.outcome else {
+        return None;
+    };
+    let (granted, until) = (mark.at, grant.shown.visible_at);
+    (until != granted + visibility).then(|| {
+        format!("was granted at T {granted} for {visibility} us and is visible at {until}")
+    })
 }
 
-/// When the first lease ended: as it was granted, or as the last update before `until` said.
-fn end_of(
-    first: &Change<'_, Shown>,
-    until: LogTime,
-    updates: &[Change<'_, crate::history::Op>],
-) -> LogTime {
-    let within =
-        updates.iter().filter(|update| update.mark > first.mark && update.mark.at <= until);
-    let mut ends = within.filter_map(|update| match &update.what.outcome {
-        Outcome::Ok(Answer::Updated { visible_at, .. }) => Some(*visible_at),
-        _ => None,
-    });
-    ends.next_back().unwrap_or(first.what.visible_at)
+/// When the first lease ended: as it was granted, or as the last change before `until` said.
+/// `None`: a call of unknown outcome may have ended it, or one of which it is not known whether
+/// it came before.
+fn end_of(life: &Life<'_>, first: &Grant<'_>, until: LogTime) -> Option<LogTime> {
+    let between = |when: crate::story::When| when.by > first.at && when.after < until;
+    if life.unknown.iter().any(|act| between(act.when)) {
+        return None;
+    }
+    let changes = || life.changes.iter().filter(|change| between(change.when));
+    let vague = |when: crate::story::When| when != crate::story::When::exact(when.by);
+    let is_vague = changes().any(|change| vague(change.when));
+    if changes().any(|change| change.when.by > until) || (is_vague && changes().count() > 1) {
+        return None;
+    }
+    Some(changes().last().map_or(first.shown.visible_at, |change| change.visible_at))
 }
 
 #[cfg(test)]
@@ -104,6 +106,26 @@ mod tests {
         sample.unknown_update("m", "r10", 11);
         sample.receive("m", 13, 30, 2);
         assert_eq!(broken(sample), 0);
+    }
+
+    #[test]
+    fn two_grants_at_one_time_are_found() {
+        let mut sample = leased_until(20);
+        sample.receive("m", 10, 20, 2);
+        assert_eq!(broken(sample), 1);
+    }
+
+    #[test]
+    fn a_release_ends_a_lease_and_says_when_the_next_may_begin() {
+        let mut right = leased_until(20);
+        right.release("m", "r10", 12, 15);
+        right.receive("m", 15, 30, 2);
+        assert_eq!(broken(right), 0);
+
+        let mut early = leased_until(20);
+        early.release("m", "r10", 12, 15);
+        early.receive("m", 14, 30, 2);
+        assert_eq!(broken(early), 1);
     }
 
     #[test]

@@ -1,59 +1,88 @@
-//! I5: only the newest receipt works. A send, a grant and an update each give one, and each
-//! makes all earlier ones of that message void. A receipt that nobody gave never works.
+//! I5: only the newest receipt works, and it does. A send, a grant, an update and a release each
+//! give one, and each makes all earlier ones of that message void; nobody has the one that a
+//! release gives. The newest is refused only when the message has expired, or when its last
+//! allowed lease has run out: then it may be among the dead letters, and is *not found*.
 
-use crate::history::{Answer, Call, Life, LogTime, Op, Outcome, Story};
+use crate::history::LogTime;
+use crate::known::Known;
+use crate::story::{Life, Story, When};
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (id, life) in &story.lives {
         let issued = issued(life);
-        let used = life.updates.iter().chain(&life.deletes);
-        for change in used {
-            let Some(receipt) = receipt_of(change.op, id) else { continue };
-            let Some((_, given)) = issued.iter().find(|(given, _)| *given == receipt) else {
-                continue;
-            };
-            let newer = issued
-                .iter()
-                .find(|(other, at)| *other != receipt && at > given && *at < change.mark.at);
-            if let Some((_, newer)) = newer {
+        for (used, when) in uses(life) {
+            let given = issued.iter().find(|(given, _)| *given == Some(used));
+            let newer = given.and_then(|(_, given)| {
+                let between = |at: &When| given.by <= at.after && at.by <= when.after;
+                issued.iter().find(|(other, at)| *other != Some(used) && between(at))
+            });
+            let known = before(life, when).filter(|known| known.receipt != Some(used));
+            let newer = newer.map(|(_, at)| at.by).or(known.map(|known| known.after));
+            if let Some(newer) = newer {
                 wrong.push(format!(
-                    "{id}: a receipt given at T {given} worked at {:?}, though a newer one was \
-                     given at T {newer}",
-                    change.mark
+                    "{id}: the receipt {used} worked by T {}, though a newer one was given at T \
+                     {newer}",
+                    when.by
                 ));
             }
+        }
+        wrong.extend(refused(id, life));
+    }
+    wrong
+}
+
+/// Every receipt that was given, with its T; `None`: one that nobody has.
+fn issued<'a>(life: &Life<'a>) -> Vec<(Option<&'a str>, When)> {
+    let exact = |receipt: &'a str, at: LogTime| (Some(receipt), When::exact(at));
+    let sent = life.sent.iter().map(|sent| (&*sent.message.receipt, sent.message.inserted_at));
+    let granted = life.grants.iter().map(|grant| (&*grant.shown.receipt, grant.at));
+    let changed = life.changes.iter().map(|change| (change.gave, change.when));
+    sent.chain(granted).map(|(receipt, at)| exact(receipt, at)).chain(changed).collect()
+}
+
+/// Every receipt that worked.
+fn uses<'a>(life: &Life<'a>) -> impl Iterator<Item = (&'a str, When)> {
+    let changed = life.changes.iter().map(|change| (change.used, change.when));
+    changed.chain(life.deletes.iter().map(|delete| (delete.used, delete.when)))
+}
+
+/// The state that something acted on, if it is known.
+fn before<'k, 'a>(life: &'k Life<'a>, when: When) -> Option<&'k Known<'a>> {
+    if when != When::exact(when.by) {
+        return None;
+    }
+    let at = life.known.partition_point(|known| known.after < when.by).checked_sub(1)?;
+    life.known.get(at).filter(|known| known.through >= when.after)
+}
+
+/// The newest receipt, refused while the message was there.
+fn refused(id: &str, life: &Life<'_>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for refusal in &life.refusals {
+        let at = life.known.partition_point(|known| known.after < refusal.at);
+        let Some(known) = at.checked_sub(1).and_then(|at| life.known.get(at)) else { continue };
+        let expired = life.expires_at(refusal.queue).is_some_and(|expires| refusal.at >= expires);
+        if known.through >= refusal.at
+            && known.queue == refusal.queue
+            && known.receipt == Some(refusal.used)
+            && !expired
+        {
+            let what = if refusal.not_found { "not found" } else { "a mismatch" };
+            let (used, given, at) = (refusal.used, known.after, refusal.at);
+            wrong.push(format!(
+                "{id}: the newest receipt {used}, given at T {given}, met {what} at T {at}"
+            ));
         }
     }
     wrong
 }
 
-/// Every receipt that an acknowledged call gave, with its T. A send that was tried again is
-/// answered from its session, at a later mark than that of its effect.
-fn issued<'a>(life: &Life<'a>) -> Vec<(&'a str, LogTime)> {
-    let sent = life.sent.iter().map(|sent| (&*sent.what.receipt, sent.what.inserted_at));
-    let granted = life.grants.iter().map(|grant| (&*grant.what.receipt, grant.mark.at));
-    let updated = life.updates.iter().filter_map(|update| match &update.op.outcome {
-        Outcome::Ok(Answer::Updated { receipt, .. }) => Some((&**receipt, update.mark.at)),
-        _ => None,
-    });
-    sent.chain(granted).chain(updated).collect()
-}
-
-fn receipt_of<'a>(op: &'a Op, id: &str) -> Option<&'a str> {
-    match &op.call {
-        Call::Update { receipt, .. } => Some(receipt),
-        Call::Delete { items, .. } => {
-            items.iter().find(|(of, _)| of == id).map(|(_, receipt)| &**receipt)
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::invariants::sample::Sample;
+    use crate::history::{Call, Deleted};
+    use crate::invariants::sample::{Sample, new, shown};
 
     fn broken(sample: Sample) -> usize {
         check(&Story::of(&sample.ended())).len()
@@ -87,5 +116,45 @@ mod tests {
         sample.update("m", "r5", 6, 20);
         sample.update("m", "r5", 7, 20);
         assert_eq!(broken(sample), 1);
+    }
+
+    #[test]
+    fn a_receipt_that_a_release_voided_is_found() {
+        let mut sample = received_twice();
+        sample.release("m", "r5", 6, 7);
+        sample.delete("m", "r5", 8);
+        assert_eq!(broken(sample), 1);
+    }
+
+    #[test]
+    fn the_newest_receipt_that_is_refused_is_found() {
+        for outcome in [Deleted::Mismatch, Deleted::NotFound] {
+            let mut sample = received_twice();
+            sample.delete_is_refused("m", "r5", 6, outcome);
+            assert_eq!(broken(sample), 1, "{outcome:?}");
+        }
+        let mut older = received_twice();
+        older.delete_is_refused("m", "r2", 6, Deleted::Mismatch);
+        assert_eq!(broken(older), 0);
+    }
+
+    #[test]
+    fn after_the_last_allowed_lease_the_newest_receipt_may_meet_not_found() {
+        let died = |at| {
+            let mut sample = Sample::default();
+            sample.send_new("gamma-dead", "m", 1, new(1));
+            for (at, count) in [(2, 1), (5, 2)] {
+                let message = shown("m", 1, &format!("r{at}"), at + 2, count);
+                sample.receive_from("gamma-dead", 2, vec![message], at, 2);
+            }
+            sample.delete_is_refused("m", "r5", at, Deleted::NotFound);
+            let last = sample.history.ops.last_mut().expect("a delete");
+            if let Call::Delete { queue, .. } = &mut last.call {
+                *queue = "gamma-dead".to_owned();
+            }
+            broken(sample)
+        };
+        assert_eq!(died(7), 0);
+        assert_eq!(died(6), 1);
     }
 }

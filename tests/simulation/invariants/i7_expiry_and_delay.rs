@@ -1,25 +1,31 @@
 //! I7: a message is never delivered at or after its expiry and never dropped before; a delayed
-//! message is never delivered early.
+//! message is never delivered early. Among the dead letters its time to live rests.
 
-use crate::history::{DRAIN, Life, LogTime, Op, Story};
+use crate::history::{DRAIN, LogTime, Op};
+use crate::story::{Life, Story};
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (id, life) in &story.lives {
+        let visible = not_before(life);
         for grant in &life.grants {
-            let at = grant.mark.at;
-            if grant.what.expires_at.is_some_and(|expires| at >= expires) {
+            let (at, expires) = (grant.at, grant.shown.expires_at);
+            if expires.is_some_and(|expires| at >= expires) {
                 wrong.push(format!("{id} was delivered at T {at}, after its expiry"));
             }
-            if let Some(visible) = not_before(life).filter(|visible| at < *visible) {
+            if let Some(visible) = visible.filter(|visible| at < *visible) {
                 wrong.push(format!("{id} was delivered at T {at}, delayed until {visible}"));
             }
-            if life.sent.is_some_and(|sent| sent.what.expires_at != grant.what.expires_at) {
+            let told = life.sent.filter(|_| grant.queue == life.home);
+            let told = told.map(|sent| sent.message.expires_at);
+            let rests = grant.shown.dead.is_some().then_some(None);
+            if told.or(rests).is_some_and(|told| told != expires) {
                 wrong.push(format!("{id} has another expiry than its send was told"));
             }
         }
-        for (_, at, shown) in &life.sightings {
-            if shown.expires_at.is_some_and(|expires| *at >= expires) {
+        for seen in &life.sightings {
+            if seen.shown.expires_at.is_some_and(|expires| seen.at >= expires) {
+                let at = seen.at;
                 wrong.push(format!("{id} was shown by a read at T {at}, after its expiry"));
             }
         }
@@ -28,21 +34,20 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
     wrong
 }
 
-/// The end of its delay, unless an update moved it.
+/// The end of its delay, unless a change moved it.
 fn not_before(life: &Life<'_>) -> Option<LogTime> {
-    let moved = !life.updates.is_empty() || !life.unknown.is_empty();
-    life.sent.filter(|_| !moved).map(|sent| sent.what.visible_at)
+    let moved = !life.changes.is_empty() || !life.unknown.is_empty();
+    life.sent.filter(|_| !moved).map(|sent| sent.message.visible_at)
 }
 
 /// A message with time left that the final drain did not find.
 fn dropped(story: &Story<'_>, id: &str, life: &Life<'_>) -> Option<String> {
     let ending = &story.history.ending;
-    let sent = life.sent?;
-    let expires = sent.what.expires_at?;
+    let expires = life.sent?.message.expires_at?;
     let of_clients = |op: &Op| op.client != DRAIN;
     let gone = life.deletes.iter().any(|delete| of_clients(delete.op))
-        || life.maybe_deleted().any(|op| of_clients(op))
-        || story.maybe_cleared(life.queue, sent.what.inserted_at, sent.op);
+        || life.maybe_deleted().any(|act| of_clients(act.op))
+        || story.maybe_cleared(life);
     let drained = life.grants.iter().any(|grant| grant.op.client == DRAIN);
     (ending.drained && expires > ending.at && !gone && !drained).then(|| {
         format!("{id} expires at T {expires}, and at T {} the final drain missed it", ending.at)

@@ -9,16 +9,18 @@ pub mod i4_leases_never_overlap;
 pub mod i5_only_the_newest_receipt;
 pub mod i6_dequeue_count_rises_by_one;
 pub mod i7_expiry_and_delay;
-pub mod i9_no_stale_leader;
+pub mod i8_one_effect;
+pub mod i9_linearizable;
 #[cfg(test)]
-mod sample;
+pub mod sample;
 
-use crate::history::{History, Story};
+use crate::history::History;
+use crate::story::Story;
 
 type Check = fn(&Story<'_>) -> Vec<String>;
 
 /// Each promise with its check.
-pub const ALL: [(&str, Check); 10] = [
+pub const ALL: [(&str, Check); 11] = [
     ("I1", i1_acknowledged_is_kept::check),
     ("I2", i2_deleted_stays_deleted::check),
     ("I3", i3_what_is_returned_was_sent::check),
@@ -26,7 +28,8 @@ pub const ALL: [(&str, Check); 10] = [
     ("I5", i5_only_the_newest_receipt::check),
     ("I6", i6_dequeue_count_rises_by_one::check),
     ("I7", i7_expiry_and_delay::check),
-    ("I9", i9_no_stale_leader::check),
+    ("I8", i8_one_effect::check),
+    ("I9", i9_linearizable::check),
     ("I10", i10_healed_means_serving::check),
     ("I11", i11_replicas_agree::check),
 ];

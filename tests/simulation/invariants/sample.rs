@@ -2,7 +2,8 @@
 //! small number.
 
 use crate::history::{
-    Answer, Call, DRAIN, Deleted, History, LogTime, Mark, Op, Outcome, SentMessage, Shown,
+    After, Answer, Call, DRAIN, Dead, Deleted, History, LogTime, Mark, New, Op, Outcome, Released,
+    SentMessage, Session, Shown, Standing,
 };
 
 #[derive(Default)]
@@ -10,7 +11,7 @@ pub struct Sample {
     pub history: History,
 }
 
-const QUEUE: &str = "queue";
+pub const QUEUE: &str = "queue";
 
 pub fn mark(at: u64) -> Mark {
     Mark { index: at, term: 1, node: 1, at }
@@ -25,32 +26,54 @@ pub fn shown(id: &str, tag: u64, receipt: &str, until: LogTime, count: u32) -> S
         expires_at: None,
         visible_at: until,
         dequeue_count: count,
+        priority: 0,
+        group: None,
+        dead: None,
+        standing: None,
     }
+}
+
+pub fn new(tag: u64) -> New {
+    New { tag, ..New::default() }
 }
 
 impl Sample {
     pub fn add(&mut self, client: u32, at: u64, call: Call, outcome: Outcome) -> &mut Op {
         let (invoked, returned) = (at * 10, at * 10 + 1);
-        self.history.ops.push(Op { client, invoked, returned, call, outcome });
+        let (session, attempts) = (None, 1);
+        self.history.ops.push(Op { client, session, attempts, invoked, returned, call, outcome });
         self.history.ops.last_mut().expect("just pushed")
     }
 
     /// Sends a message whose tag is the time, with receipt `r` and the time.
     pub fn send(&mut self, id: &str, at: u64) -> &mut Op {
-        self.send_with(id, at, None, 0)
+        self.send_new(QUEUE, id, at, new(at))
     }
 
     pub fn send_with(&mut self, id: &str, at: u64, ttl: Option<u64>, delay: u64) -> &mut Op {
-        let call = Call::Send { queue: QUEUE.to_owned(), tags: vec![at], ttl, delay };
+        self.send_new(QUEUE, id, at, New { ttl, delay, ..new(at) })
+    }
+
+    pub fn send_new(&mut self, queue: &str, id: &str, at: u64, new: New) -> &mut Op {
         let message = SentMessage {
             id: id.to_owned(),
             receipt: format!("r{at}"),
             inserted_at: at,
-            expires_at: ttl.map(|ttl| at + ttl),
-            visible_at: at + delay,
+            expires_at: new.ttl.map(|ttl| at + ttl),
+            visible_at: at + new.delay,
+            duplicate: false,
         };
+        let call = Call::Send { queue: queue.to_owned(), messages: vec![new] };
         let answer = Answer::Sent { mark: mark(at), messages: vec![message] };
         self.add(1, at, call, Outcome::Ok(answer))
+    }
+
+    /// A send under a key that was answered with an earlier message.
+    pub fn send_duplicate(&mut self, queue: &str, first: &str, at: u64, new: New) {
+        let op = self.send_new(queue, first, at, new);
+        if let Outcome::Ok(Answer::Sent { messages, .. }) = &mut op.outcome {
+            messages.iter_mut().for_each(|message| message.duplicate = true);
+        }
     }
 
     /// Grants it at `at` until `until`, with receipt `r` and the time; its tag is 1.
@@ -66,18 +89,43 @@ impl Sample {
         at: u64,
         visibility: u64,
     ) -> &mut Op {
-        let call = Call::Receive { queue: QUEUE.to_owned(), max: 1, visibility };
-        let answer = Answer::Received { mark: Some(mark(at)), messages: vec![shown] };
+        self.receive_from(QUEUE, client, vec![shown], at, visibility)
+    }
+
+    pub fn receive_from(
+        &mut self,
+        queue: &str,
+        client: u32,
+        messages: Vec<Shown>,
+        at: u64,
+        visibility: u64,
+    ) -> &mut Op {
+        let max = messages.len() as u32;
+        let call = Call::Receive { queue: queue.to_owned(), max, visibility };
+        let answer = Answer::Received { mark: Some(mark(at)), messages, more: false };
         self.add(client, at, call, Outcome::Ok(answer))
     }
 
-    pub fn unknown_receive(&mut self, at: u64) {
+    /// A receive that found nothing, by a majority's word.
+    pub fn receive_nothing(&mut self, queue: &str, at: u64) -> &mut Op {
+        let call = Call::Receive { queue: queue.to_owned(), max: 1, visibility: 1 };
+        let answer = Answer::Received { mark: None, messages: Vec::new(), more: false };
+        self.add(2, at, call, Outcome::Ok(answer))
+    }
+
+    /// The message as it lies in a dead-letter queue.
+    pub fn dead(source: &str, deliveries: u32, at: u64, shown: Shown) -> Shown {
+        Shown { dead: Some(Dead { source: source.to_owned(), at, deliveries }), ..shown }
+    }
+
+    pub fn unknown_receive(&mut self, at: u64) -> &mut Op {
         let call = Call::Receive { queue: QUEUE.to_owned(), max: 1, visibility: 1 };
-        self.add(2, at, call, Outcome::Unknown("lost".to_owned()));
+        self.add(2, at, call, Outcome::Unknown("lost".to_owned()))
     }
 
     pub fn peek(&mut self, shown: Shown, at: u64, stale: bool) -> &mut Op {
-        let call = Call::Peek { queue: QUEUE.to_owned(), stale };
+        let (queue, standing) = (QUEUE.to_owned(), Standing::Visible);
+        let call = Call::Peek { queue, standing, stale };
         self.add(2, at, call, Outcome::Ok(Answer::Seen { at, messages: vec![shown] }))
     }
 
@@ -97,8 +145,21 @@ impl Sample {
         self.add(2, at, update(id, receipt, Some(0)), Outcome::Unknown("lost".to_owned()));
     }
 
-    pub fn delete(&mut self, id: &str, receipt: &str, at: u64) {
+    pub fn release(&mut self, id: &str, receipt: &str, at: u64, until: u64) {
+        let items = vec![(id.to_owned(), receipt.to_owned())];
+        let after = After::Delay(until - at);
+        let call = Call::Release { queue: QUEUE.to_owned(), items, after };
+        let answer = Answer::Released { mark: mark(at), outcomes: vec![Released::At(until)] };
+        self.add(2, at, call, Outcome::Ok(answer));
+    }
+
+    pub fn delete(&mut self, id: &str, receipt: &str, at: u64) -> &mut Op {
         let answer = Answer::Deleted { mark: mark(at), outcomes: vec![Deleted::Done] };
+        self.add(2, at, delete(id, receipt), Outcome::Ok(answer))
+    }
+
+    pub fn delete_is_refused(&mut self, id: &str, receipt: &str, at: u64, outcome: Deleted) {
+        let answer = Answer::Deleted { mark: mark(at), outcomes: vec![outcome] };
         self.add(2, at, delete(id, receipt), Outcome::Ok(answer));
     }
 
@@ -111,9 +172,21 @@ impl Sample {
         self.add(3, at, call, Outcome::Ok(Answer::Cleared { mark: mark(at), removed: 1 }));
     }
 
+    /// Anything done to a queue as a whole.
+    pub fn done(&mut self, at: u64, call: Call) -> &mut Op {
+        self.add(3, at, call, Outcome::Ok(Answer::Done { mark: mark(at) }))
+    }
+
     pub fn drain_finds(&mut self, id: &str, at: u64) {
         let message = shown(id, 1, &format!("r{at}"), at + 100, 1);
         self.receive_shown(DRAIN, message, at, 100);
+    }
+
+    /// Puts the last call under a session.
+    pub fn under(&mut self, client: u64, sequence: u64, attempts: u32) {
+        let op = self.history.ops.last_mut().expect("a call");
+        op.session = Some(Session { client, sequence, lowest: sequence });
+        op.attempts = attempts;
     }
 
     /// The history of a run that healed, served and drained at T 1,000.

@@ -1,0 +1,81 @@
+//! Accounts over gRPC: what each may hold and holds.
+//!
+//! Laws: as in `queue.rs`.
+
+use super::call::Call;
+use super::convert;
+use super::queue::{Answer, QueueFace, USUAL_PAGE, other_write};
+use crate::proto::queue::v1 as pb;
+use crate::queue::AccountView;
+use crate::queue::command::{AccountQuota, Command};
+use crate::queue::outcome::Reply;
+
+impl QueueFace {
+    pub(super) async fn set_account_quota_here(
+        &self,
+        call: &Call,
+        request: pb::SetAccountQuotaRequest,
+    ) -> Answer<pb::SetAccountQuotaResponse> {
+        let given = request.quota.unwrap_or_default();
+        let most = |limit: u64| (limit > 0).then_some(limit);
+        let quota = AccountQuota {
+            messages: most(given.max_messages),
+            bytes: most(given.max_bytes),
+            queues: most(given.max_queues),
+        };
+        let command = Command::SetAccountQuota(quota);
+        let envelope = convert::envelope(request.account, request.session, command)?;
+        let (Reply::AccountQuotaSet, durability) = self.write(call, envelope, 0).await? else {
+            return Err(other_write());
+        };
+        Ok(pb::SetAccountQuotaResponse { durability: Some(durability) })
+    }
+
+    pub(super) async fn get_account_here(
+        &self,
+        call: &Call,
+        request: pb::GetAccountRequest,
+    ) -> Answer<pb::GetAccountResponse> {
+        let staleness = convert::staleness(request.max_staleness)?;
+        let name = convert::account(request.account)?;
+        let (view, at) = self.look(call, staleness, |store| store.state().account(&name)).await?;
+        let log_time = Some(convert::timestamp(at));
+        Ok(pb::GetAccountResponse { account: Some(account_out(view)), log_time })
+    }
+
+    pub(super) async fn list_accounts_here(
+        &self,
+        call: &Call,
+        request: pb::ListAccountsRequest,
+    ) -> Answer<pb::ListAccountsResponse> {
+        let staleness = convert::staleness(request.max_staleness)?;
+        let size = convert::page_size("page_size", request.page_size, USUAL_PAGE)?;
+        let after = request.page_token;
+        let ((views, more), at) = self
+            .look(call, staleness, |store| {
+                store.state().accounts((!after.is_empty()).then_some(after.as_str()), size)
+            })
+            .await?;
+        let last = views.last().map(|view| view.name.clone()).filter(|_| more);
+        Ok(pb::ListAccountsResponse {
+            accounts: views.into_iter().map(account_out).collect(),
+            next_page_token: last.unwrap_or_default(),
+            log_time: Some(convert::timestamp(at)),
+        })
+    }
+}
+
+fn account_out(view: AccountView) -> pb::Account {
+    pb::Account {
+        name: view.name,
+        quota: Some(pb::AccountQuota {
+            max_messages: view.quota.messages.unwrap_or(0),
+            max_bytes: view.quota.bytes.unwrap_or(0),
+            max_queues: view.quota.queues.unwrap_or(0),
+        }),
+        queues: view.queues,
+        deleted_queues: view.deleted_queues,
+        messages: view.held.messages,
+        bytes: view.held.bytes,
+    }
+}

@@ -1,0 +1,95 @@
+//! Reads, linearizable and stale.
+
+use zoneq::proto::queue::v1 as pb;
+
+use super::{Worker, wire};
+use crate::history::{Answer, Call, Looked, Standing};
+
+impl Worker {
+    fn staleness(&mut self) -> Option<prost_types::Duration> {
+        self.one_in(3).then(|| wire::span(5_000_000))
+    }
+
+    pub(super) async fn peek(&mut self) {
+        let queue = self.any(|_| true);
+        self.choose_node();
+        let max_staleness = self.staleness();
+        let all = [Standing::Visible, Standing::Leased, Standing::Delayed, Standing::Blocked];
+        let standing = all[self.dice.below(4) as usize];
+        let stale = max_staleness.is_some();
+        let op = self.begin_read(Call::Peek { queue: queue.clone(), standing, stale });
+        let request = pb::PeekRequest {
+            queue,
+            max_messages: 20,
+            state: wire::state(standing).into(),
+            max_staleness,
+            ..Default::default()
+        };
+        let asked = self.ask(request, |mut node, r| async move { node.peek(r).await });
+        let told = asked.await.map(|answer| {
+            let shown = answer.messages.iter().map(|m| wire::shown(m, Some(standing)));
+            Answer::Seen { at: wire::moment(answer.log_time.as_ref()), messages: shown.collect() }
+        });
+        self.end(op, 1, told);
+    }
+
+    pub(super) async fn get(&mut self) {
+        let queue = self.any(|_| true);
+        self.choose_node();
+        let known = self.known_of(&queue);
+        let at = self.dice.below(known.len() as u64) as usize;
+        let Some(id) = known.get(at).cloned() else { return };
+        let max_staleness = self.staleness();
+        let stale = max_staleness.is_some();
+        let op = self.begin_read(Call::Get { queue: queue.clone(), id: id.clone(), stale });
+        let request = pb::GetMessageRequest { queue, id, max_staleness, ..Default::default() };
+        let asked = self.ask(request, |mut node, r| async move { node.get_message(r).await });
+        let told = asked.await.map(|answer| {
+            let standing = wire::standing(answer.state());
+            let shown = answer.message.iter().map(|m| wire::shown(m, standing));
+            Answer::Seen { at: wire::moment(answer.log_time.as_ref()), messages: shown.collect() }
+        });
+        self.end(op, 1, told);
+    }
+
+    pub(super) async fn look_at_any(&mut self) {
+        let queue = self.any(|_| true);
+        self.choose_node();
+        let max_staleness = self.staleness();
+        self.look(&queue, max_staleness).await;
+    }
+
+    /// A queue as it is.
+    pub async fn look(
+        &mut self,
+        queue: &str,
+        max_staleness: Option<prost_types::Duration>,
+    ) -> Option<(Looked, u64)> {
+        let stale = max_staleness.is_some();
+        let op = self.begin_read(Call::Look { queue: queue.to_owned(), stale });
+        let name = queue.to_owned();
+        let request = pb::GetQueueRequest { name, max_staleness, ..Default::default() };
+        let asked = self.ask(request, |mut node, r| async move { node.get_queue(r).await });
+        let told = asked.await.map(|answer| {
+            let queue = answer.queue.as_ref().map(wire::looked).unwrap_or_default();
+            Answer::Looked { at: wire::moment(answer.log_time.as_ref()), queue }
+        });
+        match self.end(op, 1, told)? {
+            Answer::Looked { at, queue } => Some((queue, at)),
+            _ => None,
+        }
+    }
+
+    pub(super) async fn list(&mut self) {
+        self.choose_node();
+        let max_staleness = self.staleness();
+        let op = self.begin_read(Call::List { stale: max_staleness.is_some() });
+        let request = pb::ListQueuesRequest { max_staleness, ..Default::default() };
+        let asked = self.ask(request, |mut node, r| async move { node.list_queues(r).await });
+        let told = asked.await.map(|answer| Answer::Listed {
+            at: wire::moment(answer.log_time.as_ref()),
+            queues: answer.queues.into_iter().map(|queue| queue.name).collect(),
+        });
+        self.end(op, 1, told);
+    }
+}

@@ -1,0 +1,222 @@
+//! What goes over the wire, and what is read of it.
+
+use tonic_types::StatusExt as _;
+use zoneq::proto::queue::v1 as pb;
+
+use super::Told;
+use crate::history::{
+    After, Answer, Dead, Deleted, Item, Looked, Mark, New, Outcome, Released, SentMessage, Shown,
+    Standing, body, tag_of,
+};
+use crate::queues::Plan;
+
+/// The key of a queue's metadata that holds what it was set to.
+const SET_TO: &str = "set-to";
+/// The lease of those who name none, where nobody has set another.
+const USUAL_LEASE: u64 = 30_000_000;
+
+pub fn span(us: u64) -> prost_types::Duration {
+    let (seconds, rest) = (us / 1_000_000, us % 1_000_000);
+    prost_types::Duration { seconds: seconds as i64, nanos: rest as i32 * 1_000 }
+}
+
+fn micros(span: &prost_types::Duration) -> u64 {
+    span.seconds as u64 * 1_000_000 + span.nanos as u64 / 1_000
+}
+
+pub fn time(at: Option<&prost_types::Timestamp>) -> Option<u64> {
+    at.map(|at| at.seconds as u64 * 1_000_000 + at.nanos as u64 / 1_000)
+}
+
+pub fn moment(at: Option<&prost_types::Timestamp>) -> u64 {
+    time(at).unwrap_or_default()
+}
+
+/// The mark of a write; an answer without one says nothing.
+pub fn mark(durability: Option<&pb::Durability>) -> Told<Mark> {
+    let lost = || Outcome::Unknown("the answer does not say where it stands".to_owned());
+    let durability = durability.ok_or_else(lost)?;
+    let position = durability.position.as_ref().ok_or_else(lost)?;
+    let at = time(durability.log_time.as_ref()).ok_or_else(lost)?;
+    Ok(Mark { index: position.index, term: position.term, node: position.node, at })
+}
+
+pub fn done(durability: Option<&pb::Durability>) -> Told<Answer> {
+    Ok(Answer::Done { mark: mark(durability)? })
+}
+
+fn group(name: &str) -> Option<u64> {
+    name.strip_prefix('g')?.parse().ok()
+}
+
+pub fn shown(message: &pb::Message, standing: Option<Standing>) -> Shown {
+    let dead = message.dead_letter.as_ref().map(|dead| Dead {
+        source: dead.source.clone(),
+        at: moment(dead.dead_lettered_at.as_ref()),
+        deliveries: dead.deliveries,
+    });
+    Shown {
+        id: message.id.clone(),
+        tag: tag_of(&message.body),
+        receipt: message.pop_receipt.clone(),
+        inserted_at: moment(message.inserted_at.as_ref()),
+        expires_at: time(message.expires_at.as_ref()),
+        visible_at: moment(message.visible_at.as_ref()),
+        dequeue_count: message.dequeue_count,
+        priority: message.priority as u8,
+        group: group(&message.group),
+        dead,
+        standing,
+    }
+}
+
+pub fn state(standing: Standing) -> pb::MessageState {
+    match standing {
+        Standing::Visible => pb::MessageState::Visible,
+        Standing::Leased => pb::MessageState::Leased,
+        Standing::Delayed => pb::MessageState::Delayed,
+        Standing::Blocked => pb::MessageState::Blocked,
+    }
+}
+
+pub fn standing(state: pb::MessageState) -> Option<Standing> {
+    match state {
+        pb::MessageState::Visible => Some(Standing::Visible),
+        pb::MessageState::Leased => Some(Standing::Leased),
+        pb::MessageState::Delayed => Some(Standing::Delayed),
+        pb::MessageState::Blocked => Some(Standing::Blocked),
+        // Dead letters are asked for by name only, and no call of the workload does.
+        pb::MessageState::Dead | pb::MessageState::Unspecified => None,
+    }
+}
+
+pub fn new_message(new: &New) -> pb::NewMessage {
+    pb::NewMessage {
+        body: body(new.tag).into(),
+        delay: (new.delay > 0).then(|| span(new.delay)),
+        ttl: Some(span(new.ttl.unwrap_or(0))),
+        priority: Some(new.priority.into()),
+        deduplication_key: new.key.map(|key| format!("k{key}")).unwrap_or_default(),
+        group: new.group.map(|group| format!("g{group}")).unwrap_or_default(),
+        ..Default::default()
+    }
+}
+
+pub fn sent(message: &pb::SentMessage) -> SentMessage {
+    SentMessage {
+        id: message.id.clone(),
+        receipt: message.pop_receipt.clone(),
+        inserted_at: moment(message.inserted_at.as_ref()),
+        expires_at: time(message.expires_at.as_ref()),
+        visible_at: moment(message.visible_at.as_ref()),
+        duplicate: message.duplicate,
+    }
+}
+
+pub fn all_sent(messages: &[pb::SentMessage], durability: Option<&pb::Durability>) -> Told<Answer> {
+    let mark = mark(durability)?;
+    Ok(Answer::Sent { mark, messages: messages.iter().map(sent).collect() })
+}
+
+pub fn received(answer: &pb::ReceiveResponse) -> Told<Answer> {
+    let messages: Vec<Shown> = answer.messages.iter().map(|message| shown(message, None)).collect();
+    let mark = match mark(answer.durability.as_ref()) {
+        Err(lost) if !messages.is_empty() => return Err(lost),
+        told => told.ok(),
+    };
+    Ok(Answer::Received { mark, messages, more: answer.more })
+}
+
+pub fn delete_item(item: &Item) -> pb::DeleteItem {
+    pb::DeleteItem { id: item.0.clone(), pop_receipt: item.1.clone() }
+}
+
+pub fn deleted(answer: &pb::DeleteResponse) -> Told<Answer> {
+    let mark = mark(answer.durability.as_ref())?;
+    let outcomes = answer.outcomes().map(|outcome| match outcome {
+        pb::DeleteOutcome::Deleted => Deleted::Done,
+        pb::DeleteOutcome::ReceiptMismatch => Deleted::Mismatch,
+        _ => Deleted::NotFound,
+    });
+    Ok(Answer::Deleted { mark, outcomes: outcomes.collect() })
+}
+
+pub fn released(answer: &pb::ReleaseResponse) -> Told<Answer> {
+    let mark = mark(answer.durability.as_ref())?;
+    let outcomes = answer.results.iter().map(|result| match result.outcome() {
+        pb::ReleaseOutcome::Released => Released::At(moment(result.visible_at.as_ref())),
+        pb::ReleaseOutcome::ReceiptMismatch => Released::Mismatch,
+        _ => Released::NotFound,
+    });
+    Ok(Answer::Released { mark, outcomes: outcomes.collect() })
+}
+
+pub fn after(after: After) -> Option<pb::release_request::After> {
+    match after {
+        After::Now => None,
+        After::Delay(us) => Some(pb::release_request::After::Delay(span(us))),
+        After::BackOff => Some(pb::release_request::After::BackOff(true)),
+    }
+}
+
+/// The settings of a queue: its own, and this lease.
+pub fn settings(plan: &Plan, lease: Option<u64>) -> pb::QueueSettings {
+    let (target, most) = plan.dead_letters.unwrap_or(("", 0));
+    pb::QueueSettings {
+        default_visibility_timeout: Some(span(lease.unwrap_or(USUAL_LEASE))),
+        dead_letter_queue: target.to_owned(),
+        max_deliveries: most,
+        deduplication_window: plan.window.map(span),
+        max_messages: plan.quota.unwrap_or(0),
+        back_off: Some(pb::BackOff {
+            first: Some(span(200_000)),
+            most: Some(span(1_500_000)),
+            factor: 2,
+        }),
+        ..Default::default()
+    }
+}
+
+pub fn metadata(value: u64) -> std::collections::BTreeMap<String, String> {
+    std::collections::BTreeMap::from([(SET_TO.to_owned(), value.to_string())])
+}
+
+pub fn looked(queue: &pb::Queue) -> Looked {
+    let counts = queue.counts.unwrap_or_default();
+    let lease = queue.settings.as_ref().and_then(|s| s.default_visibility_timeout.as_ref());
+    Looked {
+        visible: counts.visible,
+        leased: counts.leased,
+        delayed: counts.delayed,
+        blocked: counts.blocked,
+        due: counts.due,
+        total: counts.total,
+        paused: queue.paused,
+        metadata: queue.metadata.get(SET_TO).and_then(|value| value.parse().ok()),
+        settings: lease.map(micros).filter(|lease| *lease != USUAL_LEASE),
+    }
+}
+
+/// Whether a reason leaves it open what became of a call.
+fn is_open(reason: &str) -> bool {
+    matches!(reason, "OUTCOME_UNKNOWN" | "SESSION_ENDED" | "FATAL")
+}
+
+/// What a failed call says of its fate: only the server's own word makes it definite.
+pub fn fate(status: &tonic::Status) -> Outcome {
+    let info = status.get_details_error_info();
+    let not_applied = info.as_ref().is_some_and(|info| {
+        info.metadata.get("outcome").is_some_and(|outcome| outcome == "not_applied")
+    });
+    match info {
+        Some(info) if not_applied => Outcome::Failed(info.reason),
+        Some(info) => Outcome::Unknown(info.reason),
+        None => Outcome::Unknown(format!("{:?}", status.code())),
+    }
+}
+
+/// The same of one item of a stream.
+pub fn fate_of_item(error: &pb::ItemError) -> Outcome {
+    let reason = error.reason.clone();
+    if is_open(&reason) { Outcome::Unknown(reason) } else { Outcome::Failed(reason) }
+}
