@@ -373,7 +373,8 @@ impl Group {
         if self.is_draining() {
             return Err(GroupError::not_applied(Reason::Draining));
         }
-        self.term()?;
+        let term = self.term()?;
+        self.check_footing(&term, &envelope.command)?;
         self.check_space(&envelope.command)?;
         let answer = self.inner.proposer.submit(envelope)?;
         Ok(async move {
@@ -431,7 +432,8 @@ impl Group {
         };
         let store = self.inner.store.read();
         let at = store.state().log_time();
-        let now = LogTime(now.0.max(at.0));
+        // Where nothing may be written T rests, or follows the other region's.
+        let now = if store.state().is_writable() { LogTime(now.0.max(at.0)) } else { at };
         Ok((look(&store, now), at))
     }
 

@@ -41,15 +41,22 @@ pub struct AppliedMark {
 pub struct SharedStore {
     store: Arc<RwLock<Store>>,
     applied: watch::Sender<AppliedMark>,
-    epoch: watch::Sender<Epoch>,
+    footing: watch::Sender<Footing>,
+}
+
+/// Whether this cluster may write now, and in which epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footing {
+    pub epoch: Epoch,
+    pub is_writable: bool,
 }
 
 impl SharedStore {
     #[must_use]
     pub fn new(store: Store) -> SharedStore {
         let (applied, _) = watch::channel(mark_of(&store));
-        let (epoch, _) = watch::channel(store.state().epoch());
-        SharedStore { store: Arc::new(RwLock::new(store)), applied, epoch }
+        let (footing, _) = watch::channel(footing_of(&store));
+        SharedStore { store: Arc::new(RwLock::new(store)), applied, footing }
     }
 
     /// The store to read, for a moment: never across an await.
@@ -67,19 +74,27 @@ impl SharedStore {
         self.applied.subscribe()
     }
 
-    /// Moves whenever another epoch is in force: a promotion here, or in the other region.
+    /// Moves whenever another epoch is in force, by a promotion here or in the other region, and
+    /// whenever writing is allowed or refused.
     #[must_use]
-    pub fn epoch(&self) -> watch::Receiver<Epoch> {
-        self.epoch.subscribe()
+    pub fn footing(&self) -> watch::Receiver<Footing> {
+        self.footing.subscribe()
+    }
+
+    /// As of the last entry that was applied.
+    #[must_use]
+    pub fn footing_now(&self) -> Footing {
+        *self.footing.borrow()
     }
 
     fn publish(&self) {
-        let (mark, epoch) = {
+        let (mark, footing) = {
             let store = self.read();
-            (mark_of(&store), store.state().epoch())
+            (mark_of(&store), footing_of(&store))
         };
+        // Who hears that an entry was applied must not read the footing before it.
+        self.footing.send_if_modified(|known| std::mem::replace(known, footing) != footing);
         self.applied.send_replace(mark);
-        self.epoch.send_if_modified(|known| std::mem::replace(known, epoch) != epoch);
     }
 
     /// Makes all that is applied durable in the tables. Nobody waits for the disk meanwhile.
@@ -131,6 +146,11 @@ impl SharedStore {
 
 fn mark_of(store: &Store) -> AppliedMark {
     AppliedMark { position: store.applied(), log_time: store.state().log_time() }
+}
+
+fn footing_of(store: &Store) -> Footing {
+    let state = store.state();
+    Footing { epoch: state.epoch(), is_writable: state.is_writable() }
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {

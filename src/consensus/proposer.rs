@@ -227,3 +227,29 @@ fn fail(proposal: &Proposal, error: &GroupError) {
         let _ = reply.send(Err(error.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::authority::command::{Actor, RegionCommand, RegionVerb};
+
+    fn job(command: Command) -> Job {
+        let units = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a unit");
+        let envelope = Envelope { session: None, account: String::new(), command };
+        Job { size: envelope.command.size(), envelope, reply: oneshot::channel().0, units }
+    }
+
+    fn seal() -> Job {
+        let command = RegionCommand { by: Actor::default(), verb: RegionVerb::Seal };
+        job(Command::Region(Box::new(command)))
+    }
+
+    #[test]
+    fn a_command_about_regions_goes_alone_and_data_goes_together() {
+        let pulse = || job(Command::Pulse);
+        assert_eq!(batch_len(&[pulse(), pulse(), seal(), pulse()]), 2);
+        assert_eq!(batch_len(&[seal(), pulse(), pulse()]), 1);
+        assert_eq!(batch_len(&[seal(), seal()]), 1);
+        assert_eq!(batch_len(&[pulse(), pulse()]), 2);
+    }
+}

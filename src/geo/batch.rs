@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::error::ShipError;
 use crate::consensus::group::{Group, Standing};
 use crate::queue::authority::plan::CopyEnd;
-use crate::queue::authority::{LedgerLine, RegionEpoch};
+use crate::queue::authority::{Head, LedgerLine, RegionEpoch};
 use crate::queue::ids::Position;
 use crate::queue::limits::SHIPPED_ENTRIES;
 use crate::storage::log::Payload;
@@ -26,6 +26,7 @@ pub struct Batch {
     pub after: Option<Position>,
     pub through: Position,
     pub release: Option<RegionEpoch>,
+    pub head: Head,
     pub entries: Vec<(Position, Bytes)>,
 }
 
@@ -42,7 +43,7 @@ impl Batch {
 /// # Errors
 /// [`ShipError`]: the copy cannot go on from this node's log.
 pub fn next(group: &Group, copy: &CopyEnd) -> Result<Option<Batch>, ShipError> {
-    let Some(Standing { authority, applied, .. }) = group.standing() else { return Ok(None) };
+    let Some(Standing { authority, applied, log_time }) = group.standing() else { return Ok(None) };
     let part = authority.plan(copy)?;
     let from = part.after.map_or(0, |after| after.index.saturating_add(1));
     let to = part.last.map_or(applied.index, |last| last.index.min(applied.index));
@@ -71,6 +72,7 @@ pub fn next(group: &Group, copy: &CopyEnd) -> Result<Option<Batch>, ShipError> {
         line: part.line,
         after: part.after,
         through,
+        head: Head { position: applied, log_time },
         entries,
     }))
 }

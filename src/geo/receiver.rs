@@ -190,11 +190,9 @@ impl GeoService for Receiver {
         let asked = request.into_inner();
         let lineage = <[u8; 16]>::try_from(asked.lineage.as_ref())
             .map_err(|_| Status::invalid_argument("a lineage has 16 bytes"))?;
-        let epoch = asked.epoch.ok_or_else(|| Status::invalid_argument("an epoch is missing"))?;
-        let verb = RegionVerb::Fence {
-            lineage: u128::from_be_bytes(lineage),
-            epoch: codec::epoch_from(epoch),
-        };
+        let ledger: Result<Vec<_>, _> = asked.ledger.into_iter().map(codec::line_from).collect();
+        let ledger = ledger.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let verb = RegionVerb::Fence { lineage: u128::from_be_bytes(lineage), ledger };
         let done = self.group.propose(self.region(verb), Instant::now() + WITHIN).await;
         match done.map_err(|error| not_now(&error))?.outcome {
             Ok(_) => {

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::receiver::Receiver;
 use super::shipper::Shipper;
 use super::watermark::{GeoStatus, Watermark};
-use crate::clock::{SharedClock, SystemClock};
+use crate::clock::{Clock as _, SharedClock, SystemClock};
+use crate::consensus::error::GroupError;
 use crate::consensus::group::{Group, GroupConfig};
 use crate::consensus::network::{ChannelOptions, Network as _, TcpNetwork};
 use crate::consensus::types::Member;
@@ -21,14 +22,24 @@ use crate::consensus::zones::Wanted;
 use crate::queue::authority::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
 use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::authority::{RegionEpoch, Role};
-use crate::queue::command::{Command, Content, Envelope, NewMessage, Settings, StringMap};
+use crate::queue::command::{
+    Command, Content, Envelope, NewMessage, Settings, StringMap, TimeToLive,
+};
 use crate::queue::error::Rejection;
-use crate::queue::ids::{Epoch, Position};
+use crate::queue::ids::{Epoch, LogTime, Position, Span};
 use crate::queue::outcome::{Outcome, Reply};
+use crate::storage::codec;
 use crate::storage::disk::FlushMode;
 use crate::storage::disk::real::RealDisk;
-use crate::storage::log::{Log, LogOptions};
+use crate::storage::log::{Log, LogEntry, LogOptions, Payload};
 use crate::storage::store::{Store, StoreOptions};
+
+fn sent(body: &str) -> Command {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    let content = Content { body, headers: StringMap::new() };
+    let messages = vec![NewMessage { content, ..NewMessage::default() }];
+    Command::Send { queue: "orders".to_owned(), messages }
+}
 
 /// A cluster of one node.
 struct Region {
@@ -133,11 +144,48 @@ impl Region {
         self.propose(Command::CreateQueue { name, metadata, settings }).await.expect("created");
     }
 
+    /// Sends, again while the cluster finds its footing.
+    async fn send_patiently(&self, body: &str) {
+        until("a message is sent", async {
+            while self.try_send(body).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    async fn try_send(&self, body: &str) -> Result<Outcome, GroupError> {
+        let envelope =
+            Envelope { session: None, account: "default".to_owned(), command: sent(body) };
+        match self.group.propose(envelope, soon()).await {
+            Ok(done) => done.outcome.map(Ok).map_err(GroupError::Rejected),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The commands in this node's own log, those about regions aside.
+    fn data_in_log(&self) -> Vec<Command> {
+        let from = self.group.log_first().expect("a log");
+        let to = self.group.applied().borrow().position.expect("applied").index + 1;
+        let entries = self.group.log_entries(from, to, usize::MAX).expect("read");
+        let commands = |entry: LogEntry| match entry.payload {
+            Payload::Commands(bytes) => {
+                codec::decode_entry(entry.position, bytes).expect("an entry").commands
+            }
+            _ => Vec::new(),
+        };
+        let commands = entries.into_iter().flat_map(commands).map(|envelope| envelope.command);
+        commands.filter(|command| !matches!(command, Command::Region(_))).collect()
+    }
+
     async fn send(&self, body: &str) -> Outcome {
-        let body = Bytes::copy_from_slice(body.as_bytes());
-        let content = Content { body, headers: StringMap::new() };
-        let messages = vec![NewMessage { content, ..NewMessage::default() }];
-        self.propose(Command::Send { queue: "orders".to_owned(), messages }).await
+        let envelope =
+            Envelope { session: None, account: "default".to_owned(), command: sent(body) };
+        match self.group.propose(envelope, soon()).await {
+            Ok(done) => done.outcome,
+            Err(GroupError::Rejected(rejection)) => Err(rejection),
+            Err(error) => panic!("{error}"),
+        }
     }
 
     fn total(&self) -> u64 {
@@ -216,6 +264,32 @@ async fn what_the_primary_acknowledges_is_soon_in_the_secondary() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secondary_proposes_nothing_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = protected(dir.path()).await;
+    // Something is always due: it expires, and only the primary's pulses remove it.
+    let short = NewMessage { ttl: TimeToLive::For(Span(1)), ..NewMessage::default() };
+    let queue = "orders".to_owned();
+    let messages = vec![short; 3];
+    east.propose(Command::Send { queue, messages }).await.expect("sent");
+    west.until_applied("there, and gone", |west| {
+        west.group.standing().is_some_and(|it| it.log_time > LogTime(0)) && west.total() == 0
+    })
+    .await;
+    // A second passes, in which an idle primary pulses and a secondary must not.
+    let begun = west.group.standing().unwrap().log_time;
+    west.until_applied("the primary's idle pulse", |west| {
+        west.group.standing().is_some_and(|it| it.log_time.since(begun) > Span::from_secs(1))
+    })
+    .await;
+    let read_only = Rejection::Region(RegionRefusal::ReadOnly { primary: "east".into() });
+    assert_eq!(west.send("refused before it is proposed").await, Err(read_only));
+    assert_eq!(west.data_in_log(), Vec::new(), "a secondary's log holds what was shipped");
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shipping_goes_on_where_it_ended_after_either_side_was_away() {
     let dir = tempfile::tempdir().unwrap();
     let (east, west, at) = protected(dir.path()).await;
@@ -247,9 +321,14 @@ async fn a_planned_failover_turns_shipping_round_and_loses_nothing() {
     let through = |mark: &Watermark| mark.shipped.map_or(0, |at: Position| at.index);
     east.until_known("the seal is there", |mark| through(mark) >= seal.index).await;
     let to = RegionEpoch { number: Epoch(2), region: "west".to_owned() };
-    east.region(RegionVerb::Release { to: to.clone(), seal }).await.unwrap();
+    east.region(RegionVerb::Release { to: to.clone(), seal, acknowledged: seal }).await.unwrap();
     west.until_applied("promoted", |west| west.role() == Role::Primary).await;
-    west.send("two").await.expect("west writes");
+    let before = west.group.standing().unwrap().log_time;
+    west.send_patiently("two").await;
+    let after = west.group.standing().unwrap().log_time;
+    let wall = LogTime(SystemClock::default().wall_us());
+    assert!(before < after, "T goes on from where the other region's was");
+    assert!(wall.since(after) < Span::from_secs(5), "T is that of the wall: {after:?} {wall:?}");
     east.until_applied("east follows", |east| east.role() == Role::Secondary && east.total() == 2)
         .await;
     assert_eq!(east.group.standing().unwrap().authority.epoch, to);

@@ -41,6 +41,7 @@ pub fn batch(batch: Batch) -> pb::ShipRequest {
         through: Some(position(batch.through)),
         release: batch.release.as_ref().map(codec::epoch_to),
         entries: batch.entries.into_iter().map(entry).collect(),
+        head: Some(codec::head_to(batch.head)),
     };
     let content = Bytes::from(shipped.encode_to_vec());
     let sealed = pb::Batch { crc32c: crc32c::crc32c(&content), content };

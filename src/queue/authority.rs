@@ -14,10 +14,11 @@
 //! * Positions are compared only inside one epoch; from one epoch to the next the line of the
 //!   ledger says where they join.
 //!
-//! `transition.rs` says what each command does, `shipped.rs` how the other region's entries are
-//! applied, `refusal.rs` why not.
+//! `plan.rs` says what is shipped next, `fork.rs` where two histories part, `transition.rs` what each
+//! command does, `shipped.rs` how the other region's entries are applied, `refusal.rs` why not.
 
 pub mod command;
+mod fork;
 pub mod plan;
 pub mod refusal;
 mod shipped;
@@ -53,10 +54,10 @@ pub enum Role {
     Released { to: RegionEpoch, at: Position },
     /// Follows the primary, and is promotable.
     Secondary,
-    /// A higher epoch was seen; what was written after the other region's copy is its tail.
-    Fenced { by: RegionEpoch, at: Position },
+    /// A higher epoch was seen; what was written between the fork and `at` is this side's tail.
+    Fenced { by: RegionEpoch, fork: Option<Fork>, at: Position },
     /// The same epoch number was seen from this region.
-    Conflict { with: String, at: Position },
+    Conflict { with: String, fork: Option<Fork>, at: Position },
     /// A kept copy: readable, and follows nobody.
     Detached,
 }
@@ -83,6 +84,15 @@ impl Role {
     }
 }
 
+/// Where this cluster's history left the one that another epoch goes on with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fork {
+    /// The last entry of this group's own log that both have; `None` = none.
+    pub after: Option<Position>,
+    /// The first message number that only this side gave.
+    pub next_number: u64,
+}
+
 /// Where an epoch joins the one before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerLine {
@@ -93,6 +103,15 @@ pub struct LedgerLine {
     /// The entry that began the epoch, in the log of its own region: the epoch's entries are
     /// those after it. `None` = from the beginning of the log.
     pub first: Option<Position>,
+    /// The first message number of the epoch.
+    pub next_number: u64,
+}
+
+/// How far the primary was when it sent the newest batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    pub position: Position,
+    pub log_time: LogTime,
 }
 
 /// The relation of two regions. Protecting again makes a new one.
@@ -157,6 +176,10 @@ pub struct Authority {
     pub attachment: Option<Attachment>,
     /// Of a secondary: the last position of the primary's log that this state covers.
     pub applied_through: Option<Position>,
+    /// Of a secondary: how far the primary was, as of its last batch.
+    pub head: Option<Head>,
+    /// Of a secondary: it has had all that its primary had, at one time at least.
+    pub is_complete: bool,
     /// Of a primary: the last position of its own log that the other region's group has applied.
     pub shipped: Option<Position>,
     /// Of a secondary: no more region leases are granted.

@@ -90,19 +90,20 @@ impl State {
             let (seen, current) = (entry.epoch.0, self.counters.epoch.0);
             return self.refuse(entry, &Rejection::WrongEpoch { seen, current });
         }
-        self.apply_commands(entry, false)
+        self.apply_commands(entry, false).0
     }
 
     /// Runs the commands of an entry that counts; of one that the other region `shipped`, those
-    /// about regions are passed over.
-    pub(super) fn apply_commands(&mut self, entry: &Entry, shipped: bool) -> Applied {
+    /// about regions are passed over. Answers too how much of what time made due was done.
+    pub(super) fn apply_commands(&mut self, entry: &Entry, shipped: bool) -> (Applied, usize) {
         self.counters.log_time = log_time::advance(self.counters.log_time, entry.stamp);
         let now = self.counters.log_time;
         let mut step = Step { now, budget: WORK_PER_ENTRY, changes: Changes::default(), shipped };
         let outcomes =
             entry.commands.iter().map(|envelope| self.take_turn(envelope, &mut step)).collect();
         step.changes.row(RowKey::Counters);
-        Applied { outcomes, changes: step.changes, log_time: now }
+        let work = WORK_PER_ENTRY - step.budget;
+        (Applied { outcomes, changes: step.changes, log_time: now }, work)
     }
 
     /// T: the time of the last entry.

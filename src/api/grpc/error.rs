@@ -216,6 +216,9 @@ fn region(refusal: &RegionRefusal) -> (Code, &'static str, Fate, Option<Duration
         | RegionRefusal::Gap { .. }
         | RegionRefusal::Diverged { .. }
         | RegionRefusal::StillGranting
+        | RegionRefusal::Incomplete
+        | RegionRefusal::NotAcknowledged
+        | RegionRefusal::UnknownRules { .. }
         | RegionRefusal::NotEmpty
         | RegionRefusal::NotAlone
         | RegionRefusal::Limit { .. } => {

@@ -48,7 +48,7 @@ pub(super) async fn run(
     terms: watch::Sender<Option<Arc<Term>>>,
 ) {
     let mut metrics = group.raft().server_metrics();
-    let mut epoch = group.store().epoch();
+    let mut footing = group.store().footing();
     let mut prepared = None;
     loop {
         let (term, leader) = {
@@ -58,7 +58,7 @@ pub(super) async fn run(
         let mine = leader == Some(group.node());
         // A term that stamps another epoch than the one in force is prepared anew, with an anchor
         // for the T that came with it.
-        let in_force = *epoch.borrow_and_update();
+        let in_force = footing.borrow_and_update().epoch;
         let stale = terms.borrow().as_ref().is_some_and(|term| term.epoch != in_force);
         if !mine || prepared != Some(term) || stale {
             terms.send_replace(None);
@@ -85,12 +85,12 @@ pub(super) async fn run(
                     continue;
                 }
                 changed = metrics.changed() => changed,
-                _ = epoch.changed() => continue,
+                _ = footing.changed() => continue,
             }
         } else {
             tokio::select! {
                 changed = metrics.changed() => changed,
-                _ = epoch.changed() => continue,
+                _ = footing.changed() => continue,
             }
         };
         if changed.is_err() {
@@ -122,7 +122,11 @@ async fn prepare(group: &Group, clock: &SharedClock, term: u64) -> Term {
         let leader = group.raft().as_leader();
         if let (Ok(leader), Ok(())) = (leader, &own) {
             let wall = agreed_wall(group, clock).await;
-            let last = group.store().read().state().log_time();
+            // Together: a promotion brings both.
+            let (last, epoch) = {
+                let store = group.store().read();
+                (store.state().log_time(), store.state().epoch())
+            };
             attempt += 1;
             // A time that nobody ever vouched for must not begin: the first true one would
             // be a jump over the life of every message.
@@ -134,7 +138,7 @@ async fn prepare(group: &Group, clock: &SharedClock, term: u64) -> Term {
                 }
                 return Term {
                     leader: leader.to_committed_leader_id(),
-                    epoch: group.store().read().state().epoch(),
+                    epoch,
                     clock: LogClock::start(Arc::clone(clock), last, wall),
                 };
             }

@@ -1,6 +1,8 @@
 //! What the floor between regions needs of the group: its applied log, and a seat for what rides
 //! in the next entry.
 
+use super::super::error::GroupError;
+use super::super::proposer::Term;
 use super::super::types::NodeId;
 use super::Group;
 use crate::queue::authority::Authority;
@@ -26,6 +28,25 @@ impl Group {
         let authority = store.state().authority()?.clone();
         let (applied, log_time) = (store.applied()?, store.state().log_time());
         Some(Standing { authority, applied, log_time })
+    }
+
+    /// Refuses data where the role of this cluster does, before it enters the log, and what would
+    /// be stamped with an epoch that is no longer in force.
+    pub(super) fn check_footing(&self, term: &Term, command: &Command) -> Result<(), GroupError> {
+        let footing = self.store().footing_now();
+        if footing.is_writable && footing.epoch == term.epoch {
+            return Ok(());
+        }
+        if matches!(command, Command::Region(_)) {
+            return Ok(());
+        }
+        let store = self.store().read();
+        let refusal = store.state().authority().map(|it| it.check_write());
+        match refusal {
+            Some(Err(refusal)) => Err(GroupError::Rejected(refusal.into())),
+            // The term is being prepared anew.
+            _ => Err(self.not_leader()),
+        }
     }
 
     /// Entries of this node's log from `from` to before `to`, as many as fit in `max_bytes` and

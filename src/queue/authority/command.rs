@@ -1,7 +1,9 @@
 //! The commands that change a cluster's authority. They are no data: they move no log time, are
 //! in no session, and each is alone in its entry.
 
-use super::{LedgerLine, RegionEpoch, RegionSettings};
+use bytes::Bytes;
+
+use super::{Head, LedgerLine, RegionEpoch, RegionSettings};
 use crate::queue::command::{Entry, Envelope};
 use crate::queue::ids::{Epoch, Position};
 
@@ -40,10 +42,13 @@ pub enum RegionVerb {
     Seal,
     /// Takes a seal back, before its release only.
     Unseal,
-    /// Hands over; `seal` is the entry that was sealed at.
+    /// Hands over; `seal` is the entry that was sealed at. The other region's group has said that
+    /// it has applied all through `acknowledged`, which must not be before the seal: only so is
+    /// nothing lost.
     Release {
         to: RegionEpoch,
         seal: Position,
+        acknowledged: Position,
     },
     /// On the secondary: a release to this number never promotes.
     Decline {
@@ -57,9 +62,11 @@ pub enum RegionVerb {
     SetGranting {
         on: bool,
     },
-    /// A secondary becomes the primary by force.
+    /// A secondary becomes the primary by force. One that never had all that its primary had is
+    /// refused unless that is `accepted`.
     Promote {
         number: Epoch,
+        accepted: bool,
     },
     /// A primary that had handed over becomes one again by force.
     TakeBack {
@@ -69,10 +76,10 @@ pub enum RegionVerb {
     Renew {
         lineage: u128,
     },
-    /// Another epoch of the same lineage was seen.
+    /// Another epoch of the same lineage was seen: the last line of that ledger.
     Fence {
         lineage: u128,
-        epoch: RegionEpoch,
+        ledger: Vec<LedgerLine>,
     },
     /// Decides a conflict.
     Resolve {
@@ -110,8 +117,25 @@ pub struct ShippedBatch {
     pub through: Position,
     /// The primary has handed over to this epoch at `through`.
     pub release: Option<RegionEpoch>,
+    /// How far the primary was when it sent this.
+    pub head: Head,
     /// In order; each at its position and with its stamp.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ShippedEntry>,
+}
+
+/// An entry of the primary, with the bytes that it came in: what a secondary's leader writes into
+/// its own log is what the primary's leader wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShippedEntry {
+    pub entry: Entry,
+    /// Empty = it was made here, and has not been encoded.
+    pub encoded: Bytes,
+}
+
+impl From<Entry> for ShippedEntry {
+    fn from(entry: Entry) -> ShippedEntry {
+        ShippedEntry { entry, encoded: Bytes::new() }
+    }
 }
 
 /// What became of a command about regions.
@@ -121,8 +145,8 @@ pub enum RegionReply {
     Done,
     /// Sealed, or handed over, at this entry.
     At(Position),
-    /// The copy covers the primary's log through here; with `promoted` this cluster is the
-    /// primary now.
+    /// The copy covers the primary's log through here, which may be before the batch's end where
+    /// its work was too much for one entry; with `promoted` this cluster is the primary now.
     Shipped { through: Position, promoted: bool },
 }
 
@@ -147,14 +171,17 @@ impl RegionVerb {
             }
             RegionVerb::SetGranting { on: true } => "grant region leases".to_owned(),
             RegionVerb::SetGranting { on: false } => "stop granting region leases".to_owned(),
-            RegionVerb::Promote { number } => {
+            RegionVerb::Promote { number, .. } => {
                 format!("promote itself by force to epoch {}", number.0)
             }
             RegionVerb::TakeBack { number } => format!("take itself back to epoch {}", number.0),
             RegionVerb::Renew { .. } => "become a cluster of its own".to_owned(),
-            RegionVerb::Fence { epoch, .. } => {
-                format!("be fenced by epoch {} of region {:?}", epoch.number.0, epoch.region)
-            }
+            RegionVerb::Fence { ledger, .. } => match ledger.last() {
+                Some(LedgerLine { epoch, .. }) => {
+                    format!("be fenced by epoch {} of region {:?}", epoch.number.0, epoch.region)
+                }
+                None => "be fenced by no epoch".to_owned(),
+            },
             RegionVerb::Resolve { keep, .. } => format!("resolve a conflict for region {keep:?}"),
             RegionVerb::RecordShipped { .. } => "record what was shipped".to_owned(),
             RegionVerb::ApplyShipped(_) => "apply shipped entries".to_owned(),
@@ -174,12 +201,17 @@ impl RegionCommand {
     pub fn size(&self) -> usize {
         match &self.verb {
             RegionVerb::ApplyShipped(batch) => batch.entries.iter().map(entry_size).sum(),
-            RegionVerb::Attach(attach) => attach.ledger.len() * 64,
+            RegionVerb::Attach(Attach { ledger, .. }) | RegionVerb::Fence { ledger, .. } => {
+                ledger.len() * LINE
+            }
             _ => self.by.who.len(),
         }
     }
 }
 
-fn entry_size(entry: &Entry) -> usize {
-    entry.commands.iter().map(|envelope: &Envelope| envelope.command.size()).sum()
+/// About how many bytes a line of the ledger takes.
+const LINE: usize = 96;
+
+fn entry_size(shipped: &ShippedEntry) -> usize {
+    shipped.entry.commands.iter().map(|envelope: &Envelope| envelope.command.size()).sum()
 }

@@ -30,6 +30,12 @@ pub enum RegionRefusal {
     Gap { expected: Option<Position> },
     #[error("the entries are of another history: the copy ends at {}, and theirs at {}", place(.expected), place(.found))]
     Diverged { expected: Option<Position>, found: Option<Position> },
+    #[error("this copy never had all that its primary had: promote it only if that is accepted")]
+    Incomplete,
+    #[error("the other region has not acknowledged all through the seal")]
+    NotAcknowledged,
+    #[error("the entries raise the rules to version {asked}, and this node knows up to {known}")]
+    UnknownRules { asked: u32, known: u32 },
     #[error("region leases are still granted: stop granting first")]
     StillGranting,
     #[error("this cluster holds data of another lineage, and a secondary must be empty")]

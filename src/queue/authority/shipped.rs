@@ -8,17 +8,21 @@
 //! * What the primary's `apply` refused is not run: its shipper leaves out what rested, and an
 //!   entry of another epoch is refused here as it was there.
 //! * Each entry runs at its original stamp, so T, ids and receipts are those of the primary.
+//! * One batch does about as much of what time made due as one entry may: where its entries do
+//!   more, the rest is left, and the answer says how far the copy is. A batch that raises the
+//!   rules beyond what is known here is refused whole.
 //! * A release at the end of a batch promotes, once and in this very entry, unless its number
 //!   was declined or used.
 
-use super::command::{Actor, RegionReply, ShippedBatch};
+use super::command::{Actor, RegionReply, ShippedBatch, ShippedEntry};
 use super::refusal::RegionRefusal;
 use super::transition::{keep, note, wrong_role};
 use super::{Authority, LedgerLine, Role};
 use crate::queue::command::{Command, Entry};
 use crate::queue::ids::Position;
-use crate::queue::limits::SHIPPED_ENTRIES;
+use crate::queue::limits::{SHIPPED_ENTRIES, WORK_PER_ENTRY};
 use crate::queue::outcome::Changes;
+use crate::queue::rules;
 use crate::queue::state::State;
 
 /// Where a batch meets the copy.
@@ -41,6 +45,7 @@ pub fn apply(
         return Err(wrong_role(&Role::Standalone, &verb));
     };
     check_shape(batch)?;
+    check_rules(batch)?;
     let end = match join(authority, batch)? {
         Join::Known => {
             let through = authority.applied_through.unwrap_or(batch.through);
@@ -51,34 +56,59 @@ pub fn apply(
     let mut next = authority.clone();
     if next.epoch != batch.line.epoch {
         next.enter(batch.line.clone());
+        if next.role != Role::Secondary {
+            // Who has handed over has all there was.
+            next.is_complete = true;
+        }
         next.role = Role::Secondary;
         next.shipped = None;
         next.rests.clear();
         state.counters.epoch = batch.line.epoch.number;
     }
-    for entry in batch.entries.iter().filter(|entry| is_after(entry.position, end)) {
-        run(state, entry, changes);
-    }
-    next.applied_through = Some(batch.through);
-    let promoted = promote(&mut next, state, at, batch);
+    let through = run_all(state, batch, end, changes);
+    next.applied_through = Some(through);
+    next.head = Some(batch.head);
+    next.is_complete |= through.index >= batch.head.position.index;
+    let promoted = through == batch.through && promote(&mut next, state, at, batch);
     keep(state, next, changes);
     if promoted {
         let by = Actor { who: "the release of the other region".to_owned(), at_us: 0 };
         note(state, &by, "become the primary as it was handed over".to_owned(), changes);
     }
-    Ok(RegionReply::Shipped { through: batch.through, promoted })
+    Ok(RegionReply::Shipped { through, promoted })
 }
 
-fn run(state: &mut State, entry: &Entry, changes: &mut Changes) {
+/// Runs what is new in a batch, as far as its work fits in one entry; answers how far.
+fn run_all(
+    state: &mut State,
+    batch: &ShippedBatch,
+    end: Option<Position>,
+    changes: &mut Changes,
+) -> Position {
+    let mut budget = WORK_PER_ENTRY;
+    let new = batch.entries.iter().filter(|it| is_after(it.entry.position, end));
+    let mut new = new.peekable();
+    while let Some(shipped) = new.next() {
+        budget = budget.saturating_sub(run(state, &shipped.entry, changes));
+        if budget == 0 && new.peek().is_some() {
+            return shipped.entry.position;
+        }
+    }
+    batch.through
+}
+
+/// Runs one entry; answers how much of what time made due it did.
+fn run(state: &mut State, entry: &Entry, changes: &mut Changes) -> usize {
     // The same question as in `State::apply`: such an entry moved no time there.
     let alone =
         matches!(entry.commands.as_slice(), [it] if matches!(it.command, Command::Region(_)));
     if alone || entry.epoch != state.counters.epoch {
-        return;
+        return 0;
     }
-    let applied = state.apply_commands(entry, true);
+    let (applied, work) = state.apply_commands(entry, true);
     changes.rows.extend(applied.changes.rows);
     changes.contents.extend(applied.changes.contents);
+    work
 }
 
 fn promote(next: &mut Authority, state: &mut State, at: Position, batch: &ShippedBatch) -> bool {
@@ -86,9 +116,16 @@ fn promote(next: &mut Authority, state: &mut State, at: Position, batch: &Shippe
     if to.region != next.region || to.number < next.next_number() {
         return false;
     }
-    next.enter(LedgerLine { epoch: to.clone(), previous: Some(batch.through), first: Some(at) });
+    next.enter(LedgerLine {
+        epoch: to.clone(),
+        previous: Some(batch.through),
+        first: Some(at),
+        next_number: state.counters.next_number,
+    });
     next.role = Role::Primary;
     next.applied_through = None;
+    next.head = None;
+    next.is_complete = false;
     next.shipped = Some(at);
     next.rests.clear();
     next.stopped_granting = false;
@@ -112,7 +149,7 @@ fn check_shape(batch: &ShippedBatch) -> Result<(), RegionRefusal> {
         return refuse("ends before it begins");
     }
     let mut last = batch.after;
-    for entry in &batch.entries {
+    for ShippedEntry { entry, .. } in &batch.entries {
         if !is_after(entry.position, last) || entry.position.index > batch.through.index {
             return refuse("has entries out of order");
         }
@@ -120,6 +157,20 @@ fn check_shape(batch: &ShippedBatch) -> Result<(), RegionRefusal> {
             return refuse("ends at another entry than it says");
         }
         last = Some(entry.position);
+    }
+    Ok(())
+}
+
+/// What the primary's rules mean is known here, or nothing is applied: a copy that took such an
+/// entry for a refused one would differ from then on.
+fn check_rules(batch: &ShippedBatch) -> Result<(), RegionRefusal> {
+    let commands = batch.entries.iter().flat_map(|shipped| &shipped.entry.commands);
+    for envelope in commands {
+        if let Command::RaiseRules { version } = envelope.command
+            && version > rules::KNOWN
+        {
+            return Err(RegionRefusal::UnknownRules { asked: version, known: rules::KNOWN });
+        }
     }
     Ok(())
 }
@@ -187,9 +238,10 @@ fn within(end: Option<Position>, batch: &ShippedBatch) -> Result<Join, RegionRef
         return diverged(batch.through);
     }
     // Only an entry that is named proves that both mean the same one.
-    match batch.entries.iter().find(|entry| entry.position.index == known.index) {
-        Some(entry) if entry.position == known => Ok(Join::After(end)),
-        Some(entry) => diverged(entry.position),
+    let positions = || batch.entries.iter().map(|shipped| shipped.entry.position);
+    match positions().find(|position| position.index == known.index) {
+        Some(position) if position == known => Ok(Join::After(end)),
+        Some(position) => diverged(position),
         None => gap,
     }
 }

@@ -131,9 +131,12 @@ fn check(command: &RegionCommand) -> Result<(), RegionRefusal> {
             }
             Some(line) => vec![&attach.region, &line.epoch.region],
         },
-        RegionVerb::Release { to: epoch, .. } | RegionVerb::Fence { epoch, .. } => {
-            vec![&epoch.region]
-        }
+        RegionVerb::Fence { ledger, .. } => match ledger.last() {
+            None => return refuse("ledger", "is empty"),
+            Some(_) if ledger.len() > LEDGER_LINES => return refuse("ledger", "is too long"),
+            Some(line) => vec![&line.epoch.region],
+        },
+        RegionVerb::Release { to: epoch, .. } => vec![&epoch.region],
         RegionVerb::Resolve { keep, .. } => vec![keep],
         _ => Vec::new(),
     };
@@ -154,8 +157,8 @@ fn change(
         RegionVerb::Attach(attach) => return attach_to(next, counters, attach),
         RegionVerb::Unprotect => return unprotect(next, verb),
         RegionVerb::Seal | RegionVerb::Unseal => return seal(next, at, verb),
-        RegionVerb::Release { to, seal } => return release(next, at, (to, *seal), verb),
-        RegionVerb::Fence { lineage, epoch } => return fence(next, at, *lineage, epoch, verb),
+        RegionVerb::Release { .. } => return release(next, at, verb),
+        RegionVerb::Fence { lineage, ledger } => return fence(next, at, (*lineage, ledger), verb),
         RegionVerb::Resolve { keep, number } => {
             return resolve(next, counters, at, (keep, *number));
         }
@@ -180,8 +183,8 @@ fn change(
         RegionVerb::SetGranting { on } if next.role == Role::Secondary => {
             next.stopped_granting = !on;
         }
-        RegionVerb::Promote { number } if next.role == Role::Secondary => {
-            return promote(next, counters, at, *number);
+        RegionVerb::Promote { number, accepted } if next.role == Role::Secondary => {
+            return promote(next, counters, at, (*number, *accepted));
         }
         RegionVerb::TakeBack { number } => match next.role {
             Role::Released { at: end, .. } => go_on(next, counters, at, (*number, end))?,
@@ -195,6 +198,7 @@ fn change(
                 epoch: own(next, next.next_number()),
                 previous: None,
                 first: Some(at),
+                next_number: counters.next_number,
             };
             counters.epoch = line.epoch.number;
             next.enter(line);
@@ -220,7 +224,7 @@ fn protect(next: &mut Authority, counters: &CountersRow, verb: &RegionVerb) -> A
         next.lineage = *lineage;
         next.region.clone_from(region);
         let epoch = own(next, counters.epoch);
-        next.enter(LedgerLine { epoch, previous: None, first: None });
+        next.enter(LedgerLine { epoch, previous: None, first: None, next_number: 1 });
     }
     if next.region != *region {
         return Err(mismatch("the region"));
@@ -257,6 +261,8 @@ fn attach_to(next: &mut Authority, counters: &mut CountersRow, attach: &Attach) 
     next.rests.clear();
     next.shipped = None;
     next.stopped_granting = false;
+    next.head = None;
+    next.is_complete = false;
     Ok(RegionReply::Done)
 }
 
@@ -296,15 +302,13 @@ fn seal(next: &mut Authority, at: Position, verb: &RegionVerb) -> Answer {
     Ok(RegionReply::Done)
 }
 
-fn release(
-    next: &mut Authority,
-    at: Position,
-    (to, seal): (&RegionEpoch, Position),
-    verb: &RegionVerb,
-) -> Answer {
+fn release(next: &mut Authority, at: Position, verb: &RegionVerb) -> Answer {
+    let RegionVerb::Release { to, seal, acknowledged } = verb else {
+        return Err(wrong_role(&next.role, verb));
+    };
     match &next.role {
         Role::Released { to: known, at } if known == to => return Ok(RegionReply::At(*at)),
-        Role::Sealed { at } if *at == seal => {}
+        Role::Sealed { at } if at == seal => {}
         Role::Sealed { .. } => return Err(mismatch("the seal")),
         role => return Err(wrong_role(role, verb)),
     }
@@ -314,6 +318,11 @@ fn release(
     if to.number < next.next_number() {
         return Err(used(next, to.number));
     }
+    if acknowledged.index < seal.index || (acknowledged.index == seal.index && acknowledged != seal)
+    {
+        return Err(RegionRefusal::NotAcknowledged);
+    }
+    next.shipped = Some(*acknowledged);
     next.see(to);
     next.role = Role::Released { to: to.clone(), at };
     Ok(RegionReply::At(at))
@@ -322,10 +331,11 @@ fn release(
 fn fence(
     next: &mut Authority,
     at: Position,
-    lineage: u128,
-    by: &RegionEpoch,
+    (lineage, ledger): (u128, &[LedgerLine]),
     verb: &RegionVerb,
 ) -> Answer {
+    let Some(line) = ledger.last() else { return Err(mismatch("the ledger")) };
+    let by = &line.epoch;
     if lineage != next.lineage {
         return Err(mismatch("the lineage"));
     }
@@ -335,11 +345,12 @@ fn fence(
     if *by == next.epoch {
         return Ok(RegionReply::Done);
     }
+    let fork = next.fork(ledger);
     if by.number == next.epoch.number {
         let with = by.region.clone();
         match next.role {
             Role::Standalone | Role::Primary | Role::Sealed { .. } | Role::Released { .. } => {
-                next.become_role(Role::Conflict { with, at }, at.index);
+                next.become_role(Role::Conflict { with, fork, at }, at.index);
             }
             Role::Conflict { .. } | Role::Fenced { .. } => {}
             _ => return Err(wrong_role(&next.role, verb)),
@@ -348,8 +359,11 @@ fn fence(
     }
     next.see(by);
     let end = match &next.role {
-        // Who was handed over to, and what begins after a decline, is no stranger.
-        Role::Released { to, .. } if by.number <= to.number => return Ok(RegionReply::Done),
+        // Who was handed over to begins where this side ended. The same epoch with another
+        // beginning was promoted by force, and never got the release.
+        Role::Released { to, at } if by == to && line.previous == Some(*at) => {
+            return Ok(RegionReply::Done);
+        }
         Role::Fenced { by: known, .. } if by.number <= known.number => {
             return Ok(RegionReply::Done);
         }
@@ -357,7 +371,12 @@ fn fence(
         Role::Released { at, .. } | Role::Fenced { at, .. } | Role::Conflict { at, .. } => *at,
         Role::Standalone | Role::Primary | Role::Sealed { .. } => at,
     };
-    next.become_role(Role::Fenced { by: by.clone(), at: end }, at.index);
+    // Of several that fence a side the first says where its tail begins.
+    let fork = match next.role {
+        Role::Fenced { fork: Some(fork), .. } => Some(fork),
+        _ => fork,
+    };
+    next.become_role(Role::Fenced { by: by.clone(), fork, at: end }, at.index);
     Ok(RegionReply::Done)
 }
 
@@ -365,8 +384,11 @@ fn promote(
     next: &mut Authority,
     counters: &mut CountersRow,
     at: Position,
-    number: Epoch,
+    (number, accepted): (Epoch, bool),
 ) -> Answer {
+    if !(next.is_complete || accepted) {
+        return Err(RegionRefusal::Incomplete);
+    }
     if next.settings.lease.is_some() && !next.stopped_granting {
         return Err(RegionRefusal::StillGranting);
     }
@@ -374,8 +396,11 @@ fn promote(
         return Err(used(next, number));
     }
     let (previous, epoch) = (next.applied_through.take(), own(next, number));
-    next.enter(LedgerLine { epoch, previous, first: Some(at) });
+    let next_number = counters.next_number;
+    next.enter(LedgerLine { epoch, previous, first: Some(at), next_number });
     counters.epoch = number;
+    next.head = None;
+    next.is_complete = false;
     // Not geo-redundant until it is protected.
     next.attachment = None;
     next.role = Role::Standalone;
@@ -389,7 +414,7 @@ fn resolve(
     at: Position,
     (keep, number): (&str, Epoch),
 ) -> Answer {
-    let Role::Conflict { with, at: end } = next.role.clone() else {
+    let Role::Conflict { with, fork, at: end } = next.role.clone() else {
         return Err(RegionRefusal::WrongRole {
             role: next.role.name().to_owned(),
             verb: "resolve a conflict".to_owned(),
@@ -400,7 +425,7 @@ fn resolve(
     } else if keep == with {
         let by = RegionEpoch { number, region: with };
         next.see(&by);
-        next.become_role(Role::Fenced { by, at: end }, at.index);
+        next.become_role(Role::Fenced { by, fork, at: end }, at.index);
     } else {
         return Err(mismatch("the region to keep"));
     }
@@ -418,7 +443,8 @@ fn go_on(
         return Err(used(next, number));
     }
     let epoch = own(next, number);
-    next.enter(LedgerLine { epoch, previous: Some(end), first: Some(at) });
+    let next_number = counters.next_number;
+    next.enter(LedgerLine { epoch, previous: Some(end), first: Some(at), next_number });
     next.become_role(Role::Primary, at.index);
     counters.epoch = number;
     Ok(())

@@ -10,5 +10,6 @@ mod random;
 mod refusals;
 mod region_runs;
 mod region_transcripts;
+mod regions;
 mod stage;
 mod transcripts;

@@ -1,12 +1,12 @@
 //! Two clusters in two regions, each with its own log, and what travels between them.
 
 use super::stage::{Stage, plain};
-use crate::queue::authority::Role;
 use crate::queue::authority::command::{
     Actor, Attach, RegionCommand, RegionReply, RegionVerb, ShippedBatch,
 };
 use crate::queue::authority::plan::{CopyEnd, Part, Parted};
 use crate::queue::authority::refusal::RegionRefusal;
+use crate::queue::authority::{Head, Role};
 use crate::queue::command::{Command, Entry, Envelope};
 use crate::queue::error::Rejection;
 use crate::queue::ids::{Digest, Epoch, LogTime, Position};
@@ -84,13 +84,16 @@ impl Side {
         let entries = range
             .iter()
             .filter_map(|(at, entry)| entry.clone().filter(|_| !authority.rested(at.index)));
+        let (head, log_time) = (self.log.last(), self.stage.state.log_time());
+        let head = Head { position: head.map(|(at, _)| *at).unwrap_or_default(), log_time };
         Ok(Some(ShippedBatch {
             attachment: authority.attachment.as_ref().map_or(0, |it| it.id),
             line: part.line,
             after: part.after,
             through: *through,
             release: part.release.filter(|_| Some(*through) == part.last),
-            entries: entries.collect(),
+            head,
+            entries: entries.map(Into::into).collect(),
         }))
     }
 

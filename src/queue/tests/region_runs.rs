@@ -1,18 +1,24 @@
 //! Random runs of two regions: batches and news are lost, doubled, late and overlapping, leaders
-//! change, and failovers are begun, taken back, declined and ended in any order.
+//! change, and failovers are begun, taken back, declined, forced, fenced and resolved in any order.
+//!
+//! What is held against them: a copy equals its primary at its position (G2), T and all (G1); as
+//! long as nothing is forced there is never a second writable side (G3); a side that was promoted
+//! by force begins with a state its primary had, so what is lost is a suffix (G4); who saw a
+//! higher epoch acknowledges nothing (G5); all that a deposed side acknowledged alone is where its
+//! fork says that its tail is (G6).
 
 use proptest::prelude::*;
 
 use super::pair::{ATTACHMENT, Side, protected, region};
 use super::random::{Player, Sent, entry};
 use super::stage::{create, plain, secs};
-use crate::queue::authority::RegionEpoch;
-use crate::queue::authority::Role;
 use crate::queue::authority::command::{RegionReply, RegionVerb, ShippedBatch};
 use crate::queue::authority::plan::CopyEnd;
 use crate::queue::authority::refusal::RegionRefusal;
+use crate::queue::authority::{LedgerLine, RegionEpoch, Role};
 use crate::queue::command::Envelope;
-use crate::queue::ids::{Epoch, LogTime, Position};
+use crate::queue::ids::{Epoch, LogTime, MessageId, Position};
+use crate::queue::outcome::Reply;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -46,14 +52,47 @@ enum Step {
     Unseal {
         west: bool,
     },
+    /// A side hands over, perhaps by an old seal, perhaps once all before it has arrived.
     Release {
         west: bool,
         old_seal: bool,
+        drained: bool,
     },
     Decline {
         west: bool,
         ahead: u32,
     },
+    Promote {
+        west: bool,
+        ahead: u32,
+        accepted: bool,
+    },
+    TakeBack {
+        west: bool,
+        ahead: u32,
+    },
+    /// A side tells the other its epochs.
+    Tell {
+        west: bool,
+    },
+    Resolve {
+        west: bool,
+        keep_west: bool,
+    },
+}
+
+/// Steps by which something may be lost, among them.
+fn any_step() -> BoxedStrategy<Step> {
+    let side = any::<bool>;
+    prop_oneof![
+        44 => step(),
+        1 => (side(), 0..2_u32, any::<bool>())
+            .prop_map(|(west, ahead, accepted)| Step::Promote { west, ahead, accepted }),
+        2 => (side(), 0..2_u32).prop_map(|(west, ahead)| Step::TakeBack { west, ahead }),
+        2 => side().prop_map(|west| Step::Tell { west }),
+        1 => (side(), side()).prop_map(|(west, keep_west)| Step::Resolve { west, keep_west }),
+    ]
+    .boxed()
 }
 
 fn step() -> BoxedStrategy<Step> {
@@ -70,8 +109,9 @@ fn step() -> BoxedStrategy<Step> {
         1 => (0..50_usize).prop_map(|pick| Step::Lose { pick }),
         3 => side().prop_map(|west| Step::Seal { west }),
         1 => side().prop_map(|west| Step::Unseal { west }),
-        6 => (side(), prop::bool::weighted(0.2))
-            .prop_map(|(west, old_seal)| Step::Release { west, old_seal }),
+        6 => (side(), prop::bool::weighted(0.2), side()).prop_map(|(west, old_seal, drained)| {
+            Step::Release { west, old_seal, drained }
+        }),
         1 => (side(), 1..3_u32).prop_map(|(west, ahead)| Step::Decline { west, ahead }),
     ]
     .boxed()
@@ -82,6 +122,7 @@ enum Travels {
     Batch(ShippedBatch),
     Applied { epoch: Epoch, through: Position },
     Declined(Epoch),
+    Ledger(Vec<LedgerLine>),
 }
 
 struct World {
@@ -93,6 +134,10 @@ struct World {
     ends: [Vec<CopyEnd>; 2],
     seals: [Vec<Position>; 2],
     promotions: usize,
+    /// Something was forced.
+    forced: bool,
+    /// What each side acknowledged: where in its own log, and which message.
+    acknowledged: [Vec<(Position, MessageId)>; 2],
 }
 
 impl World {
@@ -106,6 +151,8 @@ impl World {
             ends,
             seals: [Vec::new(), Vec::new()],
             promotions: 0,
+            forced: false,
+            acknowledged: [Vec::new(), Vec::new()],
         }
     }
 
@@ -137,7 +184,13 @@ impl World {
             Step::Unseal { west } => {
                 let _ = self.sides[usize::from(*west)].region(RegionVerb::Unseal);
             }
-            Step::Release { west, old_seal } => self.release(usize::from(*west), *old_seal),
+            Step::Release { west, old_seal, drained } => {
+                let side = usize::from(*west);
+                if *drained {
+                    self.ship_all(1 - side);
+                }
+                self.release(side, *old_seal);
+            }
             Step::Decline { west, ahead } => {
                 let side = usize::from(*west);
                 let epoch = self.sides[side].stage.state.epoch();
@@ -146,6 +199,22 @@ impl World {
                     self.line.push((1 - side, Travels::Declined(number)));
                 }
             }
+            Step::Promote { west, ahead, accepted } => {
+                self.promote(usize::from(*west), *ahead, *accepted);
+            }
+            Step::TakeBack { west, ahead } => {
+                let side = &mut self.sides[usize::from(*west)];
+                let number = next_number(side, *ahead);
+                self.forced |= side.region(RegionVerb::TakeBack { number }).is_ok();
+            }
+            Step::Tell { west } => {
+                let from = usize::from(*west);
+                let ledger = ledger(&self.sides[from]);
+                self.line.push((1 - from, Travels::Ledger(ledger)));
+            }
+            Step::Resolve { west, keep_west } => {
+                self.resolve(usize::from(*west), usize::from(*keep_west), 0);
+            }
         }
         for (side, ends) in self.sides.iter().zip(&mut self.ends) {
             let end = side.copy_end();
@@ -153,8 +222,54 @@ impl World {
                 ends.push(end);
             }
         }
-        let writable = self.sides.iter().filter(|side| side.stage.state.is_writable()).count();
-        assert!(writable <= 1, "two sides are writable after {step:?}");
+        assert!(self.forced || self.writable() <= 1, "two sides are writable after {step:?}");
+    }
+
+    fn writable(&self) -> usize {
+        self.sides.iter().filter(|side| side.stage.state.is_writable()).count()
+    }
+
+    /// What is promoted by force has a state that its primary had (G4).
+    fn promote(&mut self, at: usize, ahead: u32, accepted: bool) {
+        let side = &mut self.sides[at];
+        let before = side.stage.state.digest();
+        let end = side.copy_end().through;
+        let number = next_number(side, ahead);
+        if side.region(RegionVerb::Promote { number, accepted }).is_err() {
+            return;
+        }
+        assert_eq!(ledger(side).last().and_then(|line| line.previous), end);
+        let had = end.map(|end| self.sides[1 - at].digests[end.index as usize]);
+        assert!(had.is_none_or(|had| had == before), "not a state the primary had");
+        self.forced = true;
+    }
+
+    fn resolve(&mut self, at: usize, keep: usize, ahead: u32) {
+        let keep = self.sides[keep].region.to_owned();
+        let number = next_number(&self.sides[at], ahead);
+        let _ = self.sides[at].region(RegionVerb::Resolve { keep, number });
+    }
+
+    fn tell(&mut self, to: usize, ledger: Vec<LedgerLine>) {
+        let lineage = super::pair::LINEAGE;
+        let highest = ledger.last().map(|line| line.epoch.clone()).expect("a line");
+        let side = &mut self.sides[to];
+        let before = side.stage.state.digest();
+        let own = side.stage.state.authority().expect("in a pair").epoch.clone();
+        let told = side.region(RegionVerb::Fence { lineage, ledger });
+        assert_eq!(side.stage.state.digest(), before, "news changed the data");
+        if told.is_ok() && highest.number > own.number {
+            assert!(!side.stage.state.is_writable(), "it writes on at {own:?} beside {highest:?}");
+        }
+    }
+
+    /// All that a deposed side acknowledged alone is beyond its fork, and nothing else (G6).
+    fn check_tail(&self, at: usize) {
+        let Role::Fenced { fork: Some(fork), .. } = self.sides[at].role() else { return };
+        for (position, id) in &self.acknowledged[at] {
+            let alone = fork.after.is_none_or(|after| position.index > after.index);
+            assert_eq!(alone, id.number.0 >= fork.next_number, "{id} of {position}, {fork:?}");
+        }
     }
 
     fn write(&mut self, at: usize, wait: u64, sent: &[Sent], stale: bool) {
@@ -168,8 +283,13 @@ impl World {
             assert!(applied.outcomes.iter().all(Result::is_err), "{:?}", applied.outcomes);
             assert_eq!(side.stage.state.digest(), before, "refused data changed the state");
         }
+        let position = side.log.last().expect("just committed").0;
         for (envelope, outcome) in commands.iter().zip(&applied.outcomes) {
             self.player.remember(&envelope.command, outcome);
+            if let (None, Ok(Reply::Sent(sent))) = (&envelope.session, outcome) {
+                let new = sent.iter().filter(|it| !it.duplicate);
+                self.acknowledged[at].extend(new.map(|it| (position, it.id)));
+            }
         }
     }
 
@@ -195,6 +315,7 @@ impl World {
             Travels::Declined(number) => {
                 let _ = self.sides[to].region(RegionVerb::Declined { number });
             }
+            Travels::Ledger(ledger) => self.tell(to, ledger),
         }
     }
 
@@ -206,10 +327,11 @@ impl World {
                 self.promotions += usize::from(promoted);
                 let theirs = self.sides[1 - to].digests[through.index as usize];
                 assert_eq!(self.sides[to].stage.state.digest(), theirs, "equal at {through}");
+                assert_eq!(self.sides[1 - to].log[through.index as usize].0, through);
                 self.line.push((1 - to, Travels::Applied { epoch, through }));
             }
             Ok(other) => panic!("shipped entries are answered so: {other:?}"),
-            Err(RegionRefusal::Diverged { expected, found }) => {
+            Err(RegionRefusal::Diverged { expected, found }) if !self.forced => {
                 panic!("planned failovers part no histories: {expected:?} {found:?}")
             }
             Err(_) => assert_eq!(self.sides[to].stage.state.digest(), before),
@@ -223,28 +345,51 @@ impl World {
         let Some(seal) = seal.copied() else { return };
         let number = self.sides[at].stage.state.authority().expect("in a pair").next_number();
         let to = RegionEpoch { number, region: peer };
-        let _ = self.sides[at].region(RegionVerb::Release { to, seal });
+        let acknowledged = self.sides[1 - at].copy_end();
+        // The leader asks the other side where it is, in this epoch.
+        let own = self.sides[at].stage.state.authority().expect("in a pair").epoch.clone();
+        let Some(acknowledged) = acknowledged.through.filter(|_| acknowledged.epoch == own) else {
+            return;
+        };
+        let _ = self.sides[at].region(RegionVerb::Release { to, seal, acknowledged });
     }
 
-    /// Whoever may ship does, until the other side has everything.
+    /// Each hears of the other's epochs, conflicts are decided, and whoever may ship does, until
+    /// the other side has everything.
     fn heal(&mut self) {
-        for _ in 0..1_000 {
-            let mut moved = false;
+        for _ in 0..3 {
             for to in 0..2 {
-                let copy = self.sides[to].copy_end();
-                if let Ok(Some(batch)) = self.sides[1 - to].batch(&copy, 100) {
-                    moved |= self.sides[to].apply_batch(batch).is_ok();
-                }
+                let ledger = ledger(&self.sides[1 - to]);
+                self.tell(to, ledger);
             }
-            if !moved {
-                return;
+            let numbers = [0, 1].map(|at| next_number(&self.sides[at], 0).0);
+            for (at, own) in numbers.iter().enumerate() {
+                // Both are told the same number.
+                let number = Epoch(numbers[0].max(numbers[1]));
+                assert!(number.0 >= *own);
+                let keep = "east".to_owned();
+                let _ = self.sides[at].region(RegionVerb::Resolve { keep, number });
+            }
+        }
+        assert!(self.writable() <= 1, "both write when each knows of the other");
+        while self.ship_all(0) | self.ship_all(1) {}
+    }
+
+    /// Ships to a side until it has all there is; answers whether there was anything.
+    fn ship_all(&mut self, to: usize) -> bool {
+        for batches in 0..1_000 {
+            let copy = self.sides[to].copy_end();
+            let Ok(Some(batch)) = self.sides[1 - to].batch(&copy, 100) else { return batches > 0 };
+            if self.sides[to].apply_batch(batch).is_err() {
+                return batches > 0;
             }
         }
         panic!("shipping does not come to an end");
     }
 }
 
-fn play(steps: &[Step]) -> usize {
+/// Answers how many planned failovers there were, and whether a side was fenced in the end.
+fn play(steps: &[Step]) -> (usize, usize) {
     let mut world = World::new();
     for (turn, step) in steps.iter().enumerate() {
         world.run(step);
@@ -257,12 +402,26 @@ fn play(steps: &[Step]) -> usize {
     }
     world.heal();
     let [east, west] = &world.sides;
-    assert_eq!(east.stage.state.digest(), west.stage.state.digest(), "equal after healing");
-    for side in &world.sides {
-        side.stage.check();
-        assert!(!matches!(side.role(), Role::Fenced { .. } | Role::Conflict { .. }));
+    let fenced = [east, west].iter().any(|side| matches!(side.role(), Role::Fenced { .. }));
+    let alone = [east, west].iter().any(|side| matches!(side.role(), Role::Standalone));
+    assert!(world.forced || !(fenced || alone), "nothing was forced");
+    if !(fenced || alone) {
+        assert_eq!(east.stage.state.digest(), west.stage.state.digest(), "equal after healing");
     }
-    world.promotions
+    for at in 0..2 {
+        world.sides[at].stage.check();
+        world.check_tail(at);
+        assert!(!matches!(world.sides[at].role(), Role::Conflict { .. }));
+    }
+    (world.promotions, usize::from(fenced))
+}
+
+fn next_number(side: &Side, ahead: u32) -> Epoch {
+    Epoch(side.stage.state.authority().expect("in a pair").next_number().0 + ahead)
+}
+
+fn ledger(side: &Side) -> Vec<LedgerLine> {
+    side.stage.state.authority().expect("in a pair").ledger.clone()
 }
 
 proptest! {
@@ -270,6 +429,13 @@ proptest! {
     #[test]
     fn regions_agree_at_equal_positions_and_never_both_write(
         steps in prop::collection::vec(step(), 1..150),
+    ) {
+        play(&steps);
+    }
+
+    #[test]
+    fn what_is_forced_parts_histories_where_the_ledgers_say(
+        steps in prop::collection::vec(any_step(), 1..150),
     ) {
         play(&steps);
     }
@@ -282,7 +448,11 @@ fn random_runs_do_fail_over() {
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
     let steps = prop::collection::vec(step(), 400);
-    let promotions: usize =
-        (0..50).map(|_| play(&steps.new_tree(&mut runner).expect("steps").current())).sum();
-    assert!(promotions > 20, "only {promotions} failovers in 50 runs");
+    let planned: usize =
+        (0..50).map(|_| play(&steps.new_tree(&mut runner).expect("steps").current()).0).sum();
+    assert!(planned > 20, "only {planned} failovers in 50 runs");
+    let steps = prop::collection::vec(any_step(), 150);
+    let fenced: usize =
+        (0..50).map(|_| play(&steps.new_tree(&mut runner).expect("steps").current()).1).sum();
+    assert!(fenced > 20, "only {fenced} fenced sides in 50 runs");
 }

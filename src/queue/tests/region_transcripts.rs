@@ -11,7 +11,7 @@ use goldenscript::{ArgumentConsumer, Runner};
 use super::pair::{ATTACHMENT, LINEAGE, Side, protect, region};
 use super::stage::{create, plain, receive, send, text};
 use crate::queue::authority::command::{Attach, RegionReply, RegionVerb, ShippedBatch};
-use crate::queue::authority::{RegionEpoch, RegionSettings};
+use crate::queue::authority::{LedgerLine, RegionEpoch, RegionSettings, Role};
 use crate::queue::command::Command;
 use crate::queue::ids::{Epoch, Span};
 use crate::queue::outcome::{Outcome, Reply};
@@ -48,10 +48,26 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { protecting shipping planned_failover forced_failover conflict lease }
+transcripts! { protecting shipping planned_failover forced_failover take_back handed_over conflict lease }
 
 impl Script {
-    fn verb(&mut self, name: &str, args: &mut ArgumentConsumer) -> Result<RegionVerb, Failure> {
+    /// The ledger of a side, up to that epoch; one that it never had is added, of unknown beginning.
+    fn ledger_with(&self, at: usize, epoch: RegionEpoch) -> Vec<LedgerLine> {
+        let authority = self.sides[at].stage.state.authority();
+        let mut ledger = authority.map(|it| it.ledger.clone()).unwrap_or_default();
+        match ledger.iter().position(|line| line.epoch == epoch) {
+            Some(known) => ledger.truncate(known + 1),
+            None => ledger.push(LedgerLine { epoch, ..LedgerLine::default() }),
+        }
+        ledger
+    }
+
+    fn verb(
+        &mut self,
+        at: usize,
+        name: &str,
+        args: &mut ArgumentConsumer,
+    ) -> Result<RegionVerb, Failure> {
         let mut number = || -> Result<Epoch, Failure> {
             Ok(Epoch(args.next_pos().ok_or("a number, please")?.value.parse()?))
         };
@@ -84,17 +100,22 @@ impl Script {
             "release" => {
                 let (number, seal) = (number()?, self.seal.ok_or("nothing was sealed")?);
                 let region = args.lookup("to").map_or("west", |arg| &arg.value).to_owned();
-                RegionVerb::Release { to: RegionEpoch { number, region }, seal }
+                let acknowledged = self.sides[1 - at].copy_end().through.unwrap_or_default();
+                RegionVerb::Release { to: RegionEpoch { number, region }, seal, acknowledged }
             }
             "decline" => RegionVerb::Decline { number: number()? },
             "declined" => RegionVerb::Declined { number: number()? },
-            "promote" => RegionVerb::Promote { number: number()? },
+            "promote" => {
+                let number = number()?;
+                RegionVerb::Promote { number, accepted: args.lookup("accepted").is_some() }
+            }
             "take-back" => RegionVerb::TakeBack { number: number()? },
             "fence" => {
                 let number = number()?;
                 let region = args.next_pos().ok_or("a region, please")?.value.clone();
                 let lineage = args.lookup_parse("lineage")?.unwrap_or(LINEAGE);
-                RegionVerb::Fence { lineage, epoch: RegionEpoch { number, region } }
+                let epoch = RegionEpoch { number, region };
+                RegionVerb::Fence { lineage, ledger: self.ledger_with(1 - at, epoch) }
             }
             "resolve" => {
                 let number = number()?;
@@ -163,7 +184,7 @@ impl Script {
                 rows.map(line).collect::<Vec<_>>().join("\n")
             }
             _ => {
-                let verb = self.verb(&name, args)?;
+                let verb = self.verb(at, &name, args)?;
                 let answer = self.sides[at].region(verb.clone());
                 if let (RegionVerb::Seal, Ok(RegionReply::At(at))) = (&verb, &answer) {
                     self.seal = Some(*at);
@@ -180,10 +201,17 @@ impl Script {
                 at.map_or("none".to_owned(), |at| at.to_string())
             };
             let Some(it) = state.authority() else { return format!("{}: alone", side.region) };
+            let role = match &it.role {
+                Role::Secondary if !it.is_complete => "incomplete secondary".to_owned(),
+                Role::Fenced { fork: Some(fork), .. } => {
+                    format!("fenced after {} from {}", place(fork.after), fork.next_number)
+                }
+                role => role.name().to_owned(),
+            };
             format!(
                 "{}: {} epoch {} of {} covers {} shipped {} T {}",
                 side.region,
-                it.role.name(),
+                role,
                 it.epoch.number.0,
                 it.epoch.region,
                 place(it.applied_through),

@@ -3,9 +3,12 @@
 use proptest::prelude::*;
 
 use super::{entry, number, span, time};
-use crate::queue::authority::command::{Actor, Attach, RegionCommand, RegionVerb, ShippedBatch};
+use crate::queue::authority::command::{
+    Actor, Attach, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
+};
 use crate::queue::authority::{
-    Attachment, AuditRow, Authority, LedgerLine, RegionEpoch, RegionSettings, Rest, Role, Shape,
+    Attachment, AuditRow, Authority, Fork, Head, LedgerLine, RegionEpoch, RegionSettings, Rest,
+    Role, Shape,
 };
 use crate::queue::command::{Command, Entry};
 use crate::queue::ids::{Epoch, Position};
@@ -27,9 +30,24 @@ fn epoch() -> BoxedStrategy<RegionEpoch> {
 }
 
 fn line() -> BoxedStrategy<LedgerLine> {
-    (epoch(), prop::option::of(position()), prop::option::of(position()))
-        .prop_map(|(epoch, previous, first)| LedgerLine { epoch, previous, first })
+    (epoch(), prop::option::of(position()), prop::option::of(position()), number())
+        .prop_map(|(epoch, previous, first, next_number)| LedgerLine {
+            epoch,
+            previous,
+            first,
+            next_number,
+        })
         .boxed()
+}
+
+fn head() -> BoxedStrategy<Head> {
+    (position(), time()).prop_map(|(position, log_time)| Head { position, log_time }).boxed()
+}
+
+fn fork() -> BoxedStrategy<Option<Fork>> {
+    let fork = (prop::option::of(position()), number())
+        .prop_map(|(after, next_number)| Fork { after, next_number });
+    prop::option::of(fork).boxed()
 }
 
 fn settings() -> BoxedStrategy<RegionSettings> {
@@ -51,16 +69,23 @@ fn settings() -> BoxedStrategy<RegionSettings> {
 
 fn batch(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<ShippedBatch> {
     let ends = (prop::option::of(position()), position(), prop::option::of(epoch()));
-    (any::<u128>(), line(), ends, inner)
-        .prop_map(|(attachment, line, (after, through, release), entries)| ShippedBatch {
+    (any::<u128>(), line(), ends, head(), inner)
+        .prop_map(|(attachment, line, (after, through, release), head, entries)| ShippedBatch {
             attachment,
             line,
             after,
             through,
             release,
-            entries,
+            head,
+            entries: entries.into_iter().map(with_bytes).collect(),
         })
         .boxed()
+}
+
+/// As it comes from the other region.
+fn with_bytes(mut entry: Entry) -> ShippedEntry {
+    let encoded = crate::storage::codec::encode_entry(&mut entry);
+    ShippedEntry { entry, encoded }
 }
 
 /// `inner` are the entries of a shipped batch: none where one lies in another.
@@ -85,12 +110,15 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
     let failover = prop_oneof![
         Just(RegionVerb::Seal),
         Just(RegionVerb::Unseal),
-        (epoch(), position()).prop_map(|(to, seal)| RegionVerb::Release { to, seal }),
+        (epoch(), position(), position())
+            .prop_map(|(to, seal, acknowledged)| RegionVerb::Release { to, seal, acknowledged }),
         low().prop_map(|number| RegionVerb::Decline { number }),
         low().prop_map(|number| RegionVerb::Declined { number }),
-        low().prop_map(|number| RegionVerb::Promote { number }),
+        (low(), any::<bool>())
+            .prop_map(|(number, accepted)| RegionVerb::Promote { number, accepted }),
         low().prop_map(|number| RegionVerb::TakeBack { number }),
-        (wide(), epoch()).prop_map(|(lineage, epoch)| RegionVerb::Fence { lineage, epoch }),
+        (wide(), prop::collection::vec(line(), 0..3))
+            .prop_map(|(lineage, ledger)| RegionVerb::Fence { lineage, ledger }),
         (name(), low()).prop_map(|(keep, number)| RegionVerb::Resolve { keep, number }),
         (wide(), low(), position()).prop_map(|(attachment, epoch, position)| {
             RegionVerb::RecordShipped { attachment, epoch, position }
@@ -125,8 +153,8 @@ fn role() -> BoxedStrategy<Role> {
         position().prop_map(|at| Role::Sealed { at }),
         (epoch(), position()).prop_map(|(to, at)| Role::Released { to, at }),
         Just(Role::Secondary),
-        (epoch(), position()).prop_map(|(by, at)| Role::Fenced { by, at }),
-        (name(), position()).prop_map(|(with, at)| Role::Conflict { with, at }),
+        (epoch(), fork(), position()).prop_map(|(by, fork, at)| Role::Fenced { by, fork, at }),
+        (name(), fork(), position()).prop_map(|(with, fork, at)| Role::Conflict { with, fork, at }),
         Just(Role::Detached),
     ]
     .boxed()
@@ -139,8 +167,9 @@ pub(super) fn authority() -> BoxedStrategy<Authority> {
     let epochs = (epoch(), epoch(), any::<u32>(), prop::collection::vec(line(), 0..3));
     let ends = (prop::option::of(position()), prop::option::of(position()), any::<bool>());
     let rest = prop::collection::vec(rest.prop_map(|(after, until)| Rest { after, until }), 0..3);
-    (who, epochs, ends, rest, settings(), number())
-        .prop_map(|(who, epochs, ends, rests, settings, next_audit)| {
+    let heads = (prop::option::of(head()), any::<bool>());
+    (who, epochs, ends, heads, rest, settings(), number())
+        .prop_map(|(who, epochs, ends, (head, is_complete), rests, settings, next_audit)| {
             let (revision, lineage, region, role, attachment) = who;
             let (epoch, seen, declined, ledger) = epochs;
             let (applied_through, shipped, stopped_granting) = ends;
@@ -157,6 +186,8 @@ pub(super) fn authority() -> BoxedStrategy<Authority> {
                 applied_through,
                 shipped,
                 stopped_granting,
+                head,
+                is_complete,
                 rests,
                 settings,
                 next_audit,
