@@ -431,6 +431,9 @@ impl Group {
             }
         };
         let store = self.inner.store.read();
+        if let Some(Err(refusal)) = store.state().authority().map(|it| it.check_read()) {
+            return Err(GroupError::Rejected(refusal.into()));
+        }
         let at = store.state().log_time();
         // Where nothing may be written T rests, or follows the other region's.
         let now = if store.state().is_writable() { LogTime(now.0.max(at.0)) } else { at };

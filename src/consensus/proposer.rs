@@ -194,6 +194,11 @@ async fn propose(
         commands.extend(seat.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
     // The position is set when the entry is applied.
+    for envelope in &mut commands {
+        if let Command::Region(asked) = &mut envelope.command {
+            asked.by.at_us = term.clock.stamp().0;
+        }
+    }
     let position = Position::default();
     let mut entry = Entry { position, stamp: term.clock.stamp(), epoch: term.epoch, commands };
     let encoded = codec::encode_entry(&mut entry);

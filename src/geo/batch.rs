@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::error::ShipError;
 use crate::consensus::group::{Group, Standing};
 use crate::queue::authority::plan::CopyEnd;
-use crate::queue::authority::{Head, LedgerLine, RegionEpoch};
+use crate::queue::authority::{Authority, Head, LedgerLine, RegionEpoch};
 use crate::queue::ids::Position;
 use crate::queue::limits::SHIPPED_ENTRIES;
 use crate::storage::log::Payload;
@@ -75,6 +75,18 @@ pub fn next(group: &Group, copy: &CopyEnd) -> Result<Option<Batch>, ShipError> {
         head: Head { position: applied, log_time },
         entries,
     }))
+}
+
+/// Whether a copy that ends there can go on from this node's log.
+///
+/// # Errors
+/// [`ShipError`]: it cannot.
+pub fn reach(group: &Group, authority: &Authority, copy: &CopyEnd) -> Result<(), ShipError> {
+    match authority.plan(copy)?.after {
+        Some(after) => check_joint(group, after),
+        None if group.log_first() == Some(0) => Ok(()),
+        None => Err(ShipError::Purged(Position::default())),
+    }
 }
 
 /// The copy's last entry is this log's, at the same index.

@@ -1,5 +1,7 @@
-//! Why shipping stops. All of it is *not now*: nothing that was acknowledged is lost by it.
+//! Why shipping stops, and why a verb about regions was not done. That shipping stops is always
+//! *not now*: nothing that was acknowledged is lost by it.
 
+use crate::consensus::error::{Fate, GroupError};
 use crate::queue::authority::plan::Parted;
 use crate::queue::ids::Position;
 use crate::storage::codec::CodecError;
@@ -30,4 +32,28 @@ pub enum ShipError {
     Closed,
     #[error("the answer of the other region cannot be read")]
     Answer(#[from] CodecError),
+}
+
+/// Why a verb about regions was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum PairError {
+    /// This region's group refused, or could not now.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// Nothing was changed, here or there.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{why}")]
+    NotNow { why: String, fate: Fate },
+    #[error("no node of the other region is configured: set other_region")]
+    NotConfigured,
+    #[error("this node's log could not be read")]
+    Log(#[from] StorageError),
+}
+
+impl PairError {
+    /// Nothing was changed, and it may be tried again.
+    pub(super) fn not_now(why: impl Into<String>) -> PairError {
+        PairError::NotNow { why: why.into(), fate: Fate::NotApplied }
+    }
 }

@@ -7,6 +7,9 @@
 //! Laws: nothing is shipped that this node has not applied; what is known of the other side
 //! comes from its answers only; clocks of the two regions are never compared. Nothing here is
 //! needed for a cluster that stands alone.
+//!
+//! [`pair`] has the operator's verbs, [`failover`] drives what was begun, and the [`herald`] keeps
+//! the regions informed of each other.
 
 #![deny(
     clippy::unwrap_used,
@@ -18,8 +21,13 @@
 
 pub mod batch;
 pub mod error;
+pub mod failover;
+pub mod herald;
+pub mod other;
+pub mod pair;
 pub mod receiver;
 pub mod shipper;
+pub mod tail;
 #[cfg(test)]
 mod tests;
 pub mod watermark;

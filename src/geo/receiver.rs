@@ -11,21 +11,28 @@ use futures::{FutureExt as _, StreamExt as _, future};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::error::PairError;
+use super::pair::Pair;
 use super::wire;
-use crate::consensus::error::GroupError;
+use crate::consensus::error::{Fate, GroupError};
 use crate::consensus::group::Group;
 use crate::proto::geo::v1 as pb;
 use crate::proto::geo::v1::geo_service_server::{GeoService, GeoServiceServer};
 use crate::proto::geo::v1::ship_request::Message;
-use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
+use crate::queue::authority::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
 use crate::queue::authority::{Authority, RegionEpoch};
 use crate::queue::command::{Command, Envelope};
 use crate::queue::error::Rejection;
+use crate::queue::ids::Epoch;
 use crate::queue::outcome::Reply;
 use crate::storage::codec;
 
 /// Batches proposed and not yet answered.
 const IN_FLIGHT: usize = 4;
+/// Who is behind what no person asked for.
+const PEER: &str = "the other region";
+/// A failover that does not end by then goes on without this call.
+const HAND_OVER: Duration = Duration::from_secs(30);
 /// A batch that is not applied by then is in doubt, and the stream ends.
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -35,12 +42,13 @@ type Answer = Result<pb::ShipResponse, Status>;
 #[derive(Clone)]
 pub struct Receiver {
     group: Group,
+    pair: Pair,
 }
 
 impl Receiver {
     #[must_use]
-    pub fn new(group: Group) -> Receiver {
-        Receiver { group }
+    pub fn new(group: Group, pair: Pair) -> Receiver {
+        Receiver { group, pair }
     }
 
     #[must_use]
@@ -50,10 +58,7 @@ impl Receiver {
 
     /// Whether the caller is whom this cluster is attached to, and where the copy ends.
     fn greet(&self, hello: &pb::Hello) -> Answer {
-        let leads = self.group.leadership().borrow().is_me;
-        if !leads {
-            return Err(not_leading(&self.group));
-        }
+        self.check_leads()?;
         let refuse = |why: &str| Err(Status::failed_precondition(why.to_owned()));
         let Some(standing) = self.group.standing() else {
             return refuse("this cluster is attached to no primary");
@@ -68,8 +73,35 @@ impl Receiver {
         Ok(answer(&authority, standing.log_time.0, false))
     }
 
-    fn region(&self, verb: RegionVerb) -> Envelope {
-        let by = Actor { who: "the other region".to_owned(), at_us: 0 };
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn check_leads(&self) -> Result<(), Status> {
+        let leads = self.group.leadership().borrow().is_me;
+        if leads { Ok(()) } else { Err(not_leading(&self.group)) }
+    }
+
+    /// A call that is meant for a cluster of another lineage, or for none, is not for this one.
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn check_lineage(&self, lineage: &[u8]) -> Result<(), Status> {
+        let asked = wire::narrow(lineage, "the lineage").map_err(|status| *status)?;
+        match self.group.standing() {
+            Some(standing) if standing.authority.lineage == asked => Ok(()),
+            _ => Err(Status::failed_precondition("this cluster is of another lineage")),
+        }
+    }
+
+    /// Proposes a change that the other region asks for.
+    async fn change(&self, verb: RegionVerb, who: String) -> Result<(), Status> {
+        self.check_leads()?;
+        let done = self.group.propose(self.region(verb, who), Instant::now() + WITHIN).await;
+        match done.map_err(|error| not_now(&error))?.outcome {
+            Ok(_) => Ok(()),
+            Err(Rejection::Region(refusal)) => Err(wire::status(&refusal)),
+            Err(other) => Err(Status::failed_precondition(other.to_string())),
+        }
+    }
+
+    fn region(&self, verb: RegionVerb, who: String) -> Envelope {
+        let by = Actor { who, at_us: 0 };
         let command = Command::Region(Box::new(RegionCommand { by, verb }));
         Envelope { session: None, account: String::new(), command }
     }
@@ -85,7 +117,7 @@ impl Receiver {
             Err(status) => return future::ready(Err(*status)).boxed(),
         };
         let epoch = batch.line.epoch.clone();
-        let envelope = self.region(RegionVerb::ApplyShipped(batch));
+        let envelope = self.region(RegionVerb::ApplyShipped(batch), PEER.to_owned());
         match self.group.submit(envelope, Instant::now() + WITHIN) {
             Ok(done) => async move { shipped(done.await, epoch) }.boxed(),
             Err(error) => future::ready(Err(not_now(&error))).boxed(),
@@ -128,6 +160,19 @@ fn not_now(error: &GroupError) -> Status {
     }
 }
 
+/// What the other region reads of a verb that was not done.
+fn refusal(error: PairError) -> Box<Status> {
+    Box::new(match error {
+        PairError::Group(error) => not_now(&error),
+        PairError::Refused(why) => Status::failed_precondition(why),
+        PairError::NotConfigured | PairError::Log(_) => {
+            Status::failed_precondition(error.to_string())
+        }
+        PairError::NotNow { why, fate: Fate::NotApplied } => Status::unavailable(why),
+        PairError::NotNow { why, fate: Fate::Unknown } => Status::deadline_exceeded(why),
+    })
+}
+
 fn not_leading(group: &Group) -> Status {
     match group.other_leader() {
         Some(leader) => Status::unavailable(format!("this node does not lead; node {leader} does")),
@@ -167,20 +212,67 @@ impl GeoService for Receiver {
         &self,
         _: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
-        let Some(standing) = self.group.standing() else {
-            return Ok(Response::new(pb::GetStatusResponse::default()));
+        Ok(Response::new(self.pair.word()))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<pb::AttachRequest>,
+    ) -> Result<Response<pb::AttachResponse>, Status> {
+        let asked = request.into_inner();
+        let ledger = wire::ledger_from(asked.ledger);
+        let attach = Attach {
+            region: self.pair.region().to_owned(),
+            lineage: wire::narrow(&asked.lineage, "the lineage").map_err(|status| *status)?,
+            attachment: wire::narrow(&asked.attachment, "the attachment")
+                .map_err(|status| *status)?,
+            ledger: ledger.map_err(|error| Status::invalid_argument(error.to_string()))?,
         };
-        let authority = standing.authority;
-        Ok(Response::new(pb::GetStatusResponse {
-            lineage: wire::wide(authority.lineage),
-            region: authority.region.clone(),
-            role: authority.role.name().to_owned(),
-            epoch: Some(codec::epoch_to(&authority.epoch)),
-            applied_through: authority.applied_through.map(wire::position),
-            shipped: authority.shipped.map(wire::position),
-            log_time_us: standing.log_time.0,
-            declined: authority.declined.0,
-        }))
+        self.change(RegionVerb::Attach(attach), asked.who).await?;
+        Ok(Response::new(pb::AttachResponse {}))
+    }
+
+    async fn detach(
+        &self,
+        request: Request<pb::DetachRequest>,
+    ) -> Result<Response<pb::DetachResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_lineage(&asked.lineage)?;
+        self.change(RegionVerb::Detach, asked.who).await?;
+        Ok(Response::new(pb::DetachResponse {}))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<pb::HandOverRequest>,
+    ) -> Result<Response<pb::HandOverResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_lineage(&asked.lineage)?;
+        self.check_leads()?;
+        let handed = self.pair.hand_over(&asked.who, Instant::now() + HAND_OVER).await;
+        handed.map_err(|error| *refusal(error))?;
+        Ok(Response::new(pb::HandOverResponse {}))
+    }
+
+    async fn decline(
+        &self,
+        request: Request<pb::DeclineRequest>,
+    ) -> Result<Response<pb::DeclineResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_lineage(&asked.lineage)?;
+        self.change(RegionVerb::Decline { number: Epoch(asked.number) }, asked.who).await?;
+        Ok(Response::new(pb::DeclineResponse {}))
+    }
+
+    async fn resolve(
+        &self,
+        request: Request<pb::ResolveRequest>,
+    ) -> Result<Response<pb::ResolveResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_lineage(&asked.lineage)?;
+        let verb = RegionVerb::Resolve { keep: asked.keep, number: Epoch(asked.number) };
+        self.change(verb, asked.who).await?;
+        Ok(Response::new(pb::ResolveResponse {}))
     }
 
     async fn fence(
@@ -188,20 +280,11 @@ impl GeoService for Receiver {
         request: Request<pb::FenceRequest>,
     ) -> Result<Response<pb::FenceResponse>, Status> {
         let asked = request.into_inner();
-        let lineage = <[u8; 16]>::try_from(asked.lineage.as_ref())
-            .map_err(|_| Status::invalid_argument("a lineage has 16 bytes"))?;
+        let lineage = wire::narrow(&asked.lineage, "the lineage").map_err(|status| *status)?;
         let ledger: Result<Vec<_>, _> = asked.ledger.into_iter().map(codec::line_from).collect();
         let ledger = ledger.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let verb = RegionVerb::Fence { lineage: u128::from_be_bytes(lineage), ledger };
-        let done = self.group.propose(self.region(verb), Instant::now() + WITHIN).await;
-        match done.map_err(|error| not_now(&error))?.outcome {
-            Ok(_) => {
-                let role =
-                    self.group.standing().map_or("standalone", |it| it.authority.role.name());
-                Ok(Response::new(pb::FenceResponse { role: role.to_owned() }))
-            }
-            Err(Rejection::Region(refusal)) => Err(wire::status(&refusal)),
-            Err(other) => Err(Status::failed_precondition(other.to_string())),
-        }
+        self.change(RegionVerb::Fence { lineage, ledger }, PEER.to_owned()).await?;
+        let role = self.group.standing().map_or("standalone", |it| it.authority.role.name());
+        Ok(Response::new(pb::FenceResponse { role: role.to_owned() }))
     }
 }

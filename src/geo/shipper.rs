@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::batch;
 use super::error::ShipError;
+use super::other::OtherRegion;
 use super::watermark::{GeoStatus, Pace, Watermark};
 use super::wire;
 use crate::clock::SharedClock;
@@ -34,8 +35,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Ships the log of one group.
 pub struct Shipper {
     group: Group,
-    /// Nodes of the other region, `host:port` each.
-    endpoints: Vec<String>,
+    other: OtherRegion,
     clock: SharedClock,
     news: watch::Sender<Watermark>,
 }
@@ -56,11 +56,11 @@ impl Shipper {
     #[must_use]
     pub fn new(
         group: Group,
-        endpoints: Vec<String>,
+        other: OtherRegion,
         clock: SharedClock,
     ) -> (Shipper, watch::Receiver<Watermark>) {
         let (news, watermark) = watch::channel(Watermark::default());
-        (Shipper { group, endpoints, clock, news }, watermark)
+        (Shipper { group, other, clock, news }, watermark)
     }
 
     /// Runs until the group ends.
@@ -102,7 +102,7 @@ impl Shipper {
     /// Waits until this node leads a primary; false when the group has ended.
     async fn until_due(&self) -> bool {
         let (mut leadership, mut applied) = (self.group.leadership(), self.group.applied());
-        if self.endpoints.is_empty() {
+        if !self.other.is_configured() {
             // Nothing here wakes for each entry where there is nobody to ship to.
             while leadership.changed().await.is_ok() {}
             return false;
@@ -156,8 +156,8 @@ impl Shipper {
     }
 
     async fn open(&self, at: usize) -> Result<Line, ShipError> {
-        let count = self.endpoints.len().max(1);
-        let endpoint = self.endpoints.get(at % count).ok_or(ShipError::NoEndpoints)?;
+        let endpoints = self.other.endpoints();
+        let endpoint = endpoints.get(at % endpoints.len().max(1)).ok_or(ShipError::NoEndpoints)?;
         let channel = self
             .group
             .peers()
@@ -204,6 +204,13 @@ impl Shipper {
     fn acknowledge(&self, line: &mut Line, answer: &pb::ShipResponse) -> Result<(), ShipError> {
         let copy = wire::copy_end(answer)?;
         self.keep(&copy, LogTime(answer.log_time_us));
+        if answer.promoted {
+            self.news.send_modify(|mark| mark.promoted = true);
+        }
+        if line.in_flight.len() == 1 && copy.through != line.copy.through {
+            // The batch was too much for one entry there: begin anew where the copy is.
+            line.copy = copy;
+        }
         let bytes = line.in_flight.pop_front().unwrap_or(0);
         let pace = line.pace.count(bytes, self.clock.monotonic_us());
         self.news.send_modify(|mark| mark.bytes_per_second = pace);

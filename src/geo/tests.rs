@@ -10,11 +10,16 @@ use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::error::PairError;
+use super::failover;
+use super::herald::Herald;
+use super::other::OtherRegion;
+use super::pair::Pair;
 use super::receiver::Receiver;
 use super::shipper::Shipper;
 use super::watermark::{GeoStatus, Watermark};
 use crate::clock::{Clock as _, SharedClock, SystemClock};
-use crate::consensus::error::GroupError;
+use crate::consensus::error::{Fate, GroupError};
 use crate::consensus::group::{Group, GroupConfig};
 use crate::consensus::network::{ChannelOptions, Network as _, TcpNetwork};
 use crate::consensus::types::Member;
@@ -26,7 +31,7 @@ use crate::queue::command::{
     Command, Content, Envelope, NewMessage, Settings, StringMap, TimeToLive,
 };
 use crate::queue::error::Rejection;
-use crate::queue::ids::{Epoch, LogTime, Position, Span};
+use crate::queue::ids::{Epoch, LogTime, Span};
 use crate::queue::outcome::{Outcome, Reply};
 use crate::storage::codec;
 use crate::storage::disk::FlushMode;
@@ -45,6 +50,7 @@ fn sent(body: &str) -> Command {
 struct Region {
     name: &'static str,
     group: Group,
+    pair: Pair,
     watermark: watch::Receiver<Watermark>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -95,25 +101,32 @@ impl Region {
         let mode = FlushMode::Threads;
         let started = Group::start(config, log, store, mode, clock.clone(), network).await.unwrap();
         let group = started.group;
+        let other = OtherRegion::new(group.clone(), vec![other.to_owned()]);
+        let (shipper, watermark) = Shipper::new(group.clone(), other.clone(), clock.clone());
+        let (herald, heard) = Herald::new(group.clone(), other.clone(), clock.clone());
+        let failover = failover::run(group.clone(), watermark.clone());
+        let (region, mark) = (name.to_owned(), watermark.clone());
+        let pair = Pair::new(group.clone(), region, other, mark, heard, clock);
         let listener = TcpNetwork.listen(at).await.unwrap();
         let serve = tonic::transport::Server::builder()
             .add_service(started.peer_service.into_server())
-            .add_service(Receiver::new(group.clone()).into_server())
+            .add_service(Receiver::new(group.clone(), pair.clone()).into_server())
             .serve_with_incoming(listener.incoming.boxed());
-        let (shipper, watermark) = Shipper::new(group.clone(), vec![other.to_owned()], clock);
         let mut tasks: Vec<_> =
             started.tasks.into_iter().map(|(_, task)| tokio::spawn(task)).collect();
         tasks.push(tokio::spawn(async move {
             let _ = serve.await;
         }));
         tasks.push(tokio::spawn(shipper.run()));
+        tasks.push(tokio::spawn(herald.run()));
+        tasks.push(tokio::spawn(failover));
         group.join(Wanted::Lrs, Duration::from_secs(10)).await.unwrap();
         let mut leadership = group.leadership();
         until("it leads", async {
             leadership.wait_for(|now| now.is_me).await.unwrap();
         })
         .await;
-        Region { name, group, watermark, tasks }
+        Region { name, group, pair, watermark, tasks }
     }
 
     async fn stop(self) {
@@ -314,16 +327,11 @@ async fn a_planned_failover_turns_shipping_round_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (east, west, _) = protected(dir.path()).await;
     east.send("one").await.expect("sent");
-    let RegionReply::At(seal) = east.region(RegionVerb::Seal).await.unwrap() else {
-        panic!("a seal has a place");
-    };
-    assert_eq!(east.send("late").await.unwrap_err(), Rejection::Region(RegionRefusal::FailingOver));
-    let through = |mark: &Watermark| mark.shipped.map_or(0, |at: Position| at.index);
-    east.until_known("the seal is there", |mark| through(mark) >= seal.index).await;
-    let to = RegionEpoch { number: Epoch(2), region: "west".to_owned() };
-    east.region(RegionVerb::Release { to: to.clone(), seal, acknowledged: seal }).await.unwrap();
-    west.until_applied("promoted", |west| west.role() == Role::Primary).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
     let before = west.group.standing().unwrap().log_time;
+    // Asked of the secondary, which asks the primary.
+    west.pair.fail_over("anna", soon()).await.expect("handed over");
+    assert_eq!(west.role(), Role::Primary);
     west.send_patiently("two").await;
     let after = west.group.standing().unwrap().log_time;
     let wall = LogTime(SystemClock::default().wall_us());
@@ -331,8 +339,103 @@ async fn a_planned_failover_turns_shipping_round_and_loses_nothing() {
     assert!(wall.since(after) < Span::from_secs(5), "T is that of the wall: {after:?} {wall:?}");
     east.until_applied("east follows", |east| east.role() == Role::Secondary && east.total() == 2)
         .await;
+    let to = RegionEpoch { number: Epoch(2), region: "west".to_owned() };
     assert_eq!(east.group.standing().unwrap().authority.epoch, to);
+    let late = Rejection::Region(RegionRefusal::ReadOnly { primary: "west".into() });
+    assert_eq!(east.send("late").await, Err(late));
     east.until_applied("equal", |east| digests_are_equal(east, &west)).await;
+    let compared = east.pair.verify(soon()).await.expect("compared");
+    assert_eq!(compared.own, compared.other);
+    // And back, asked of the primary.
+    west.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.pair.fail_over("anna", soon()).await.expect("handed back");
+    east.until_applied("east leads again", |east| east.role() == Role::Primary).await;
+    east.send_patiently("three").await;
+    west.until_applied("west follows", |west| west.total() == 3).await;
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seal_that_is_not_acknowledged_in_time_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = protected(dir.path()).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.stop().await;
+    east.until_known("gone", |mark| mark.status == GeoStatus::Unavailable).await;
+    // Begun by hand: the verb itself waits until the copy is near.
+    east.region(RegionVerb::Seal).await.expect("sealed");
+    east.until_applied("taken back", |east| east.role() == Role::Primary).await;
+    east.send_patiently("writes go on").await;
+    let refused = east.pair.fail_over("anna", Instant::now() + Duration::from_millis(300)).await;
+    assert!(
+        matches!(refused, Err(PairError::NotNow { fate: Fate::NotApplied, .. })),
+        "{refused:?}"
+    );
+    assert_eq!(east.role(), Role::Primary, "nothing was begun");
+    east.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deposed_primary_is_fenced_when_it_comes_back_and_its_tail_is_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    east.send("shipped").await.expect("sent");
+    west.until_applied("shipped", |west| west.total() == 1).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.stop().await;
+    for body in ["lost one", "lost two"] {
+        east.send(body).await.expect("acknowledged");
+    }
+    east.stop().await;
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    assert!(west.pair.loss().expect("a secondary").is_complete);
+    west.pair.force("anna", false).await.expect("promoted");
+    west.send_patiently("after").await;
+    let again = west.pair.force("anna", false).await;
+    assert!(matches!(again, Err(PairError::Refused(_))), "{again:?}");
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    east.until_applied("fenced", |east| matches!(east.role(), Role::Fenced { .. })).await;
+    let by = RegionEpoch { number: Epoch(2), region: "west".to_owned() };
+    let fenced = Rejection::Region(RegionRefusal::Fenced { by: by.clone() });
+    assert_eq!(east.send("never again").await, Err(fenced));
+    let head = east.pair.tail_head().expect("a tail");
+    assert_eq!((head.fenced_by, head.is_whole), (by, true));
+    assert!(head.log_entries >= 2, "{} entries", head.log_entries);
+    let (page, next) = east.pair.tail_page(head.fork.next_number, None).expect("a page");
+    let bodies: Vec<_> = page.iter().map(|(_, content)| content.body.clone()).collect();
+    assert_eq!(bodies, ["lost one", "lost two"].map(Bytes::from));
+    assert_eq!(next, None);
+    assert_eq!(west.total(), 2, "nothing was merged");
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_protects_itself_by_an_empty_one_and_by_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = [free_address().await, free_address().await];
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    west.create().await;
+    east.create().await;
+    let refused = east.pair.protect("anna").await;
+    assert!(matches!(refused, Err(PairError::Refused(_))), "{refused:?}");
+    assert_eq!(east.role(), Role::Standalone, "nothing was begun");
+    west.stop().await;
+    std::fs::remove_dir_all(dir.path().join("west")).unwrap();
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    for _ in 0..2 {
+        east.pair.protect("anna").await.expect("protected, and so already");
+    }
+    west.until_applied("a copy", |west| digests_are_equal(&east, west)).await;
+    assert_eq!(east.pair.status().redundancy, "GRS");
+    // Apart, and together again from where the copy ended.
+    east.pair.unprotect("anna").await.expect("apart");
+    assert_eq!((east.role(), west.role()), (Role::Standalone, Role::Detached));
+    east.send("meanwhile").await.expect("sent");
+    east.pair.protect("anna").await.expect("protected again");
+    west.until_applied("a copy", |west| west.total() == 1).await;
     east.stop().await;
     west.stop().await;
 }

@@ -30,6 +30,8 @@ pub struct Watermark {
     pub bytes_behind: u64,
     /// Bytes a second that were acknowledged lately.
     pub bytes_per_second: u64,
+    /// The other region has applied the release, and is the primary.
+    pub promoted: bool,
     /// Why shipping stands still, where it does.
     pub trouble: Option<String>,
 }

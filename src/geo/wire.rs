@@ -8,6 +8,7 @@ use tonic::Status;
 use super::batch::Batch;
 use crate::proto::geo::v1 as pb;
 use crate::proto::log::v1 as log;
+use crate::queue::authority::LedgerLine;
 use crate::queue::authority::command::ShippedBatch;
 use crate::queue::authority::plan::CopyEnd;
 use crate::queue::authority::refusal::RegionRefusal;
@@ -59,16 +60,34 @@ pub fn opened(batch: pb::Batch) -> Result<ShippedBatch, Box<Status>> {
     codec::batch_from(shipped).map_err(bad)
 }
 
+pub fn ledger_to(ledger: &[LedgerLine]) -> Vec<log::LedgerLine> {
+    ledger.iter().map(codec::line_to).collect()
+}
+
+pub fn ledger_from(ledger: Vec<log::LedgerLine>) -> Result<Vec<LedgerLine>, CodecError> {
+    ledger.into_iter().map(codec::line_from).collect()
+}
+
+pub fn position_from(at: log::Position) -> Position {
+    Position { term: at.term, node: at.node, index: at.index }
+}
+
+/// A number of 128 bits.
+pub fn narrow(bytes: &[u8], what: &str) -> Result<u128, Box<Status>> {
+    let bytes = <[u8; 16]>::try_from(bytes);
+    let bytes = bytes.map_err(|_| Status::invalid_argument(format!("{what} has not 16 bytes")))?;
+    Ok(u128::from_be_bytes(bytes))
+}
+
 pub fn position(at: Position) -> log::Position {
     log::Position { term: at.term, node: at.node, index: at.index }
 }
 
 pub fn copy_end(answer: &pb::ShipResponse) -> Result<CopyEnd, CodecError> {
     let missing = CodecError::Missing { what: "an answer", field: "epoch" };
-    let at = |it: log::Position| Position { term: it.term, node: it.node, index: it.index };
     Ok(CopyEnd {
         epoch: codec::epoch_from(answer.epoch.clone().ok_or(missing)?),
-        through: answer.through.map(at),
+        through: answer.through.map(position_from),
     })
 }
 

@@ -22,6 +22,7 @@ mod fork;
 pub mod plan;
 pub mod refusal;
 mod shipped;
+pub mod tail;
 mod transition;
 
 use super::ids::{Epoch, LogTime, Position, Span};
@@ -223,6 +224,17 @@ impl Authority {
         }
     }
 
+    /// Whether data may be read here.
+    ///
+    /// # Errors
+    /// The refusal that the reader is to read.
+    pub fn check_read(&self) -> Result<(), RegionRefusal> {
+        if self.role == Role::Secondary && !self.settings.read_access {
+            return Err(RegionRefusal::NoReads { primary: self.epoch.region.clone() });
+        }
+        Ok(())
+    }
+
     /// Whether `apply` refused the data of this entry of the group's own log, as far as the
     /// state knows: ask a state that has applied the entry.
     #[must_use]
@@ -297,6 +309,12 @@ impl State {
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.authority.as_ref().is_none_or(|authority| authority.role.is_writable())
+    }
+
+    /// Whether no data command was ever applied.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        transition::is_empty(&self.counters)
     }
 
     /// What was done to the authority, the oldest of at most 1,000 first.

@@ -180,7 +180,7 @@ fn each_room_rule_can_fail() {
     assert_eq!(broken("src/queue/a.rs", "use crate::storage::disk;").len(), 1);
     assert_eq!(broken("src/queue/a.rs", "use crate::{queue::ids, clock::Clock};").len(), 1);
     assert_eq!(broken("src/client/a.rs", "fn f() { crate::queue::limits::BATCH }").len(), 1);
-    assert_eq!(broken("src/geo/a.rs", "").len(), 1, "a room that is not in the plan");
+    assert_eq!(broken("src/attic/a.rs", "").len(), 1, "a room that is not in the plan");
     assert_eq!(broken("src/storage/codec.rs", "use crate::proto::log::v1;").len(), 0);
     assert_eq!(broken("src/storage/log.rs", "use crate::proto::log::v1;").len(), 1);
 

@@ -197,7 +197,9 @@ impl From<Refusal> for Status {
 /// Where the role of a cluster is in the way.
 fn region(refusal: &RegionRefusal) -> (Code, &'static str, Fate, Option<Duration>) {
     match refusal {
-        RegionRefusal::ReadOnly { .. } | RegionRefusal::Detached => {
+        RegionRefusal::ReadOnly { .. }
+        | RegionRefusal::NoReads { .. }
+        | RegionRefusal::Detached => {
             (Code::FailedPrecondition, "READ_ONLY", Fate::NotApplied, None)
         }
         RegionRefusal::FailingOver | RegionRefusal::HandedOver { .. } => {

@@ -1,6 +1,8 @@
 //! What the floor between regions needs of the group: its applied log, and a seat for what rides
 //! in the next entry.
 
+use tokio::time::Instant;
+
 use super::super::error::GroupError;
 use super::super::proposer::Term;
 use super::super::types::NodeId;
@@ -47,6 +49,32 @@ impl Group {
             // The term is being prepared anew.
             _ => Err(self.not_leader()),
         }
+    }
+
+    /// Waits until data may be written here.
+    ///
+    /// # Errors
+    /// The refusal of the role, when it is not so by then; *not now* when leadership moves.
+    pub(super) async fn until_writable(
+        &self,
+        command: &Command,
+        give_up: Instant,
+    ) -> Result<(), GroupError> {
+        let mut footing = self.store().footing();
+        let mut leadership = self.leadership();
+        while !footing.borrow_and_update().is_writable {
+            leadership.borrow_and_update();
+            let term = self.term()?;
+            if Instant::now() >= give_up {
+                return self.check_footing(&term, command);
+            }
+            tokio::select! {
+                changed = footing.changed() => if changed.is_err() { break },
+                changed = leadership.changed() => if changed.is_err() { break },
+                () = tokio::time::sleep_until(give_up) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Entries of this node's log from `from` to before `to`, as many as fit in `max_bytes` and

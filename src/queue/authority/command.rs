@@ -12,7 +12,7 @@ use crate::queue::ids::{Epoch, Position};
 pub struct Actor {
     /// At most 256 bytes.
     pub who: String,
-    /// Wall time of the node that proposes, microseconds since 1970.
+    /// The stamp of the node that proposes, microseconds since 1970; set when it is proposed.
     pub at_us: u64,
 }
 

@@ -8,6 +8,8 @@ use crate::queue::ids::Position;
 pub enum RegionRefusal {
     #[error("this is the secondary region and read-only; the primary is {primary:?}")]
     ReadOnly { primary: String },
+    #[error("this is the secondary region, where reads are off; the primary is {primary:?}")]
+    NoReads { primary: String },
     #[error("a failover is under way: writes go on in a moment, here or in the other region")]
     FailingOver,
     #[error("this region has handed over to {}", named(.to))]

@@ -267,7 +267,7 @@ fn attach_to(next: &mut Authority, counters: &mut CountersRow, attach: &Attach) 
 }
 
 /// Whether no data command was ever applied.
-fn is_empty(counters: &CountersRow) -> bool {
+pub fn is_empty(counters: &CountersRow) -> bool {
     counters.log_time == LogTime::default() && counters.next_number == 1 && counters.next_queue == 1
 }
 
