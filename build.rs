@@ -21,6 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
+        // Rare, and larger than all others.
+        .boxed(".zoneq.log.v1.Envelope.command.region")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

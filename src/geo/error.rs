@@ -6,6 +6,7 @@ use crate::queue::authority::plan::Parted;
 use crate::queue::ids::Position;
 use crate::storage::codec::CodecError;
 use crate::storage::error::StorageError;
+use crate::storage::store::StoreError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ShipError {
@@ -32,6 +33,8 @@ pub enum ShipError {
     Closed,
     #[error("the answer of the other region cannot be read")]
     Answer(#[from] CodecError),
+    #[error("the copy is not given a whole state: {0}")]
+    Seed(#[from] SeedError),
 }
 
 /// Why a verb about regions was not done.
@@ -56,4 +59,19 @@ impl PairError {
     pub(super) fn not_now(why: impl Into<String>) -> PairError {
         PairError::NotNow { why: why.into(), fate: Fate::NotApplied }
     }
+}
+
+/// Why a seed did not come to its end. It begins anew.
+#[derive(Debug, thiserror::Error)]
+pub enum SeedError {
+    #[error("the tables could not be read")]
+    Store(#[from] StoreError),
+    #[error("the tables hold what cannot be read")]
+    Codec(#[from] CodecError),
+    #[error("the tables do not say yet what this cluster is in its pair")]
+    NotInView,
+    #[error("another node leads")]
+    LeadsNoMore,
+    #[error("the other region did not take it: {0}")]
+    Other(Box<PairError>),
 }

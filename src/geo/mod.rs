@@ -26,6 +26,7 @@ pub mod herald;
 pub mod other;
 pub mod pair;
 pub mod receiver;
+pub mod seed;
 pub mod shipper;
 pub mod tail;
 #[cfg(test)]

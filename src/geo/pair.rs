@@ -249,17 +249,8 @@ impl Pair {
                 theirs.region
             ));
         }
-        let begins = own.and_then(|own| own.ledger.last()).is_some_and(|line| line.first.is_some());
-        let from_the_beginning = theirs.is_empty;
-        let reaches = self.group.log_first() == Some(0) && !begins;
-        if from_the_beginning && !reaches {
-            return cannot(
-                "this cluster's log no longer reaches back to its beginning, and an empty cluster \
-                 can be attached only from there"
-                    .to_owned(),
-            );
-        }
-        if let (Some(own), false) = (own, from_the_beginning) {
+        // An empty one is given a whole state where the log does not reach back.
+        if let (Some(own), false) = (own, theirs.is_empty) {
             let end = CopyEnd {
                 epoch: theirs.epoch.clone().map(codec::epoch_from).unwrap_or_default(),
                 through: theirs.applied_through.map(wire::position_from),

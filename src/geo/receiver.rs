@@ -264,6 +264,26 @@ impl GeoService for Receiver {
         Ok(Response::new(pb::DeclineResponse {}))
     }
 
+    async fn seed(
+        &self,
+        request: Request<pb::SeedRequest>,
+    ) -> Result<Response<pb::SeedResponse>, Status> {
+        self.check_leads()?;
+        let step = request.into_inner().step;
+        let step = step.ok_or_else(|| Status::invalid_argument("a step is missing"))?;
+        let verb = codec::seed_from(wire::seed_step(step));
+        let verb = verb.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let done = self.group.propose(self.region(verb, PEER.to_owned()), Instant::now() + WITHIN);
+        match done.await.map_err(|error| not_now(&error))?.outcome {
+            Ok(Reply::Region(RegionReply::Seeded { next })) => {
+                Ok(Response::new(pb::SeedResponse { next }))
+            }
+            Ok(other) => Err(Status::internal(format!("a seed was answered by {other:?}"))),
+            Err(Rejection::Region(refusal)) => Err(wire::status(&refusal)),
+            Err(other) => Err(Status::failed_precondition(other.to_string())),
+        }
+    }
+
     async fn resolve(
         &self,
         request: Request<pb::ResolveRequest>,

@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::batch;
 use super::error::ShipError;
 use super::other::OtherRegion;
+use super::seed;
 use super::watermark::{GeoStatus, Pace, Watermark};
 use super::wire;
 use crate::clock::SharedClock;
@@ -21,7 +22,7 @@ use crate::proto::geo::v1 as pb;
 use crate::proto::geo::v1::geo_service_client::GeoServiceClient;
 use crate::queue::authority::Role;
 use crate::queue::authority::command::{Actor, RegionCommand, RegionVerb};
-use crate::queue::authority::plan::CopyEnd;
+use crate::queue::authority::plan::{CopyEnd, Parted};
 use crate::queue::command::Command;
 use crate::queue::ids::LogTime;
 
@@ -131,6 +132,11 @@ impl Shipper {
 
     async fn ship(&self, at: usize) -> Result<(), ShipError> {
         let mut line = self.open(at).await?;
+        if line.copy.through.is_none() && self.must_seed(&line.copy) {
+            drop(line);
+            seed::give(&self.group, &self.other, &self.clock).await?;
+            return Ok(());
+        }
         let (mut leadership, mut applied) = (self.group.leadership(), self.group.applied());
         while self.ships() {
             applied.borrow_and_update();
@@ -153,6 +159,13 @@ impl Shipper {
             }
         }
         Ok(())
+    }
+
+    /// Whether an empty copy cannot have all from this node's log.
+    fn must_seed(&self, copy: &CopyEnd) -> bool {
+        let Some(Standing { authority, .. }) = self.group.standing() else { return false };
+        let reach = batch::reach(&self.group, &authority, copy);
+        matches!(reach, Err(ShipError::Purged(_) | ShipError::Parted(Parted::Empty)))
     }
 
     async fn open(&self, at: usize) -> Result<Line, ShipError> {

@@ -19,7 +19,7 @@ use super::receiver::Receiver;
 use super::shipper::Shipper;
 use super::watermark::{GeoStatus, Watermark};
 use crate::clock::{Clock as _, SharedClock, SystemClock};
-use crate::consensus::error::{Fate, GroupError};
+use crate::consensus::error::{Fate, GroupError, Reason};
 use crate::consensus::group::{Group, GroupConfig};
 use crate::consensus::network::{ChannelOptions, Network as _, TcpNetwork};
 use crate::consensus::types::Member;
@@ -28,7 +28,7 @@ use crate::queue::authority::command::{Actor, Attach, RegionCommand, RegionReply
 use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::authority::{RegionEpoch, Role};
 use crate::queue::command::{
-    Command, Content, Envelope, NewMessage, Settings, StringMap, TimeToLive,
+    Command, Content, Envelope, NewMessage, Receive, Settings, StringMap, TimeToLive,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{Epoch, LogTime, Span};
@@ -436,6 +436,49 @@ async fn a_cluster_protects_itself_by_an_empty_one_and_by_no_other() {
     east.send("meanwhile").await.expect("sent");
     east.pair.protect("anna").await.expect("protected again");
     west.until_applied("a copy", |west| west.total() == 1).await;
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_forced_failover_an_empty_cluster_is_given_all_and_is_handed_back_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    for at in 0..200 {
+        east.send(&format!("message {at}")).await.expect("sent");
+    }
+    west.until_applied("all is there", |west| west.total() == 200).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    east.stop().await;
+    west.pair.force("anna", false).await.expect("promoted");
+    west.send_patiently("after").await;
+    std::fs::remove_dir_all(dir.path().join("east")).unwrap();
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    west.pair.protect("anna").await.expect("protected anew");
+    west.send_patiently("while it is seeded").await;
+    west.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    east.until_applied("equal", |east| digests_are_equal(east, &west)).await;
+    assert_eq!(east.total(), 202);
+    east.stop().await;
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    assert_eq!(east.total(), 202, "durable");
+    west.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.pair.fail_over("anna", soon()).await.expect("handed back");
+    east.until_applied("east leads again", |east| east.role() == Role::Primary).await;
+    let command = Command::Receive(Receive {
+        queue: "orders".to_owned(),
+        max_messages: 202,
+        max_bytes: 1 << 20,
+        visibility: None,
+    });
+    let envelope = Envelope { session: None, account: "default".to_owned(), command };
+    let mut done = Err(GroupError::not_applied(Reason::NotLeader));
+    while done.is_err() {
+        done = east.group.propose(envelope.clone(), soon()).await;
+    }
+    let contents = done.expect("received").contents;
+    assert!(contents.iter().any(|it| it.body == "message 7"), "bodies came with the seed");
+    assert_eq!(contents.len(), 202);
     east.stop().await;
     west.stop().await;
 }

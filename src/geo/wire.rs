@@ -9,7 +9,7 @@ use super::batch::Batch;
 use crate::proto::geo::v1 as pb;
 use crate::proto::log::v1 as log;
 use crate::queue::authority::LedgerLine;
-use crate::queue::authority::command::ShippedBatch;
+use crate::queue::authority::command::{RegionVerb, ShippedBatch};
 use crate::queue::authority::plan::CopyEnd;
 use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::ids::Position;
@@ -70,6 +70,32 @@ pub fn ledger_from(ledger: Vec<log::LedgerLine>) -> Result<Vec<LedgerLine>, Code
 
 pub fn position_from(at: log::Position) -> Position {
     Position { term: at.term, node: at.node, index: at.index }
+}
+
+/// A step of a seed as a command's verb.
+pub fn seed_step(step: pb::seed_request::Step) -> log::region_command::Verb {
+    use log::region_command::Verb;
+    use pb::seed_request::Step;
+    match step {
+        Step::Begin(it) => Verb::SeedBegin(it),
+        Step::Chunk(it) => Verb::SeedChunk(it),
+        Step::Commit(it) => Verb::SeedCommit(it),
+        Step::Drop(it) => Verb::SeedDrop(it),
+    }
+}
+
+/// The request of a verb, if it is one of a seed.
+pub fn seed_request(verb: &RegionVerb) -> Option<pb::SeedRequest> {
+    use log::region_command::Verb;
+    use pb::seed_request::Step;
+    let step = match codec::seed_to(verb) {
+        Verb::SeedBegin(it) => Step::Begin(it),
+        Verb::SeedChunk(it) => Step::Chunk(it),
+        Verb::SeedCommit(it) => Step::Commit(it),
+        Verb::SeedDrop(it) => Step::Drop(it),
+        _ => return None,
+    };
+    Some(pb::SeedRequest { step: Some(step) })
 }
 
 /// A number of 128 bits.

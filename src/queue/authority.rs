@@ -15,12 +15,14 @@
 //!   ledger says where they join.
 //!
 //! `plan.rs` says what is shipped next, `fork.rs` where two histories part, `transition.rs` what each
-//! command does, `shipped.rs` how the other region's entries are applied, `refusal.rs` why not.
+//! command does, `shipped.rs` how the other region's entries are applied, `seed.rs` how an empty
+//! copy is given a whole state, `tail.rs` what a deposed side has alone, `refusal.rs` why not.
 
 pub mod command;
 mod fork;
 pub mod plan;
 pub mod refusal;
+pub mod seed;
 mod shipped;
 pub mod tail;
 mod transition;
@@ -30,6 +32,7 @@ use super::limits::{AUDIT_ROWS, LEDGER_LINES};
 use super::rows::RowKey;
 use super::state::State;
 use refusal::RegionRefusal;
+use seed::{SeedRow, Seeding};
 
 pub(super) use transition::{record, run};
 
@@ -181,6 +184,8 @@ pub struct Authority {
     pub head: Option<Head>,
     /// Of a secondary: it has had all that its primary had, at one time at least.
     pub is_complete: bool,
+    /// Of a secondary that is empty: a whole state is under way to it.
+    pub seeding: Option<Seeding>,
     /// Of a primary: the last position of its own log that the other region's group has applied.
     pub shipped: Option<Position>,
     /// Of a secondary: no more region leases are granted.
@@ -328,8 +333,8 @@ impl State {
     }
 
     /// Takes in an authority row; false when there is one already.
-    pub(super) fn load_authority(&mut self, row: Authority) -> bool {
-        self.authority.replace(Box::new(row)).is_none()
+    pub(super) fn load_authority(&mut self, row: Box<Authority>) -> bool {
+        self.authority.replace(row).is_none()
     }
 
     /// Takes in an audit row; false when it is not the next one.
@@ -345,6 +350,20 @@ impl State {
 
     pub(super) fn authority_keys(&self) -> impl Iterator<Item = RowKey> {
         let authority = self.authority.iter().map(|_| RowKey::Authority);
-        authority.chain(self.audit.iter().map(|row| RowKey::Audit(row.number)))
+        let audit = self.audit.iter().map(|row| RowKey::Audit(row.number));
+        authority.chain(audit).chain(self.seed.iter().map(|row| RowKey::Seed(row.number)))
+    }
+
+    pub(super) fn seed_row(&self, number: u64) -> Option<&SeedRow> {
+        self.seed.get(usize::try_from(number).ok()?)
+    }
+
+    /// Takes in a chunk of a seed; false when it is not the next one.
+    pub(super) fn load_seed(&mut self, row: SeedRow) -> bool {
+        let next = row.number == self.seed.len() as u64;
+        if next {
+            self.seed.push(row);
+        }
+        next
     }
 }

@@ -68,6 +68,7 @@ impl State {
                 Row::Key(row) => state.load_key(&row)?,
                 Row::Authority(row) => state.load_authority(row),
                 Row::Audit(row) => state.load_audit(row),
+                Row::Seed(row) => state.load_seed(row),
                 Row::Redrive(row) => state.load_redrive(row)?,
                 Row::Account(row) => state.catalog.accounts.load(&row),
             };
@@ -110,8 +111,9 @@ impl State {
                 let dead = || self.catalog.graves.get(&queue)?.keys.as_ref();
                 live.or_else(dead)?.row(key).map(Row::Key)
             }
-            RowKey::Authority => self.authority().cloned().map(Row::Authority),
+            RowKey::Authority => self.authority.clone().map(Row::Authority),
             RowKey::Audit(number) => self.audit_row(number).cloned().map(Row::Audit),
+            RowKey::Seed(number) => self.seed_row(number).cloned().map(Row::Seed),
             RowKey::Redrive { queue, number } => {
                 let live = self.catalog.by_id(queue).map(|queue| &queue.redrives);
                 let dead = || self.catalog.graves.get(&queue)?.redrives.as_ref();

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::authority::seed::SeedRow;
 use super::authority::{AuditRow, Authority};
 use super::command::{AccountQuota, Redrive, Settings, StringMap};
 use super::ids::{ContentId, Digest, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
@@ -46,6 +47,8 @@ pub enum RowKey {
     Authority,
     /// What was done to the authority.
     Audit(u64),
+    /// A chunk of a state that is under way to this secondary.
+    Seed(u64),
 }
 
 /// An account's name, padded with zeros: of a fixed size, and in the order of names.
@@ -91,8 +94,9 @@ pub enum Row {
     Key(KeyRow),
     Redrive(RedriveRow),
     Account(AccountRow),
-    Authority(Authority),
+    Authority(Box<Authority>),
     Audit(AuditRow),
+    Seed(SeedRow),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -249,7 +253,8 @@ impl RowKey {
             | RowKey::Redrive { .. }
             | RowKey::Account(_)
             | RowKey::Authority
-            | RowKey::Audit(_) => None,
+            | RowKey::Audit(_)
+            | RowKey::Seed(_) => None,
         }
     }
 }
@@ -269,6 +274,7 @@ impl Row {
             Row::Key(row) => RowKey::Key { queue: row.queue, key: row.key },
             Row::Authority(_) => RowKey::Authority,
             Row::Audit(row) => RowKey::Audit(row.number),
+            Row::Seed(row) => RowKey::Seed(row.number),
             Row::Redrive(row) => RowKey::Redrive { queue: row.queue, number: row.number },
             Row::Account(row) => RowKey::Account(row.name),
         }

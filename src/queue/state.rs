@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 
 use super::authority::command::RegionReply;
+use super::authority::seed::SeedRow;
 use super::authority::{self, AuditRow, Authority};
 use super::catalog::Catalog;
 use super::command::{Command, Entry, Envelope};
@@ -36,6 +37,8 @@ pub struct State {
     pub(super) sessions: Sessions,
     pub(super) authority: Option<Box<Authority>>,
     pub(super) audit: VecDeque<AuditRow>,
+    /// Chunks of a state that is under way to this secondary.
+    pub(super) seed: Vec<SeedRow>,
 }
 
 /// What the commands of one entry share.
@@ -73,6 +76,7 @@ impl State {
             sessions: Sessions::default(),
             authority: None,
             audit: VecDeque::new(),
+            seed: Vec::new(),
         }
     }
 

@@ -87,6 +87,7 @@ fn row_cost(key: &RowKey) -> usize {
         RowKey::Counters | RowKey::Message { .. } | RowKey::Key { .. } | RowKey::Account(_) => 128,
         RowKey::Queue(_) | RowKey::Redrive { .. } | RowKey::Authority | RowKey::Audit(_) => 512,
         RowKey::Chunk { .. } | RowKey::Session(_) => 3 << 10,
+        RowKey::Seed(_) => 256 << 10,
     }
 }
 

@@ -300,4 +300,21 @@ fn a_forced_failover_keeps_what_was_shipped_and_lists_the_rest_as_the_tail() {
     let line: Value = serde_json::from_str(text.trim()).expect("one line");
     assert_eq!((&line["id"], &line["body_base64"]), (&lost.as_str().into(), &"bG9zdA==".into()));
     assert_eq!(pair.run(&pair.west, "peek orders --max 10").items().len(), 2, "nothing was merged");
+
+    // The old region begins anew, is given all, and is handed back to.
+    pair.east.kill();
+    for id in 1..=3 {
+        std::fs::remove_dir_all(pair.home.path().join(format!("east-{id}"))).expect("wiped");
+    }
+    pair.east.start(pair.home.path());
+    let west = &pair.west;
+    wait("it is protected again", || {
+        (pair.run(west, "region protect").code == Some(0)).then_some(())
+    });
+    pair.until(west, "the copy is live", |it| it["status"] == "live");
+    assert_eq!(pair.ok(west, "region verify")["equal"], true);
+    pair.ok(west, "region failover");
+    pair.until(&pair.east, "it leads again", |it| it["role"] == "primary");
+    let ids = pair.run(&pair.east, "peek orders --max 10").items();
+    assert_eq!(ids.len(), 2, "{ids:?}");
 }

@@ -220,6 +220,10 @@ fn region(refusal: &RegionRefusal) -> (Code, &'static str, Fate, Option<Duration
         | RegionRefusal::StillGranting
         | RegionRefusal::Incomplete
         | RegionRefusal::NotAcknowledged
+        | RegionRefusal::Seeding
+        | RegionRefusal::OtherSeed
+        | RegionRefusal::SeedGap { .. }
+        | RegionRefusal::SeedBroken { .. }
         | RegionRefusal::UnknownRules { .. }
         | RegionRefusal::NotEmpty
         | RegionRefusal::NotAlone

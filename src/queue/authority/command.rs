@@ -4,8 +4,9 @@
 use bytes::Bytes;
 
 use super::{Head, LedgerLine, RegionEpoch, RegionSettings};
-use crate::queue::command::{Entry, Envelope};
-use crate::queue::ids::{Epoch, Position};
+use crate::queue::command::{Content, Entry, Envelope};
+use crate::queue::ids::{ContentId, Digest, Epoch, Position};
+use crate::queue::rows::Row;
 
 /// Who asked, for the audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,6 +94,36 @@ pub enum RegionVerb {
         position: Position,
     },
     ApplyShipped(ShippedBatch),
+    /// Begins to give an empty secondary a whole state: that of its primary at `position`.
+    SeedBegin {
+        attachment: u128,
+        id: u128,
+        position: Position,
+        /// As of then.
+        ledger: Vec<LedgerLine>,
+    },
+    SeedChunk(SeedChunk),
+    /// All chunks are there: the state is built, checked and taken.
+    SeedCommit {
+        attachment: u128,
+        id: u128,
+        chunks: u64,
+        digest: Digest,
+    },
+    /// Frees the last chunk of a seed that is given up.
+    SeedDrop {
+        attachment: u128,
+    },
+}
+
+/// A part of a state, in the order of the keys of its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeedChunk {
+    pub attachment: u128,
+    pub id: u128,
+    pub number: u64,
+    pub rows: Vec<Row>,
+    pub contents: Vec<(ContentId, Content)>,
 }
 
 /// What a new secondary must know of its primary.
@@ -148,6 +179,8 @@ pub enum RegionReply {
     /// The copy covers the primary's log through here, which may be before the batch's end where
     /// its work was too much for one entry; with `promoted` this cluster is the primary now.
     Shipped { through: Position, promoted: bool },
+    /// The seed has its chunks before this number.
+    Seeded { next: u64 },
 }
 
 impl RegionVerb {
@@ -185,6 +218,10 @@ impl RegionVerb {
             RegionVerb::Resolve { keep, .. } => format!("resolve a conflict for region {keep:?}"),
             RegionVerb::RecordShipped { .. } => "record what was shipped".to_owned(),
             RegionVerb::ApplyShipped(_) => "apply shipped entries".to_owned(),
+            RegionVerb::SeedBegin { .. } => "begin to take a whole state".to_owned(),
+            RegionVerb::SeedChunk(_) => "take a part of a state".to_owned(),
+            RegionVerb::SeedCommit { .. } => "take a whole state".to_owned(),
+            RegionVerb::SeedDrop { .. } => "give a state up that is under way".to_owned(),
         }
     }
 }
@@ -201,14 +238,20 @@ impl RegionCommand {
     pub fn size(&self) -> usize {
         match &self.verb {
             RegionVerb::ApplyShipped(batch) => batch.entries.iter().map(entry_size).sum(),
-            RegionVerb::Attach(Attach { ledger, .. }) | RegionVerb::Fence { ledger, .. } => {
-                ledger.len() * LINE
+            RegionVerb::Attach(Attach { ledger, .. })
+            | RegionVerb::Fence { ledger, .. }
+            | RegionVerb::SeedBegin { ledger, .. } => ledger.len() * LINE,
+            RegionVerb::SeedChunk(chunk) => {
+                let bodies: usize = chunk.contents.iter().map(|(_, it)| it.size()).sum();
+                bodies + chunk.rows.len() * ROW
             }
             _ => self.by.who.len(),
         }
     }
 }
 
+/// About how many bytes a stored row takes.
+const ROW: usize = 256;
 /// About how many bytes a line of the ledger takes.
 const LINE: usize = 96;
 

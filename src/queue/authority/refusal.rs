@@ -34,6 +34,14 @@ pub enum RegionRefusal {
     Diverged { expected: Option<Position>, found: Option<Position> },
     #[error("this copy never had all that its primary had: promote it only if that is accepted")]
     Incomplete,
+    #[error("a whole state is under way to this copy: it is empty until that is there")]
+    Seeding,
+    #[error("another seed is under way: it must be given up first")]
+    OtherSeed,
+    #[error("chunk {expected} of the seed is next")]
+    SeedGap { expected: u64 },
+    #[error("the seed is not a whole state: {why}")]
+    SeedBroken { why: String },
     #[error("the other region has not acknowledged all through the seal")]
     NotAcknowledged,
     #[error("the entries raise the rules to version {asked}, and this node knows up to {known}")]

@@ -187,6 +187,9 @@ fn join(authority: &Authority, batch: &ShippedBatch) -> Result<Join, RegionRefus
     if seen.number > line.epoch.number && seen.region != line.epoch.region {
         return stale(seen);
     }
+    if authority.seeding.is_some() {
+        return Err(RegionRefusal::Seeding);
+    }
     if authority.attachment.as_ref().is_none_or(|it| it.id != batch.attachment) {
         return Err(RegionRefusal::Mismatch { what: "the attachment".to_owned() });
     }

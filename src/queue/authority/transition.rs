@@ -6,7 +6,7 @@
 
 use super::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
 use super::refusal::RegionRefusal;
-use super::{Attachment, AuditRow, Authority, LedgerLine, RegionEpoch, Role, shipped};
+use super::{Attachment, AuditRow, Authority, LedgerLine, RegionEpoch, Role, seed, shipped};
 use crate::queue::command::Entry;
 use crate::queue::error::Rejection;
 use crate::queue::ids::{Epoch, LogTime, Position};
@@ -60,6 +60,16 @@ fn answer(
     match &command.verb {
         RegionVerb::RecordShipped { .. } => return record(state, &command.verb, changes),
         RegionVerb::ApplyShipped(batch) => return shipped::apply(state, at, batch, changes),
+        RegionVerb::SeedBegin { .. }
+        | RegionVerb::SeedChunk(_)
+        | RegionVerb::SeedCommit { .. }
+        | RegionVerb::SeedDrop { .. } => {
+            let reply = seed::apply(state, &command.verb, changes)?;
+            if matches!(command.verb, RegionVerb::SeedCommit { .. }) {
+                note(state, &command.by, command.verb.said(), changes);
+            }
+            return Ok(reply);
+        }
         _ => {}
     }
     let mut next = match (&state.authority, &command.verb) {
@@ -244,8 +254,7 @@ fn attach_to(next: &mut Authority, counters: &mut CountersRow, attach: &Attach) 
         }
         // The ledger's joints say whether the kept copy continues.
         Role::Detached if next.lineage == attach.lineage && next.region == attach.region => {}
-        Role::Detached => return Err(RegionRefusal::NotEmpty),
-        Role::Standalone if is_empty(counters) => {
+        Role::Standalone | Role::Detached if is_empty(counters) => {
             next.lineage = attach.lineage;
             next.region.clone_from(&attach.region);
             next.ledger.clone_from(&attach.ledger);
@@ -253,7 +262,7 @@ fn attach_to(next: &mut Authority, counters: &mut CountersRow, attach: &Attach) 
             next.see(&line.epoch);
             counters.epoch = line.epoch.number;
         }
-        Role::Standalone => return Err(RegionRefusal::NotEmpty),
+        Role::Standalone | Role::Detached => return Err(RegionRefusal::NotEmpty),
         _ => return Err(wrong_role(&next.role, &RegionVerb::Attach(attach.clone()))),
     }
     next.attachment = Some(wanted);
@@ -386,6 +395,9 @@ fn promote(
     at: Position,
     (number, accepted): (Epoch, bool),
 ) -> Answer {
+    if next.seeding.is_some() {
+        return Err(RegionRefusal::Seeding);
+    }
     if !(next.is_complete || accepted) {
         return Err(RegionRefusal::Incomplete);
     }

@@ -119,7 +119,7 @@ fn step() -> BoxedStrategy<Step> {
 
 #[derive(Clone, Debug)]
 enum Travels {
-    Batch(ShippedBatch),
+    Batch(Box<ShippedBatch>),
     Applied { epoch: Epoch, through: Position },
     Declined(Epoch),
     Ledger(Vec<LedgerLine>),
@@ -297,13 +297,13 @@ impl World {
         let ends = &self.ends[to];
         let copy = &ends[ends.len().saturating_sub(ago + 1)];
         if let Ok(Some(batch)) = self.sides[1 - to].batch(copy, most) {
-            self.line.push((to, Travels::Batch(batch)));
+            self.line.push((to, Travels::Batch(Box::new(batch))));
         }
     }
 
     fn arrive(&mut self, to: usize, what: Travels) {
         match what {
-            Travels::Batch(batch) => self.apply(to, batch),
+            Travels::Batch(batch) => self.apply(to, *batch),
             Travels::Applied { epoch, through } => {
                 let verb =
                     RegionVerb::RecordShipped { attachment: ATTACHMENT, epoch, position: through };

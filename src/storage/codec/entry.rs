@@ -302,7 +302,7 @@ fn command_to(command: &Command) -> Wire {
         }
         Command::SetAccountQuota(quota) => Wire::SetAccountQuota(quota_to(quota)),
         Command::RaiseRules { version } => Wire::RaiseRules(pb::RaiseRules { version: *version }),
-        Command::Region(asked) => Wire::Region(region::command_to(asked)),
+        Command::Region(asked) => Wire::Region(Box::new(region::command_to(asked))),
     }
 }
 
@@ -429,7 +429,7 @@ fn command_from(command: Wire) -> Result<Command, CodecError> {
         },
         Wire::SetAccountQuota(it) => Command::SetAccountQuota(quota_from(it)),
         Wire::RaiseRules(it) => Command::RaiseRules { version: it.version },
-        Wire::Region(it) => Command::Region(Box::new(region::command_from(it)?)),
+        Wire::Region(it) => Command::Region(Box::new(region::command_from(*it)?)),
     })
 }
 

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::entry::{decode_entry, encode_inner};
+use super::seeds;
 use super::{CodecError, big, big_bytes, need, position_from, position_to};
 use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::region_command::Verb as Wire;
@@ -32,7 +33,7 @@ pub(super) fn command_from(command: pb::RegionCommand) -> Result<RegionCommand, 
     Ok(RegionCommand { by, verb: verb_from(need(command.verb, COMMAND, "verb")?)? })
 }
 
-fn verb_to(verb: &RegionVerb) -> Wire {
+pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
     match verb {
         RegionVerb::Protect { region, lineage, attachment, peer } => {
             Wire::Protect(pb::RegionProtect {
@@ -83,6 +84,10 @@ fn verb_to(verb: &RegionVerb) -> Wire {
             })
         }
         RegionVerb::ApplyShipped(batch) => Wire::ApplyShipped(batch_to(batch)),
+        RegionVerb::SeedBegin { .. }
+        | RegionVerb::SeedChunk(_)
+        | RegionVerb::SeedCommit { .. }
+        | RegionVerb::SeedDrop { .. } => seeds::verb_to(verb),
     }
 }
 
@@ -130,6 +135,9 @@ fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
             position: position_from(need(it.position, COMMAND, "position")?),
         },
         Wire::ApplyShipped(it) => RegionVerb::ApplyShipped(batch_from(it)?),
+        Wire::SeedBegin(_) | Wire::SeedChunk(_) | Wire::SeedCommit(_) | Wire::SeedDrop(_) => {
+            seeds::verb_from(verb)?
+        }
     })
 }
 
@@ -294,6 +302,7 @@ pub(super) fn authority_to(row: &Authority) -> pb::AuthorityRow {
         fork: fork.map(fork_to),
         head: row.head.map(head_to),
         is_complete: row.is_complete,
+        seeding: row.seeding.as_ref().map(seeds::seeding_to),
     }
 }
 
@@ -324,6 +333,7 @@ pub(super) fn authority_from(row: pb::AuthorityRow) -> Result<Authority, CodecEr
         next_audit: row.next_audit,
         head: row.head.map(head_from).transpose()?,
         is_complete: row.is_complete,
+        seeding: row.seeding.map(seeds::seeding_from).transpose()?,
     })
 }
 

@@ -7,6 +7,7 @@ use super::notes::{note_from, note_to};
 use super::outcomes::{outcome_from, outcome_to};
 use super::redrives::{account_from, account_to, redrive_from, redrive_to};
 use super::region;
+use super::seeds;
 use super::{
     CodecError, Mark, big, big_bytes, id_from, id_to, need, position_from, position_to,
     receipt_from, receipt_to, settings_from, settings_to,
@@ -35,6 +36,7 @@ pub fn encode_row(row: &Row) -> Vec<u8> {
         Row::Key(row) => versioned(&key_to(row)),
         Row::Authority(row) => versioned(&region::authority_to(row)),
         Row::Audit(row) => versioned(&region::audit_to(row)),
+        Row::Seed(row) => versioned(&seeds::row_to(row)),
         Row::Redrive(row) => versioned(&redrive_to(row)),
         Row::Account(row) => versioned(&account_to(row)),
     }
@@ -50,9 +52,11 @@ pub fn decode_row(key: &RowKey, value: &[u8]) -> Result<Row, CodecError> {
         RowKey::Session(_) => Row::Session(session_from(read("a session row", value)?)?),
         RowKey::Key { .. } => Row::Key(key_from(read("a key row", value)?)?),
         RowKey::Authority => {
-            Row::Authority(region::authority_from(read("the authority row", value)?)?)
+            let row = region::authority_from(read("the authority row", value)?)?;
+            Row::Authority(Box::new(row))
         }
         RowKey::Audit(_) => Row::Audit(region::audit_from(read("an audit row", value)?)?),
+        RowKey::Seed(_) => Row::Seed(seeds::row_from(read("a seed row", value)?)?),
         RowKey::Redrive { .. } => Row::Redrive(redrive_from(read("a redrive row", value)?)?),
         RowKey::Account(_) => Row::Account(account_from(read("an account row", value)?)?),
     };

@@ -515,7 +515,7 @@ pub(super) fn row() -> impl Strategy<Value = Row> {
         message_row().prop_map(Row::Message),
         session_row().prop_map(Row::Session),
         key_row().prop_map(Row::Key),
-        region::authority().prop_map(Row::Authority),
+        region::authority().prop_map(|row| Row::Authority(Box::new(row))),
         region::audit_row().prop_map(Row::Audit),
         redrive_row().prop_map(Row::Redrive),
         (account_name(), account_quota())

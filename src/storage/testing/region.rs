@@ -11,7 +11,7 @@ use crate::queue::authority::{
     Role, Shape,
 };
 use crate::queue::command::{Command, Entry};
-use crate::queue::ids::{Epoch, Position};
+use crate::queue::ids::{Digest, Epoch, Position};
 
 fn name() -> BoxedStrategy<String> {
     "[a-z]{0,4}".boxed()
@@ -120,6 +120,15 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
         (wide(), prop::collection::vec(line(), 0..3))
             .prop_map(|(lineage, ledger)| RegionVerb::Fence { lineage, ledger }),
         (name(), low()).prop_map(|(keep, number)| RegionVerb::Resolve { keep, number }),
+        wide().prop_map(|attachment| RegionVerb::SeedDrop { attachment }),
+        (wide(), wide(), number(), wide()).prop_map(|(attachment, id, chunks, digest)| {
+            RegionVerb::SeedCommit { attachment, id, chunks, digest: Digest(digest) }
+        }),
+        (wide(), wide(), position(), prop::collection::vec(line(), 0..3)).prop_map(
+            |(attachment, id, position, ledger)| {
+                RegionVerb::SeedBegin { attachment, id, position, ledger }
+            }
+        ),
         (wide(), low(), position()).prop_map(|(attachment, epoch, position)| {
             RegionVerb::RecordShipped { attachment, epoch, position }
         }),
@@ -188,6 +197,7 @@ pub(super) fn authority() -> BoxedStrategy<Authority> {
                 stopped_granting,
                 head,
                 is_complete,
+                seeding: None,
                 rests,
                 settings,
                 next_audit,
