@@ -4,7 +4,7 @@ use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut files = Vec::new();
-    for package in ["queue", "admin", "peer", "log"] {
+    for package in ["queue", "admin", "peer", "geo", "log"] {
         for entry in std::fs::read_dir(format!("proto/zoneq/{package}/v1"))? {
             files.push(entry?.path());
         }
@@ -21,6 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
+        // Rare, and larger than all others.
+        .boxed(".zoneq.log.v1.Envelope.command.region")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

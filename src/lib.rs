@@ -3,11 +3,11 @@
 //! One crate, rooms on floors; imports point down:
 //!
 //! ```text
-//! cli -> server -> api -> consensus -> storage -> queue
+//! cli -> server -> api -> geo -> consensus -> storage -> queue
 //! ```
 //!
 //! `queue` is the replicated state, `storage` the bytes and fsyncs, `consensus` the Raft group,
-//! `api` what clients see, `server` the assembly and `cli` the gate. `client` is the Rust client
+//! `geo` what goes between regions, `api` what clients see, `server` the assembly and `cli` the gate. `client` is the Rust client
 //! library and uses the protocol only. `docs/architecture.md` is the floor plan in full.
 
 pub mod api;
@@ -24,6 +24,7 @@ pub mod clock;
 pub mod proto;
 
 pub mod consensus;
+pub mod geo;
 pub mod mutants;
 pub mod queue;
 pub mod server;

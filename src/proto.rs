@@ -21,6 +21,12 @@ pub mod peer {
     }
 }
 
+pub mod geo {
+    pub mod v1 {
+        tonic::include_proto!("zoneq.geo.v1");
+    }
+}
+
 pub mod log {
     pub mod v1 {
         tonic::include_proto!("zoneq.log.v1");

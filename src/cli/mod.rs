@@ -16,7 +16,9 @@ pub mod message;
 pub mod output;
 pub mod queue;
 pub mod redrive;
+pub mod region;
 pub mod serve;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -117,6 +119,9 @@ pub enum Verb {
     /// Look after the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterVerb),
+    /// Protect a cluster by a second region, and fail over to it
+    #[command(subcommand)]
+    Region(region::RegionVerb),
     /// Run a cluster of real processes on this machine, and hurt it
     #[command(subcommand)]
     Lab(lab::LabVerb),
@@ -249,6 +254,7 @@ async fn run(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Redrive(verb) => verb.run(context).await,
         Verb::Account(verb) => verb.run(context).await,
         Verb::Cluster(verb) => verb.run(context).await,
+        Verb::Region(verb) => verb.run(context).await,
         Verb::Lab(verb) => verb.run(context).await,
         Verb::Drill(verb) => verb.run(context).await,
         Verb::Bench(verb) => verb.run(context).await,

@@ -90,6 +90,9 @@ pub struct Serve {
     /// Leadership moves to this zone when a voter there has caught up
     #[arg(long, env = "ZONEQ_PREFERRED_ZONE")]
     preferred_zone: Option<String>,
+    /// Peer listeners of the other region's nodes, host:port,host:port
+    #[arg(long, env = "ZONEQ_OTHER_REGION")]
+    other_region: Option<String>,
     /// Client calls and stream items in progress at most [default: 65536]
     #[arg(long, env = "ZONEQ_MAX_IN_FLIGHT_REQUESTS")]
     max_in_flight_requests: Option<usize>,
@@ -134,6 +137,7 @@ impl Serve {
             heartbeat_ms: self.heartbeat_ms,
             election_ms: self.election_ms,
             preferred_zone: self.preferred_zone,
+            other_region: self.other_region,
             enable_faults: self.enable_faults.then_some(true),
             max_in_flight_requests: self.max_in_flight_requests,
             max_in_flight_bytes: self.max_in_flight_bytes,

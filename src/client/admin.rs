@@ -18,7 +18,7 @@ use pb::mend_service_client::MendServiceClient;
 /// A client's view of the cluster itself.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    client: Client,
+    pub(super) client: Client,
 }
 
 fn service(channel: Channel) -> ClusterServiceClient<Channel> {

@@ -59,6 +59,8 @@ impl Attempt {
 struct Course {
     /// Attempts since the last rest.
     tried: usize,
+    /// Attempts in a row that were refused because of the region that was asked.
+    misplaced: usize,
     rests: u32,
     /// An attempt may have been applied; why its fate is not known.
     doubt: Option<String>,
@@ -86,7 +88,7 @@ where
     F: FnMut(Attempt) -> Fut,
     Fut: Future<Output = Result<Response<R>, Status>>,
 {
-    let mut course = Course { tried: 0, rests: 0, doubt: None, last: None };
+    let mut course = Course { tried: 0, misplaced: 0, rests: 0, doubt: None, last: None };
     let mut ticket = match &plan.safety {
         Safety::Session(session) => {
             let begun = tokio::time::timeout_at(plan.deadline, session.begin()).await;
@@ -116,8 +118,16 @@ where
         report(&mut pick, &failure);
         let address = pick.address();
         drop(pick);
+        let misplaced = matches!(failure.verdict, Verdict::OtherRegion(_));
+        course.misplaced = if misplaced { course.misplaced + 1 } else { 0 };
         let asked = match failure.verdict {
             Verdict::Final(error) => return Err(error),
+            // Every node says so, one after the other: there is no region that takes it.
+            Verdict::OtherRegion(error) if course.misplaced >= pool.len() => return Err(error),
+            Verdict::OtherRegion(error) => {
+                course.last = Some(format!("{address} said: {error}"));
+                None
+            }
             Verdict::NotApplied { message, retry_after } => {
                 course.last = Some(format!("{address} said: {message}"));
                 retry_after

@@ -26,6 +26,10 @@ pub enum Reason {
     LimitReached,
     /// Refused because something is full that may have room again: write again, later.
     Full,
+    /// The cluster is the secondary of its pair, or a kept copy: the primary takes writes.
+    ReadOnly,
+    /// The cluster was deposed by another region, or is in conflict with it.
+    Fenced,
     /// A reason that this version of the library does not know.
     Other(String),
 }
@@ -45,6 +49,8 @@ impl Reason {
             Reason::RedriveRunning => "REDRIVE_RUNNING",
             Reason::LimitReached => "LIMIT_REACHED",
             Reason::Full => "FULL",
+            Reason::ReadOnly => "READ_ONLY",
+            Reason::Fenced => "FENCED",
             Reason::Other(name) => name,
         }
     }
@@ -61,6 +67,8 @@ impl Reason {
             "REDRIVE_RUNNING" => Reason::RedriveRunning,
             "LIMIT_REACHED" => Reason::LimitReached,
             "FULL" => Reason::Full,
+            "READ_ONLY" => Reason::ReadOnly,
+            "FENCED" => Reason::Fenced,
             other => Reason::Other(other.to_owned()),
         }
     }
@@ -119,6 +127,9 @@ pub(super) enum Verdict {
     Final(ClientError),
     /// Certainly not applied; another attempt is safe.
     NotApplied { message: String, retry_after: Option<Duration> },
+    /// Refused because of the region that was asked: another region may take it, and where all
+    /// say so it is final.
+    OtherRegion(ClientError),
     /// May have been applied.
     Unknown { message: String },
     /// The server keeps no row of the write's session any more, and did not run the write.
@@ -155,7 +166,7 @@ impl Failure {
             Verdict::Unknown { message } | Verdict::SessionEnded { message } => {
                 (true, message.clone())
             }
-            Verdict::Final(error) => (opened, error.to_string()),
+            Verdict::Final(error) | Verdict::OtherRegion(error) => (opened, error.to_string()),
         }
     }
 
@@ -183,8 +194,11 @@ impl Failure {
     /// A node said so itself. Where one is overloaded the others are no better: they all pass
     /// writes on to the same leader.
     fn answered(verdict: Verdict, reason: &str) -> Failure {
-        let elsewhere = matches!(verdict, Verdict::NotApplied { .. } | Verdict::Unknown { .. })
-            && reason != "OVERLOADED";
+        let elsewhere = reason != "OVERLOADED"
+            && matches!(
+                verdict,
+                Verdict::NotApplied { .. } | Verdict::Unknown { .. } | Verdict::OtherRegion(_)
+            );
         Failure { verdict, alive: true, elsewhere }
     }
 }
@@ -200,6 +214,9 @@ fn judge(
     let message = unprefixed(text).to_owned();
     let refusal = Reason::from_wire(reason);
     match (reason, outcome) {
+        _ if matches!(refusal, Reason::ReadOnly | Reason::Fenced) => {
+            Verdict::OtherRegion(ClientError::Rejected { reason: refusal, message })
+        }
         _ if !matches!(refusal, Reason::Other(_)) => {
             Verdict::Final(ClientError::Rejected { reason: refusal, message })
         }

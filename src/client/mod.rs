@@ -30,6 +30,7 @@ mod keep_alive;
 mod outbox;
 mod receive_stream;
 mod redrive;
+mod regions;
 mod send_stream;
 mod session;
 mod shelf;
@@ -45,6 +46,7 @@ pub use receive_stream::{Acks, ReceiveStream, StreamOptions};
 pub use redrive::{
     Redrive, RedriveFilter, RedriveOptions, RedrivePreview, RedriveState, StartedRedrive,
 };
+pub use regions::Regions;
 pub use types::{
     BackOff, Cleared, CreatedQueue, DeadLetter, DeadLetterReason, DeadLetters, DeleteItem,
     DeleteOutcome, Deleted, Durability, DurabilityNow, ListQueues, Message, MessageState,

@@ -30,6 +30,8 @@ struct Pending<Q, W> {
     /// Given to the stream and not answered.
     out: bool,
     tries: u32,
+    /// Answers in a row that refused because of the region that was asked.
+    misplaced: u32,
     /// Why it may have been applied already.
     doubt: Option<String>,
     last: Option<String>,
@@ -110,8 +112,17 @@ impl<Q: Clone, R, W: Waiter<R>> Outbox<Q, R, W> {
         let tag = self.next_tag;
         self.next_tag += 1;
         let (doubt, last) = (None, None);
-        let pending =
-            Pending { request, waiter, deadline, place, out: false, tries: 0, doubt, last };
+        let pending = Pending {
+            request,
+            waiter,
+            deadline,
+            place,
+            out: false,
+            tries: 0,
+            misplaced: 0,
+            doubt,
+            last,
+        };
         self.pending.insert(tag, pending);
         self.ready.push_back(tag);
     }
@@ -151,8 +162,18 @@ impl<Q: Clone, R, W: Waiter<R>> Outbox<Q, R, W> {
         let sessions = self.session.is_some();
         let Some(pending) = self.pending.get_mut(&tag) else { return };
         pending.out = false;
+        let misplaced = matches!(failure.verdict, Verdict::OtherRegion(_));
+        pending.misplaced = if misplaced { pending.misplaced + 1 } else { 0 };
         let asked = match failure.verdict {
             Verdict::Final(error) => return self.end(tag, Err(error)),
+            // Every node says so, one after the other: there is no region that takes it.
+            Verdict::OtherRegion(error) if pending.misplaced >= self.nodes => {
+                return self.end(tag, Err(error));
+            }
+            Verdict::OtherRegion(error) => {
+                pending.last = Some(error.to_string());
+                None
+            }
             Verdict::NotApplied { message, retry_after } => {
                 pending.last = Some(message);
                 retry_after

@@ -10,6 +10,7 @@
 mod leadership;
 mod local;
 mod receive;
+mod shipping;
 mod space;
 mod status;
 mod upkeep;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 pub use leadership::Leadership;
+pub use shipping::Standing;
 pub use status::{NodeView, Role, Status};
 pub(super) use waiting::Waiting;
 
@@ -372,7 +374,8 @@ impl Group {
         if self.is_draining() {
             return Err(GroupError::not_applied(Reason::Draining));
         }
-        self.term()?;
+        let term = self.term()?;
+        self.check_footing(&term, &envelope.command)?;
         self.check_space(&envelope.command)?;
         self.announce(&envelope);
         let answer = self.inner.proposer.submit(envelope)?;
@@ -430,8 +433,12 @@ impl Group {
             }
         };
         let store = self.inner.store.read();
+        if let Some(Err(refusal)) = store.state().authority().map(|it| it.check_read()) {
+            return Err(GroupError::Rejected(refusal.into()));
+        }
         let at = store.state().log_time();
-        let now = LogTime(now.0.max(at.0));
+        // Where nothing may be written T rests, or follows the other region's.
+        let now = if store.state().is_writable() { LogTime(now.0.max(at.0)) } else { at };
         Ok((look(&store, now), at))
     }
 

@@ -42,13 +42,22 @@ pub struct AppliedMark {
 pub struct SharedStore {
     store: Arc<RwLock<Store>>,
     applied: watch::Sender<AppliedMark>,
+    footing: watch::Sender<Footing>,
+}
+
+/// Whether this cluster may write now, and in which epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footing {
+    pub epoch: Epoch,
+    pub is_writable: bool,
 }
 
 impl SharedStore {
     #[must_use]
     pub fn new(store: Store) -> SharedStore {
         let (applied, _) = watch::channel(mark_of(&store));
-        SharedStore { store: Arc::new(RwLock::new(store)), applied }
+        let (footing, _) = watch::channel(footing_of(&store));
+        SharedStore { store: Arc::new(RwLock::new(store)), applied, footing }
     }
 
     /// The store to read, for a moment: never across an await.
@@ -66,8 +75,26 @@ impl SharedStore {
         self.applied.subscribe()
     }
 
+    /// Moves whenever another epoch is in force, by a promotion here or in the other region, and
+    /// whenever writing is allowed or refused.
+    #[must_use]
+    pub fn footing(&self) -> watch::Receiver<Footing> {
+        self.footing.subscribe()
+    }
+
+    /// As of the last entry that was applied.
+    #[must_use]
+    pub fn footing_now(&self) -> Footing {
+        *self.footing.borrow()
+    }
+
     fn publish(&self) {
-        let mark = mark_of(&self.read());
+        let (mark, footing) = {
+            let store = self.read();
+            (mark_of(&store), footing_of(&store))
+        };
+        // Who hears that an entry was applied must not read the footing before it.
+        self.footing.send_if_modified(|known| std::mem::replace(known, footing) != footing);
         self.applied.send_replace(mark);
     }
 
@@ -120,6 +147,11 @@ impl SharedStore {
 
 fn mark_of(store: &Store) -> AppliedMark {
     AppliedMark { position: store.applied(), log_time: store.state().log_time() }
+}
+
+fn footing_of(store: &Store) -> Footing {
+    let state = store.state();
+    Footing { epoch: state.epoch(), is_writable: state.is_writable() }
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {

@@ -8,7 +8,7 @@
 //! A command is answered once: with its outcome from `apply`, with *not applied* when it was
 //! refused before it entered the log, and with *unknown* in every other case.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::Raft;
 use openraft::errors::ClientWriteError;
@@ -19,7 +19,7 @@ use super::error::{GroupError, Reason};
 use super::log_clock::LogClock;
 use super::machine::Machine;
 use super::types::{Local, Proposal, TypeConfig, scoped};
-use crate::queue::command::{Content, Entry, Envelope};
+use crate::queue::command::{Command, Content, Entry, Envelope};
 use crate::queue::ids::{Epoch, LogTime, Position};
 use crate::queue::outcome::Outcome;
 use crate::storage::codec;
@@ -72,7 +72,11 @@ pub struct Term {
 pub struct Proposer {
     jobs: mpsc::Sender<Job>,
     units: Arc<Semaphore>,
+    seat: Seat,
 }
+
+/// What rides at the end of the next entry of data, if anything does.
+type Seat = Arc<Mutex<Option<Envelope>>>;
 
 impl Proposer {
     /// A queue and the loop that empties it; the loop ends when the queue is dropped.
@@ -83,8 +87,15 @@ impl Proposer {
         let (jobs, waiting) = mpsc::channel(WAITING);
         let units = Arc::new(Semaphore::new(UNITS_IN_FLIGHT));
         // No random number is drawn when entries are proposed; openraft asks for a seed all the same.
-        let run = scoped(0, run(raft, terms, waiting));
-        (Proposer { jobs, units }, run)
+        let seat = Seat::default();
+        let run = scoped(0, run(raft, terms, waiting, Arc::clone(&seat)));
+        (Proposer { jobs, units, seat }, run)
+    }
+
+    /// Lets a command ride at the end of the next entry of data. It causes none, and has no
+    /// answer; a newer one takes its seat.
+    pub fn ride(&self, envelope: Envelope) {
+        *self.seat.lock().unwrap_or_else(PoisonError::into_inner) = Some(envelope);
     }
 
     /// Queues a command. What it resolves to is its answer; when the sender's end is gone, the
@@ -112,6 +123,7 @@ async fn run(
     raft: RaftHandle,
     terms: tokio::sync::watch::Receiver<Option<Arc<Term>>>,
     mut waiting: mpsc::Receiver<Job>,
+    seat: Seat,
 ) {
     let window = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT));
     let mut jobs = Vec::new();
@@ -134,17 +146,21 @@ async fn run(
         let batch = std::mem::replace(&mut jobs, rest);
         let term = terms.borrow().clone();
         match term {
-            Some(term) => propose(&raft, &term, batch, slot).await,
+            Some(term) => propose(&raft, &term, batch, slot, &seat).await,
             None => refuse(batch.into_iter().map(|job| job.reply), Reason::NotLeader),
         }
     }
 }
 
-/// How many of the jobs fit in one entry: at least one.
+/// How many of the jobs fit in one entry: at least one. One about regions goes alone.
 fn batch_len(jobs: &[Job]) -> usize {
+    let is_alone = |job: &Job| matches!(job.envelope.command, Command::Region(_));
+    if jobs.first().is_some_and(is_alone) {
+        return 1;
+    }
     let mut bytes = 0;
     let fits = |job: &&Job| {
-        let fits = bytes < BATCH_BYTES;
+        let fits = bytes < BATCH_BYTES && !is_alone(job);
         bytes += job.size;
         fits
     };
@@ -157,7 +173,13 @@ fn refuse(replies: impl Iterator<Item = Reply>, reason: Reason) {
     }
 }
 
-async fn propose(raft: &RaftHandle, term: &Term, batch: Vec<Job>, slot: OwnedSemaphorePermit) {
+async fn propose(
+    raft: &RaftHandle,
+    term: &Term,
+    batch: Vec<Job>,
+    slot: OwnedSemaphorePermit,
+    seat: &Seat,
+) {
     let mut commands = Vec::with_capacity(batch.len());
     let mut replies = Vec::with_capacity(batch.len());
     let mut units = Vec::with_capacity(batch.len());
@@ -166,7 +188,17 @@ async fn propose(raft: &RaftHandle, term: &Term, batch: Vec<Job>, slot: OwnedSem
         replies.push(job.reply);
         units.push(job.units);
     }
+    // A command about regions goes alone.
+    if !matches!(commands.as_slice(), [Envelope { command: Command::Region(_), .. }]) {
+        // Nobody waits for the last one: there is an answer for each command before it.
+        commands.extend(seat.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
     // The position is set when the entry is applied.
+    for envelope in &mut commands {
+        if let Command::Region(asked) = &mut envelope.command {
+            asked.by.at_us = term.clock.stamp().0;
+        }
+    }
     let position = Position::default();
     let mut entry = Entry { position, stamp: term.clock.stamp(), epoch: term.epoch, commands };
     let encoded = codec::encode_entry(&mut entry);
@@ -198,5 +230,31 @@ async fn propose(raft: &RaftHandle, term: &Term, batch: Vec<Job>, slot: OwnedSem
 fn fail(proposal: &Proposal, error: &GroupError) {
     for reply in proposal.take_local().into_iter().flat_map(|local| local.replies) {
         let _ = reply.send(Err(error.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::authority::command::{Actor, RegionCommand, RegionVerb};
+
+    fn job(command: Command) -> Job {
+        let units = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a unit");
+        let envelope = Envelope { session: None, account: String::new(), command };
+        Job { size: envelope.command.size(), envelope, reply: oneshot::channel().0, units }
+    }
+
+    fn seal() -> Job {
+        let command = RegionCommand { by: Actor::default(), verb: RegionVerb::Seal };
+        job(Command::Region(Box::new(command)))
+    }
+
+    #[test]
+    fn a_command_about_regions_goes_alone_and_data_goes_together() {
+        let pulse = || job(Command::Pulse);
+        assert_eq!(batch_len(&[pulse(), pulse(), seal(), pulse()]), 2);
+        assert_eq!(batch_len(&[seal(), pulse(), pulse()]), 1);
+        assert_eq!(batch_len(&[seal(), seal()]), 1);
+        assert_eq!(batch_len(&[pulse(), pulse()]), 2);
     }
 }

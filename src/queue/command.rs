@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::authority::command::RegionCommand;
 use super::ids::{Epoch, LogTime, MessageId, Position, QueueId, Receipt, Span};
 use super::note::DeadReason;
 
@@ -100,6 +101,8 @@ pub enum Command {
     RaiseRules {
         version: u32,
     },
+    /// Changes which region may write; see `authority.rs`. In a box: it is large.
+    Region(Box<RegionCommand>),
 }
 
 impl Command {
@@ -122,6 +125,7 @@ impl Command {
                 let bytes: usize = sent.map(|message| message.content.size() + BASE).sum();
                 bytes + asked.deletes.len() * ITEM
             }
+            Command::Region(asked) => asked.size(),
             Command::StartRedrive(asked) => asked.filter.ids.len() * ITEM,
             _ => 0,
         }

@@ -306,6 +306,8 @@ impl Sink {
             Reply::Cleared { removed } => self.words(&[9, *removed]),
             Reply::Pulsed { more } => self.words(&[10, u64::from(*more)]),
             Reply::RulesRaised => self.word(11),
+            // No session keeps it.
+            Reply::Region(_) => self.word(50),
             Reply::PausedSet => self.word(12),
             Reply::QueueUndeleted => self.word(15),
             Reply::RedriveStarted { id, started } => {
@@ -372,6 +374,8 @@ impl Sink {
                 self.text(queue);
                 self.text(of);
             }
+            // No session keeps it.
+            Rejection::Region(_) => self.word(150),
             Rejection::RedriveRunning { queue, id } => {
                 self.word(112);
                 self.text(queue);

@@ -1,5 +1,7 @@
 //! Why a command was refused. The same on every replica, and the client's to read.
 
+use super::authority::refusal::RegionRefusal;
+
 /// A refusal by `apply` or by the checks before it: nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
@@ -35,4 +37,6 @@ pub enum Rejection {
     WrongEpoch { seen: u32, current: u32 },
     #[error("rules version {asked} is not known to this node; it knows up to {known}")]
     UnknownRules { asked: u32, known: u32 },
+    #[error(transparent)]
+    Region(#[from] RegionRefusal),
 }

@@ -52,6 +52,18 @@ pub const SESSION_OUTCOMES: usize = 1_024;
 pub const SESSION_ITEMS: usize = 16_384;
 /// A session ends after this long without a write.
 pub const SESSION_IDLE: Span = Span::from_secs(600);
+/// Bytes of a region's name.
+pub const REGION_NAME: std::ops::RangeInclusive<usize> = 1..=63;
+/// Bytes of the name of who changed something.
+pub const ACTOR: usize = 256;
+/// Epochs that a cluster's ledger remembers.
+pub const LEDGER_LINES: usize = 1_024;
+/// Rows of the audit.
+pub const AUDIT_ROWS: usize = 1_000;
+/// Seals of a primary that are not shipped yet.
+pub const RESTS: usize = 64;
+/// Entries of a primary in one entry of its secondary.
+pub const SHIPPED_ENTRIES: usize = 1_024;
 /// Messages that one redrive may name.
 pub const REDRIVE_IDS: usize = 1_000;
 /// Messages a second that a redrive may be held to.

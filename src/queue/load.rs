@@ -24,6 +24,8 @@ pub enum LoadError {
     NoQueue(RowKey),
     #[error("the rows are of rules version {found}, and this build knows up to {known}")]
     NewerRules { found: u32, known: u32 },
+    #[error("the authority row has revision {found}, and {expected} was stored with the counters")]
+    WrongAuthority { expected: u64, found: u64 },
     #[error("the rows have the digest {computed}, and {stored} was stored with them")]
     WrongDigest { stored: Digest, computed: Digest },
 }
@@ -36,16 +38,16 @@ impl State {
     pub fn load(rows: impl IntoIterator<Item = Row>) -> Result<State, LoadError> {
         let mut rows = rows.into_iter();
         let mut state = State::new();
-        let stored = match rows.next() {
+        let (stored, expected) = match rows.next() {
             None => return Ok(state),
             Some(Row::Counters(row)) => {
                 if row.rules > rules::KNOWN {
                     let (found, known) = (row.rules, rules::KNOWN);
                     return Err(LoadError::NewerRules { found, known });
                 }
-                let digest = row.digest;
+                let stored = (row.digest, row.authority);
                 state.counters = row;
-                digest
+                stored
             }
             Some(_) => return Err(LoadError::NoCounters),
         };
@@ -64,6 +66,9 @@ impl State {
                 Row::Message(row) => state.load_message(&row)?,
                 Row::Session(row) => state.sessions.load(row),
                 Row::Key(row) => state.load_key(&row)?,
+                Row::Authority(row) => state.load_authority(row),
+                Row::Audit(row) => state.load_audit(row),
+                Row::Seed(row) => state.load_seed(row),
                 Row::Redrive(row) => state.load_redrive(row)?,
                 Row::Account(row) => state.catalog.accounts.load(&row),
             };
@@ -72,6 +77,10 @@ impl State {
             }
         }
         open.into_iter().for_each(|id| state.catalog.settle(id));
+        let found = state.authority().map_or(0, |authority| authority.revision);
+        if found != expected {
+            return Err(LoadError::WrongAuthority { expected, found });
+        }
         let computed = state.digest();
         if computed != stored {
             return Err(LoadError::WrongDigest { stored, computed });
@@ -102,6 +111,9 @@ impl State {
                 let dead = || self.catalog.graves.get(&queue)?.keys.as_ref();
                 live.or_else(dead)?.row(key).map(Row::Key)
             }
+            RowKey::Authority => self.authority.clone().map(Row::Authority),
+            RowKey::Audit(number) => self.audit_row(number).cloned().map(Row::Audit),
+            RowKey::Seed(number) => self.seed_row(number).cloned().map(Row::Seed),
             RowKey::Redrive { queue, number } => {
                 let live = self.catalog.by_id(queue).map(|queue| &queue.redrives);
                 let dead = || self.catalog.graves.get(&queue)?.redrives.as_ref();
@@ -123,12 +135,14 @@ impl State {
         }
         keys.extend(self.catalog.accounts.row_keys());
         keys.extend(self.sessions.clients().map(RowKey::Session));
+        keys.extend(self.authority_keys());
         keys.sort_unstable();
         keys
     }
 
     fn counters_row(&self) -> CountersRow {
-        CountersRow { digest: self.digest(), ..self.counters.clone() }
+        let authority = self.authority().map_or(0, |authority| authority.revision);
+        CountersRow { digest: self.digest(), authority, ..self.counters.clone() }
     }
 
     /// The live messages of a queue, then those that wait to be freed.

@@ -5,6 +5,7 @@
 //! files, sockets, clocks, randomness, logging, floats or hash-map order. Refusals are outcomes.
 
 mod accounts;
+pub mod authority;
 mod catalog;
 mod change;
 pub mod check;

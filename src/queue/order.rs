@@ -248,6 +248,25 @@ impl Lineup {
         })
     }
 
+    /// At most `max` messages with this number or higher ones, in the order of numbers.
+    #[must_use]
+    pub fn numbered_from(&self, first: Number, max: usize) -> Vec<Message> {
+        let mut found: Vec<Message> =
+            self.touched.range(first..).map(|it| *it.1).take(max).collect();
+        for (priority, band) in &self.bands {
+            // A chunk that begins before the number may reach beyond it.
+            let begin = band.chunks.range(..=first).next_back().map_or(first, |(begin, _)| *begin);
+            let chunks = band.chunks.range(begin..).map(|(_, chunk)| chunk);
+            let slots = chunks.flat_map(|chunk| {
+                chunk.slots.iter().map(|slot| slot.message(chunk.epoch, *priority))
+            });
+            found.extend(slots.filter(|message| message.number >= first).take(max));
+        }
+        found.sort_unstable_by_key(|message| message.number);
+        found.truncate(max);
+        found
+    }
+
     /// The message that stands first of those whose visible time has come, due ones included.
     #[must_use]
     pub fn head(&self, now: LogTime) -> Option<Message> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::authority::command::RegionReply;
 use super::command::Content;
 use super::error::Rejection;
 use super::ids::{ContentId, LogTime, MessageId, QueueId, Receipt};
@@ -64,6 +65,7 @@ pub enum Reply {
         more: bool,
     },
     RulesRaised,
+    Region(RegionReply),
     QueueUndeleted,
     /// `started` is false when an equal one was running already.
     RedriveStarted {

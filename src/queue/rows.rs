@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use super::authority::seed::SeedRow;
+use super::authority::{AuditRow, Authority};
 use super::command::{AccountQuota, Redrive, Settings, StringMap};
 use super::ids::{ContentId, Digest, Epoch, LogTime, MessageId, Number, QueueId, Receipt};
 use super::note::Note;
@@ -41,6 +43,12 @@ pub enum RowKey {
     },
     /// The quota of an account.
     Account(AccountName),
+    /// Which region may write.
+    Authority,
+    /// What was done to the authority.
+    Audit(u64),
+    /// A chunk of a state that is under way to this secondary.
+    Seed(u64),
 }
 
 /// An account's name, padded with zeros: of a fixed size, and in the order of names.
@@ -86,6 +94,9 @@ pub enum Row {
     Key(KeyRow),
     Redrive(RedriveRow),
     Account(AccountRow),
+    Authority(Box<Authority>),
+    Audit(AuditRow),
+    Seed(SeedRow),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,6 +109,8 @@ pub struct CountersRow {
     pub next_queue: u64,
     /// Checked against the rows at every restart.
     pub digest: Digest,
+    /// The revision of the authority row; 0 = there is none.
+    pub authority: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,7 +251,10 @@ impl RowKey {
             | RowKey::Session(_)
             | RowKey::Key { .. }
             | RowKey::Redrive { .. }
-            | RowKey::Account(_) => None,
+            | RowKey::Account(_)
+            | RowKey::Authority
+            | RowKey::Audit(_)
+            | RowKey::Seed(_) => None,
         }
     }
 }
@@ -256,6 +272,9 @@ impl Row {
             Row::Message(row) => RowKey::Message { queue: row.queue, number: row.number },
             Row::Session(row) => RowKey::Session(row.client),
             Row::Key(row) => RowKey::Key { queue: row.queue, key: row.key },
+            Row::Authority(_) => RowKey::Authority,
+            Row::Audit(row) => RowKey::Audit(row.number),
+            Row::Seed(row) => RowKey::Seed(row.number),
             Row::Redrive(row) => RowKey::Redrive { queue: row.queue, number: row.number },
             Row::Account(row) => RowKey::Account(row.name),
         }

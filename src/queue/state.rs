@@ -8,8 +8,13 @@
 //! `verbs.rs` says what each command does, `reads.rs` what may be asked, `rows.rs` and `load.rs`
 //! how the state becomes rows and comes back, `reclaim.rs` how cleared messages are freed.
 
+use std::collections::VecDeque;
+
+use super::authority::command::RegionReply;
+use super::authority::seed::SeedRow;
+use super::authority::{self, AuditRow, Authority};
 use super::catalog::Catalog;
-use super::command::{Entry, Envelope};
+use super::command::{Command, Entry, Envelope};
 use super::digest;
 use super::error::Rejection;
 use super::ids::{Digest, Epoch, LogTime};
@@ -26,10 +31,14 @@ pub const FIRST_EPOCH: Epoch = Epoch(1);
 
 #[derive(Clone, Debug)]
 pub struct State {
-    /// Its `digest` field is filled in only when the row is asked for.
+    /// Its `digest` and `authority` fields are filled in only when the row is asked for.
     pub(super) counters: CountersRow,
     pub(super) catalog: Catalog,
     pub(super) sessions: Sessions,
+    pub(super) authority: Option<Box<Authority>>,
+    pub(super) audit: VecDeque<AuditRow>,
+    /// Chunks of a state that is under way to this secondary.
+    pub(super) seed: Vec<SeedRow>,
 }
 
 /// What the commands of one entry share.
@@ -39,6 +48,8 @@ pub(super) struct Step {
     /// How many more messages or sessions this entry may end because of time.
     pub budget: usize,
     pub changes: Changes,
+    /// The entry comes from the other region.
+    pub shipped: bool,
 }
 
 impl Default for State {
@@ -59,24 +70,44 @@ impl State {
                 next_number: 1,
                 next_queue: 1,
                 digest: Digest(0),
+                authority: 0,
             },
             catalog: Catalog::default(),
             sessions: Sessions::default(),
+            authority: None,
+            audit: VecDeque::new(),
+            seed: Vec::new(),
         }
     }
 
     /// Applies one entry: one outcome for each command, in order, and the changes made.
     pub fn apply(&mut self, entry: &Entry) -> Applied {
-        if entry.epoch != self.counters.epoch {
-            return self.refuse_epoch(entry);
+        if let [Envelope { command: Command::Region(asked), .. }] = entry.commands.as_slice() {
+            return authority::run(self, entry, asked);
         }
+        if let Some(authority) = &self.authority
+            && let Err(refusal) = authority.check_write()
+        {
+            return self.refuse(entry, &refusal.into());
+        }
+        if entry.epoch != self.counters.epoch {
+            let (seen, current) = (entry.epoch.0, self.counters.epoch.0);
+            return self.refuse(entry, &Rejection::WrongEpoch { seen, current });
+        }
+        self.apply_commands(entry, false).0
+    }
+
+    /// Runs the commands of an entry that counts; of one that the other region `shipped`, those
+    /// about regions are passed over. Answers too how much of what time made due was done.
+    pub(super) fn apply_commands(&mut self, entry: &Entry, shipped: bool) -> (Applied, usize) {
         self.counters.log_time = log_time::advance(self.counters.log_time, entry.stamp);
         let now = self.counters.log_time;
-        let mut step = Step { now, budget: WORK_PER_ENTRY, changes: Changes::default() };
+        let mut step = Step { now, budget: WORK_PER_ENTRY, changes: Changes::default(), shipped };
         let outcomes =
             entry.commands.iter().map(|envelope| self.take_turn(envelope, &mut step)).collect();
         step.changes.row(RowKey::Counters);
-        Applied { outcomes, changes: step.changes, log_time: now }
+        let work = WORK_PER_ENTRY - step.budget;
+        (Applied { outcomes, changes: step.changes, log_time: now }, work)
     }
 
     /// T: the time of the last entry.
@@ -105,6 +136,14 @@ impl State {
     }
 
     fn take_turn(&mut self, envelope: &Envelope, step: &mut Step) -> Outcome {
+        if let Command::Region(_) = envelope.command {
+            // It is in no session, and another group's are not this one's.
+            return if step.shipped {
+                Ok(Reply::Region(RegionReply::Done))
+            } else {
+                self.run(envelope, step)
+            };
+        }
         let Some(tag) = &envelope.session else { return self.run(envelope, step) };
         match self.sessions.begin(tag, step.now, &mut step.changes) {
             Turn::Answer(outcome) if !crate::mutants::is_chosen("sessions-forgotten") => outcome,
@@ -123,13 +162,9 @@ impl State {
         verbs::run(self, &envelope.account, &envelope.command, step)
     }
 
-    fn refuse_epoch(&self, entry: &Entry) -> Applied {
-        let refusal = || {
-            let (seen, current) = (entry.epoch.0, self.counters.epoch.0);
-            Err(Rejection::WrongEpoch { seen, current })
-        };
+    fn refuse(&self, entry: &Entry, rejection: &Rejection) -> Applied {
         Applied {
-            outcomes: entry.commands.iter().map(|_| refusal()).collect(),
+            outcomes: entry.commands.iter().map(|_| Err(rejection.clone())).collect(),
             changes: Changes::default(),
             log_time: self.counters.log_time,
         }

@@ -5,6 +5,7 @@
 //! receipts and contents come from one counter, which only grows.
 
 use super::accounts;
+use super::authority;
 use super::catalog::Queue;
 use super::check;
 use super::command::{Command, NewMessage, Receive, Settings, StringMap, TimeToLive, Update};
@@ -62,6 +63,10 @@ pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mu
         Command::RaiseRules { version } => {
             state.counters.rules = rules::raise(state.counters.rules, *version)?;
             Ok(Reply::RulesRaised)
+        }
+        // Any other is alone in its entry, and does not come here.
+        Command::Region(asked) => {
+            Ok(Reply::Region(authority::record(state, &asked.verb, &mut step.changes)?))
         }
     }
 }

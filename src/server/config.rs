@@ -42,6 +42,7 @@ pub struct ConfigKeys {
     pub heartbeat_ms: Option<u64>,
     pub election_ms: Option<ElectionMs>,
     pub preferred_zone: Option<String>,
+    pub other_region: Option<String>,
     pub enable_faults: Option<bool>,
     pub max_in_flight_requests: Option<usize>,
     pub max_in_flight_bytes: Option<usize>,
@@ -71,6 +72,8 @@ pub struct Config {
     pub heartbeat_ms: u64,
     pub election_ms: ElectionMs,
     pub preferred_zone: Option<String>,
+    /// `host:port` of the peer listeners of the other region; empty = there is none.
+    pub other_region: Vec<String>,
     pub enable_faults: bool,
     /// Client calls and stream items in progress; more are answered `OVERLOADED`.
     pub max_in_flight_requests: usize,
@@ -235,6 +238,7 @@ impl ConfigKeys {
             heartbeat_ms: self.heartbeat_ms.or(under.heartbeat_ms),
             election_ms: self.election_ms.or(under.election_ms),
             preferred_zone: self.preferred_zone.or(under.preferred_zone),
+            other_region: self.other_region.or(under.other_region),
             enable_faults: self.enable_faults.or(under.enable_faults),
             max_in_flight_requests: self.max_in_flight_requests.or(under.max_in_flight_requests),
             max_in_flight_bytes: self.max_in_flight_bytes.or(under.max_in_flight_bytes),
@@ -271,6 +275,9 @@ impl ConfigKeys {
         config.grpc_advertise = self.grpc_advertise;
         config.peer_advertise = self.peer_advertise;
         config.preferred_zone = self.preferred_zone;
+        let listed = self.other_region.unwrap_or_default();
+        config.other_region =
+            listed.split(',').filter(|it| !it.is_empty()).map(str::to_owned).collect();
         set(&mut config.region, self.region);
         set(&mut config.grpc_listen, self.grpc_listen);
         set(&mut config.peer_listen, self.peer_listen);
@@ -338,6 +345,7 @@ impl Config {
             heartbeat_ms: 150,
             election_ms: ElectionMs::default(),
             preferred_zone: None,
+            other_region: Vec::new(),
             enable_faults: false,
             max_in_flight_requests: 65_536,
             max_in_flight_bytes: 256 << 20,
@@ -371,6 +379,7 @@ impl Config {
         name("region", &self.region)?;
         name("zone", &self.zone)?;
         self.preferred_zone.as_ref().map_or(Ok(()), |zone| name("preferred_zone", zone))?;
+        self.other_region.iter().try_for_each(|address| host_port("other_region", address))?;
         if self.data_dir.as_os_str().is_empty() {
             return Err(refuse("data_dir", "is empty", "a path"));
         }

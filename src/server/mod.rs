@@ -28,7 +28,7 @@ pub use config::{Config, ConfigKeys};
 pub use error::{ErrorClass, ServerError};
 
 use crate::api::admission::Admission;
-use crate::api::grpc::{ClusterFace, Mending, QueueFace};
+use crate::api::grpc::{ClusterFace, Mending, QueueFace, RegionFace};
 use crate::clock::{SharedClock, SystemClock};
 use crate::consensus::group::{Group, GroupConfig, StartError, Started};
 use crate::consensus::network::{
@@ -37,6 +37,12 @@ use crate::consensus::network::{
 };
 use crate::consensus::types::Member;
 use crate::consensus::zones::{self, Wanted};
+use crate::geo::failover;
+use crate::geo::herald::Herald;
+use crate::geo::other::OtherRegion;
+use crate::geo::pair::Pair;
+use crate::geo::receiver::Receiver;
+use crate::geo::shipper::Shipper;
 use crate::storage::disk::real::RealDisk;
 use crate::storage::disk::{Disk, FlushMode};
 use crate::storage::error::StorageError;
@@ -196,21 +202,22 @@ impl Node {
         };
         let mode = parts.disk.flush_mode();
         let (clock, network) = (Arc::clone(&parts.clock), Arc::clone(&parts.network));
-        let started = Group::start(group_config, log, store, mode, clock, network).await.map_err(
-            |error| match error {
+        let mut started = Group::start(group_config, log, store, mode, clock, network)
+            .await
+            .map_err(|error| match error {
                 StartError::Admission(source) => {
                     ServerError::MayNotJoin { source: Box::new(source) }
                 }
                 other => ServerError::fatal("the node cannot take part", other),
-            },
-        )?;
-        Node::assemble(&config, data_dir, started, wanted, listeners, tls.as_ref())
+            })?;
+        let pair = pair(&config, &mut started, &parts.clock);
+        Node::assemble(&config, data_dir, (started, pair), wanted, listeners, tls.as_ref())
     }
 
     fn assemble(
         config: &Config,
         data_dir: DataDir,
-        started: Started,
+        (started, pair): (Started, Pair),
         wanted: Wanted,
         listeners: Listeners,
         tls: Option<&Tls>,
@@ -229,6 +236,8 @@ impl Node {
         let cluster = ClusterFace::new(group.clone(), config.region.clone());
         let router = server(tls.map(|tls| tls.peer.server()))?
             .add_service(peer_service.into_server())
+            .add_service(Receiver::new(group.clone(), pair.clone()).into_server())
+            .add_service(RegionFace::new(pair.clone()).into_server())
             .add_service(queue.clone().into_server())
             .add_service(cluster.clone().into_server());
         let peers = group.peers().clone();
@@ -241,6 +250,7 @@ impl Node {
         let router = server(tls.map(Tls::public))?
             .add_service(queue.into_server())
             .add_service(cluster.into_server())
+            .add_service(RegionFace::new(pair).into_server())
             .add_service(Mending::nothing(config.node_id).into_server())
             .add_service(health_service)
             .add_service(reflection()?);
@@ -290,6 +300,19 @@ impl Node {
             None => std::future::pending().await,
         }
     }
+}
+
+/// What this node does in a pair of regions; its tasks join the group's.
+fn pair(config: &Config, started: &mut Started, clock: &SharedClock) -> Pair {
+    let group = started.group.clone();
+    let other = OtherRegion::new(group.clone(), config.other_region.clone());
+    let (shipper, watermark) = Shipper::new(group.clone(), other.clone(), Arc::clone(clock));
+    let (herald, heard) = Herald::new(group.clone(), other.clone(), Arc::clone(clock));
+    started.tasks.push(("shipper", Box::pin(shipper.run())));
+    started.tasks.push(("herald", Box::pin(herald.run())));
+    let failover = failover::run(group.clone(), watermark.clone());
+    started.tasks.push(("failover", Box::pin(failover)));
+    Pair::new(group, config.region.clone(), other, watermark, heard, Arc::clone(clock))
 }
 
 fn loopback(address: SocketAddr) -> bool {

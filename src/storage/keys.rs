@@ -28,13 +28,16 @@ pub const SESSION_TAG: u8 = 0x14;
 pub const KEY_TAG: u8 = 0x15;
 pub const REDRIVE_TAG: u8 = 0x18;
 pub const ACCOUNT_TAG: u8 = 0x19;
+pub const AUTHORITY_TAG: u8 = 0x20;
+pub const AUDIT_TAG: u8 = 0x21;
+pub const SEED_TAG: u8 = 0x22;
 /// Where the contents of 256 consecutive ids lie.
 pub const CONTENTS_TAG: u8 = 0x40;
 /// How long a body segment is.
 pub const SEGMENT_TAG: u8 = 0x41;
 
 /// Every tag with its name, for the test that they differ and for `inspect`.
-pub const TAGS: [(u8, &str); 11] = [
+pub const TAGS: [(u8, &str); 14] = [
     (MARK_TAG, "mark"),
     (COUNTERS_TAG, "counters"),
     (QUEUE_TAG, "queue"),
@@ -44,6 +47,9 @@ pub const TAGS: [(u8, &str); 11] = [
     (KEY_TAG, "key"),
     (REDRIVE_TAG, "redrive"),
     (ACCOUNT_TAG, "account"),
+    (AUTHORITY_TAG, "authority"),
+    (AUDIT_TAG, "audit"),
+    (SEED_TAG, "seed"),
     (CONTENTS_TAG, "contents"),
     (SEGMENT_TAG, "segment"),
 ];
@@ -80,6 +86,15 @@ pub fn row(key: &RowKey) -> Vec<u8> {
             bytes.push(KEY_TAG);
             bytes.extend_from_slice(&queue.0.to_be_bytes());
             bytes.extend_from_slice(&key.to_be_bytes());
+        }
+        RowKey::Authority => bytes.push(AUTHORITY_TAG),
+        RowKey::Audit(number) => {
+            bytes.push(AUDIT_TAG);
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        RowKey::Seed(number) => {
+            bytes.push(SEED_TAG);
+            bytes.extend_from_slice(&number.to_be_bytes());
         }
         RowKey::Redrive { queue, number } => {
             bytes.push(REDRIVE_TAG);
@@ -120,6 +135,9 @@ pub fn parse_row(bytes: &[u8]) -> Option<RowKey> {
             let key = u128::from_be_bytes(rest.try_into().ok()?);
             Some(RowKey::Key { queue: QueueId(number(queue)?), key })
         }
+        AUTHORITY_TAG => rest.is_empty().then_some(RowKey::Authority),
+        AUDIT_TAG => Some(RowKey::Audit(number(rest)?)),
+        SEED_TAG => Some(RowKey::Seed(number(rest)?)),
         REDRIVE_TAG => {
             let (queue, rest) = rest.split_at_checked(8)?;
             Some(RowKey::Redrive { queue: QueueId(number(queue)?), number: Number(number(rest)?) })
@@ -178,7 +196,8 @@ mod tests {
 
     #[test]
     fn tags_never_change() {
-        let known = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x18, 0x19, 0x40, 0x41];
+        let known =
+            [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x18, 0x19, 0x20, 0x21, 0x22, 0x40, 0x41];
         assert_eq!(TAGS.map(|(tag, _)| tag), known, "a released tag is permanent");
     }
 

@@ -99,6 +99,13 @@ impl SnapshotView {
         self.digest
     }
 
+    /// One row of the view.
+    pub fn row(&self, key: &RowKey) -> Result<Option<Row>, StoreError> {
+        let bytes = keys::row(key);
+        let row = self.tables.get(&bytes)?.map(|value| decode(&bytes, &value));
+        Ok(row.transpose()?)
+    }
+
     /// How many body segments it pins.
     #[must_use]
     pub fn pinned_segments(&self) -> usize {

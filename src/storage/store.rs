@@ -85,8 +85,9 @@ const NO_ROOM_PAUSE_US: u64 = 100_000;
 fn row_cost(key: &RowKey) -> usize {
     match key {
         RowKey::Counters | RowKey::Message { .. } | RowKey::Key { .. } | RowKey::Account(_) => 128,
-        RowKey::Queue(_) | RowKey::Redrive { .. } => 512,
+        RowKey::Queue(_) | RowKey::Redrive { .. } | RowKey::Authority | RowKey::Audit(_) => 512,
         RowKey::Chunk { .. } | RowKey::Session(_) => 3 << 10,
+        RowKey::Seed(_) => 256 << 10,
     }
 }
 

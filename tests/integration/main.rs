@@ -17,6 +17,7 @@ mod lost_tables;
 mod members;
 mod mending;
 mod refusals;
+mod regions;
 mod serving;
 mod stage;
 mod tls;

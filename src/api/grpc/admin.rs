@@ -66,7 +66,7 @@ fn refusal(error: &MembershipError) -> Status {
 }
 
 /// The cluster is not as the change needs it; nothing was changed.
-fn precondition(reason: &'static str, why: String) -> Status {
+pub(super) fn precondition(reason: &'static str, why: String) -> Status {
     use tonic_types::{ErrorDetails, StatusExt as _};
     let outcome =
         std::collections::HashMap::from([("outcome".to_owned(), "not_applied".to_owned())]);

@@ -13,6 +13,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::api::admission::Overloaded;
 use crate::consensus::error::{Fate, GroupError, Reason};
 use crate::proto::queue::v1 as pb;
+use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::error::Rejection;
 
 /// The domain of every reason.
@@ -119,6 +120,7 @@ impl Refusal {
                 R::Full { .. } => {
                     (Code::ResourceExhausted, "FULL", Fate::NotApplied, Some(FULL_RETRY_AFTER))
                 }
+                R::Region(refusal) => region(refusal),
                 R::SessionEnded => (Code::Aborted, "SESSION_ENDED", Fate::Unknown, None),
                 // The region's generation moved between stamp and apply: the next try has it.
                 R::WrongEpoch { .. } => {
@@ -197,6 +199,45 @@ impl From<Refusal> for Status {
     }
 }
 
+/// Where the role of a cluster is in the way.
+fn region(refusal: &RegionRefusal) -> (Code, &'static str, Fate, Option<Duration>) {
+    match refusal {
+        RegionRefusal::ReadOnly { .. }
+        | RegionRefusal::NoReads { .. }
+        | RegionRefusal::Detached => {
+            (Code::FailedPrecondition, "READ_ONLY", Fate::NotApplied, None)
+        }
+        RegionRefusal::FailingOver | RegionRefusal::HandedOver { .. } => {
+            (Code::Unavailable, "NOT_NOW", Fate::NotApplied, Some(RETRY_AFTER))
+        }
+        RegionRefusal::Fenced { .. } | RegionRefusal::Conflict { .. } => {
+            (Code::FailedPrecondition, "FENCED", Fate::NotApplied, None)
+        }
+        RegionRefusal::BadField { .. } => {
+            (Code::InvalidArgument, "INVALID_ARGUMENT", Fate::NotApplied, None)
+        }
+        RegionRefusal::WrongRole { .. }
+        | RegionRefusal::Mismatch { .. }
+        | RegionRefusal::UsedNumber { .. }
+        | RegionRefusal::StaleEpoch { .. }
+        | RegionRefusal::Gap { .. }
+        | RegionRefusal::Diverged { .. }
+        | RegionRefusal::StillGranting
+        | RegionRefusal::Incomplete
+        | RegionRefusal::NotAcknowledged
+        | RegionRefusal::Seeding
+        | RegionRefusal::OtherSeed
+        | RegionRefusal::SeedGap { .. }
+        | RegionRefusal::SeedBroken { .. }
+        | RegionRefusal::UnknownRules { .. }
+        | RegionRefusal::NotEmpty
+        | RegionRefusal::NotAlone
+        | RegionRefusal::Limit { .. } => {
+            (Code::FailedPrecondition, "REGION_REFUSED", Fate::NotApplied, None)
+        }
+    }
+}
+
 impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Refusal {
         Refusal::Rejected(rejection)
@@ -233,6 +274,7 @@ impl From<GroupError> for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::authority::RegionEpoch;
 
     /// Every class once, with what `docs/reference/errors.md` says of it.
     fn table() -> Vec<(Refusal, Code, &'static str, &'static str, bool)> {
@@ -318,6 +360,28 @@ mod tests {
                 true,
             ),
             (Rejection::SessionEnded, Code::Aborted, "SESSION_ENDED", "unknown", false),
+            (
+                RegionRefusal::ReadOnly { primary: text() }.into(),
+                Code::FailedPrecondition,
+                "READ_ONLY",
+                "not_applied",
+                false,
+            ),
+            (RegionRefusal::FailingOver.into(), Code::Unavailable, "NOT_NOW", "not_applied", true),
+            (
+                RegionRefusal::Fenced { by: RegionEpoch::default() }.into(),
+                Code::FailedPrecondition,
+                "FENCED",
+                "not_applied",
+                false,
+            ),
+            (
+                RegionRefusal::NotEmpty.into(),
+                Code::FailedPrecondition,
+                "REGION_REFUSED",
+                "not_applied",
+                false,
+            ),
             (
                 Rejection::WrongEpoch { seen: 1, current: 2 },
                 Code::Unavailable,

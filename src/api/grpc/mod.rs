@@ -1,4 +1,4 @@
-//! The gRPC face: `QueueService` and `ClusterService` over the Raft group.
+//! The gRPC face: `QueueService`, `ClusterService` and `RegionService` over the Raft group.
 //!
 //! Laws: every call has a deadline; a node that does not lead passes the whole call on, once;
 //! what comes from the network is checked before it is believed, and nothing in it can make
@@ -16,9 +16,11 @@ mod mending;
 mod queue;
 mod receive_stream;
 mod redrive;
+mod region;
 mod send_stream;
 
 pub use admin::ClusterFace;
 pub use error::{DOMAIN, Refusal};
 pub use mending::Mending;
 pub use queue::QueueFace;
+pub use region::RegionFace;

@@ -222,6 +222,9 @@ fn command_json(envelope: &Envelope) -> Value {
         }),
         Command::Pulse => json!({ "verb": "pulse" }),
         Command::RaiseRules { version } => json!({ "verb": "raise_rules", "version": version }),
+        Command::Region(asked) => {
+            json!({ "verb": "region", "what": asked.said(), "who": asked.by.who })
+        }
     };
     add_sender(&mut value, envelope);
     value
@@ -277,6 +280,7 @@ fn command_text(envelope: &Envelope) -> String {
         Command::SetAccountQuota(_) => format!("set quota of account {account}"),
         Command::Pulse => "pulse".to_owned(),
         Command::RaiseRules { version } => format!("raise the rules to version {version}"),
+        Command::Region(asked) => format!("region: {}", asked.said()),
     }
 }
 

@@ -48,6 +48,7 @@ pub(super) async fn run(
     terms: watch::Sender<Option<Arc<Term>>>,
 ) {
     let mut metrics = group.raft().server_metrics();
+    let mut footing = group.store().footing();
     let mut prepared = None;
     loop {
         let (term, leader) = {
@@ -55,7 +56,11 @@ pub(super) async fn run(
             (now.vote.leader_id.term, now.current_leader)
         };
         let mine = leader == Some(group.node());
-        if !mine || prepared != Some(term) {
+        // A term that stamps another epoch than the one in force is prepared anew, with an anchor
+        // for the T that came with it.
+        let in_force = footing.borrow_and_update().epoch;
+        let stale = terms.borrow().as_ref().is_some_and(|term| term.epoch != in_force);
+        if !mine || prepared != Some(term) || stale {
             terms.send_replace(None);
             prepared = None;
             tell(&news, Leadership { term, leader, is_me: false, since: Instant::now() });
@@ -80,9 +85,13 @@ pub(super) async fn run(
                     continue;
                 }
                 changed = metrics.changed() => changed,
+                _ = footing.changed() => continue,
             }
         } else {
-            metrics.changed().await
+            tokio::select! {
+                changed = metrics.changed() => changed,
+                _ = footing.changed() => continue,
+            }
         };
         if changed.is_err() {
             break;
@@ -113,7 +122,11 @@ async fn prepare(group: &Group, clock: &SharedClock, term: u64) -> Term {
         let leader = group.raft().as_leader();
         if let (Ok(leader), Ok(())) = (leader, &own) {
             let wall = agreed_wall(group, clock).await;
-            let last = group.store().read().state().log_time();
+            // Together: a promotion brings both.
+            let (last, epoch) = {
+                let store = group.store().read();
+                (store.state().log_time(), store.state().epoch())
+            };
             attempt += 1;
             // A time that nobody ever vouched for must not begin: the first true one would
             // be a jump over the life of every message.
@@ -125,7 +138,7 @@ async fn prepare(group: &Group, clock: &SharedClock, term: u64) -> Term {
                 }
                 return Term {
                     leader: leader.to_committed_leader_id(),
-                    epoch: group.store().read().state().epoch(),
+                    epoch,
                     clock: LogClock::start(Arc::clone(clock), last, wall),
                 };
             }

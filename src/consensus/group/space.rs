@@ -16,6 +16,7 @@ use super::super::error::{Fate, GroupError, Reason};
 use super::super::transport::DiskReport;
 use super::super::types::NodeId;
 use super::Group;
+use crate::queue::authority::command::RegionVerb;
 use crate::queue::command::Command;
 use crate::storage::disk::FlushMode;
 use crate::storage::error::StorageError;
@@ -78,6 +79,11 @@ fn refused_from(command: &Command) -> (Stage, &'static str) {
         | Command::CancelRedrive { .. }
         | Command::SetAccountQuota(_)
         | Command::Clear { .. } => (Stage::RefuseDeletes, "deletes"),
+        Command::Region(asked) => match asked.verb {
+            RegionVerb::ApplyShipped(_) => (Stage::RefuseSends, "shipped entries"),
+            // Who may write must be settled on a full disk too.
+            _ => (Stage::Emergency, "changes of regions"),
+        },
         Command::Pulse => (Stage::Emergency, "pulses"),
     }
 }

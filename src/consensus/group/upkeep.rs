@@ -9,7 +9,10 @@ use tokio::time::Instant;
 
 use super::super::types::LogId;
 use super::Group;
+use crate::queue::State;
+use crate::queue::authority::Role;
 use crate::queue::command::{Command, Envelope};
+use crate::queue::ids::{LogTime, Span};
 use crate::storage::horizon::{Claim, Holder, horizon};
 
 /// How often it looks.
@@ -18,6 +21,8 @@ const EVERY: Duration = Duration::from_millis(100);
 const KEEP_BYTES: u64 = 128 << 20;
 /// What is kept for a voter that is behind or gone; beyond it the voter is seeded by a snapshot.
 const KEEP_FOR_A_VOTER_BYTES: u64 = 2 << 30;
+/// What is kept for the other region; beyond it the copy must be seeded again.
+const KEEP_FOR_THE_OTHER_REGION_BYTES: u64 = 8 << 30;
 /// A flush that runs this long is a stalled disk.
 const STALLED: Duration = Duration::from_secs(2);
 /// The preferred zone must look healthy this long before leadership moves there.
@@ -73,6 +78,7 @@ async fn purge(group: &Group) {
             budget_bytes: KEEP_FOR_A_VOTER_BYTES.min(spare_bytes),
         })
         .collect();
+    let claims = claims.into_iter().chain(shipping_claim(group, spare_bytes)).collect::<Vec<_>>();
     let allowed = horizon(durable, &claims, |after| log.bytes_after(after)).through;
     let keep = KEEP_BYTES.min(spare_bytes).max(log.segment_bytes());
     let through = allowed.min(log.before_newest(keep));
@@ -90,17 +96,43 @@ async fn purge(group: &Group) {
     let _ = group.peers().scoped(work).await;
 }
 
+/// What the other region has not acknowledged; on every node, for any may have to ship it.
+fn shipping_claim(group: &Group, spare_bytes: u64) -> Option<Claim> {
+    let standing = group.standing()?;
+    standing.authority.attachment.as_ref()?;
+    let ships = !matches!(standing.authority.role, Role::Secondary | Role::Detached);
+    ships.then(|| Claim {
+        holder: Holder::Shipping,
+        // With that entry itself, which shows that both logs mean the same one.
+        after: standing.authority.shipped.and_then(|at| at.index.checked_sub(1)),
+        budget_bytes: KEEP_FOR_THE_OTHER_REGION_BYTES.min(spare_bytes),
+    })
+}
+
 /// Proposes to do what time made due, if this node leads.
 async fn pulse(group: &Group) {
     /// A pulse that gets no answer by then is tried again by the next look.
     const WITHIN: Duration = Duration::from_secs(1);
     let Ok(term) = group.term() else { return };
     let now = term.clock.stamp();
-    let due = group.store().read().state().next_due();
-    if due.is_some_and(|due| due <= now) {
+    let is_due = {
+        let store = group.store().read();
+        let state = store.state();
+        let due = state.next_due().is_some_and(|due| due <= now);
+        state.is_writable() && (due || has_rested(state, now))
+    };
+    if is_due {
         let envelope = Envelope { session: None, account: String::new(), command: Command::Pulse };
         let _ = group.propose(envelope, Instant::now() + WITHIN).await;
     }
+}
+
+/// Whether the other region has had nothing to learn the time from for a while: its last sync
+/// time follows entries only.
+fn has_rested(state: &State, now: LogTime) -> bool {
+    const WHILE: Span = Span::from_secs(1);
+    let is_protected = state.authority().is_some_and(|it| it.attachment.is_some());
+    is_protected && now.since(state.log_time()) >= WHILE
 }
 
 fn should_hand_over(group: &Group, stalled: bool, heir: Option<u64>) -> bool {

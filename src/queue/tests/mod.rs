@@ -1,11 +1,15 @@
 //! Tests of the whole room: a stage that plays the table writer, a naive model to compare with,
-//! random runs, transcripts, bounds and refusals.
+//! random runs, transcripts, bounds and refusals, and two regions beside each other.
 
 mod bounds;
 mod bounds_jobs;
 mod model;
 mod model_jobs;
+mod pair;
 mod random;
 mod refusals;
+mod region_runs;
+mod region_transcripts;
+mod regions;
 mod stage;
 mod transcripts;

@@ -21,7 +21,7 @@ const SPANS: [u64; 6] = [0, 1, 3, 30, 600, 3_000];
 
 /// A command before it knows which messages there are: indexes into what was answered so far.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Create { queue: usize, variant: u8 },
     DeleteQueue { queue: usize },
     SetMetadata { queue: usize, variant: u8 },
@@ -81,26 +81,26 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Size, delay, time to live, priority, key and group of a message.
-type Fresh = (usize, usize, usize, u8, Option<u128>, Option<u8>);
+pub(super) type Fresh = (usize, usize, usize, u8, Option<u128>, Option<u8>);
 
 /// (step, client and how many sequences it steps forward and leaves unanswered)
-type Sent = (Step, Option<(u128, u64, u64)>);
+pub(super) type Sent = (Step, Option<(u128, u64, u64)>);
 
-fn entry() -> impl Strategy<Value = (usize, Vec<Sent>)> {
+pub(super) fn entry() -> impl Strategy<Value = (usize, Vec<Sent>)> {
     let session = prop::option::weighted(0.4, (0..3_u128, 0..2_u64, 0..4_u64));
     (0..SPANS.len(), prop::collection::vec((step(), session), 1..4))
 }
 
 /// Turns steps into commands, remembering ids, receipts and sequences.
 #[derive(Default)]
-struct Player {
+pub(super) struct Player {
     issued: Vec<(MessageId, Receipt)>,
     jobs: Vec<MessageId>,
     sequences: [u64; 3],
 }
 
 impl Player {
-    fn envelope(&mut self, (step, session): &Sent) -> Envelope {
+    pub(super) fn envelope(&mut self, (step, session): &Sent) -> Envelope {
         let tag = session.map(|(client, forward, open)| {
             let last = &mut self.sequences[client as usize];
             *last = (*last + forward).max(1);
@@ -222,7 +222,7 @@ impl Player {
         self.issued.iter().rev().nth(pick).copied().unwrap_or(none)
     }
 
-    fn remember(&mut self, command: &Command, outcome: &Outcome) {
+    pub(super) fn remember(&mut self, command: &Command, outcome: &Outcome) {
         match (command, outcome) {
             (_, Ok(Reply::Sent(sent) | Reply::Transacted(sent))) => {
                 self.issued.extend(sent.iter().map(|s| (s.id, s.receipt)));

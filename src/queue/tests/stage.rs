@@ -144,6 +144,7 @@ fn contents_of(row: &Row) -> Vec<ContentId> {
     match row {
         Row::Chunk(row) => row.messages.iter().map(|m| ContentId(m.number.0)).collect(),
         Row::Message(row) => vec![row.content],
+        Row::Seed(row) => row.contents.to_vec(),
         _ => Vec::new(),
     }
 }

@@ -45,7 +45,11 @@ macro_rules! transcripts {
             let known = [$(stringify!($name)),*];
             let folder = format!("{}/src/queue/testscripts", env!("CARGO_MANIFEST_DIR"));
             for file in std::fs::read_dir(folder).expect("the folder") {
-                let name = file.expect("a file").file_name();
+                let file = file.expect("a file");
+                if file.path().is_dir() {
+                    continue;
+                }
+                let name = file.file_name();
                 let name = name.to_str().expect("a name");
                 assert!(known.contains(&name), "no test runs the script {name}");
             }

@@ -55,6 +55,7 @@ fn reply_to(reply: &Reply) -> Wire {
             Wire::RedriveCancelled(pb::RedriveCancelled { cancelled: *cancelled })
         }
         Reply::AccountQuotaSet => Wire::AccountQuotaSet(pb::AccountQuotaSet {}),
+        Reply::Region(_) => Wire::RegionAnswered(pb::RegionAnswered {}),
     }
 }
 
@@ -84,6 +85,7 @@ fn rejection_to(rejection: &Rejection) -> Wire {
         Rejection::WrongEpoch { seen, current } => {
             Wire::WrongEpoch(pb::WrongEpoch { seen, current })
         }
+        Rejection::Region(_) => Wire::RegionAnswered(pb::RegionAnswered {}),
         Rejection::UnknownRules { asked, known } => {
             Wire::UnknownRules(pb::UnknownRules { asked, known })
         }
@@ -127,6 +129,7 @@ pub(super) fn outcome_from(outcome: Wire) -> Result<Outcome, CodecError> {
         }
         Wire::RedriveCancelled(it) => Reply::RedriveCancelled { cancelled: it.cancelled },
         Wire::AccountQuotaSet(_) => Reply::AccountQuotaSet,
+        Wire::RegionAnswered(_) => return Err(CodecError::Wrong { what, field: "command" }),
         refusal => return rejection_from(refusal).map(Err),
     }))
 }

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use super::notes::{note_from, note_to};
 use super::outcomes::{outcome_from, outcome_to};
 use super::redrives::{account_from, account_to, redrive_from, redrive_to};
+use super::region;
+use super::seeds;
 use super::{
     CodecError, Mark, big, big_bytes, id_from, id_to, need, position_from, position_to,
     receipt_from, receipt_to, settings_from, settings_to,
@@ -32,6 +34,9 @@ pub fn encode_row(row: &Row) -> Vec<u8> {
         Row::Message(row) => versioned(&message_to(row)),
         Row::Session(row) => versioned(&session_to(row)),
         Row::Key(row) => versioned(&key_to(row)),
+        Row::Authority(row) => versioned(&region::authority_to(row)),
+        Row::Audit(row) => versioned(&region::audit_to(row)),
+        Row::Seed(row) => versioned(&seeds::row_to(row)),
         Row::Redrive(row) => versioned(&redrive_to(row)),
         Row::Account(row) => versioned(&account_to(row)),
     }
@@ -46,6 +51,12 @@ pub fn decode_row(key: &RowKey, value: &[u8]) -> Result<Row, CodecError> {
         RowKey::Message { .. } => Row::Message(message_from(read("a message row", value)?)?),
         RowKey::Session(_) => Row::Session(session_from(read("a session row", value)?)?),
         RowKey::Key { .. } => Row::Key(key_from(read("a key row", value)?)?),
+        RowKey::Authority => {
+            let row = region::authority_from(read("the authority row", value)?)?;
+            Row::Authority(Box::new(row))
+        }
+        RowKey::Audit(_) => Row::Audit(region::audit_from(read("an audit row", value)?)?),
+        RowKey::Seed(_) => Row::Seed(seeds::row_from(read("a seed row", value)?)?),
         RowKey::Redrive { .. } => Row::Redrive(redrive_from(read("a redrive row", value)?)?),
         RowKey::Account(_) => Row::Account(account_from(read("an account row", value)?)?),
     };
@@ -104,6 +115,7 @@ fn counters_to(row: &CountersRow) -> pb::CountersRow {
         next_number: row.next_number,
         next_queue: row.next_queue,
         digest: big_bytes(row.digest.0),
+        authority_revision: row.authority,
     }
 }
 
@@ -115,6 +127,7 @@ fn counters_from(row: pb::CountersRow) -> Result<CountersRow, CodecError> {
         next_number: row.next_number,
         next_queue: row.next_queue,
         digest: Digest(big(&row.digest, "the counters row", "digest")?),
+        authority: row.authority_revision,
     })
 }
 

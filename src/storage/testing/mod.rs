@@ -1,5 +1,6 @@
 //! Arbitrary entries, keys and rows for the tests of this room, and random runs.
 
+mod region;
 pub mod run;
 
 use std::sync::Arc;
@@ -196,10 +197,11 @@ fn command() -> impl Strategy<Value = Command> {
         (name, id()).prop_map(|(queue, id)| Command::CancelRedrive { queue, id }),
         account_quota().prop_map(Command::SetAccountQuota),
         any::<u32>().prop_map(|version| Command::RaiseRules { version }),
+        region::plain_region_command(),
     ]
 }
 
-pub(super) fn entry() -> impl Strategy<Value = Entry> {
+pub(super) fn entry() -> BoxedStrategy<Entry> {
     let session =
         (any::<u128>(), number(), number()).prop_map(|(client, sequence, lowest_unanswered)| {
             SessionTag { client, sequence, lowest_unanswered }
@@ -211,14 +213,22 @@ pub(super) fn entry() -> impl Strategy<Value = Entry> {
         node,
         index,
     });
-    (position, time(), any::<u32>(), prop::collection::vec(envelope, 0..5)).prop_map(
-        |(position, stamp, epoch, commands)| Entry {
+    (position, time(), any::<u32>(), prop::collection::vec(envelope, 0..5))
+        .prop_map(|(position, stamp, epoch, commands)| Entry {
             position,
             stamp,
             epoch: Epoch(epoch),
             commands,
-        },
-    )
+        })
+        .boxed()
+}
+
+/// An entry of one command about regions, which may carry entries.
+pub(super) fn region_entry() -> impl Strategy<Value = Entry> {
+    (entry(), region::region_command()).prop_map(|(mut entry, command)| {
+        entry.commands = vec![Envelope { session: None, account: String::new(), command }];
+        entry
+    })
 }
 
 fn account_name() -> impl Strategy<Value = AccountName> {
@@ -241,6 +251,8 @@ pub(super) fn row_key() -> impl Strategy<Value = RowKey> {
         any::<u128>().prop_map(RowKey::Session),
         (number(), any::<u128>())
             .prop_map(|(queue, key)| RowKey::Key { queue: QueueId(queue), key }),
+        Just(RowKey::Authority),
+        number().prop_map(RowKey::Audit),
         (number(), number()).prop_map(|(queue, number)| RowKey::Redrive {
             queue: QueueId(queue),
             number: Number(number)
@@ -368,14 +380,15 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn counters_row() -> impl Strategy<Value = CountersRow> {
-    (time(), any::<u32>(), any::<u32>(), number(), number(), any::<u128>()).prop_map(
-        |(log_time, epoch, rules, next_number, next_queue, digest)| CountersRow {
+    (time(), any::<u32>(), any::<u32>(), number(), number(), any::<u128>(), number()).prop_map(
+        |(log_time, epoch, rules, next_number, next_queue, digest, authority)| CountersRow {
             log_time,
             epoch: Epoch(epoch),
             rules,
             next_number,
             next_queue,
             digest: Digest(digest),
+            authority,
         },
     )
 }
@@ -502,6 +515,8 @@ pub(super) fn row() -> impl Strategy<Value = Row> {
         message_row().prop_map(Row::Message),
         session_row().prop_map(Row::Session),
         key_row().prop_map(Row::Key),
+        region::authority().prop_map(|row| Row::Authority(Box::new(row))),
+        region::audit_row().prop_map(Row::Audit),
         redrive_row().prop_map(Row::Redrive),
         (account_name(), account_quota())
             .prop_map(|(name, quota)| Row::Account(AccountRow { name, quota })),

@@ -1,0 +1,369 @@
+//! `RegionService`: what an operator asks of a pair of regions. Translation only.
+//!
+//! Laws: any node answers what it knows; a change is made by the leader, to which it is passed
+//! on, once, and so is the question how far the copy is, which only the leader knows.
+
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, StreamExt as _};
+use tonic::{Request, Response, Status};
+
+use super::admin::precondition;
+use super::call::Call;
+use super::convert::{lasting, timestamp};
+use super::error::Refusal;
+use super::forward::{self, Kind};
+use crate::geo::error::PairError;
+use crate::geo::pair::{Pair, PairStatus};
+use crate::geo::tail::{TailHead, TailPage};
+use crate::geo::watermark;
+use crate::proto::admin::v1 as pb;
+use crate::proto::admin::v1::region_service_client::RegionServiceClient;
+use crate::proto::admin::v1::region_service_server::{RegionService, RegionServiceServer};
+use crate::queue::authority::tail::TailCursor;
+use crate::queue::authority::{AuditRow, RegionEpoch, Role};
+use crate::queue::ids::LogTime;
+
+/// The longest that a failover is waited for when the caller gives no deadline.
+const USUAL: Duration = Duration::from_secs(60);
+/// A copy that was not heard for so long is not called live.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// The region service of one node. A clone is the same service.
+#[derive(Clone)]
+pub struct RegionFace {
+    pair: Pair,
+}
+
+type Answered<T> = Result<Response<T>, Status>;
+
+fn refusal(error: PairError) -> Status {
+    match error {
+        PairError::Group(error) => Refusal::from(error).into(),
+        PairError::Refused(why) => precondition("REGION_REFUSED", why),
+        PairError::NotConfigured => precondition("REGION_REFUSED", error.to_string()),
+        PairError::NotNow { why, fate } => Refusal::NotNow { why, fate, retry_after: None }.into(),
+        PairError::Log(error) => Refusal::Fatal(error.to_string()).into(),
+    }
+}
+
+fn role_out(role: &Role) -> pb::RegionRole {
+    match role {
+        Role::Standalone => pb::RegionRole::Standalone,
+        Role::Primary => pb::RegionRole::Primary,
+        Role::Sealed { .. } => pb::RegionRole::Sealed,
+        Role::Released { .. } => pb::RegionRole::Released,
+        Role::Secondary => pb::RegionRole::Secondary,
+        Role::Fenced { .. } => pb::RegionRole::Fenced,
+        Role::Conflict { .. } => pb::RegionRole::Conflict,
+        Role::Detached => pb::RegionRole::Detached,
+    }
+}
+
+/// The role of the other region, by the word that it says.
+fn role_said(word: &str) -> pb::RegionRole {
+    let all = [
+        pb::RegionRole::Standalone,
+        pb::RegionRole::Primary,
+        pb::RegionRole::Sealed,
+        pb::RegionRole::Released,
+        pb::RegionRole::Secondary,
+        pb::RegionRole::Fenced,
+        pb::RegionRole::Conflict,
+        pb::RegionRole::Detached,
+    ];
+    let named = |role: &pb::RegionRole| {
+        role.as_str_name()
+            .strip_prefix("REGION_ROLE_")
+            .is_some_and(|it| it.eq_ignore_ascii_case(word))
+    };
+    all.into_iter().find(named).unwrap_or(pb::RegionRole::Unspecified)
+}
+
+fn epoch_out(epoch: &RegionEpoch) -> pb::EpochId {
+    pb::EpochId { number: epoch.number.0, region: epoch.region.clone() }
+}
+
+fn geo_status(status: watermark::GeoStatus) -> pb::GeoStatus {
+    match status {
+        watermark::GeoStatus::Live => pb::GeoStatus::Live,
+        watermark::GeoStatus::Bootstrap => pb::GeoStatus::Bootstrap,
+        watermark::GeoStatus::Unavailable => pb::GeoStatus::Unavailable,
+    }
+}
+
+fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
+    let heard_ago = status.heard.as_ref().map(|(_, age)| lasting(*age));
+    let theirs = status.heard.as_ref().map(|(theirs, _)| theirs);
+    let peer_role = theirs.map_or(pb::RegionRole::Unspecified, |it| role_said(&it.role));
+    let base = pb::GetRegionResponse {
+        region: own.to_owned(),
+        role: pb::RegionRole::Standalone.into(),
+        redundancy: status.redundancy.clone(),
+        writable: true,
+        ..pb::GetRegionResponse::default()
+    };
+    let Some(standing) = &status.standing else { return base };
+    let authority = &standing.authority;
+    let mut out = pb::GetRegionResponse {
+        region: authority.region.clone(),
+        role: role_out(&authority.role).into(),
+        epoch: Some(epoch_out(&authority.epoch)),
+        lineage: format!("{:032x}", authority.lineage),
+        peer: authority.attachment.as_ref().map(|it| it.peer.clone()).unwrap_or_default(),
+        writable: authority.role.is_writable(),
+        read_access: authority.settings.read_access,
+        log_time: Some(timestamp(standing.log_time)),
+        complete: authority.is_complete,
+        heard_ago,
+        peer_role: peer_role.into(),
+        ..base
+    };
+    match &authority.role {
+        Role::Primary | Role::Sealed { .. } | Role::Released { .. } => {
+            let mark = &status.watermark;
+            out.status = geo_status(mark.status).into();
+            out.last_sync_time = mark.last_sync.map(timestamp);
+            out.entries_behind = Some(mark.positions_behind);
+            out.bytes_behind = Some(mark.bytes_behind);
+            out.drain = mark.drain_seconds().map(|it| lasting(Duration::from_secs(it)));
+            out.trouble = mark.trouble.clone().unwrap_or_default();
+        }
+        Role::Secondary => {
+            let near = status.heard.as_ref().is_some_and(|(_, age)| *age < SILENCE);
+            let known = match (near, authority.is_complete) {
+                (false, _) => pb::GeoStatus::Unavailable,
+                (true, false) => pb::GeoStatus::Bootstrap,
+                (true, true) => pb::GeoStatus::Live,
+            };
+            out.status = known.into();
+            out.last_sync_time =
+                (standing.log_time > LogTime(0)).then(|| timestamp(standing.log_time));
+            let through = authority.applied_through.map_or(0, |at| at.index);
+            let head = theirs.and_then(|it| it.applied).map(|at| at.index);
+            let head = head.max(authority.head.map(|head| head.position.index));
+            out.entries_behind = head.map(|head| head.saturating_sub(through));
+        }
+        _ => {}
+    }
+    out
+}
+
+fn audit_out(row: AuditRow) -> pb::AuditEntry {
+    pb::AuditEntry {
+        number: row.number,
+        at: Some(timestamp(LogTime(row.at_us))),
+        who: row.who,
+        what: row.what,
+        epoch: Some(epoch_out(&row.epoch)),
+    }
+}
+
+fn head_out(head: TailHead) -> pb::ListTailResponse {
+    let head = pb::TailHead {
+        epoch: Some(epoch_out(&head.epoch)),
+        fenced_by: Some(epoch_out(&head.fenced_by)),
+        first_number: head.fork.next_number,
+        log_entries: head.log_entries,
+        whole: head.is_whole,
+    };
+    pb::ListTailResponse { item: Some(pb::list_tail_response::Item::Head(head)) }
+}
+
+fn page_out((messages, next): TailPage) -> (Vec<pb::ListTailResponse>, Option<TailCursor>) {
+    let messages = messages.into_iter().map(|(message, content)| {
+        let shown = message.shown;
+        let message = pb::TailMessage {
+            account: message.account,
+            queue: message.queue,
+            id: shown.id.to_string(),
+            body: content.body,
+            headers: content.headers,
+            inserted_at: Some(timestamp(shown.inserted_at)),
+            expires_at: shown.expires_at.map(timestamp),
+            visible_at: Some(timestamp(shown.visible_at)),
+            priority: shown.priority.into(),
+            dequeue_count: shown.dequeue_count,
+        };
+        pb::ListTailResponse { item: Some(pb::list_tail_response::Item::Message(message)) }
+    });
+    (messages.collect(), next)
+}
+
+fn who(name: String) -> String {
+    if name.is_empty() { "an operator".to_owned() } else { name }
+}
+
+/// A change, or a question that only the leader can answer.
+macro_rules! leader_verb {
+    ($self:ident, $request:ident, $kind:ident, $verb:ident, |$call:ident, $message:ident| $here:expr) => {{
+        let $call = Call::patient($request.metadata(), USUAL);
+        let $message = $request.into_inner();
+        let Some(way) = forward::place($self.pair.group(), &$call).await? else {
+            return $here.map(Response::new);
+        };
+        let mut client = RegionServiceClient::new(way.channel);
+        let answer = client.$verb(forward::signed(&$call, $message)).await;
+        answer
+            .map(|answer| Response::new(answer.into_inner()))
+            .map_err(|status| forward::stream_failure(status, Kind::$kind))
+    }};
+}
+
+impl RegionFace {
+    #[must_use]
+    pub fn new(pair: Pair) -> RegionFace {
+        RegionFace { pair }
+    }
+
+    #[must_use]
+    pub fn into_server(self) -> RegionServiceServer<RegionFace> {
+        RegionServiceServer::new(self)
+    }
+
+    async fn force(
+        &self,
+        asked: pb::ForceFailOverRequest,
+    ) -> Result<pb::ForceFailOverResponse, Status> {
+        let loss = if asked.dry_run {
+            self.pair.loss()
+        } else {
+            self.pair.force(&who(asked.who), asked.accept_incomplete).await
+        };
+        let loss = loss.map_err(refusal)?;
+        Ok(pb::ForceFailOverResponse {
+            entries_lost: loss.positions,
+            time_lost: loss.time.map(lasting),
+            heard_ago: loss.age.map(lasting),
+            complete: loss.is_complete,
+            promoted: !asked.dry_run,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl RegionService for RegionFace {
+    type ListTailStream = BoxStream<'static, Result<pb::ListTailResponse, Status>>;
+
+    async fn get_region(
+        &self,
+        request: Request<pb::GetRegionRequest>,
+    ) -> Answered<pb::GetRegionResponse> {
+        leader_verb!(self, request, Read, get_region, |_call, _message| {
+            Ok::<_, Status>(status_out(self.pair.region(), self.pair.status()))
+        })
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<pb::ListAuditRequest>,
+    ) -> Answered<pb::ListAuditResponse> {
+        leader_verb!(self, request, Read, list_audit, |_call, _message| {
+            let entries = self.pair.status().audit.into_iter().map(audit_out).collect();
+            Ok::<_, Status>(pb::ListAuditResponse { entries })
+        })
+    }
+
+    async fn protect(&self, request: Request<pb::ProtectRequest>) -> Answered<pb::ProtectResponse> {
+        leader_verb!(self, request, Write, protect, |_call, message| {
+            let done = self.pair.protect(&who(message.who)).await;
+            done.map(|()| pb::ProtectResponse {}).map_err(refusal)
+        })
+    }
+
+    async fn unprotect(
+        &self,
+        request: Request<pb::UnprotectRequest>,
+    ) -> Answered<pb::UnprotectResponse> {
+        leader_verb!(self, request, Write, unprotect, |_call, message| {
+            let done = self.pair.unprotect(&who(message.who)).await;
+            done.map(|()| pb::UnprotectResponse {}).map_err(refusal)
+        })
+    }
+
+    async fn fail_over(
+        &self,
+        request: Request<pb::FailOverRequest>,
+    ) -> Answered<pb::FailOverResponse> {
+        leader_verb!(self, request, Write, fail_over, |call, message| {
+            let done = self.pair.fail_over(&who(message.who), call.deadline).await;
+            done.map(|()| pb::FailOverResponse {}).map_err(refusal)
+        })
+    }
+
+    async fn force_fail_over(
+        &self,
+        request: Request<pb::ForceFailOverRequest>,
+    ) -> Answered<pb::ForceFailOverResponse> {
+        leader_verb!(self, request, Write, force_fail_over, |_call, message| {
+            self.force(message).await
+        })
+    }
+
+    async fn take_back(
+        &self,
+        request: Request<pb::TakeBackRequest>,
+    ) -> Answered<pb::TakeBackResponse> {
+        leader_verb!(self, request, Write, take_back, |_call, message| {
+            let done = self.pair.take_back(&who(message.who), message.force).await;
+            done.map(|()| pb::TakeBackResponse {}).map_err(refusal)
+        })
+    }
+
+    async fn resolve_conflict(
+        &self,
+        request: Request<pb::ResolveConflictRequest>,
+    ) -> Answered<pb::ResolveConflictResponse> {
+        leader_verb!(self, request, Write, resolve_conflict, |_call, message| {
+            let done = self.pair.resolve(&who(message.who), &message.keep).await;
+            done.map(|()| pb::ResolveConflictResponse {}).map_err(refusal)
+        })
+    }
+
+    async fn set_read_access(
+        &self,
+        request: Request<pb::SetReadAccessRequest>,
+    ) -> Answered<pb::SetReadAccessResponse> {
+        leader_verb!(self, request, Write, set_read_access, |_call, message| {
+            let done = self.pair.set_read_access(&who(message.who), message.on).await;
+            done.map(|()| pb::SetReadAccessResponse {}).map_err(refusal)
+        })
+    }
+
+    async fn verify_regions(
+        &self,
+        request: Request<pb::VerifyRegionsRequest>,
+    ) -> Answered<pb::VerifyRegionsResponse> {
+        leader_verb!(self, request, Read, verify_regions, |call, _message| {
+            let compared = self.pair.verify(call.deadline).await.map_err(refusal)?;
+            Ok::<_, Status>(pb::VerifyRegionsResponse {
+                equal: compared.own == compared.other,
+                index: compared.index,
+                own_digest: compared.own.to_string(),
+                other_digest: compared.other.to_string(),
+            })
+        })
+    }
+
+    async fn list_tail(&self, _: Request<pb::ListTailRequest>) -> Answered<Self::ListTailStream> {
+        // Any node has it: a side that is fenced changes no more.
+        let head = self.pair.tail_head().map_err(refusal)?;
+        let (pair, from) = (self.pair.clone(), head.fork.next_number);
+        let pages = stream::try_unfold(Some(None), move |cursor| {
+            let pair = pair.clone();
+            async move {
+                let Some(cursor) = cursor else { return Ok(None) };
+                let (page, next) = page_out(pair.tail_page(from, cursor).map_err(refusal)?);
+                tokio::task::yield_now().await;
+                let page = stream::iter(page.into_iter().map(Ok));
+                Ok::<_, Status>(Some((page, next.map(Some))))
+            }
+        });
+        let pages = pages.flat_map(|page| match page {
+            Ok(page) => page.boxed(),
+            Err(status) => stream::once(std::future::ready(Err(status))).boxed(),
+        });
+        let head = stream::once(std::future::ready(Ok(head_out(head))));
+        Ok(Response::new(head.chain(pages).boxed()))
+    }
+}

@@ -1,0 +1,136 @@
+//! `zoneq region tail`: what a deposed primary has alone.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::Context;
+use super::exit::Exit;
+use super::output::base64;
+use crate::client::Regions;
+use crate::proto::admin::v1 as pb;
+use pb::list_tail_response::Item;
+
+#[derive(Debug, Subcommand)]
+pub enum TailVerb {
+    /// Show the messages of the tail; run it on the region that is fenced
+    #[command(after_help = "Example:\n  zoneq region tail list")]
+    List,
+    /// Write the messages of the tail, with their bodies, as JSON lines
+    #[command(after_help = "Example:\n  zoneq region tail export tail.jsonl")]
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// A file that is not there yet
+    file: PathBuf,
+}
+
+impl TailVerb {
+    pub async fn run(self, context: &Context, regions: &Regions) -> anyhow::Result<Exit> {
+        match self {
+            TailVerb::List => list(context, regions).await,
+            TailVerb::Export(Export { file }) => export(context, regions, file).await,
+        }
+    }
+}
+
+/// Walks over the tail; answers its head and how many messages there were.
+async fn walk(
+    regions: &Regions,
+    mut each: impl FnMut(pb::TailMessage) -> anyhow::Result<()>,
+) -> anyhow::Result<(pb::TailHead, u64)> {
+    let mut stream = regions.tail().await?;
+    let (mut head, mut count) = (pb::TailHead::default(), 0);
+    while let Some(part) = stream.message().await.context("the tail broke off")? {
+        match part.item {
+            Some(Item::Head(first)) => head = first,
+            Some(Item::Message(message)) => {
+                each(message)?;
+                count += 1;
+            }
+            None => {}
+        }
+    }
+    Ok((head, count))
+}
+
+fn time(at: Option<&prost_types::Timestamp>) -> Option<String> {
+    at.map(ToString::to_string)
+}
+
+fn summary(head: &pb::TailHead, count: u64) -> (Value, String) {
+    let by = head.fenced_by.as_ref();
+    let value = json!({
+        "ok": true,
+        "messages": count,
+        "epoch": head.epoch.as_ref().map(|epoch| epoch.number),
+        "fenced_by_epoch": by.map(|epoch| epoch.number),
+        "fenced_by_region": by.map(|epoch| &epoch.region),
+        "log_entries": head.log_entries,
+        "whole": head.whole,
+    });
+    let region = by.map_or("", |epoch| epoch.region.as_str());
+    let text = format!(
+        "{count} messages alive that region {region} never got, and {} entries of its log",
+        head.log_entries
+    );
+    (value, text)
+}
+
+async fn list(context: &Context, regions: &Regions) -> anyhow::Result<Exit> {
+    let mut rows = Vec::new();
+    let (head, count) = walk(regions, |message| {
+        context.out.item(&json!({
+            "account": message.account,
+            "queue": message.queue,
+            "id": message.id,
+            "bytes": message.body.len(),
+            "inserted_at": time(message.inserted_at.as_ref()),
+            "expires_at": time(message.expires_at.as_ref()),
+        }))?;
+        let at = time(message.inserted_at.as_ref()).unwrap_or_default();
+        let bytes = message.body.len().to_string();
+        rows.push(vec![message.account, message.queue, message.id, bytes, at]);
+        Ok(())
+    })
+    .await?;
+    context.out.table(&["account", "queue", "id", "bytes", "inserted"], rows)?;
+    let (value, text) = summary(&head, count);
+    context.out.result(&value, &text)?;
+    Ok(Exit::Done)
+}
+
+async fn export(context: &Context, regions: &Regions, path: PathBuf) -> anyhow::Result<Exit> {
+    let named = || format!("the file {}", path.display());
+    let file = std::fs::File::create_new(&path).with_context(named)?;
+    let mut out = std::io::BufWriter::new(file);
+    let walked = walk(regions, |message| {
+        let line = json!({
+            "account": message.account,
+            "queue": message.queue,
+            "id": message.id,
+            "body_base64": base64(&message.body),
+            "headers": message.headers,
+            "inserted_at": time(message.inserted_at.as_ref()),
+            "expires_at": time(message.expires_at.as_ref()),
+            "visible_at": time(message.visible_at.as_ref()),
+            "priority": message.priority,
+            "dequeue_count": message.dequeue_count,
+        });
+        writeln!(out, "{line}").with_context(named)
+    })
+    .await;
+    let (head, count) = walked?;
+    let file = out.into_inner().map_err(|error| error.into_error()).with_context(named)?;
+    // The copy outlives the region whose only one it may be.
+    file.sync_all().with_context(named)?;
+    let (mut value, text) = summary(&head, count);
+    value["file"] = json!(path.display().to_string());
+    context.out.result(&value, &format!("{text}; written to {}", path.display()))?;
+    Ok(Exit::Done)
+}

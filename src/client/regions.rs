@@ -1,0 +1,127 @@
+//! The operator's verbs on a pair of regions: `zoneq.admin.v1.RegionService`.
+//!
+//! Laws: each verb may be run again, for each step is so already or is done now; it is tried again
+//! by itself only when it was certainly not applied.
+
+use std::time::Duration;
+
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use super::admin::Admin;
+use super::call::{Safety, run};
+use super::error::ClientError;
+use crate::proto::admin::v1 as pb;
+use pb::region_service_client::RegionServiceClient;
+
+/// A client's view of a pair of regions, from the cluster that it talks to.
+#[derive(Clone, Debug)]
+pub struct Regions {
+    admin: Admin,
+    who: String,
+}
+
+fn service(channel: Channel) -> RegionServiceClient<Channel> {
+    RegionServiceClient::new(channel)
+}
+
+/// One call: `region!(self, safety, at most this long in one attempt, method, request)`.
+macro_rules! region {
+    ($regions:expr, $safety:expr, $attempt:expr, $method:ident, $request:expr) => {{
+        let client = &$regions.admin.client;
+        let mut plan = client.plan($safety);
+        plan.attempt = $attempt;
+        let request = $request;
+        run(&client.shared.pool, &plan, |attempt| {
+            let message = attempt.request(request.clone());
+            async move { service(attempt.channel).$method(message).await }
+        })
+        .await
+    }};
+}
+
+impl Admin {
+    /// The verbs on a pair of regions; `who` asks, for the audit, in at most 256 bytes.
+    #[must_use]
+    pub fn regions(&self, who: impl Into<String>) -> Regions {
+        Regions { admin: self.clone(), who: who.into() }
+    }
+}
+
+impl Regions {
+    fn whole(&self) -> Duration {
+        self.admin.client.shared.deadline
+    }
+
+    /// What this cluster is in its pair, and how far the copy is.
+    pub async fn status(&self) -> Result<pb::GetRegionResponse, ClientError> {
+        let attempt = self.admin.client.shared.attempt;
+        region!(self, Safety::Always, attempt, get_region, pb::GetRegionRequest {})
+    }
+
+    /// What was done to this cluster's part of the pair, the oldest of at most 1,000 first.
+    pub async fn audit(&self) -> Result<Vec<pb::AuditEntry>, ClientError> {
+        let attempt = self.admin.client.shared.attempt;
+        region!(self, Safety::Always, attempt, list_audit, pb::ListAuditRequest {})
+            .map(|answer| answer.entries)
+    }
+
+    /// Attaches the other region and begins to ship.
+    pub async fn protect(&self) -> Result<(), ClientError> {
+        let request = pb::ProtectRequest { who: self.who.clone() };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), protect, request).map(drop)
+    }
+
+    /// Stands alone again; the copy is kept.
+    pub async fn unprotect(&self) -> Result<(), ClientError> {
+        let request = pb::UnprotectRequest { who: self.who.clone() };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), unprotect, request).map(drop)
+    }
+
+    /// Hands over without loss, from either side; ends when the other side is the primary.
+    pub async fn fail_over(&self) -> Result<(), ClientError> {
+        let request = pb::FailOverRequest { who: self.who.clone() };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), fail_over, request).map(drop)
+    }
+
+    /// Promotes a secondary by force, or says with `dry_run` what that would lose.
+    pub async fn force_fail_over(
+        &self,
+        dry_run: bool,
+        accept_incomplete: bool,
+    ) -> Result<pb::ForceFailOverResponse, ClientError> {
+        let who = self.who.clone();
+        let request = pb::ForceFailOverRequest { who, dry_run, accept_incomplete };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), force_fail_over, request)
+    }
+
+    /// Takes back what was handed over and did not arrive.
+    pub async fn take_back(&self, force: bool) -> Result<(), ClientError> {
+        let request = pb::TakeBackRequest { who: self.who.clone(), force };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), take_back, request).map(drop)
+    }
+
+    /// Decides which of two regions at the same epoch goes on.
+    pub async fn resolve_conflict(&self, keep: &str) -> Result<(), ClientError> {
+        let request = pb::ResolveConflictRequest { who: self.who.clone(), keep: keep.to_owned() };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), resolve_conflict, request).map(drop)
+    }
+
+    /// Allows or refuses reads while this cluster is a secondary.
+    pub async fn set_read_access(&self, on: bool) -> Result<(), ClientError> {
+        let request = pb::SetReadAccessRequest { who: self.who.clone(), on };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), set_read_access, request).map(drop)
+    }
+
+    /// Compares the data of both regions at one position.
+    pub async fn verify(&self) -> Result<pb::VerifyRegionsResponse, ClientError> {
+        let request = pb::VerifyRegionsRequest {};
+        region!(self, Safety::Always, self.whole(), verify_regions, request)
+    }
+
+    /// The tail of a deposed primary: its head, then its messages, by queue and number.
+    pub async fn tail(&self) -> Result<Streaming<pb::ListTailResponse>, ClientError> {
+        let request = pb::ListTailRequest {};
+        region!(self, Safety::Always, self.whole(), list_tail, request)
+    }
+}

@@ -1,0 +1,117 @@
+//! What the floor between regions needs of the group: its applied log, and a seat for what rides
+//! in the next entry.
+
+use tokio::time::Instant;
+
+use super::super::error::GroupError;
+use super::super::proposer::Term;
+use super::super::types::NodeId;
+use super::Group;
+use crate::queue::authority::Authority;
+use crate::queue::command::{Command, Envelope};
+use crate::queue::ids::{LogTime, Position};
+use crate::storage::error::StorageError;
+use crate::storage::log::LogEntry;
+
+/// The authority of a moment, with how far this node had applied then: the two belong together,
+/// for the authority says which entries up to there were refused.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub authority: Authority,
+    pub applied: Position,
+    pub log_time: LogTime,
+}
+
+impl Group {
+    /// `None` = the cluster stands alone, or has applied nothing.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        let store = self.store().read();
+        let authority = store.state().authority()?.clone();
+        let (applied, log_time) = (store.applied()?, store.state().log_time());
+        Some(Standing { authority, applied, log_time })
+    }
+
+    /// Refuses data where the role of this cluster does, before it enters the log, and what would
+    /// be stamped with an epoch that is no longer in force.
+    pub(super) fn check_footing(&self, term: &Term, command: &Command) -> Result<(), GroupError> {
+        let footing = self.store().footing_now();
+        if footing.is_writable && footing.epoch == term.epoch {
+            return Ok(());
+        }
+        if matches!(command, Command::Region(_)) {
+            return Ok(());
+        }
+        let store = self.store().read();
+        let refusal = store.state().authority().map(|it| it.check_write());
+        match refusal {
+            Some(Err(refusal)) => Err(GroupError::Rejected(refusal.into())),
+            // The term is being prepared anew.
+            _ => Err(self.not_leader()),
+        }
+    }
+
+    /// Waits until data may be written here.
+    ///
+    /// # Errors
+    /// The refusal of the role, when it is not so by then; *not now* when leadership moves.
+    pub(super) async fn until_writable(
+        &self,
+        command: &Command,
+        give_up: Instant,
+    ) -> Result<(), GroupError> {
+        let mut footing = self.store().footing();
+        let mut leadership = self.leadership();
+        while !footing.borrow_and_update().is_writable {
+            leadership.borrow_and_update();
+            let term = self.term()?;
+            if Instant::now() >= give_up {
+                return self.check_footing(&term, command);
+            }
+            tokio::select! {
+                changed = footing.changed() => if changed.is_err() { break },
+                changed = leadership.changed() => if changed.is_err() { break },
+                () = tokio::time::sleep_until(give_up) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Entries of this node's log from `from` to before `to`, as many as fit in `max_bytes` and
+    /// at least one. What is not applied here may yet be another's: ask for what is.
+    ///
+    /// # Errors
+    /// [`StorageError`]: among others that the entries were purged.
+    pub fn log_entries(
+        &self,
+        from: u64,
+        to: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<LogEntry>, StorageError> {
+        self.inner.log.read(from, to, max_bytes)
+    }
+
+    /// Bytes of this node's log after an index.
+    #[must_use]
+    pub fn log_bytes_after(&self, index: Option<u64>) -> u64 {
+        self.inner.log.bytes_after(index)
+    }
+
+    /// The first entry that this node's log holds.
+    #[must_use]
+    pub fn log_first(&self) -> Option<u64> {
+        self.inner.log.first()
+    }
+
+    /// Lets a command ride at the end of the next entry of data that this node proposes. It
+    /// causes none, nobody hears of its outcome, and a newer one takes its seat.
+    pub fn ride(&self, command: Command) {
+        self.inner.proposer.ride(Envelope { session: None, account: String::new(), command });
+    }
+
+    /// Who leads, when it is another node.
+    #[must_use]
+    pub fn other_leader(&self) -> Option<NodeId> {
+        self.inner.leadership.borrow().leader.filter(|id| *id != self.node())
+    }
+}

@@ -1,0 +1,103 @@
+//! What to ship next: read from this node's own log, up to what it has applied.
+//!
+//! Laws: a batch lies in one epoch and ends at an entry this node has applied; the entry it
+//! starts after is the one that the copy ends with, or the histories differ; entries that
+//! `apply` refused because of the role are left out, as are those without commands, and the
+//! batch covers their positions.
+
+use bytes::Bytes;
+
+use super::error::ShipError;
+use crate::consensus::group::{Group, Standing};
+use crate::queue::authority::plan::CopyEnd;
+use crate::queue::authority::{Authority, Head, LedgerLine, RegionEpoch};
+use crate::queue::ids::Position;
+use crate::queue::limits::SHIPPED_ENTRIES;
+use crate::storage::log::Payload;
+
+/// Bytes of entries after which a batch takes no more.
+pub const BATCH_BYTES: usize = 1 << 20;
+
+/// A part of the log, its entries as they lie there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub attachment: u128,
+    pub line: LedgerLine,
+    pub after: Option<Position>,
+    pub through: Position,
+    pub release: Option<RegionEpoch>,
+    pub head: Head,
+    pub entries: Vec<(Position, Bytes)>,
+}
+
+impl Batch {
+    /// Where the copy ends once it has this.
+    #[must_use]
+    pub fn end(&self) -> CopyEnd {
+        CopyEnd { epoch: self.line.epoch.clone(), through: Some(self.through) }
+    }
+}
+
+/// The next batch for a copy that ends there; `None` = it has all that this node has applied.
+///
+/// # Errors
+/// [`ShipError`]: the copy cannot go on from this node's log.
+pub fn next(group: &Group, copy: &CopyEnd) -> Result<Option<Batch>, ShipError> {
+    let Some(Standing { authority, applied, log_time }) = group.standing() else { return Ok(None) };
+    let part = authority.plan(copy)?;
+    let from = part.after.map_or(0, |after| after.index.saturating_add(1));
+    let to = part.last.map_or(applied.index, |last| last.index.min(applied.index));
+    if from > to {
+        return Ok(None);
+    }
+    if let Some(after) = part.after {
+        check_joint(group, after)?;
+    } else if group.log_first().is_none_or(|first| first > 0) {
+        return Err(ShipError::Purged(Position::default()));
+    }
+    let mut read = group.log_entries(from, to.saturating_add(1), BATCH_BYTES)?;
+    read.truncate(SHIPPED_ENTRIES);
+    let Some(through) = read.last().map(|entry| entry.position) else { return Ok(None) };
+    let entries = read
+        .into_iter()
+        .filter(|entry| !authority.rested(entry.position.index))
+        .filter_map(|entry| match entry.payload {
+            Payload::Commands(bytes) => Some((entry.position, bytes)),
+            Payload::Blank | Payload::Membership(_) => None,
+        })
+        .collect();
+    Ok(Some(Batch {
+        attachment: authority.attachment.as_ref().map_or(0, |it| it.id),
+        release: part.release.filter(|_| Some(through) == part.last),
+        line: part.line,
+        after: part.after,
+        through,
+        head: Head { position: applied, log_time },
+        entries,
+    }))
+}
+
+/// Whether a copy that ends there can go on from this node's log.
+///
+/// # Errors
+/// [`ShipError`]: it cannot.
+pub fn reach(group: &Group, authority: &Authority, copy: &CopyEnd) -> Result<(), ShipError> {
+    match authority.plan(copy)?.after {
+        Some(after) => check_joint(group, after),
+        None if group.log_first() == Some(0) => Ok(()),
+        None => Err(ShipError::Purged(Position::default())),
+    }
+}
+
+/// The copy's last entry is this log's, at the same index.
+fn check_joint(group: &Group, after: Position) -> Result<(), ShipError> {
+    if group.log_first().is_none_or(|first| first > after.index) {
+        // The log may begin just after it: then the next entry's neighbours are not known.
+        return Err(ShipError::Purged(after));
+    }
+    let found = group.log_entries(after.index, after.index.saturating_add(1), 0)?;
+    match found.first() {
+        Some(entry) if entry.position == after => Ok(()),
+        _ => Err(ShipError::Diverged(after)),
+    }
+}

@@ -1,0 +1,35 @@
+//! The third floor: between regions.
+//!
+//! The primary's leader reads its own applied log and streams it ([`shipper`]); the secondary's
+//! leader proposes what comes into its *own* group ([`receiver`]), where `apply` alone decides
+//! whether it counts. What is known of the copy is in the [`watermark`].
+//!
+//! Laws: nothing is shipped that this node has not applied; what is known of the other side
+//! comes from its answers only; clocks of the two regions are never compared. Nothing here is
+//! needed for a cluster that stands alone.
+//!
+//! [`pair`] has the operator's verbs, [`failover`] drives what was begun, and the [`herald`] keeps
+//! the regions informed of each other.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "these bytes came from another region: no content of theirs may end the process"
+)]
+
+pub mod batch;
+pub mod error;
+pub mod failover;
+pub mod herald;
+pub mod other;
+pub mod pair;
+pub mod receiver;
+pub mod seed;
+pub mod shipper;
+pub mod tail;
+#[cfg(test)]
+mod tests;
+pub mod watermark;
+mod wire;

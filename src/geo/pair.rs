@@ -1,0 +1,582 @@
+//! The operator's verbs about a pair of regions, as the node that leads carries them out.
+//!
+//! Laws: every step is an entry of a group, asked for by name and answered again when it is so
+//! already, so a verb may be begun anew, from either side, after any node has ended at any step.
+//! Where the other region has its part it is asked before anything here is final. What is only
+//! known of the other side is said to be known as of its last word.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::batch;
+use super::error::PairError;
+use super::failover::MAX_PAUSE;
+use super::herald::Heard;
+use super::other::OtherRegion;
+use super::watermark::{GeoStatus, Watermark};
+use super::wire;
+use crate::clock::SharedClock;
+use crate::consensus::error::{Fate, GroupError};
+use crate::consensus::group::{Group, Standing};
+use crate::proto::geo::v1 as pb;
+use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
+use crate::queue::authority::plan::CopyEnd;
+use crate::queue::authority::{AuditRow, Authority, RegionSettings, Role};
+use crate::queue::command::{Command, Envelope};
+use crate::queue::ids::{Digest, Epoch, LogTime};
+use crate::queue::outcome::Reply;
+use crate::storage::codec;
+
+/// One step has this long.
+const STEP: Duration = Duration::from_secs(10);
+
+/// Between two looks at both regions.
+const VERIFY_AGAIN: Duration = Duration::from_millis(50);
+
+/// One node's view of the pair, and its verbs. A clone is the same.
+#[derive(Clone)]
+pub struct Pair {
+    group: Group,
+    region: String,
+    other: OtherRegion,
+    watermark: watch::Receiver<Watermark>,
+    heard: watch::Receiver<Option<Heard>>,
+    clock: SharedClock,
+}
+
+/// What a pair of regions is, as one node knows it.
+#[derive(Clone, Debug)]
+pub struct PairStatus {
+    pub standing: Option<Standing>,
+    /// Of a primary: how far the copy is.
+    pub watermark: Watermark,
+    /// The other region's last word, and how long ago it came.
+    pub heard: Option<(pb::GetStatusResponse, Duration)>,
+    pub redundancy: String,
+    pub audit: Vec<AuditRow>,
+}
+
+/// What a forced promotion is known to lose, as of the primary's last word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Positions of the primary's log that this copy lacks, bookkeeping included; `None` = the
+    /// primary was never heard.
+    pub positions: Option<u64>,
+    /// How much later the primary's time was.
+    pub time: Option<Duration>,
+    /// How long ago that was known; `None` = not since this node leads.
+    pub age: Option<Duration>,
+    pub is_complete: bool,
+}
+
+/// The data of both regions at one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compared {
+    pub index: u64,
+    pub own: Digest,
+    pub other: Digest,
+}
+
+impl Pair {
+    #[must_use]
+    pub fn new(
+        group: Group,
+        region: String,
+        other: OtherRegion,
+        watermark: watch::Receiver<Watermark>,
+        heard: watch::Receiver<Option<Heard>>,
+        clock: SharedClock,
+    ) -> Pair {
+        Pair { group, region, other, watermark, heard, clock }
+    }
+
+    /// The region that this node was configured for.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    #[must_use]
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// What the other region is told of this one.
+    #[must_use]
+    pub fn word(&self) -> pb::GetStatusResponse {
+        let store = self.group.store().read();
+        let state = store.state();
+        let plain = pb::GetStatusResponse {
+            region: self.region.clone(),
+            role: Role::Standalone.name().to_owned(),
+            log_time_us: state.log_time().0,
+            applied: store.applied().map(wire::position),
+            digest: wire::wide(state.digest().0),
+            is_empty: state.is_empty(),
+            ..pb::GetStatusResponse::default()
+        };
+        let Some(authority) = state.authority() else { return plain };
+        let role_at = match &authority.role {
+            Role::Sealed { at }
+            | Role::Released { at, .. }
+            | Role::Fenced { at, .. }
+            | Role::Conflict { at, .. } => Some(*at),
+            Role::Standalone | Role::Primary | Role::Secondary | Role::Detached => None,
+        };
+        pb::GetStatusResponse {
+            lineage: wire::wide(authority.lineage),
+            region: authority.region.clone(),
+            role: authority.role.name().to_owned(),
+            epoch: Some(codec::epoch_to(&authority.epoch)),
+            applied_through: authority.applied_through.map(wire::position),
+            shipped: authority.shipped.map(wire::position),
+            declined: authority.declined.0,
+            ledger: wire::ledger_to(&authority.ledger),
+            role_at: role_at.map(wire::position),
+            next_number: authority.next_number().0,
+            read_access: authority.settings.read_access,
+            is_complete: authority.is_complete,
+            attachment: authority
+                .attachment
+                .as_ref()
+                .map(|it| wire::wide(it.id))
+                .unwrap_or_default(),
+            ..plain
+        }
+    }
+
+    #[must_use]
+    pub fn status(&self) -> PairStatus {
+        let standing = self.group.standing();
+        let audit = self.group.store().read().state().audit().cloned().collect();
+        let heard = self.heard.borrow().clone();
+        let now = self.clock.monotonic_us();
+        let heard = heard.map(|it| {
+            let age = Duration::from_micros(now.saturating_sub(it.at_us));
+            ((*it.status).clone(), age)
+        });
+        let zoned = self.group.status().redundancy;
+        let redundancy = redundancy(&zoned, standing.as_ref(), heard.as_ref().map(|(it, _)| it));
+        PairStatus {
+            standing,
+            watermark: self.watermark.borrow().clone(),
+            heard,
+            redundancy,
+            audit,
+        }
+    }
+
+    async fn propose(&self, verb: RegionVerb, who: &str) -> Result<RegionReply, PairError> {
+        let by = Actor { who: who.to_owned(), at_us: 0 };
+        let command = Command::Region(Box::new(RegionCommand { by, verb }));
+        let envelope = Envelope { session: None, account: String::new(), command };
+        let done = self.group.propose(envelope, Instant::now() + STEP).await?;
+        match done.outcome {
+            Ok(Reply::Region(reply)) => Ok(reply),
+            Ok(other) => {
+                let why = format!("a command about regions was answered by {other:?}");
+                Err(GroupError::Fatal(why).into())
+            }
+            Err(rejection) => Err(GroupError::Rejected(rejection).into()),
+        }
+    }
+
+    fn authority(&self) -> Option<Authority> {
+        self.group.standing().map(|standing| standing.authority)
+    }
+
+    fn in_pair(&self) -> Result<Authority, PairError> {
+        let alone = || PairError::Refused("this cluster stands alone: protect it first".to_owned());
+        self.authority().ok_or_else(alone)
+    }
+
+    /// Attaches the other region, which must be empty or a kept copy of this lineage, and begins
+    /// to ship.
+    ///
+    /// # Errors
+    /// Refused by either side, with nothing changed; or *not now*: run it again.
+    pub async fn protect(&self, who: &str) -> Result<(), PairError> {
+        let theirs = self.other.status(Instant::now() + STEP).await?;
+        let own = self.authority();
+        let region = own.as_ref().map_or(self.region.clone(), |it| it.region.clone());
+        if theirs.region == region {
+            let why = format!("both clusters are of region {region:?}: give one another name");
+            return Err(PairError::Refused(why));
+        }
+        self.check_reach(own.as_ref(), &theirs)?;
+        let (lineage, attachment) = match &own {
+            Some(it) => {
+                let known = it.attachment.as_ref().map(|attached| attached.id);
+                (it.lineage, known.unwrap_or_else(|| self.fresh_id()))
+            }
+            None => (self.fresh_id(), self.fresh_id()),
+        };
+        let was_primary = own.is_some_and(|it| it.role == Role::Primary);
+        let verb = RegionVerb::Protect { region, lineage, attachment, peer: theirs.region };
+        self.propose(verb, who).await?;
+        let authority = self.in_pair()?;
+        let request = pb::AttachRequest {
+            lineage: wire::wide(authority.lineage),
+            attachment: wire::wide(attachment),
+            ledger: wire::ledger_to(&authority.ledger),
+            who: who.to_owned(),
+        };
+        let attached = self
+            .other
+            .ask(Instant::now() + STEP, |mut client| {
+                let request = request.clone();
+                async move { client.attach(request).await }
+            })
+            .await;
+        if let (Err(PairError::Refused(_)), false) = (&attached, was_primary) {
+            self.propose(RegionVerb::Unprotect, who).await?;
+        }
+        attached.map(drop)
+    }
+
+    /// Whether this node's log reaches back to where the other region's copy ends.
+    fn check_reach(
+        &self,
+        own: Option<&Authority>,
+        theirs: &pb::GetStatusResponse,
+    ) -> Result<(), PairError> {
+        let cannot = |why: String| Err(PairError::Refused(why));
+        if !theirs.is_empty && own.is_none_or(|own| theirs.lineage != wire::wide(own.lineage)) {
+            return cannot(format!(
+                "region {:?} holds data of its own: only an empty cluster, or a kept copy of this one, can be attached",
+                theirs.region
+            ));
+        }
+        // An empty one is given a whole state where the log does not reach back.
+        if let (Some(own), false) = (own, theirs.is_empty) {
+            let end = CopyEnd {
+                epoch: theirs.epoch.clone().map(codec::epoch_from).unwrap_or_default(),
+                through: theirs.applied_through.map(wire::position_from),
+            };
+            let primary = Authority { role: Role::Primary, ..own.clone() };
+            if let Err(parted) = batch::reach(&self.group, &primary, &end) {
+                return cannot(format!("the kept copy cannot go on from here: {parted}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A number that no cluster has had: made of the time, and of who makes it.
+    fn fresh_id(&self) -> u128 {
+        let leadership = *self.group.leadership().borrow();
+        let name = crc32c::crc32c(self.group.config().cluster_id.as_bytes());
+        let maker = [self.group.node(), leadership.term, self.clock.monotonic_us()];
+        let maker: Vec<u8> = maker.iter().flat_map(|number| number.to_be_bytes()).collect();
+        let low = u64::from(name) << 32 | u64::from(crc32c::crc32c(&maker));
+        u128::from(self.clock.wall_us()) << 64 | u128::from(low)
+    }
+
+    /// Ends the protection: a primary stands alone again, and the copy is kept there, readable.
+    /// On a secondary, its copy is kept and follows nobody.
+    ///
+    /// # Errors
+    /// As [`Pair::protect`]. Where the other region is not reached, this one has ended it, and
+    /// the other's operator ends it there.
+    pub async fn unprotect(&self, who: &str) -> Result<(), PairError> {
+        let authority = self.in_pair()?;
+        if authority.role == Role::Secondary {
+            return self.propose(RegionVerb::Detach, who).await.map(drop);
+        }
+        self.propose(RegionVerb::Unprotect, who).await?;
+        let request =
+            pb::DetachRequest { lineage: wire::wide(authority.lineage), who: who.to_owned() };
+        self.other
+            .ask(Instant::now() + STEP, |mut client| {
+                let request = request.clone();
+                async move { client.detach(request).await }
+            })
+            .await
+            .map(drop)
+    }
+
+    /// Hands over without loss; called on the secondary, the primary is asked to. Ends when the
+    /// other side is the primary.
+    ///
+    /// # Errors
+    /// Refused by the role; *not now* while the copy is too far behind, and when the failover was
+    /// taken back because the other side did not acknowledge in time: then writes go on here.
+    pub async fn fail_over(&self, who: &str, deadline: Instant) -> Result<(), PairError> {
+        let authority = self.in_pair()?;
+        if authority.role != Role::Secondary {
+            return self.hand_over(who, deadline).await;
+        }
+        let request =
+            pb::HandOverRequest { lineage: wire::wide(authority.lineage), who: who.to_owned() };
+        let within = deadline.saturating_duration_since(Instant::now());
+        let asked = self.other.ask_patiently(deadline, within, |mut client| {
+            let request = request.clone();
+            async move { client.hand_over(request).await }
+        });
+        asked.await?;
+        self.until(deadline, |authority| authority.role == Role::Primary).await
+    }
+
+    /// The primary's part of [`Pair::fail_over`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn hand_over(&self, who: &str, deadline: Instant) -> Result<(), PairError> {
+        let began = self.in_pair()?;
+        let at_first = began.epoch.clone();
+        if began.role == Role::Primary {
+            self.drain(deadline).await?;
+            self.propose(RegionVerb::Seal, who).await?;
+        } else if !matches!(began.role, Role::Sealed { .. } | Role::Released { .. }) {
+            let why = format!("a cluster that is {} hands over nothing", began.role.name());
+            return Err(PairError::Refused(why));
+        }
+        let mut watermark = self.watermark.clone();
+        loop {
+            watermark.borrow_and_update();
+            let now = self.in_pair()?;
+            let promoted = self.watermark.borrow().promoted;
+            match now.role {
+                Role::Secondary => return Ok(()),
+                Role::Released { .. } if promoted => return Ok(()),
+                Role::Sealed { .. } | Role::Released { .. } if now.epoch == at_first => {}
+                Role::Primary => {
+                    return Err(PairError::not_now(
+                        "the other region did not acknowledge all in time: the failover was \
+                         taken back, and writes go on here",
+                    ));
+                }
+                role => {
+                    let why = format!("the failover ended otherwise: this side is {}", role.name());
+                    return Err(PairError::Refused(why));
+                }
+            }
+            let mut footing = self.group.applied();
+            tokio::select! {
+                _ = watermark.changed() => {}
+                _ = footing.changed() => {}
+                () = tokio::time::sleep_until(deadline) => {
+                    let why = "the failover is under way and goes on by itself".to_owned();
+                    return Err(PairError::NotNow { why, fate: Fate::Unknown });
+                }
+            }
+        }
+    }
+
+    /// Waits until what the copy lacks is shipped in less time than writes may rest.
+    async fn drain(&self, deadline: Instant) -> Result<(), PairError> {
+        let near = |mark: &Watermark| {
+            let drain = mark.drain_seconds();
+            mark.status == GeoStatus::Live || drain.is_some_and(|it| it < MAX_PAUSE.as_secs())
+        };
+        let mut watermark = self.watermark.clone();
+        let waited = tokio::time::timeout_at(deadline, watermark.wait_for(near)).await;
+        if matches!(waited, Ok(Ok(_))) {
+            return Ok(());
+        }
+        drop(waited);
+        let mark = self.watermark.borrow().clone();
+        let why = match mark.trouble {
+            Some(trouble) => format!("the other region does not follow: {trouble}"),
+            None => format!("the copy is {} bytes behind", mark.bytes_behind),
+        };
+        Err(PairError::not_now(why))
+    }
+
+    async fn until(
+        &self,
+        deadline: Instant,
+        is_so: impl Fn(&Authority) -> bool,
+    ) -> Result<(), PairError> {
+        let mut applied = self.group.applied();
+        loop {
+            applied.borrow_and_update();
+            if self.authority().as_ref().is_some_and(&is_so) {
+                return Ok(());
+            }
+            if tokio::time::timeout_at(deadline, applied.changed()).await.is_err() {
+                let why = "the failover is under way and goes on by itself".to_owned();
+                return Err(PairError::NotNow { why, fate: Fate::Unknown });
+            }
+        }
+    }
+
+    /// What a promotion by force would lose, as far as it is known here.
+    ///
+    /// # Errors
+    /// Refused on a side that is no secondary.
+    pub fn loss(&self) -> Result<Loss, PairError> {
+        let standing = self.group.standing();
+        let Some(Standing { authority, log_time, .. }) = standing else {
+            return Err(PairError::Refused("this cluster stands alone".to_owned()));
+        };
+        if authority.role != Role::Secondary {
+            let why = format!(
+                "only a secondary is promoted by force: this cluster is {}",
+                authority.role.name()
+            );
+            return Err(PairError::Refused(why));
+        }
+        let heard = self.heard.borrow().clone();
+        let now = self.clock.monotonic_us();
+        let fresh = heard.filter(|it| {
+            it.status.epoch.clone().map(codec::epoch_from).as_ref() == Some(&authority.epoch)
+        });
+        let (head, age) = match fresh {
+            Some(it) => {
+                let at = it.status.applied.map(|at| (at.index, LogTime(it.status.log_time_us)));
+                (at, Some(Duration::from_micros(now.saturating_sub(it.at_us))))
+            }
+            None => (authority.head.map(|head| (head.position.index, head.log_time)), None),
+        };
+        let through = authority.applied_through.map_or(0, |at| at.index);
+        Ok(Loss {
+            positions: head.map(|(index, _)| index.saturating_sub(through)),
+            time: head.map(|(_, at)| Duration::from_micros(at.since(log_time).0)),
+            age,
+            is_complete: authority.is_complete,
+        })
+    }
+
+    /// Promotes this secondary by force. What the primary had not shipped is its tail.
+    ///
+    /// # Errors
+    /// Refused on a side that is no secondary, and on a copy that never was complete unless that
+    /// is `accepted`.
+    pub async fn force(&self, who: &str, accepted: bool) -> Result<Loss, PairError> {
+        let loss = self.loss()?;
+        let number = self.in_pair()?.next_number();
+        self.propose(RegionVerb::Promote { number, accepted }, who).await?;
+        Ok(loss)
+    }
+
+    /// Takes back what was handed over and did not arrive: the other side declines, or, by
+    /// `force`, is fenced by a new epoch, which may lose what it wrote.
+    ///
+    /// # Errors
+    /// Refused by the role, or by the other side, which may have been promoted already.
+    pub async fn take_back(&self, who: &str, force: bool) -> Result<(), PairError> {
+        let authority = self.in_pair()?;
+        let number = match &authority.role {
+            Role::Sealed { .. } => {
+                return self.propose(RegionVerb::Unseal, who).await.map(drop);
+            }
+            Role::Released { to, .. } => to.number,
+            role => {
+                let why = format!("a cluster that is {} takes nothing back", role.name());
+                return Err(PairError::Refused(why));
+            }
+        };
+        if force {
+            let number = authority.next_number();
+            return self.propose(RegionVerb::TakeBack { number }, who).await.map(drop);
+        }
+        let request = pb::DeclineRequest {
+            lineage: wire::wide(authority.lineage),
+            number: number.0,
+            who: who.to_owned(),
+        };
+        self.other
+            .ask(Instant::now() + STEP, |mut client| {
+                let request = request.clone();
+                async move { client.decline(request).await }
+            })
+            .await?;
+        self.propose(RegionVerb::Declined { number }, who).await.map(drop)
+    }
+
+    /// Decides a conflict, on both sides.
+    ///
+    /// # Errors
+    /// Refused where there is none. Where the other side is not reached it is decided here, and
+    /// the higher epoch decides it there.
+    pub async fn resolve(&self, who: &str, keep: &str) -> Result<(), PairError> {
+        let own = self.in_pair()?;
+        let theirs = self.other.status(Instant::now() + STEP).await.ok();
+        let number = theirs.as_ref().map_or(0, |it| it.next_number).max(own.next_number().0);
+        let verb = RegionVerb::Resolve { keep: keep.to_owned(), number: Epoch(number) };
+        self.propose(verb, who).await?;
+        if theirs.is_none_or(|it| it.role != "conflict") {
+            return Ok(());
+        }
+        let request = pb::ResolveRequest {
+            lineage: wire::wide(own.lineage),
+            keep: keep.to_owned(),
+            number,
+            who: who.to_owned(),
+        };
+        self.other
+            .ask(Instant::now() + STEP, |mut client| {
+                let request = request.clone();
+                async move { client.resolve(request).await }
+            })
+            .await
+            .map(drop)
+    }
+
+    /// Compares the data of both regions at one entry of the primary's log; where neither is
+    /// written to, that is soon.
+    ///
+    /// # Errors
+    /// Refused where this cluster is in no pair; *not now* when both were never seen at one
+    /// entry before the deadline.
+    pub async fn verify(&self, deadline: Instant) -> Result<Compared, PairError> {
+        let own = self.in_pair()?;
+        if own.attachment.is_none() {
+            return Err(PairError::Refused("no second region is attached".to_owned()));
+        }
+        while Instant::now() < deadline {
+            let before = self.word();
+            let theirs = self.other.status(deadline).await?;
+            let (primary, copy) =
+                if own.role == Role::Secondary { (&theirs, &before) } else { (&before, &theirs) };
+            let same_epoch = primary.epoch == copy.epoch;
+            if let (true, Some(at)) = (same_epoch, copy.applied_through)
+                && primary.applied == Some(at)
+            {
+                let digest = |it: &pb::GetStatusResponse| {
+                    let bytes = <[u8; 16]>::try_from(it.digest.as_ref()).unwrap_or_default();
+                    Digest(u128::from_be_bytes(bytes))
+                };
+                let (own, other) = (digest(&before), digest(&theirs));
+                return Ok(Compared { index: at.index, own, other });
+            }
+            tokio::time::sleep(VERIFY_AGAIN).await;
+        }
+        Err(PairError::not_now("the regions were never seen at one entry: try while it is quiet"))
+    }
+
+    /// Allows or refuses reads while this cluster is a secondary.
+    ///
+    /// # Errors
+    /// Refused for a cluster that is in no pair.
+    pub async fn set_read_access(&self, who: &str, on: bool) -> Result<(), PairError> {
+        let settings = self.in_pair()?.settings;
+        let settings = RegionSettings { read_access: on, ..settings };
+        self.propose(RegionVerb::Configure(settings), who).await.map(drop)
+    }
+}
+
+/// The name of what the pair survives, as operators know it.
+fn redundancy(
+    zoned: &str,
+    standing: Option<&Standing>,
+    heard: Option<&pb::GetStatusResponse>,
+) -> String {
+    let paired = standing.is_some_and(|it| it.authority.attachment.is_some());
+    if !paired {
+        return zoned.to_owned();
+    }
+    let geo = match zoned {
+        "LRS" => "GRS",
+        "ZRS" => "GZRS",
+        other => return other.to_owned(),
+    };
+    let secondary = standing.filter(|it| it.authority.role == Role::Secondary);
+    let read = match secondary {
+        Some(own) => own.authority.settings.read_access,
+        None => heard.is_some_and(|it| it.read_access),
+    };
+    if read { format!("RA-{geo}") } else { geo.to_owned() }
+}

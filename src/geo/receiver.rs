@@ -1,0 +1,310 @@
+//! The secondary's end of the stream: proposes what comes into its own group.
+//!
+//! Laws: whether a batch counts is decided by `apply`; what is turned away here is turned away
+//! out of courtesy. Batches are proposed in the order in which they come, a few at a time, and
+//! answered in that order once applied. The first refusal ends the stream.
+
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _, future};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::error::PairError;
+use super::pair::Pair;
+use super::wire;
+use crate::consensus::error::{Fate, GroupError};
+use crate::consensus::group::Group;
+use crate::proto::geo::v1 as pb;
+use crate::proto::geo::v1::geo_service_server::{GeoService, GeoServiceServer};
+use crate::proto::geo::v1::ship_request::Message;
+use crate::queue::authority::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
+use crate::queue::authority::{Authority, RegionEpoch};
+use crate::queue::command::{Command, Envelope};
+use crate::queue::error::Rejection;
+use crate::queue::ids::Epoch;
+use crate::queue::outcome::Reply;
+use crate::storage::codec;
+
+/// Batches proposed and not yet answered.
+const IN_FLIGHT: usize = 4;
+/// Who is behind what no person asked for.
+const PEER: &str = "the other region";
+/// A failover that does not end by then goes on without this call.
+const HAND_OVER: Duration = Duration::from_secs(30);
+/// A batch that is not applied by then is in doubt, and the stream ends.
+const WITHIN: Duration = Duration::from_secs(10);
+
+type Answer = Result<pb::ShipResponse, Status>;
+
+/// The service; one for a node.
+#[derive(Clone)]
+pub struct Receiver {
+    group: Group,
+    pair: Pair,
+}
+
+impl Receiver {
+    #[must_use]
+    pub fn new(group: Group, pair: Pair) -> Receiver {
+        Receiver { group, pair }
+    }
+
+    #[must_use]
+    pub fn into_server(self) -> GeoServiceServer<Receiver> {
+        GeoServiceServer::new(self).max_decoding_message_size(wire::MESSAGE_BYTES)
+    }
+
+    /// Whether the caller is whom this cluster is attached to, and where the copy ends.
+    fn greet(&self, hello: &pb::Hello) -> Answer {
+        self.check_leads()?;
+        let refuse = |why: &str| Err(Status::failed_precondition(why.to_owned()));
+        let Some(standing) = self.group.standing() else {
+            return refuse("this cluster is attached to no primary");
+        };
+        let authority = standing.authority;
+        let attached = authority.attachment.as_ref();
+        if hello.lineage != wire::wide(authority.lineage)
+            || attached.is_none_or(|it| hello.attachment != wire::wide(it.id))
+        {
+            return refuse("this cluster is attached to another primary, or anew");
+        }
+        Ok(answer(&authority, standing.log_time.0, false))
+    }
+
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn check_leads(&self) -> Result<(), Status> {
+        let leads = self.group.leadership().borrow().is_me;
+        if leads { Ok(()) } else { Err(not_leading(&self.group)) }
+    }
+
+    /// A call that is meant for a cluster of another lineage, or for none, is not for this one.
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn check_lineage(&self, lineage: &[u8]) -> Result<(), Status> {
+        let asked = wire::narrow(lineage, "the lineage").map_err(|status| *status)?;
+        match self.group.standing() {
+            Some(standing) if standing.authority.lineage == asked => Ok(()),
+            _ => Err(Status::failed_precondition("this cluster is of another lineage")),
+        }
+    }
+
+    /// Proposes a change that the other region asks for.
+    async fn change(&self, verb: RegionVerb, who: String) -> Result<(), Status> {
+        self.check_leads()?;
+        let done = self.group.propose(self.region(verb, who), Instant::now() + WITHIN).await;
+        match done.map_err(|error| not_now(&error))?.outcome {
+            Ok(_) => Ok(()),
+            Err(Rejection::Region(refusal)) => Err(wire::status(&refusal)),
+            Err(other) => Err(Status::failed_precondition(other.to_string())),
+        }
+    }
+
+    fn region(&self, verb: RegionVerb, who: String) -> Envelope {
+        let by = Actor { who, at_us: 0 };
+        let command = Command::Region(Box::new(RegionCommand { by, verb }));
+        Envelope { session: None, account: String::new(), command }
+    }
+
+    /// Proposes a batch now; what it resolves to is its answer.
+    fn propose(&self, message: pb::ShipRequest) -> future::BoxFuture<'static, Answer> {
+        let batch = match message.message {
+            Some(Message::Batch(batch)) => wire::opened(batch),
+            _ => Err(Box::new(Status::invalid_argument("after the hello come batches"))),
+        };
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(status) => return future::ready(Err(*status)).boxed(),
+        };
+        let epoch = batch.line.epoch.clone();
+        let envelope = self.region(RegionVerb::ApplyShipped(batch), PEER.to_owned());
+        match self.group.submit(envelope, Instant::now() + WITHIN) {
+            Ok(done) => async move { shipped(done.await, epoch) }.boxed(),
+            Err(error) => future::ready(Err(not_now(&error))).boxed(),
+        }
+    }
+}
+
+fn answer(authority: &Authority, log_time_us: u64, promoted: bool) -> pb::ShipResponse {
+    pb::ShipResponse {
+        epoch: Some(codec::epoch_to(&authority.epoch)),
+        through: authority.end().map(wire::position),
+        log_time_us,
+        promoted,
+    }
+}
+
+fn shipped(
+    done: Result<crate::consensus::proposer::Done, GroupError>,
+    epoch: RegionEpoch,
+) -> Answer {
+    let done = done.map_err(|error| not_now(&error))?;
+    match done.outcome {
+        Ok(Reply::Region(RegionReply::Shipped { through, promoted })) => Ok(pb::ShipResponse {
+            epoch: Some(codec::epoch_to(&epoch)),
+            through: Some(wire::position(through)),
+            log_time_us: done.log_time.0,
+            promoted,
+        }),
+        Ok(other) => Err(Status::internal(format!("a batch was answered by {other:?}"))),
+        Err(Rejection::Region(refusal)) => Err(wire::status(&refusal)),
+        Err(other) => Err(Status::aborted(other.to_string())),
+    }
+}
+
+fn not_now(error: &GroupError) -> Status {
+    match error {
+        GroupError::Rejected(rejection) => Status::failed_precondition(rejection.to_string()),
+        GroupError::NotNow { .. } => Status::unavailable(error.to_string()),
+        GroupError::Fatal(_) => Status::internal(error.to_string()),
+    }
+}
+
+/// What the other region reads of a verb that was not done.
+fn refusal(error: PairError) -> Box<Status> {
+    Box::new(match error {
+        PairError::Group(error) => not_now(&error),
+        PairError::Refused(why) => Status::failed_precondition(why),
+        PairError::NotConfigured | PairError::Log(_) => {
+            Status::failed_precondition(error.to_string())
+        }
+        PairError::NotNow { why, fate: Fate::NotApplied } => Status::unavailable(why),
+        PairError::NotNow { why, fate: Fate::Unknown } => Status::deadline_exceeded(why),
+    })
+}
+
+fn not_leading(group: &Group) -> Status {
+    match group.other_leader() {
+        Some(leader) => Status::unavailable(format!("this node does not lead; node {leader} does")),
+        None => Status::unavailable("no leader is known"),
+    }
+}
+
+#[tonic::async_trait]
+impl GeoService for Receiver {
+    type ShipStream = BoxStream<'static, Answer>;
+
+    async fn ship(
+        &self,
+        request: Request<Streaming<pb::ShipRequest>>,
+    ) -> Result<Response<Self::ShipStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = inbound.message().await?.and_then(|it| it.message);
+        let Some(Message::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("the first message is a hello"));
+        };
+        let greeting = self.greet(&hello)?;
+        let receiver = self.clone();
+        let answers = inbound
+            .map(move |message| match message {
+                Ok(message) => receiver.propose(message),
+                Err(status) => future::ready(Err(status)).boxed(),
+            })
+            .buffered(IN_FLIGHT)
+            .scan(false, |ended, answer| {
+                let over = std::mem::replace(ended, *ended || answer.is_err());
+                future::ready((!over).then_some(answer))
+            });
+        Ok(Response::new(stream::once(future::ready(Ok(greeting))).chain(answers).boxed()))
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::GetStatusResponse>, Status> {
+        Ok(Response::new(self.pair.word()))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<pb::AttachRequest>,
+    ) -> Result<Response<pb::AttachResponse>, Status> {
+        let asked = request.into_inner();
+        let ledger = wire::ledger_from(asked.ledger);
+        let attach = Attach {
+            region: self.pair.region().to_owned(),
+            lineage: wire::narrow(&asked.lineage, "the lineage").map_err(|status| *status)?,
+            attachment: wire::narrow(&asked.attachment, "the attachment")
+                .map_err(|status| *status)?,
+            ledger: ledger.map_err(|error| Status::invalid_argument(error.to_string()))?,
+        };
+        self.change(RegionVerb::Attach(attach), asked.who).await?;
+        Ok(Response::new(pb::AttachResponse {}))
+    }
+
+    async fn detach(
+        &self,
+        request: Request<pb::DetachRequest>,
+    ) -> Result<Response<pb::DetachResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_lineage(&asked.lineage)?;
+        self.change(RegionVerb::Detach, asked.who).await?;
+        Ok(Response::new(pb::DetachResponse {}))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<pb::HandOverRequest>,
+    ) -> Result<Response<pb::HandOverResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_lineage(&asked.lineage)?;
+        self.check_leads()?;
+        let handed = self.pair.hand_over(&asked.who, Instant::now() + HAND_OVER).await;
+        handed.map_err(|error| *refusal(error))?;
+        Ok(Response::new(pb::HandOverResponse {}))
+    }
+
+    async fn decline(
+        &self,
+        request: Request<pb::DeclineRequest>,
+    ) -> Result<Response<pb::DeclineResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_lineage(&asked.lineage)?;
+        self.change(RegionVerb::Decline { number: Epoch(asked.number) }, asked.who).await?;
+        Ok(Response::new(pb::DeclineResponse {}))
+    }
+
+    async fn seed(
+        &self,
+        request: Request<pb::SeedRequest>,
+    ) -> Result<Response<pb::SeedResponse>, Status> {
+        self.check_leads()?;
+        let step = request.into_inner().step;
+        let step = step.ok_or_else(|| Status::invalid_argument("a step is missing"))?;
+        let verb = codec::seed_from(wire::seed_step(step));
+        let verb = verb.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let done = self.group.propose(self.region(verb, PEER.to_owned()), Instant::now() + WITHIN);
+        match done.await.map_err(|error| not_now(&error))?.outcome {
+            Ok(Reply::Region(RegionReply::Seeded { next })) => {
+                Ok(Response::new(pb::SeedResponse { next }))
+            }
+            Ok(other) => Err(Status::internal(format!("a seed was answered by {other:?}"))),
+            Err(Rejection::Region(refusal)) => Err(wire::status(&refusal)),
+            Err(other) => Err(Status::failed_precondition(other.to_string())),
+        }
+    }
+
+    async fn resolve(
+        &self,
+        request: Request<pb::ResolveRequest>,
+    ) -> Result<Response<pb::ResolveResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_lineage(&asked.lineage)?;
+        let verb = RegionVerb::Resolve { keep: asked.keep, number: Epoch(asked.number) };
+        self.change(verb, asked.who).await?;
+        Ok(Response::new(pb::ResolveResponse {}))
+    }
+
+    async fn fence(
+        &self,
+        request: Request<pb::FenceRequest>,
+    ) -> Result<Response<pb::FenceResponse>, Status> {
+        let asked = request.into_inner();
+        let lineage = wire::narrow(&asked.lineage, "the lineage").map_err(|status| *status)?;
+        let ledger: Result<Vec<_>, _> = asked.ledger.into_iter().map(codec::line_from).collect();
+        let ledger = ledger.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.change(RegionVerb::Fence { lineage, ledger }, PEER.to_owned()).await?;
+        let role = self.group.standing().map_or("standalone", |it| it.authority.role.name());
+        Ok(Response::new(pb::FenceResponse { role: role.to_owned() }))
+    }
+}

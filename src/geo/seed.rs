@@ -1,0 +1,155 @@
+//! Gives an empty secondary a whole state of this cluster, where the log does not reach back to
+//! the beginning.
+//!
+//! Laws: the state is a pinned view of the tables, read as it is, while the primary serves on. A
+//! seed is of one view: another node that begins to lead, or this one after a restart, gives up
+//! what was under way there and begins anew. The log after the view's position is kept until it
+//! is shipped, as for any copy.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::error::{PairError, SeedError};
+use super::other::OtherRegion;
+use super::wire;
+use crate::clock::SharedClock;
+use crate::consensus::group::{Group, Standing};
+use crate::queue::authority::LedgerLine;
+use crate::queue::authority::command::{RegionVerb, SeedChunk};
+use crate::queue::command::Content;
+use crate::queue::ids::ContentId;
+use crate::queue::rows::{Row, RowKey};
+use crate::storage::codec::{self, Part};
+use crate::storage::keys;
+use crate::storage::snapshot::{SnapshotReader, SnapshotView};
+
+/// Bytes of rows and contents after which a chunk takes no more.
+const CHUNK_BYTES: usize = 512 << 10;
+/// One step has this long, leader changes there included.
+const STEP: Duration = Duration::from_secs(20);
+/// Building the state at the end takes longer.
+const COMMIT: Duration = Duration::from_secs(120);
+
+/// A view, cut into chunks of rows and contents.
+struct Chunks {
+    reader: SnapshotReader,
+    buffer: BytesMut,
+    parts: VecDeque<Part>,
+}
+
+impl Chunks {
+    fn new(view: &SnapshotView) -> Chunks {
+        Chunks { reader: view.reader(), buffer: BytesMut::new(), parts: VecDeque::new() }
+    }
+
+    fn next_part(&mut self) -> Result<Option<Part>, SeedError> {
+        loop {
+            if let Some(part) = self.parts.pop_front() {
+                return Ok(Some(part));
+            }
+            let Some(chunk) = self.reader.next_chunk()? else { return Ok(None) };
+            self.buffer.extend_from_slice(&chunk.data);
+            while let Some(bytes) = framed(&mut self.buffer) {
+                self.parts.push_back(codec::decode_part(bytes)?);
+            }
+        }
+    }
+
+    /// The rows and contents of the next chunk; `None` after the last.
+    fn next(&mut self) -> Result<Option<(Vec<Row>, Vec<(ContentId, Content)>)>, SeedError> {
+        let (mut rows, mut contents, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while bytes < CHUNK_BYTES {
+            let Some(part) = self.next_part()? else { break };
+            match part {
+                Part::Row { key, value } => {
+                    bytes += key.len() + value.len();
+                    rows.extend(shared_row(&key, &value)?);
+                }
+                Part::Content { id, content } => {
+                    bytes += content.size();
+                    contents.push((id, content));
+                }
+                Part::Header { .. } | Part::End { .. } => {}
+            }
+        }
+        Ok((bytes > 0).then_some((rows, contents)))
+    }
+}
+
+/// Takes a part with its length in front out of the buffer, if it is whole.
+fn framed(buffer: &mut BytesMut) -> Option<Bytes> {
+    let len = u32::from_le_bytes(*buffer.first_chunk::<4>()?) as usize;
+    if buffer.len() < 4 + len {
+        return None;
+    }
+    buffer.advance(4);
+    Some(buffer.split_to(len).freeze())
+}
+
+/// A row that both regions have. What this cluster is in the pair is its own.
+fn shared_row(key: &[u8], value: &[u8]) -> Result<Option<Row>, SeedError> {
+    let wrong = codec::CodecError::Wrong { what: "a row", field: "key" };
+    let key = keys::parse_row(key).ok_or(wrong)?;
+    if matches!(key, RowKey::Authority | RowKey::Audit(_) | RowKey::Seed(_)) {
+        return Ok(None);
+    }
+    Ok(Some(codec::decode_row(&key, value)?))
+}
+
+/// Gives the other region the state of this node's tables, from beginning to end.
+///
+/// # Errors
+/// [`SeedError`]: it begins anew with the next call.
+pub async fn give(
+    group: &Group,
+    other: &OtherRegion,
+    clock: &SharedClock,
+) -> Result<(), SeedError> {
+    let Some(Standing { authority, .. }) = group.standing() else { return Ok(()) };
+    let Some(attachment) = authority.attachment.as_ref().map(|it| it.id) else { return Ok(()) };
+    // What the copy is attached to must be in the view.
+    group.store().commit().await?;
+    let view = group.store().read().view()?;
+    let ledger = ledger_of(&view)?;
+    let id = u128::from(clock.wall_us()) << 64 | u128::from(group.node());
+    // What another leader began is freed, a chunk at a time.
+    while step(other, &RegionVerb::SeedDrop { attachment }, STEP).await? > 0 {}
+    let position = view.position();
+    step(other, &RegionVerb::SeedBegin { attachment, id, position, ledger }, STEP).await?;
+    let (mut chunks, mut number) = (Chunks::new(&view), 0);
+    while let Some((rows, contents)) = chunks.next()? {
+        let chunk = SeedChunk { attachment, id, number, rows, contents };
+        number = step(other, &RegionVerb::SeedChunk(chunk), STEP).await?;
+        if !group.leadership().borrow().is_me {
+            return Err(SeedError::LeadsNoMore);
+        }
+        // A chunk is much reading: others get their turn between two.
+        tokio::task::yield_now().await;
+    }
+    let digest = view.digest();
+    let commit = RegionVerb::SeedCommit { attachment, id, chunks: number, digest };
+    step(other, &commit, COMMIT).await?;
+    tracing::info!(chunks = number, %position, "the other region was given a whole state");
+    Ok(())
+}
+
+async fn step(other: &OtherRegion, verb: &RegionVerb, within: Duration) -> Result<u64, SeedError> {
+    let Some(request) = wire::seed_request(verb) else { return Ok(0) };
+    let answer = other.ask_patiently(Instant::now() + within, within, |client| {
+        let request = request.clone();
+        let mut client = client.max_encoding_message_size(wire::MESSAGE_BYTES);
+        async move { client.seed(request).await }
+    });
+    Ok(answer.await.map_err(|error: PairError| SeedError::Other(Box::new(error)))?.next)
+}
+
+/// The ledger as the view has it.
+fn ledger_of(view: &SnapshotView) -> Result<Vec<LedgerLine>, SeedError> {
+    match view.row(&RowKey::Authority)? {
+        Some(Row::Authority(authority)) => Ok(authority.ledger),
+        _ => Err(SeedError::NotInView),
+    }
+}

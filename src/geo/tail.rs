@@ -1,0 +1,112 @@
+//! The tail of a deposed primary: what it acknowledged and the other region never got.
+//!
+//! Laws: nothing is merged, and nothing is thrown away: it is listed from the state of the side
+//! that is fenced, which changes no more. The head says whether the log still reaches back to the
+//! fork; messages that are alive are listed in any case.
+
+use super::error::PairError;
+use super::pair::Pair;
+use crate::consensus::group::Group;
+use crate::queue::authority::tail::{TailCursor, TailMessage};
+use crate::queue::authority::{Authority, Fork, RegionEpoch, Role};
+use crate::queue::command::Content;
+use crate::queue::ids::Number;
+use crate::storage::log::Payload;
+
+/// Messages on one page.
+const PAGE: usize = 100;
+/// Bytes of log read at once.
+const READ: usize = 1 << 20;
+
+/// What a tail is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailHead {
+    pub epoch: RegionEpoch,
+    pub fenced_by: RegionEpoch,
+    pub fork: Fork,
+    /// Entries of data after the fork that the log still holds.
+    pub log_entries: u64,
+    /// The log still reaches back to the fork.
+    pub is_whole: bool,
+}
+
+/// One page of a tail; the next begins at the cursor.
+pub type TailPage = (Vec<(TailMessage, Content)>, Option<TailCursor>);
+
+impl Pair {
+    /// What the tail of this side is.
+    ///
+    /// # Errors
+    /// Refused where this side is not fenced, or where it shares no history with who fenced it.
+    pub fn tail_head(&self) -> Result<TailHead, PairError> {
+        let refuse = |why: String| Err(PairError::Refused(why));
+        let Some(standing) = self.group().standing() else {
+            return refuse("this cluster stands alone: it has no tail".to_owned());
+        };
+        let Authority { role, epoch, rests, .. } = standing.authority;
+        let (fenced_by, fork, at) = match role {
+            Role::Fenced { by, fork: Some(fork), at } => (by, fork, at),
+            Role::Fenced { by, .. } => {
+                return refuse(format!("this side shares no epoch with region {:?}", by.region));
+            }
+            other => {
+                return refuse(format!("a cluster that is {} has no tail", other.name()));
+            }
+        };
+        let first = fork.after.map_or(0, |after| after.index.saturating_add(1));
+        let rested = |index: u64| {
+            rests.iter().any(|it| it.after < index && it.until.is_none_or(|until| index < until))
+        };
+        let log_entries = count(self.group(), first, at.index, rested)?;
+        let is_whole = self.group().log_first().is_some_and(|held| held <= first);
+        Ok(TailHead { epoch, fenced_by, fork, log_entries, is_whole })
+    }
+
+    /// A page of the tail's messages that are alive, with their contents.
+    ///
+    /// # Errors
+    /// As [`Pair::tail_head`], and when contents cannot be read.
+    pub fn tail_page(&self, from: u64, after: Option<TailCursor>) -> Result<TailPage, PairError> {
+        let lost = |why: String| crate::consensus::error::GroupError::Fatal(why);
+        let (found, next) = {
+            let store = self.group().store().read();
+            let (messages, next) = store.state().tail(Number(from), after, PAGE);
+            let found: Vec<_> = messages
+                .into_iter()
+                .map(|message| {
+                    let content = store.find(message.shown.content);
+                    (message, content)
+                })
+                .collect();
+            (found, next)
+        };
+        let mut page = Vec::with_capacity(found.len());
+        for (message, content) in found {
+            let missing = || lost("the body of a message is not in the store".to_owned());
+            let content = content.ok_or_else(missing)?.read();
+            page.push((message, content.map_err(|error| lost(error.to_string()))?));
+        }
+        Ok((page, next))
+    }
+}
+
+/// Entries of data between two places of the log, as far as it still has them.
+fn count(
+    group: &Group,
+    first: u64,
+    last: u64,
+    rested: impl Fn(u64) -> bool,
+) -> Result<u64, PairError> {
+    let mut from = first.max(group.log_first().unwrap_or(0));
+    let mut count = 0;
+    while from <= last {
+        let entries = group.log_entries(from, last.saturating_add(1), READ)?;
+        let Some(end) = entries.last().map(|entry| entry.position.index) else { break };
+        let data = entries.iter().filter(|entry| {
+            matches!(entry.payload, Payload::Commands(_)) && !rested(entry.position.index)
+        });
+        count += data.count() as u64;
+        from = end.saturating_add(1);
+    }
+    Ok(count)
+}

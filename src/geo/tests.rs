@@ -1,0 +1,484 @@
+//! Two groups in one process, a region each, with the line between them over real sockets.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::error::PairError;
+use super::failover;
+use super::herald::Herald;
+use super::other::OtherRegion;
+use super::pair::Pair;
+use super::receiver::Receiver;
+use super::shipper::Shipper;
+use super::watermark::{GeoStatus, Watermark};
+use crate::clock::{Clock as _, SharedClock, SystemClock};
+use crate::consensus::error::{Fate, GroupError, Reason};
+use crate::consensus::group::{Group, GroupConfig};
+use crate::consensus::network::{ChannelOptions, Network as _, TcpNetwork};
+use crate::consensus::types::Member;
+use crate::consensus::zones::Wanted;
+use crate::queue::authority::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
+use crate::queue::authority::refusal::RegionRefusal;
+use crate::queue::authority::{RegionEpoch, Role};
+use crate::queue::command::{
+    Command, Content, Envelope, NewMessage, Receive, Settings, StringMap, TimeToLive,
+};
+use crate::queue::error::Rejection;
+use crate::queue::ids::{Epoch, LogTime, Span};
+use crate::queue::outcome::{Outcome, Reply};
+use crate::storage::codec;
+use crate::storage::disk::FlushMode;
+use crate::storage::disk::real::RealDisk;
+use crate::storage::log::{Log, LogEntry, LogOptions, Payload};
+use crate::storage::store::{Store, StoreOptions};
+
+fn sent(body: &str) -> Command {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    let content = Content { body, headers: StringMap::new() };
+    let messages = vec![NewMessage { content, ..NewMessage::default() }];
+    Command::Send { queue: "orders".to_owned(), messages }
+}
+
+/// A cluster of one node.
+struct Region {
+    name: &'static str,
+    group: Group,
+    pair: Pair,
+    watermark: watch::Receiver<Watermark>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+async fn free_address() -> String {
+    TcpNetwork.listen("127.0.0.1:0").await.unwrap().local.to_string()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+/// Waits for a condition, or fails.
+async fn until(what: &str, condition: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_secs(30), condition).await.expect(what);
+}
+
+impl Region {
+    async fn start(dir: &Path, name: &'static str, at: &str, other: &str) -> Region {
+        let disk: Arc<dyn crate::storage::disk::Disk> = Arc::new(RealDisk);
+        let clock: SharedClock = Arc::new(SystemClock::default());
+        let dir = dir.join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::new(1, clock.clone()) };
+        let (log, _) = Log::open(disk.clone(), &dir.join("log"), options).unwrap();
+        let options = StoreOptions::new(clock.clone());
+        let store = Store::open(disk, &dir.join("store"), options).unwrap();
+        let member = Member {
+            zone: "z1".into(),
+            region: name.into(),
+            peer_address: at.to_owned(),
+            grpc_address: String::new(),
+        };
+        let election = (Duration::from_millis(200), Duration::from_millis(400));
+        let config = GroupConfig {
+            cluster_id: name.into(),
+            node: 1,
+            founders: BTreeMap::from([(1, member)]),
+            heartbeat: Duration::from_millis(80),
+            election,
+            clock_bound: Duration::from_secs(1),
+            preferred_zone: None,
+            enable_faults: false,
+            channel: ChannelOptions::for_election(election.0),
+            seed: 1,
+        };
+        let network = Arc::new(TcpNetwork);
+        let mode = FlushMode::Threads;
+        let started = Group::start(config, log, store, mode, clock.clone(), network).await.unwrap();
+        let group = started.group;
+        let other = OtherRegion::new(group.clone(), vec![other.to_owned()]);
+        let (shipper, watermark) = Shipper::new(group.clone(), other.clone(), clock.clone());
+        let (herald, heard) = Herald::new(group.clone(), other.clone(), clock.clone());
+        let failover = failover::run(group.clone(), watermark.clone());
+        let (region, mark) = (name.to_owned(), watermark.clone());
+        let pair = Pair::new(group.clone(), region, other, mark, heard, clock);
+        let listener = TcpNetwork.listen(at).await.unwrap();
+        let serve = tonic::transport::Server::builder()
+            .add_service(started.peer_service.into_server())
+            .add_service(Receiver::new(group.clone(), pair.clone()).into_server())
+            .serve_with_incoming(listener.incoming.boxed());
+        let mut tasks: Vec<_> =
+            started.tasks.into_iter().map(|(_, task)| tokio::spawn(task)).collect();
+        tasks.push(tokio::spawn(async move {
+            let _ = serve.await;
+        }));
+        tasks.push(tokio::spawn(shipper.run()));
+        tasks.push(tokio::spawn(herald.run()));
+        tasks.push(tokio::spawn(failover));
+        group.join(Wanted::Lrs, Duration::from_secs(10)).await.unwrap();
+        let mut leadership = group.leadership();
+        until("it leads", async {
+            leadership.wait_for(|now| now.is_me).await.unwrap();
+        })
+        .await;
+        Region { name, group, pair, watermark, tasks }
+    }
+
+    async fn stop(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.group.shutdown().await;
+    }
+
+    async fn propose(&self, command: Command) -> Outcome {
+        let envelope = Envelope { session: None, account: "default".to_owned(), command };
+        self.group.propose(envelope, soon()).await.expect("proposed").outcome
+    }
+
+    async fn region(&self, verb: RegionVerb) -> Result<RegionReply, RegionRefusal> {
+        let by = Actor { who: "anna".to_owned(), at_us: 5 };
+        let command = Command::Region(Box::new(RegionCommand { by, verb }));
+        match self.propose(command).await {
+            Ok(Reply::Region(reply)) => Ok(reply),
+            Err(Rejection::Region(refusal)) => Err(refusal),
+            other => panic!("no answer about regions: {other:?}"),
+        }
+    }
+
+    async fn create(&self) {
+        let (metadata, settings) = (StringMap::new(), Box::new(Settings::default()));
+        let name = "orders".to_owned();
+        self.propose(Command::CreateQueue { name, metadata, settings }).await.expect("created");
+    }
+
+    /// Sends, again while the cluster finds its footing.
+    async fn send_patiently(&self, body: &str) {
+        until("a message is sent", async {
+            while self.try_send(body).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    async fn try_send(&self, body: &str) -> Result<Outcome, GroupError> {
+        let envelope =
+            Envelope { session: None, account: "default".to_owned(), command: sent(body) };
+        match self.group.propose(envelope, soon()).await {
+            Ok(done) => done.outcome.map(Ok).map_err(GroupError::Rejected),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The commands in this node's own log, those about regions aside.
+    fn data_in_log(&self) -> Vec<Command> {
+        let from = self.group.log_first().expect("a log");
+        let to = self.group.applied().borrow().position.expect("applied").index + 1;
+        let entries = self.group.log_entries(from, to, usize::MAX).expect("read");
+        let commands = |entry: LogEntry| match entry.payload {
+            Payload::Commands(bytes) => {
+                codec::decode_entry(entry.position, bytes).expect("an entry").commands
+            }
+            _ => Vec::new(),
+        };
+        let commands = entries.into_iter().flat_map(commands).map(|envelope| envelope.command);
+        commands.filter(|command| !matches!(command, Command::Region(_))).collect()
+    }
+
+    async fn send(&self, body: &str) -> Outcome {
+        let envelope =
+            Envelope { session: None, account: "default".to_owned(), command: sent(body) };
+        match self.group.propose(envelope, soon()).await {
+            Ok(done) => done.outcome,
+            Err(GroupError::Rejected(rejection)) => Err(rejection),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn total(&self) -> u64 {
+        let store = self.group.store().read();
+        store.state().queue("default", "orders").map_or(0, |view| view.counts.total)
+    }
+
+    fn role(&self) -> Role {
+        self.group.standing().map_or(Role::Standalone, |it| it.authority.role)
+    }
+
+    async fn until_applied(&self, what: &str, condition: impl Fn(&Region) -> bool) {
+        let mut applied = self.group.applied();
+        until(what, async {
+            while !condition(self) {
+                applied.changed().await.unwrap();
+            }
+        })
+        .await;
+    }
+
+    async fn until_known(&self, what: &str, condition: impl Fn(&Watermark) -> bool) {
+        let mut watermark = self.watermark.clone();
+        until(what, async {
+            watermark.wait_for(|mark| condition(mark)).await.unwrap();
+        })
+        .await;
+    }
+}
+
+/// East with a queue, protected by west.
+async fn protected(dir: &Path) -> (Region, Region, [String; 2]) {
+    let at = [free_address().await, free_address().await];
+    let east = Region::start(dir, "east", &at[0], &at[1]).await;
+    let west = Region::start(dir, "west", &at[1], &at[0]).await;
+    east.create().await;
+    let (region, peer) = (east.name.to_owned(), west.name.to_owned());
+    let attachment = 70;
+    east.region(RegionVerb::Protect { region, lineage: 7, attachment, peer }).await.unwrap();
+    let ledger = east.group.standing().unwrap().authority.ledger;
+    let region = west.name.to_owned();
+    west.region(RegionVerb::Attach(Attach { region, lineage: 7, attachment, ledger }))
+        .await
+        .unwrap();
+    (east, west, at)
+}
+
+fn digests_are_equal(one: &Region, other: &Region) -> bool {
+    let digest = |region: &Region| region.group.store().read().state().digest();
+    digest(one) == digest(other)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_primary_acknowledges_is_soon_in_the_secondary() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = protected(dir.path()).await;
+    for at in 0..50 {
+        east.send(&format!("message {at}")).await.expect("sent");
+    }
+    let sent = east.group.standing().unwrap().log_time;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live && mark.last_sync >= Some(sent))
+        .await;
+    assert_eq!(west.total(), 50);
+    let refused = west.send("to the wrong side").await.unwrap_err();
+    let read_only = RegionRefusal::ReadOnly { primary: "east".into() };
+    assert_eq!(refused, Rejection::Region(read_only));
+    // The mark rides in an entry of a client, or in the pulse of an idle second.
+    east.until_applied("the mark is replicated", |east| {
+        let shipped = east.group.standing().and_then(|it| it.authority.shipped);
+        shipped.is_some()
+    })
+    .await;
+    west.until_applied("equal", |west| digests_are_equal(&east, west)).await;
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secondary_proposes_nothing_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = protected(dir.path()).await;
+    // Something is always due: it expires, and only the primary's pulses remove it.
+    let short = NewMessage { ttl: TimeToLive::For(Span(1)), ..NewMessage::default() };
+    let queue = "orders".to_owned();
+    let messages = vec![short; 3];
+    east.propose(Command::Send { queue, messages }).await.expect("sent");
+    west.until_applied("there, and gone", |west| {
+        west.group.standing().is_some_and(|it| it.log_time > LogTime(0)) && west.total() == 0
+    })
+    .await;
+    // A second passes, in which an idle primary pulses and a secondary must not.
+    let begun = west.group.standing().unwrap().log_time;
+    west.until_applied("the primary's idle pulse", |west| {
+        west.group.standing().is_some_and(|it| it.log_time.since(begun) > Span::from_secs(1))
+    })
+    .await;
+    let read_only = Rejection::Region(RegionRefusal::ReadOnly { primary: "east".into() });
+    assert_eq!(west.send("refused before it is proposed").await, Err(read_only));
+    assert_eq!(west.data_in_log(), Vec::new(), "a secondary's log holds what was shipped");
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shipping_goes_on_where_it_ended_after_either_side_was_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    east.send("one").await.expect("sent");
+    west.until_applied("one is there", |west| west.total() == 1).await;
+    west.stop().await;
+    east.until_known("gone", |mark| mark.status == GeoStatus::Unavailable).await;
+    east.send("two").await.expect("sent while the other side is away");
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    west.until_applied("two is there", |west| west.total() == 2).await;
+    east.stop().await;
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    east.send("three").await.expect("sent");
+    west.until_applied("three is there", |west| west.total() == 3).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_planned_failover_turns_shipping_round_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = protected(dir.path()).await;
+    east.send("one").await.expect("sent");
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    let before = west.group.standing().unwrap().log_time;
+    // Asked of the secondary, which asks the primary.
+    west.pair.fail_over("anna", soon()).await.expect("handed over");
+    assert_eq!(west.role(), Role::Primary);
+    west.send_patiently("two").await;
+    let after = west.group.standing().unwrap().log_time;
+    let wall = LogTime(SystemClock::default().wall_us());
+    assert!(before < after, "T goes on from where the other region's was");
+    assert!(wall.since(after) < Span::from_secs(5), "T is that of the wall: {after:?} {wall:?}");
+    east.until_applied("east follows", |east| east.role() == Role::Secondary && east.total() == 2)
+        .await;
+    let to = RegionEpoch { number: Epoch(2), region: "west".to_owned() };
+    assert_eq!(east.group.standing().unwrap().authority.epoch, to);
+    let late = Rejection::Region(RegionRefusal::ReadOnly { primary: "west".into() });
+    assert_eq!(east.send("late").await, Err(late));
+    east.until_applied("equal", |east| digests_are_equal(east, &west)).await;
+    let compared = east.pair.verify(soon()).await.expect("compared");
+    assert_eq!(compared.own, compared.other);
+    // And back, asked of the primary.
+    west.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.pair.fail_over("anna", soon()).await.expect("handed back");
+    east.until_applied("east leads again", |east| east.role() == Role::Primary).await;
+    east.send_patiently("three").await;
+    west.until_applied("west follows", |west| west.total() == 3).await;
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seal_that_is_not_acknowledged_in_time_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = protected(dir.path()).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.stop().await;
+    east.until_known("gone", |mark| mark.status == GeoStatus::Unavailable).await;
+    // Begun by hand: the verb itself waits until the copy is near.
+    east.region(RegionVerb::Seal).await.expect("sealed");
+    east.until_applied("taken back", |east| east.role() == Role::Primary).await;
+    east.send_patiently("writes go on").await;
+    let refused = east.pair.fail_over("anna", Instant::now() + Duration::from_millis(300)).await;
+    assert!(
+        matches!(refused, Err(PairError::NotNow { fate: Fate::NotApplied, .. })),
+        "{refused:?}"
+    );
+    assert_eq!(east.role(), Role::Primary, "nothing was begun");
+    east.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deposed_primary_is_fenced_when_it_comes_back_and_its_tail_is_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    east.send("shipped").await.expect("sent");
+    west.until_applied("shipped", |west| west.total() == 1).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.stop().await;
+    for body in ["lost one", "lost two"] {
+        east.send(body).await.expect("acknowledged");
+    }
+    east.stop().await;
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    assert!(west.pair.loss().expect("a secondary").is_complete);
+    west.pair.force("anna", false).await.expect("promoted");
+    west.send_patiently("after").await;
+    let again = west.pair.force("anna", false).await;
+    assert!(matches!(again, Err(PairError::Refused(_))), "{again:?}");
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    east.until_applied("fenced", |east| matches!(east.role(), Role::Fenced { .. })).await;
+    let by = RegionEpoch { number: Epoch(2), region: "west".to_owned() };
+    let fenced = Rejection::Region(RegionRefusal::Fenced { by: by.clone() });
+    assert_eq!(east.send("never again").await, Err(fenced));
+    let head = east.pair.tail_head().expect("a tail");
+    assert_eq!((head.fenced_by, head.is_whole), (by, true));
+    assert!(head.log_entries >= 2, "{} entries", head.log_entries);
+    let (page, next) = east.pair.tail_page(head.fork.next_number, None).expect("a page");
+    let bodies: Vec<_> = page.iter().map(|(_, content)| content.body.clone()).collect();
+    assert_eq!(bodies, ["lost one", "lost two"].map(Bytes::from));
+    assert_eq!(next, None);
+    assert_eq!(west.total(), 2, "nothing was merged");
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_protects_itself_by_an_empty_one_and_by_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = [free_address().await, free_address().await];
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    west.create().await;
+    east.create().await;
+    let refused = east.pair.protect("anna").await;
+    assert!(matches!(refused, Err(PairError::Refused(_))), "{refused:?}");
+    assert_eq!(east.role(), Role::Standalone, "nothing was begun");
+    west.stop().await;
+    std::fs::remove_dir_all(dir.path().join("west")).unwrap();
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    for _ in 0..2 {
+        east.pair.protect("anna").await.expect("protected, and so already");
+    }
+    west.until_applied("a copy", |west| digests_are_equal(&east, west)).await;
+    assert_eq!(east.pair.status().redundancy, "GRS");
+    // Apart, and together again from where the copy ended.
+    east.pair.unprotect("anna").await.expect("apart");
+    assert_eq!((east.role(), west.role()), (Role::Standalone, Role::Detached));
+    east.send("meanwhile").await.expect("sent");
+    east.pair.protect("anna").await.expect("protected again");
+    west.until_applied("a copy", |west| west.total() == 1).await;
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_forced_failover_an_empty_cluster_is_given_all_and_is_handed_back_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    for at in 0..200 {
+        east.send(&format!("message {at}")).await.expect("sent");
+    }
+    west.until_applied("all is there", |west| west.total() == 200).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    east.stop().await;
+    west.pair.force("anna", false).await.expect("promoted");
+    west.send_patiently("after").await;
+    std::fs::remove_dir_all(dir.path().join("east")).unwrap();
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    west.pair.protect("anna").await.expect("protected anew");
+    west.send_patiently("while it is seeded").await;
+    west.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    east.until_applied("equal", |east| digests_are_equal(east, &west)).await;
+    assert_eq!(east.total(), 202);
+    east.stop().await;
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    assert_eq!(east.total(), 202, "durable");
+    west.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.pair.fail_over("anna", soon()).await.expect("handed back");
+    east.until_applied("east leads again", |east| east.role() == Role::Primary).await;
+    let command = Command::Receive(Receive {
+        queue: "orders".to_owned(),
+        max_messages: 202,
+        max_bytes: 1 << 20,
+        visibility: None,
+    });
+    let envelope = Envelope { session: None, account: "default".to_owned(), command };
+    let mut done = Err(GroupError::not_applied(Reason::NotLeader));
+    while done.is_err() {
+        done = east.group.propose(envelope.clone(), soon()).await;
+    }
+    let contents = done.expect("received").contents;
+    assert!(contents.iter().any(|it| it.body == "message 7"), "bodies came with the seed");
+    assert_eq!(contents.len(), 202);
+    east.stop().await;
+    west.stop().await;
+}

@@ -1,0 +1,117 @@
+//! What a primary knows of its copy.
+//!
+//! Law: the last sync time is the T of the newest entry that the secondary's group has applied,
+//! taken from its acknowledgement and from nowhere else; within an epoch it never falls.
+
+use crate::queue::ids::{LogTime, Position};
+
+/// Azure's word for how the copy does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GeoStatus {
+    /// The other region has not been reached, or refuses.
+    #[default]
+    Unavailable,
+    /// It is being given what it lacks, for the first time since it was reached.
+    Bootstrap,
+    Live,
+}
+
+/// How far the copy is, as of its last acknowledgement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watermark {
+    pub status: GeoStatus,
+    /// Everything committed up to this time is in the other region. `None` = not known since
+    /// this node leads.
+    pub last_sync: Option<LogTime>,
+    pub shipped: Option<Position>,
+    /// Positions of this log that the copy lacks, bookkeeping included.
+    pub positions_behind: u64,
+    /// What they take in this node's log.
+    pub bytes_behind: u64,
+    /// Bytes a second that were acknowledged lately.
+    pub bytes_per_second: u64,
+    /// The other region has applied the release, and is the primary.
+    pub promoted: bool,
+    /// Why shipping stands still, where it does.
+    pub trouble: Option<String>,
+}
+
+impl Watermark {
+    /// About how long it takes to ship what waits, at the pace of late; `None` = not known.
+    #[must_use]
+    pub fn drain_seconds(&self) -> Option<u64> {
+        match (self.bytes_behind, self.bytes_per_second) {
+            (0, _) => Some(0),
+            (_, 0) => None,
+            (bytes, pace) => Some(bytes.div_ceil(pace)),
+        }
+    }
+
+    /// Takes an acknowledgement in; an older one changes nothing.
+    pub fn acknowledge(&mut self, through: Position, log_time: LogTime) {
+        let newer = self.shipped.is_none_or(|known| known.index < through.index);
+        if newer {
+            self.shipped = Some(through);
+        }
+        self.last_sync = Some(self.last_sync.map_or(log_time, |known| known.max(log_time)));
+    }
+}
+
+/// The pace of acknowledged bytes, over windows of a second.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    since_us: u64,
+    bytes: u64,
+    per_second: u64,
+}
+
+impl Pace {
+    /// Counts bytes acknowledged at a monotonic time; answers bytes a second.
+    pub fn count(&mut self, bytes: u64, now_us: u64) -> u64 {
+        const WINDOW_US: u64 = 1_000_000;
+        self.bytes = self.bytes.saturating_add(bytes);
+        let passed = now_us.saturating_sub(self.since_us);
+        if passed >= WINDOW_US {
+            let whole = u128::from(self.bytes) * 1_000_000 / u128::from(passed);
+            self.per_second = u64::try_from(whole).unwrap_or(u64::MAX);
+            (self.since_us, self.bytes) = (now_us, 0);
+        }
+        self.per_second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(index: u64) -> Position {
+        Position { term: 1, node: 1, index }
+    }
+
+    #[test]
+    fn the_last_sync_time_never_falls() {
+        let mut mark = Watermark::default();
+        mark.acknowledge(at(5), LogTime(50));
+        mark.acknowledge(at(4), LogTime(40));
+        assert_eq!((mark.shipped, mark.last_sync), (Some(at(5)), Some(LogTime(50))));
+        mark.acknowledge(at(6), LogTime(60));
+        assert_eq!((mark.shipped, mark.last_sync), (Some(at(6)), Some(LogTime(60))));
+    }
+
+    #[test]
+    fn the_drain_time_is_known_when_there_is_a_pace() {
+        let mut mark = Watermark { bytes_behind: 100, ..Watermark::default() };
+        assert_eq!(mark.drain_seconds(), None);
+        mark.bytes_per_second = 40;
+        assert_eq!(mark.drain_seconds(), Some(3));
+        mark.bytes_behind = 0;
+        assert_eq!(mark.drain_seconds(), Some(0));
+    }
+
+    #[test]
+    fn a_pace_is_what_a_second_brought() {
+        let mut pace = Pace { since_us: 1_000_000, ..Pace::default() };
+        assert_eq!(pace.count(500, 1_500_000), 0, "not a second yet");
+        assert_eq!(pace.count(500, 3_000_000), 500);
+    }
+}

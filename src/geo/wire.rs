@@ -1,0 +1,129 @@
+//! Between the messages of `geo.proto` and the types of the queue. A batch travels as the bytes
+//! that the secondary's log will hold, with a checksum.
+
+use bytes::Bytes;
+use prost::Message as _;
+use tonic::Status;
+
+use super::batch::Batch;
+use crate::proto::geo::v1 as pb;
+use crate::proto::log::v1 as log;
+use crate::queue::authority::LedgerLine;
+use crate::queue::authority::command::{RegionVerb, ShippedBatch};
+use crate::queue::authority::plan::CopyEnd;
+use crate::queue::authority::refusal::RegionRefusal;
+use crate::queue::ids::Position;
+use crate::storage::codec::{self, CodecError};
+
+/// A message of the stream is at most this long: an entry, and what is around it.
+pub const MESSAGE_BYTES: usize = 16 << 20;
+
+pub fn hello(lineage: u128, attachment: u128, region: &str) -> pb::ShipRequest {
+    let hello = pb::Hello {
+        lineage: wide(lineage),
+        attachment: wide(attachment),
+        region: region.to_owned(),
+    };
+    pb::ShipRequest { message: Some(pb::ship_request::Message::Hello(hello)) }
+}
+
+pub fn wide(number: u128) -> Bytes {
+    Bytes::copy_from_slice(&number.to_be_bytes())
+}
+
+/// Encodes a batch without decoding what it carries.
+pub fn batch(batch: Batch) -> pb::ShipRequest {
+    let entry =
+        |(at, entry): (Position, Bytes)| log::ShippedEntry { position: Some(position(at)), entry };
+    let shipped = log::ApplyShipped {
+        attachment: wide(batch.attachment),
+        line: Some(codec::line_to(&batch.line)),
+        after: batch.after.map(position),
+        through: Some(position(batch.through)),
+        release: batch.release.as_ref().map(codec::epoch_to),
+        entries: batch.entries.into_iter().map(entry).collect(),
+        head: Some(codec::head_to(batch.head)),
+    };
+    let content = Bytes::from(shipped.encode_to_vec());
+    let sealed = pb::Batch { crc32c: crc32c::crc32c(&content), content };
+    pb::ShipRequest { message: Some(pb::ship_request::Message::Batch(sealed)) }
+}
+
+/// Checks and reads a batch.
+pub fn opened(batch: pb::Batch) -> Result<ShippedBatch, Box<Status>> {
+    if crc32c::crc32c(&batch.content) != batch.crc32c {
+        return Err(Box::new(Status::aborted("a batch arrived with a wrong checksum")));
+    }
+    let bad = |error: CodecError| Box::new(Status::invalid_argument(error.to_string()));
+    let shipped = log::ApplyShipped::decode(batch.content)
+        .map_err(|source| bad(CodecError::Proto { what: "a shipped batch", source }))?;
+    codec::batch_from(shipped).map_err(bad)
+}
+
+pub fn ledger_to(ledger: &[LedgerLine]) -> Vec<log::LedgerLine> {
+    ledger.iter().map(codec::line_to).collect()
+}
+
+pub fn ledger_from(ledger: Vec<log::LedgerLine>) -> Result<Vec<LedgerLine>, CodecError> {
+    ledger.into_iter().map(codec::line_from).collect()
+}
+
+pub fn position_from(at: log::Position) -> Position {
+    Position { term: at.term, node: at.node, index: at.index }
+}
+
+/// A step of a seed as a command's verb.
+pub fn seed_step(step: pb::seed_request::Step) -> log::region_command::Verb {
+    use log::region_command::Verb;
+    use pb::seed_request::Step;
+    match step {
+        Step::Begin(it) => Verb::SeedBegin(it),
+        Step::Chunk(it) => Verb::SeedChunk(it),
+        Step::Commit(it) => Verb::SeedCommit(it),
+        Step::Drop(it) => Verb::SeedDrop(it),
+    }
+}
+
+/// The request of a verb, if it is one of a seed.
+pub fn seed_request(verb: &RegionVerb) -> Option<pb::SeedRequest> {
+    use log::region_command::Verb;
+    use pb::seed_request::Step;
+    let step = match codec::seed_to(verb) {
+        Verb::SeedBegin(it) => Step::Begin(it),
+        Verb::SeedChunk(it) => Step::Chunk(it),
+        Verb::SeedCommit(it) => Step::Commit(it),
+        Verb::SeedDrop(it) => Step::Drop(it),
+        _ => return None,
+    };
+    Some(pb::SeedRequest { step: Some(step) })
+}
+
+/// A number of 128 bits.
+pub fn narrow(bytes: &[u8], what: &str) -> Result<u128, Box<Status>> {
+    let bytes = <[u8; 16]>::try_from(bytes);
+    let bytes = bytes.map_err(|_| Status::invalid_argument(format!("{what} has not 16 bytes")))?;
+    Ok(u128::from_be_bytes(bytes))
+}
+
+pub fn position(at: Position) -> log::Position {
+    log::Position { term: at.term, node: at.node, index: at.index }
+}
+
+pub fn copy_end(answer: &pb::ShipResponse) -> Result<CopyEnd, CodecError> {
+    let missing = CodecError::Missing { what: "an answer", field: "epoch" };
+    Ok(CopyEnd {
+        epoch: codec::epoch_from(answer.epoch.clone().ok_or(missing)?),
+        through: answer.through.map(position_from),
+    })
+}
+
+/// How a refusal by `apply` ends a stream.
+pub fn status(refusal: &RegionRefusal) -> Status {
+    let text = refusal.to_string();
+    match refusal {
+        RegionRefusal::Gap { .. } => Status::aborted(text),
+        RegionRefusal::Diverged { .. } => Status::data_loss(text),
+        RegionRefusal::BadField { .. } => Status::invalid_argument(text),
+        _ => Status::failed_precondition(text),
+    }
+}

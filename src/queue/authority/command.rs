@@ -1,0 +1,260 @@
+//! The commands that change a cluster's authority. They are no data: they move no log time, are
+//! in no session, and each is alone in its entry.
+
+use bytes::Bytes;
+
+use super::{Head, LedgerLine, RegionEpoch, RegionSettings};
+use crate::queue::command::{Content, Entry, Envelope};
+use crate::queue::ids::{ContentId, Digest, Epoch, Position};
+use crate::queue::rows::Row;
+
+/// Who asked, for the audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Actor {
+    /// At most 256 bytes.
+    pub who: String,
+    /// The stamp of the node that proposes, microseconds since 1970; set when it is proposed.
+    pub at_us: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionCommand {
+    pub by: Actor,
+    pub verb: RegionVerb,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegionVerb {
+    /// Makes a cluster that stands alone the primary of a pair.
+    Protect {
+        region: String,
+        lineage: u128,
+        attachment: u128,
+        peer: String,
+    },
+    /// A primary stands alone again.
+    Unprotect,
+    /// Makes an empty cluster, or a kept copy of the same lineage, the secondary of a primary.
+    Attach(Attach),
+    /// A secondary keeps its copy and follows nobody.
+    Detach,
+    Configure(RegionSettings),
+    /// Begins a planned failover: writes are refused from here on.
+    Seal,
+    /// Takes a seal back, before its release only.
+    Unseal,
+    /// Hands over; `seal` is the entry that was sealed at. The other region's group has said that
+    /// it has applied all through `acknowledged`, which must not be before the seal: only so is
+    /// nothing lost.
+    Release {
+        to: RegionEpoch,
+        seal: Position,
+        acknowledged: Position,
+    },
+    /// On the secondary: a release to this number never promotes.
+    Decline {
+        number: Epoch,
+    },
+    /// On the primary: the other side has committed that decline.
+    Declined {
+        number: Epoch,
+    },
+    /// On the secondary: whether region leases are granted.
+    SetGranting {
+        on: bool,
+    },
+    /// A secondary becomes the primary by force. One that never had all that its primary had is
+    /// refused unless that is `accepted`.
+    Promote {
+        number: Epoch,
+        accepted: bool,
+    },
+    /// A primary that had handed over becomes one again by force.
+    TakeBack {
+        number: Epoch,
+    },
+    /// A kept copy becomes a cluster that stands alone, of a new lineage.
+    Renew {
+        lineage: u128,
+    },
+    /// Another epoch of the same lineage was seen: the last line of that ledger.
+    Fence {
+        lineage: u128,
+        ledger: Vec<LedgerLine>,
+    },
+    /// Decides a conflict.
+    Resolve {
+        keep: String,
+        number: Epoch,
+    },
+    /// What the other region's group has applied; rides at the end of an entry.
+    RecordShipped {
+        attachment: u128,
+        epoch: Epoch,
+        position: Position,
+    },
+    ApplyShipped(ShippedBatch),
+    /// Begins to give an empty secondary a whole state: that of its primary at `position`.
+    SeedBegin {
+        attachment: u128,
+        id: u128,
+        position: Position,
+        /// As of then.
+        ledger: Vec<LedgerLine>,
+    },
+    SeedChunk(SeedChunk),
+    /// All chunks are there: the state is built, checked and taken.
+    SeedCommit {
+        attachment: u128,
+        id: u128,
+        chunks: u64,
+        digest: Digest,
+    },
+    /// Frees the last chunk of a seed that is given up.
+    SeedDrop {
+        attachment: u128,
+    },
+}
+
+/// A part of a state, in the order of the keys of its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeedChunk {
+    pub attachment: u128,
+    pub id: u128,
+    pub number: u64,
+    pub rows: Vec<Row>,
+    pub contents: Vec<(ContentId, Content)>,
+}
+
+/// What a new secondary must know of its primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attach {
+    /// The secondary's own region.
+    pub region: String,
+    pub lineage: u128,
+    pub attachment: u128,
+    /// The primary's ledger; its last line is the epoch in force.
+    pub ledger: Vec<LedgerLine>,
+}
+
+/// A part of the primary's log: all its positions in (after, through], and those of its entries
+/// that were applied there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShippedBatch {
+    pub attachment: u128,
+    /// Of the epoch that all positions and entries here belong to.
+    pub line: LedgerLine,
+    pub after: Option<Position>,
+    pub through: Position,
+    /// The primary has handed over to this epoch at `through`.
+    pub release: Option<RegionEpoch>,
+    /// How far the primary was when it sent this.
+    pub head: Head,
+    /// In order; each at its position and with its stamp.
+    pub entries: Vec<ShippedEntry>,
+}
+
+/// An entry of the primary, with the bytes that it came in: what a secondary's leader writes into
+/// its own log is what the primary's leader wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShippedEntry {
+    pub entry: Entry,
+    /// Empty = it was made here, and has not been encoded.
+    pub encoded: Bytes,
+}
+
+impl From<Entry> for ShippedEntry {
+    fn from(entry: Entry) -> ShippedEntry {
+        ShippedEntry { entry, encoded: Bytes::new() }
+    }
+}
+
+/// What became of a command about regions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegionReply {
+    /// It is so now, or was so already.
+    Done,
+    /// Sealed, or handed over, at this entry.
+    At(Position),
+    /// The copy covers the primary's log through here, which may be before the batch's end where
+    /// its work was too much for one entry; with `promoted` this cluster is the primary now.
+    Shipped { through: Position, promoted: bool },
+    /// The seed has its chunks before this number.
+    Seeded { next: u64 },
+}
+
+impl RegionVerb {
+    /// What a command does, as the audit and refusals say it.
+    #[must_use]
+    pub fn said(&self) -> String {
+        match self {
+            RegionVerb::Protect { peer, .. } => format!("protect itself by region {peer:?}"),
+            RegionVerb::Unprotect => "give up its second region".to_owned(),
+            RegionVerb::Attach(attach) => {
+                format!("become the secondary region {:?}", attach.region)
+            }
+            RegionVerb::Detach => "keep its copy and follow nobody".to_owned(),
+            RegionVerb::Configure(_) => "change the settings of the pair".to_owned(),
+            RegionVerb::Seal => "seal itself for a failover".to_owned(),
+            RegionVerb::Unseal => "take its seal back".to_owned(),
+            RegionVerb::Release { to, .. } => format!("hand over to region {:?}", to.region),
+            RegionVerb::Decline { number } => format!("decline epoch {}", number.0),
+            RegionVerb::Declined { number } => {
+                format!("learn that epoch {} was declined", number.0)
+            }
+            RegionVerb::SetGranting { on: true } => "grant region leases".to_owned(),
+            RegionVerb::SetGranting { on: false } => "stop granting region leases".to_owned(),
+            RegionVerb::Promote { number, .. } => {
+                format!("promote itself by force to epoch {}", number.0)
+            }
+            RegionVerb::TakeBack { number } => format!("take itself back to epoch {}", number.0),
+            RegionVerb::Renew { .. } => "become a cluster of its own".to_owned(),
+            RegionVerb::Fence { ledger, .. } => match ledger.last() {
+                Some(LedgerLine { epoch, .. }) => {
+                    format!("be fenced by epoch {} of region {:?}", epoch.number.0, epoch.region)
+                }
+                None => "be fenced by no epoch".to_owned(),
+            },
+            RegionVerb::Resolve { keep, .. } => format!("resolve a conflict for region {keep:?}"),
+            RegionVerb::RecordShipped { .. } => "record what was shipped".to_owned(),
+            RegionVerb::ApplyShipped(_) => "apply shipped entries".to_owned(),
+            RegionVerb::SeedBegin { .. } => "begin to take a whole state".to_owned(),
+            RegionVerb::SeedChunk(_) => "take a part of a state".to_owned(),
+            RegionVerb::SeedCommit { .. } => "take a whole state".to_owned(),
+            RegionVerb::SeedDrop { .. } => "give a state up that is under way".to_owned(),
+        }
+    }
+}
+
+impl RegionCommand {
+    /// What it does, for people.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.verb.said()
+    }
+
+    /// About how many bytes it takes in an entry.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match &self.verb {
+            RegionVerb::ApplyShipped(batch) => batch.entries.iter().map(entry_size).sum(),
+            RegionVerb::Attach(Attach { ledger, .. })
+            | RegionVerb::Fence { ledger, .. }
+            | RegionVerb::SeedBegin { ledger, .. } => ledger.len() * LINE,
+            RegionVerb::SeedChunk(chunk) => {
+                let bodies: usize = chunk.contents.iter().map(|(_, it)| it.size()).sum();
+                bodies + chunk.rows.len() * ROW
+            }
+            _ => self.by.who.len(),
+        }
+    }
+}
+
+/// About how many bytes a stored row takes.
+const ROW: usize = 256;
+/// About how many bytes a line of the ledger takes.
+const LINE: usize = 96;
+
+fn entry_size(shipped: &ShippedEntry) -> usize {
+    shipped.entry.commands.iter().map(|envelope: &Envelope| envelope.command.size()).sum()
+}

@@ -1,0 +1,182 @@
+//! How an empty secondary is given a whole state of its primary, through its own group.
+//!
+//! Laws: chunks come in order and are kept as rows of their own until all are there, so a restart
+//! or another leader has them; applying the commit builds the state, checks its digest and
+//! switches, in one entry. Until then the secondary is empty, and nothing can promote it. A seed
+//! that is given up is freed a chunk an entry. Contents are put as they come: the secondary being
+//! empty, none can be there under the same id.
+//!
+//! That one entry names every row of the new state is the price of a switch that is all or nothing;
+//! nobody is served from an empty secondary.
+
+use std::sync::Arc;
+
+use super::command::{RegionReply, RegionVerb, SeedChunk};
+use super::refusal::RegionRefusal;
+use super::transition::{is_empty, keep};
+use super::{Authority, LedgerLine, Role};
+use crate::queue::command::Content;
+use crate::queue::ids::{ContentId, Digest, Position};
+use crate::queue::outcome::{Changes, ContentEvent};
+use crate::queue::rows::{Row, RowKey};
+use crate::queue::state::State;
+
+/// A seed that is under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seeding {
+    pub id: u128,
+    /// The last entry of the primary's log that the seed holds.
+    pub position: Position,
+    /// The primary's ledger as of then.
+    pub ledger: Vec<LedgerLine>,
+    /// The number of the next chunk.
+    pub next: u64,
+}
+
+/// A chunk as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeedRow {
+    pub number: u64,
+    pub rows: Arc<Vec<Row>>,
+    pub contents: Arc<Vec<ContentId>>,
+}
+
+type Answer = Result<RegionReply, RegionRefusal>;
+
+pub fn apply(state: &mut State, verb: &RegionVerb, changes: &mut Changes) -> Answer {
+    let attachment = match verb {
+        RegionVerb::SeedBegin { attachment, .. }
+        | RegionVerb::SeedCommit { attachment, .. }
+        | RegionVerb::SeedDrop { attachment } => *attachment,
+        RegionVerb::SeedChunk(chunk) => chunk.attachment,
+        _ => return Err(RegionRefusal::NotAlone),
+    };
+    let Some(authority) = &state.authority else {
+        return Err(super::transition::wrong_role(&Role::Standalone, verb));
+    };
+    let mut next = (**authority).clone();
+    if next.role != Role::Secondary || next.applied_through.is_some() {
+        return Err(super::transition::wrong_role(&next.role, verb));
+    }
+    if next.attachment.as_ref().is_none_or(|it| it.id != attachment) {
+        return Err(RegionRefusal::Mismatch { what: "the attachment".to_owned() });
+    }
+    let reply = match verb {
+        RegionVerb::SeedBegin { id, position, ledger, .. } => {
+            begin(state, &mut next, (*id, *position, ledger))?
+        }
+        RegionVerb::SeedChunk(chunk) => take(state, &mut next, chunk, changes)?,
+        RegionVerb::SeedDrop { .. } => drop_last(state, &mut next, changes),
+        RegionVerb::SeedCommit { id, chunks, digest, .. } => {
+            return commit(state, next, (*id, *chunks, *digest), changes);
+        }
+        _ => return Err(RegionRefusal::NotAlone),
+    };
+    if state.authority.as_deref() != Some(&next) {
+        keep(state, next, changes);
+    }
+    Ok(reply)
+}
+
+fn begin(
+    state: &State,
+    next: &mut Authority,
+    (id, position, ledger): (u128, Position, &[LedgerLine]),
+) -> Answer {
+    match &next.seeding {
+        Some(known) if known.id == id => {}
+        Some(_) => return Err(RegionRefusal::OtherSeed),
+        None if !is_empty(&state.counters) => return Err(RegionRefusal::NotEmpty),
+        None if ledger.is_empty() => {
+            return Err(RegionRefusal::Mismatch { what: "the ledger".to_owned() });
+        }
+        None => {
+            next.seeding = Some(Seeding { id, position, ledger: ledger.to_vec(), next: 0 });
+        }
+    }
+    Ok(RegionReply::Seeded { next: next.seeding.as_ref().map_or(0, |it| it.next) })
+}
+
+fn seeding(next: &mut Authority, id: u128) -> Result<&mut Seeding, RegionRefusal> {
+    next.seeding.as_mut().filter(|it| it.id == id).ok_or(RegionRefusal::OtherSeed)
+}
+
+fn take(
+    state: &mut State,
+    next: &mut Authority,
+    chunk: &SeedChunk,
+    changes: &mut Changes,
+) -> Answer {
+    let seeding = seeding(next, chunk.id)?;
+    if chunk.number < seeding.next {
+        // It came twice.
+        return Ok(RegionReply::Seeded { next: seeding.next });
+    }
+    if chunk.number > seeding.next {
+        return Err(RegionRefusal::SeedGap { expected: seeding.next });
+    }
+    seeding.next += 1;
+    let put = |(id, content): &(ContentId, Content)| ContentEvent::Put(*id, content.clone());
+    changes.contents.extend(chunk.contents.iter().map(put));
+    changes.row(RowKey::Seed(chunk.number));
+    state.seed.push(SeedRow {
+        number: chunk.number,
+        rows: Arc::new(chunk.rows.clone()),
+        contents: Arc::new(chunk.contents.iter().map(|(id, _)| *id).collect()),
+    });
+    Ok(RegionReply::Seeded { next: seeding.next })
+}
+
+fn drop_last(state: &mut State, next: &mut Authority, changes: &mut Changes) -> RegionReply {
+    if let Some(last) = state.seed.pop() {
+        changes.row(RowKey::Seed(last.number));
+        changes.contents.extend(last.contents.iter().map(|id| ContentEvent::Drop(*id)));
+    }
+    let left = state.seed.len() as u64;
+    match &mut next.seeding {
+        Some(seeding) if left > 0 => seeding.next = left,
+        _ => next.seeding = None,
+    }
+    RegionReply::Seeded { next: left }
+}
+
+fn commit(
+    state: &mut State,
+    mut next: Authority,
+    (id, chunks, digest): (u128, u64, Digest),
+    changes: &mut Changes,
+) -> Answer {
+    let seeding = seeding(&mut next, id)?.clone();
+    if seeding.next != chunks {
+        return Err(RegionRefusal::SeedGap { expected: seeding.next });
+    }
+    let rows = state.seed.iter().flat_map(|chunk| chunk.rows.iter().cloned());
+    let rows = rows.map(|row| match row {
+        // What a cluster is in its pair is no part of what both hold.
+        Row::Counters(row) => {
+            Row::Counters(crate::queue::rows::CountersRow { authority: 0, ..row })
+        }
+        other => other,
+    });
+    let broken = |why: String| RegionRefusal::SeedBroken { why };
+    let mut built = State::load(rows).map_err(|error| broken(error.to_string()))?;
+    if built.digest() != digest {
+        return Err(broken(format!("its digest is {} and should be {digest}", built.digest())));
+    }
+    let line = seeding.ledger.last().cloned().unwrap_or_default();
+    for chunk in &state.seed {
+        changes.row(RowKey::Seed(chunk.number));
+    }
+    built.counters.epoch = line.epoch.number;
+    built.authority = state.authority.take();
+    built.audit = std::mem::take(&mut state.audit);
+    *state = built;
+    changes.rows.extend(state.row_keys());
+    next.see(&line.epoch);
+    next.epoch = line.epoch;
+    next.ledger = seeding.ledger;
+    next.applied_through = Some(seeding.position);
+    next.seeding = None;
+    keep(state, next, changes);
+    Ok(RegionReply::Seeded { next: chunks })
+}

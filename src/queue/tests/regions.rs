@@ -1,0 +1,253 @@
+//! Bounds and refusals of what comes from the other region.
+
+use super::pair::{Side, protected};
+use super::stage::{QUEUE, create, plain, secs, send, text};
+use crate::queue::authority::command::{RegionReply, RegionVerb, SeedChunk};
+use crate::queue::authority::refusal::RegionRefusal;
+use crate::queue::authority::{Fork, LedgerLine, RegionEpoch, Role};
+use crate::queue::command::{Command, NewMessage, TimeToLive};
+use crate::queue::ids::{Epoch, LogTime, Position, Span};
+use crate::queue::limits::{BATCH, WORK_PER_ENTRY};
+use crate::queue::rows::{Row, RowKey};
+use crate::queue::rules;
+
+/// East with as many short-lived messages as five pulses expire, and those pulses.
+fn expired(east: &mut Side) {
+    east.commit(LogTime(1_000), vec![plain(create(QUEUE))]);
+    let short = NewMessage { ttl: TimeToLive::For(Span::from_secs(1)), ..NewMessage::default() };
+    for _ in 0..5 * WORK_PER_ENTRY / BATCH {
+        east.commit(LogTime(1_000), vec![plain(send(vec![short.clone(); BATCH]))]);
+    }
+    for _ in 0..5 {
+        east.commit(secs(100), vec![plain(Command::Pulse)]);
+    }
+}
+
+#[test]
+fn a_batch_does_no_more_of_what_is_due_than_an_entry_and_says_how_far_it_came() {
+    let (mut east, mut west) = protected();
+    expired(&mut east);
+    let mut batches = 0;
+    loop {
+        let copy = west.copy_end();
+        let Some(batch) = east.batch(&copy, 1_000).expect("it ships") else { break };
+        let end = batch.through;
+        let before = total(&west);
+        let RegionReply::Shipped { through, .. } = west.apply_batch(batch).expect("applied") else {
+            panic!("shipped entries are answered so");
+        };
+        assert_eq!(west.copy_end().through, Some(through));
+        assert!(before.saturating_sub(total(&west)) <= WORK_PER_ENTRY as u64, "too much at once");
+        assert_eq!(west.stage.state.digest(), east.digests[through.index as usize]);
+        let whole = west.stage.state.authority().expect("in a pair").is_complete;
+        assert_eq!(whole, through == end, "complete only with all");
+        batches += 1;
+    }
+    assert!(batches >= 5, "{batches} batches");
+    assert_eq!(west.stage.state.digest(), east.stage.state.digest());
+}
+
+fn total(side: &Side) -> u64 {
+    side.stage.state.queue(super::stage::ACCOUNT, QUEUE).map_or(0, |view| view.counts.total)
+}
+
+#[test]
+fn a_release_counts_only_with_the_whole_batch() {
+    let (mut east, mut west) = protected();
+    expired(&mut east);
+    let RegionReply::At(seal) = east.region(RegionVerb::Seal).expect("sealed") else {
+        panic!("a seal has a place")
+    };
+    let to = RegionEpoch { number: Epoch(2), region: "west".into() };
+    // Told too early, as only a leader in error would.
+    let released = RegionVerb::Release { to, seal, acknowledged: seal };
+    east.region(released).expect("released");
+    while west.role() == Role::Secondary {
+        let batch = east.batch(&west.copy_end(), 1_000).expect("it ships").expect("more");
+        let end = batch.through;
+        let promoted = west.apply_batch(batch).expect("applied");
+        let RegionReply::Shipped { through, promoted } = promoted else { panic!("not shipped") };
+        assert_eq!(promoted, through == end);
+    }
+    assert_eq!(west.role(), Role::Primary);
+    assert_eq!(west.stage.state.digest(), east.stage.state.digest());
+}
+
+#[test]
+fn a_batch_that_raises_the_rules_beyond_what_is_known_is_refused_whole() {
+    let (mut east, mut west) = protected();
+    east.commit(LogTime(1_000), vec![plain(create(QUEUE))]);
+    let version = rules::KNOWN + 1;
+    east.commit(LogTime(1_000), vec![plain(Command::RaiseRules { version })]);
+    let batch = east.batch(&west.copy_end(), 100).expect("it ships").expect("a batch");
+    let (before, end) = (west.stage.state.digest(), west.copy_end());
+    let refused = west.apply_batch(batch).expect_err("refused");
+    assert_eq!(refused, RegionRefusal::UnknownRules { asked: version, known: rules::KNOWN });
+    assert_eq!((west.stage.state.digest(), west.copy_end()), (before, end));
+}
+
+#[test]
+fn nothing_is_released_that_was_not_acknowledged_through_the_seal() {
+    let (mut east, _) = protected();
+    let RegionReply::At(seal) = east.region(RegionVerb::Seal).expect("sealed") else {
+        panic!("a seal has a place")
+    };
+    let to = RegionEpoch { number: Epoch(2), region: "west".into() };
+    let before = Position { index: seal.index - 1, ..seal };
+    let other = Position { term: seal.term + 1, ..seal };
+    for acknowledged in [before, other] {
+        let verb = RegionVerb::Release { to: to.clone(), seal, acknowledged };
+        assert_eq!(east.region(verb), Err(RegionRefusal::NotAcknowledged));
+        assert_eq!(east.role(), Role::Sealed { at: seal });
+    }
+}
+
+#[test]
+fn who_handed_over_is_fenced_by_a_promotion_that_never_got_the_release() {
+    let (mut east, mut west) = protected();
+    east.commit(LogTime(1_000), vec![plain(create(QUEUE))]);
+    let RegionReply::At(seal) = east.region(RegionVerb::Seal).expect("sealed") else {
+        panic!("a seal has a place")
+    };
+    let batch = east.batch(&west.copy_end(), 100).expect("it ships").expect("a batch");
+    west.apply_batch(batch).expect("applied");
+    let to = RegionEpoch { number: Epoch(2), region: "west".into() };
+    let verb = RegionVerb::Release { to: to.clone(), seal, acknowledged: seal };
+    let RegionReply::At(end) = east.region(verb).expect("released") else {
+        panic!("a release has a place")
+    };
+    let ledger_of = |side: &Side| side.stage.state.authority().expect("in a pair").ledger.clone();
+    // The one it handed over to begins at the release, and is no stranger.
+    let mut heir = ledger_of(&east);
+    let (previous, first) = (Some(end), Some(seal));
+    heir.push(LedgerLine { epoch: to.clone(), previous, first, next_number: 1 });
+    let told = |ledger| RegionVerb::Fence { lineage: super::pair::LINEAGE, ledger };
+    east.region(told(heir)).expect("told");
+    assert_eq!(east.role(), Role::Released { to: to.clone(), at: end });
+    // The same number by force begins where the copy was.
+    west.region(RegionVerb::Promote { number: Epoch(2), accepted: false }).expect("promoted");
+    let ledger = ledger_of(&west);
+    east.region(told(ledger)).expect("told");
+    let fork = Some(Fork { after: Some(seal), next_number: 1 });
+    assert_eq!(east.role(), Role::Fenced { by: to, fork, at: end });
+    assert_eq!(east.commit(LogTime(0), vec![plain(send(vec![text("late")]))]).outcomes.len(), 1);
+}
+
+/// The chunks of a seed of this side's state, a few rows or contents each.
+fn chunks(side: &Side, id: u128) -> Vec<SeedChunk> {
+    let chunk = |number: usize| SeedChunk {
+        attachment: super::pair::ATTACHMENT,
+        id,
+        number: number as u64,
+        rows: Vec::new(),
+        contents: Vec::new(),
+    };
+    let shared = |key: &RowKey| !matches!(key, RowKey::Authority | RowKey::Audit(_));
+    let rows: Vec<Row> = side
+        .stage
+        .table
+        .iter()
+        .filter(|(key, _)| shared(key))
+        .map(|(_, row)| row.clone())
+        .collect();
+    let contents: Vec<_> = side.stage.contents.iter().map(|(id, it)| (*id, it.clone())).collect();
+    let mut all: Vec<SeedChunk> = rows
+        .chunks(3)
+        .map(|rows| SeedChunk { rows: rows.to_vec(), ..chunk(0) })
+        .chain(contents.chunks(5).map(|it| SeedChunk { contents: it.to_vec(), ..chunk(0) }))
+        .collect();
+    for (number, chunk) in all.iter_mut().enumerate() {
+        chunk.number = number as u64;
+    }
+    all
+}
+
+/// West, promoted by force, is protected by a new east that is empty.
+fn promoted_and_protected_anew() -> (Side, Side) {
+    let (mut east, mut west) = protected();
+    east.commit(LogTime(1_000), vec![plain(create(QUEUE))]);
+    for body in ["one", "two", "three"] {
+        east.commit(LogTime(1_000), vec![plain(send(vec![text(body)]))]);
+    }
+    let batch = east.batch(&west.copy_end(), 100).expect("it ships").expect("a batch");
+    west.apply_batch(batch).expect("applied");
+    west.region(RegionVerb::Promote { number: Epoch(2), accepted: false }).expect("promoted");
+    west.commit(LogTime(2_000), vec![plain(send(vec![text("four")]))]);
+    west.stage.receive(1, None);
+    let mut east = Side::new("east");
+    super::pair::protect(&mut west, &mut east);
+    assert!(west.batch(&east.copy_end(), 100).is_err(), "the log does not reach back");
+    (west, east)
+}
+
+fn begin(west: &Side, id: u128) -> RegionVerb {
+    RegionVerb::SeedBegin {
+        attachment: super::pair::ATTACHMENT,
+        id,
+        position: west.log.last().expect("a log").0,
+        ledger: west.stage.state.authority().expect("in a pair").ledger.clone(),
+    }
+}
+
+#[test]
+fn an_empty_secondary_is_given_a_whole_state_and_goes_on_from_there() {
+    let (mut west, mut east) = promoted_and_protected_anew();
+    let attachment = super::pair::ATTACHMENT;
+    let (first, last) = (begin(&west, 5), chunks(&west, 5));
+    assert_eq!(east.region(first.clone()), Ok(RegionReply::Seeded { next: 0 }));
+    let digest = west.stage.state.digest();
+    // The primary serves on meanwhile.
+    west.commit(LogTime(3_000), vec![plain(send(vec![text("five")]))]);
+    let commit = |chunks| RegionVerb::SeedCommit { attachment, id: 5, chunks, digest };
+    let gap = Err(RegionRefusal::SeedGap { expected: 0 });
+    assert_eq!(east.region(RegionVerb::SeedChunk(last[1].clone())), gap);
+    for chunk in &last {
+        let next = chunk.number + 1;
+        for _ in 0..2 {
+            let reply = east.region(RegionVerb::SeedChunk(chunk.clone()));
+            assert_eq!(reply, Ok(RegionReply::Seeded { next }), "once, or twice");
+        }
+        assert_eq!(east.region(first.clone()), Ok(RegionReply::Seeded { next }), "resumed");
+        east.stage.check();
+        east.stage.state = east.stage.reload();
+    }
+    // Nothing is served or promoted from what is not whole.
+    let promote = RegionVerb::Promote { number: Epoch(3), accepted: true };
+    assert_eq!(east.region(promote), Err(RegionRefusal::Seeding));
+    assert_eq!(east.region(begin(&west, 6)), Err(RegionRefusal::OtherSeed));
+    let next = last.len() as u64;
+    assert_eq!(east.region(commit(next - 1)), Err(RegionRefusal::SeedGap { expected: next }));
+    assert_eq!(east.region(commit(next)), Ok(RegionReply::Seeded { next }));
+    assert_eq!(east.stage.state.digest(), digest, "the state as of the seed");
+    east.stage.check();
+    let batch = west.batch(&east.copy_end(), 100).expect("it ships").expect("a batch");
+    east.apply_batch(batch).expect("applied");
+    assert_eq!(east.stage.state.digest(), west.stage.state.digest());
+    east.stage.check();
+    assert!(east.stage.state.authority().expect("in a pair").is_complete);
+}
+
+#[test]
+fn a_seed_that_is_given_up_is_freed_and_one_that_is_not_whole_is_not_taken() {
+    let (west, mut east) = promoted_and_protected_anew();
+    let attachment = super::pair::ATTACHMENT;
+    let all = chunks(&west, 5);
+    east.region(begin(&west, 5)).expect("begun");
+    for chunk in &all {
+        east.region(RegionVerb::SeedChunk(chunk.clone())).expect("taken");
+    }
+    let digest = crate::queue::ids::Digest(1);
+    let chunks_there = all.len() as u64;
+    let commit = RegionVerb::SeedCommit { attachment, id: 5, chunks: chunks_there, digest };
+    let refused = east.region(commit).expect_err("refused");
+    assert!(matches!(refused, RegionRefusal::SeedBroken { .. }), "{refused}");
+    east.stage.check();
+    for left in (0..chunks_there).rev() {
+        let dropped = east.region(RegionVerb::SeedDrop { attachment });
+        assert_eq!(dropped, Ok(RegionReply::Seeded { next: left }));
+        east.stage.check();
+    }
+    assert!(east.stage.state.is_empty());
+    assert!(east.stage.contents.is_empty());
+    assert_eq!(east.region(begin(&west, 6)), Ok(RegionReply::Seeded { next: 0 }));
+}

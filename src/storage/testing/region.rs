@@ -1,0 +1,220 @@
+//! Arbitrary commands and rows about regions.
+
+use proptest::prelude::*;
+
+use super::{entry, number, span, time};
+use crate::queue::authority::command::{
+    Actor, Attach, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
+};
+use crate::queue::authority::{
+    Attachment, AuditRow, Authority, Fork, Head, LedgerLine, RegionEpoch, RegionSettings, Rest,
+    Role, Shape,
+};
+use crate::queue::command::{Command, Entry};
+use crate::queue::ids::{Digest, Epoch, Position};
+
+fn name() -> BoxedStrategy<String> {
+    "[a-z]{0,4}".boxed()
+}
+
+fn position() -> BoxedStrategy<Position> {
+    (number(), number(), number())
+        .prop_map(|(term, node, index)| Position { term, node, index })
+        .boxed()
+}
+
+fn epoch() -> BoxedStrategy<RegionEpoch> {
+    (any::<u32>(), name())
+        .prop_map(|(number, region)| RegionEpoch { number: Epoch(number), region })
+        .boxed()
+}
+
+fn line() -> BoxedStrategy<LedgerLine> {
+    (epoch(), prop::option::of(position()), prop::option::of(position()), number())
+        .prop_map(|(epoch, previous, first, next_number)| LedgerLine {
+            epoch,
+            previous,
+            first,
+            next_number,
+        })
+        .boxed()
+}
+
+fn head() -> BoxedStrategy<Head> {
+    (position(), time()).prop_map(|(position, log_time)| Head { position, log_time }).boxed()
+}
+
+fn fork() -> BoxedStrategy<Option<Fork>> {
+    let fork = (prop::option::of(position()), number())
+        .prop_map(|(after, next_number)| Fork { after, next_number });
+    prop::option::of(fork).boxed()
+}
+
+fn settings() -> BoxedStrategy<RegionSettings> {
+    let shape = (span(), span(), prop::option::of(number()), any::<bool>()).prop_map(
+        |(delay, jitter, bytes_per_second, paused)| Shape {
+            delay,
+            jitter,
+            bytes_per_second,
+            paused,
+        },
+    );
+    let limits = (prop::option::of(span()), prop::option::of(number()), prop::option::of(span()));
+    (any::<bool>(), any::<bool>(), shape, limits)
+        .prop_map(|(read_access, throttle, shape, (max_lag, max_unshipped_bytes, lease))| {
+            RegionSettings { read_access, shape, max_lag, max_unshipped_bytes, throttle, lease }
+        })
+        .boxed()
+}
+
+fn batch(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<ShippedBatch> {
+    let ends = (prop::option::of(position()), position(), prop::option::of(epoch()));
+    (any::<u128>(), line(), ends, head(), inner)
+        .prop_map(|(attachment, line, (after, through, release), head, entries)| ShippedBatch {
+            attachment,
+            line,
+            after,
+            through,
+            release,
+            head,
+            entries: entries.into_iter().map(with_bytes).collect(),
+        })
+        .boxed()
+}
+
+/// As it comes from the other region.
+fn with_bytes(mut entry: Entry) -> ShippedEntry {
+    let encoded = crate::storage::codec::encode_entry(&mut entry);
+    ShippedEntry { entry, encoded }
+}
+
+/// `inner` are the entries of a shipped batch: none where one lies in another.
+fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
+    let wide = any::<u128>;
+    let low = || any::<u32>().prop_map(Epoch);
+    let begin = prop_oneof![
+        (name(), wide(), wide(), name()).prop_map(|(region, lineage, attachment, peer)| {
+            RegionVerb::Protect { region, lineage, attachment, peer }
+        }),
+        Just(RegionVerb::Unprotect),
+        (name(), wide(), wide(), prop::collection::vec(line(), 0..3)).prop_map(
+            |(region, lineage, attachment, ledger)| {
+                RegionVerb::Attach(Attach { region, lineage, attachment, ledger })
+            }
+        ),
+        Just(RegionVerb::Detach),
+        settings().prop_map(RegionVerb::Configure),
+        any::<bool>().prop_map(|on| RegionVerb::SetGranting { on }),
+        wide().prop_map(|lineage| RegionVerb::Renew { lineage }),
+    ];
+    let failover = prop_oneof![
+        Just(RegionVerb::Seal),
+        Just(RegionVerb::Unseal),
+        (epoch(), position(), position())
+            .prop_map(|(to, seal, acknowledged)| RegionVerb::Release { to, seal, acknowledged }),
+        low().prop_map(|number| RegionVerb::Decline { number }),
+        low().prop_map(|number| RegionVerb::Declined { number }),
+        (low(), any::<bool>())
+            .prop_map(|(number, accepted)| RegionVerb::Promote { number, accepted }),
+        low().prop_map(|number| RegionVerb::TakeBack { number }),
+        (wide(), prop::collection::vec(line(), 0..3))
+            .prop_map(|(lineage, ledger)| RegionVerb::Fence { lineage, ledger }),
+        (name(), low()).prop_map(|(keep, number)| RegionVerb::Resolve { keep, number }),
+        wide().prop_map(|attachment| RegionVerb::SeedDrop { attachment }),
+        (wide(), wide(), number(), wide()).prop_map(|(attachment, id, chunks, digest)| {
+            RegionVerb::SeedCommit { attachment, id, chunks, digest: Digest(digest) }
+        }),
+        (wide(), wide(), position(), prop::collection::vec(line(), 0..3)).prop_map(
+            |(attachment, id, position, ledger)| {
+                RegionVerb::SeedBegin { attachment, id, position, ledger }
+            }
+        ),
+        (wide(), low(), position()).prop_map(|(attachment, epoch, position)| {
+            RegionVerb::RecordShipped { attachment, epoch, position }
+        }),
+    ];
+    prop_oneof![begin, failover, batch(inner).prop_map(RegionVerb::ApplyShipped)].boxed()
+}
+
+fn command(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<Command> {
+    (name(), number(), verb(inner))
+        .prop_map(|(who, at_us, verb)| {
+            let by = Actor { who, at_us };
+            Command::Region(Box::new(RegionCommand { by, verb }))
+        })
+        .boxed()
+}
+
+/// A command about regions; a shipped batch in it carries entries.
+pub(super) fn region_command() -> BoxedStrategy<Command> {
+    command(prop::collection::vec(entry(), 0..3).boxed()).boxed()
+}
+
+/// One that carries nothing.
+pub(super) fn plain_region_command() -> BoxedStrategy<Command> {
+    command(Just(Vec::new()).boxed()).boxed()
+}
+
+fn role() -> BoxedStrategy<Role> {
+    prop_oneof![
+        Just(Role::Standalone),
+        Just(Role::Primary),
+        position().prop_map(|at| Role::Sealed { at }),
+        (epoch(), position()).prop_map(|(to, at)| Role::Released { to, at }),
+        Just(Role::Secondary),
+        (epoch(), fork(), position()).prop_map(|(by, fork, at)| Role::Fenced { by, fork, at }),
+        (name(), fork(), position()).prop_map(|(with, fork, at)| Role::Conflict { with, fork, at }),
+        Just(Role::Detached),
+    ]
+    .boxed()
+}
+
+pub(super) fn authority() -> BoxedStrategy<Authority> {
+    let rest = (number(), prop::option::of(number()));
+    let attachment = (any::<u128>(), name()).prop_map(|(id, peer)| Attachment { id, peer });
+    let who = (number(), any::<u128>(), name(), role(), prop::option::of(attachment));
+    let epochs = (epoch(), epoch(), any::<u32>(), prop::collection::vec(line(), 0..3));
+    let ends = (prop::option::of(position()), prop::option::of(position()), any::<bool>());
+    let rest = prop::collection::vec(rest.prop_map(|(after, until)| Rest { after, until }), 0..3);
+    let heads = (prop::option::of(head()), any::<bool>());
+    (who, epochs, ends, heads, rest, settings(), number())
+        .prop_map(|(who, epochs, ends, (head, is_complete), rests, settings, next_audit)| {
+            let (revision, lineage, region, role, attachment) = who;
+            let (epoch, seen, declined, ledger) = epochs;
+            let (applied_through, shipped, stopped_granting) = ends;
+            Authority {
+                revision,
+                lineage,
+                region,
+                role,
+                epoch,
+                seen,
+                declined: Epoch(declined),
+                ledger,
+                attachment,
+                applied_through,
+                shipped,
+                stopped_granting,
+                head,
+                is_complete,
+                seeding: None,
+                rests,
+                settings,
+                next_audit,
+            }
+        })
+        .boxed()
+}
+
+pub(super) fn audit_row() -> BoxedStrategy<AuditRow> {
+    (number(), number(), time(), name(), name(), epoch())
+        .prop_map(|(number, at_us, log_time, who, what, epoch)| AuditRow {
+            number,
+            at_us,
+            log_time,
+            who,
+            what,
+            epoch,
+        })
+        .boxed()
+}

@@ -1,0 +1,320 @@
+//! Two regions of real processes: three nodes each, a zone a node.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use zoneq::client::{Client, ReceiveOptions};
+
+use super::serving::Serving;
+use super::stage::{Ports, Ran, wait, zoneq};
+
+/// A region's cluster.
+struct Region {
+    name: &'static str,
+    ports: Ports,
+    /// Peer listeners of the other region.
+    other: String,
+    nodes: Vec<Option<Serving>>,
+}
+
+struct Pair {
+    home: TempDir,
+    east: Region,
+    west: Region,
+}
+
+impl Region {
+    fn peers(ports: &Ports) -> Vec<String> {
+        (0..3).map(|at| format!("127.0.0.1:{}", ports.peer + at)).collect()
+    }
+
+    fn flags(&self, home: &Path, at: u16) -> String {
+        let id = |at: u16| at + 1;
+        let peers: Vec<String> = (0..3)
+            .map(|it| {
+                let (peer, grpc) = (self.ports.peer + it, self.ports.grpc + it);
+                format!("{}=z{}@127.0.0.1:{peer}/127.0.0.1:{grpc}", id(it), id(it))
+            })
+            .collect();
+        format!(
+            "--cluster-id {name} --region {name} --node-id {} --zone z{} --data-dir {} \
+             --grpc-listen 127.0.0.1:{} --peer-listen 127.0.0.1:{} --peers {} --other-region {} \
+             --heartbeat-ms 80 --election-ms 200..400",
+            id(at),
+            id(at),
+            home.join(format!("{}-{}", self.name, id(at))).display(),
+            self.ports.grpc + at,
+            self.ports.peer + at,
+            peers.join(","),
+            self.other,
+            name = self.name,
+        )
+    }
+
+    fn start(&mut self, home: &Path) {
+        for at in 0..3 {
+            self.nodes[at] = Some(Serving::start(home, &self.flags(home, at as u16)));
+        }
+    }
+
+    /// All its nodes are killed at once.
+    fn kill(&mut self) {
+        self.nodes = (0..3).map(|_| None).collect();
+    }
+
+    fn urls(&self) -> Vec<String> {
+        (0..3).map(|at| format!("http://127.0.0.1:{}", self.ports.grpc + at)).collect()
+    }
+}
+
+impl Pair {
+    fn up() -> Pair {
+        let home = tempfile::tempdir().expect("a folder");
+        let (east, west) = (Ports::take(), Ports::take());
+        let others = [Region::peers(&west).join(","), Region::peers(&east).join(",")];
+        let region = |name, ports, other: &String| Region {
+            name,
+            ports,
+            other: other.clone(),
+            nodes: (0..3).map(|_| None).collect(),
+        };
+        let mut pair = Pair {
+            east: region("east", east, &others[0]),
+            west: region("west", west, &others[1]),
+            home,
+        };
+        pair.east.start(pair.home.path());
+        pair.west.start(pair.home.path());
+        for region in [&pair.east, &pair.west] {
+            wait("a region has a leader", || {
+                (pair.run(region, "cluster status").code == Some(0)).then_some(())
+            });
+        }
+        pair
+    }
+
+    fn run(&self, region: &Region, line: &str) -> Ran {
+        zoneq(self.home.path(), &format!("{line} --json -e {}", region.urls().join(",")))
+    }
+
+    #[track_caller]
+    fn ok(&self, region: &Region, line: &str) -> Value {
+        self.run(region, line).exits(0)
+    }
+
+    #[track_caller]
+    fn until(&self, region: &Region, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        wait(what, || Some(self.run(region, "region status").result()).filter(&is_so))
+    }
+
+    #[track_caller]
+    fn protect(&self) {
+        self.ok(&self.east, "region protect");
+        self.until(&self.east, "the copy is live", |it| it["status"] == "live");
+    }
+
+    /// A client that knows both regions.
+    fn client(&self, first: &Region, second: &Region) -> Client {
+        let endpoints = first.urls().into_iter().chain(second.urls());
+        let builder = Client::builder().endpoints(endpoints).deadline(Duration::from_secs(20));
+        builder.build().expect("a client")
+    }
+}
+
+/// Sends one message after the other until told to stop; answers what was acknowledged.
+async fn send_all(client: Client, name: &'static str, stop: Arc<AtomicBool>) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let body = format!("{name}-{number}");
+        if client.send("orders", body.as_str()).await.is_ok() {
+            acknowledged.push(body);
+        }
+    }
+    acknowledged
+}
+
+/// Everything in the queue, received and deleted.
+async fn drain(client: &Client) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    loop {
+        let options = ReceiveOptions { max_messages: 100, ..ReceiveOptions::default() };
+        let received = client.receive("orders", options).await.expect("received").messages;
+        if received.is_empty() {
+            return found;
+        }
+        for message in received {
+            found.insert(String::from_utf8(message.body.to_vec()).expect("text"));
+            client.delete("orders", &message.id, &message.pop_receipt).await.expect("deleted");
+        }
+    }
+}
+
+#[test]
+fn a_pair_ships_shows_its_last_sync_time_and_reads_as_it_is_told() {
+    let pair = Pair::up();
+    let (east, west) = (&pair.east, &pair.west);
+    let alone = pair.ok(east, "region status");
+    assert_eq!((&alone["role"], &alone["redundancy"]), (&"standalone".into(), &"ZRS".into()));
+    pair.run(west, "region failover").exits(2);
+    pair.run(west, "region tail list").exits(2);
+    pair.ok(east, "queue create orders");
+    pair.ok(east, "send orders before");
+    pair.protect();
+    pair.ok(east, "region protect");
+    pair.ok(east, "send orders after");
+    let synced = pair.until(east, "all is there", |it| {
+        it["status"] == "live" && it["entries_behind"] == 0 && it["last_sync_time"].is_string()
+    });
+    assert_eq!(
+        (&synced["role"], &synced["peer"], &synced["redundancy"]),
+        (&"primary".into(), &"west".into(), &"GZRS".into())
+    );
+    let copy = pair.until(west, "the copy knows too", |it| it["status"] == "live");
+    assert_eq!((&copy["role"], &copy["complete"]), (&"secondary".into(), &true.into()));
+    assert!(copy["last_sync_time"].is_string(), "{copy}");
+
+    // Reads are off until they are allowed, and writes never are.
+    pair.run(west, "peek orders --max 10").says(2, &["reads are off", "east"]);
+    pair.ok(west, "region read-access on");
+    wait("both messages are read at the secondary", || {
+        (pair.run(west, "peek orders --max 10").items().len() == 2).then_some(())
+    });
+    pair.run(west, "send orders wrong").says(2, &["read-only", "east"]);
+    pair.run(west, "receive orders").says(2, &["read-only", "east"]);
+    pair.until(east, "the name says so", |it| it["redundancy"] == "RA-GZRS");
+    assert_eq!(pair.ok(east, "region verify")["equal"], true);
+    assert_eq!(pair.ok(west, "region verify")["equal"], true);
+    let audit = pair.run(east, "region audit").items();
+    assert!(audit[0]["what"].as_str().is_some_and(|it| it.contains("protect")), "{audit:?}");
+
+    // Apart, the copy is kept and readable; a secondary that is not one cannot be promoted.
+    pair.ok(east, "region unprotect");
+    assert_eq!(pair.ok(west, "region status")["role"], "detached");
+    pair.run(west, "region failover --force").exits(2);
+    assert_eq!(pair.run(west, "peek orders --max 10").items().len(), 2);
+}
+
+#[test]
+fn a_planned_failover_under_load_loses_nothing_and_goes_back() {
+    let mut pair = Pair::up();
+    pair.ok(&pair.east, "queue create orders");
+    pair.protect();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let stop = Arc::new(AtomicBool::new(false));
+    let sending: Vec<_> = ["a", "b", "c"]
+        .into_iter()
+        .map(|name| {
+            let client = pair.client(&pair.east, &pair.west);
+            runtime.spawn(send_all(client, name, Arc::clone(&stop)))
+        })
+        .collect();
+    // A leader of each side is lost on the way.
+    pair.until(&pair.east, "it ships", |it| it["status"] == "live");
+    for name in ["west", "east"] {
+        let region = if name == "west" { &mut pair.west } else { &mut pair.east };
+        let home = pair.home.path();
+        let at = leader(home, region);
+        region.nodes[at] = None;
+        let again = Serving::start(home, &region.flags(home, at as u16));
+        region.nodes[at] = Some(again);
+        pair.until(&pair.east, "it ships on", |it| it["status"] == "live");
+    }
+    pair.ok(&pair.west, "region failover");
+    assert_eq!(pair.ok(&pair.west, "region status")["role"], "primary");
+    pair.until(&pair.east, "the old primary follows", |it| it["role"] == "secondary");
+    pair.until(&pair.west, "it is protected", |it| it["status"] == "live");
+    // And back, asked of the primary this time; a second run finds it done.
+    pair.ok(&pair.west, "region failover");
+    pair.until(&pair.east, "it leads again", |it| it["role"] == "primary");
+    pair.until(&pair.west, "and is protected again", |it| it["role"] == "secondary");
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged: Vec<String> = runtime.block_on(async {
+        let mut all = Vec::new();
+        for one in sending {
+            all.extend(one.await.expect("the sender ends"));
+        }
+        all
+    });
+    assert!(acknowledged.len() > 50, "only {} were sent", acknowledged.len());
+    pair.until(&pair.east, "all is there", |it| it["status"] == "live");
+    assert_eq!(pair.ok(&pair.east, "region verify")["equal"], true);
+    let found = runtime.block_on(drain(&pair.client(&pair.west, &pair.east)));
+    let lost: Vec<&String> = acknowledged.iter().filter(|it| !found.contains(*it)).collect();
+    assert!(lost.is_empty(), "lost: {lost:?}");
+}
+
+/// Which of a region's nodes leads, from 0.
+fn leader(home: &Path, region: &Region) -> usize {
+    wait("a leader is known", || {
+        let line = format!("cluster status --json -e {}", region.urls().join(","));
+        let id = zoneq(home, &line).result()["leader"].as_u64()?;
+        usize::try_from(id - 1).ok()
+    })
+}
+
+#[test]
+fn a_forced_failover_keeps_what_was_shipped_and_lists_the_rest_as_the_tail() {
+    let mut pair = Pair::up();
+    pair.ok(&pair.east, "queue create orders");
+    pair.protect();
+    pair.ok(&pair.east, "send orders shipped");
+    pair.until(&pair.east, "it is there", |it| it["entries_behind"] == 0);
+    // The line is cut by the loss of one side, and the other goes on.
+    pair.west.kill();
+    pair.until(&pair.east, "the copy is gone", |it| it["status"] == "unavailable");
+    let sent = pair.ok(&pair.east, "send orders lost");
+    let lost = sent["messages"][0]["id"].as_str().expect("an id").to_owned();
+    pair.east.kill();
+    pair.west.start(pair.home.path());
+    let status = pair.until(&pair.west, "it leads", |it| it["role"] == "secondary");
+    assert_eq!(status["complete"], true);
+    let west = &pair.west;
+    let shown = pair.ok(west, "region failover --force --dry-run");
+    assert_eq!(shown["promoted"], false);
+    assert_eq!(pair.ok(west, "region status")["role"], "secondary", "a dry run changes nothing");
+    assert_eq!(pair.ok(west, "region failover --force")["promoted"], true);
+    pair.ok(west, "send orders after");
+    assert_eq!(pair.ok(west, "region status")["redundancy"], "ZRS");
+    pair.run(west, "region failover --force").exits(2);
+
+    pair.east.start(pair.home.path());
+    let east = &pair.east;
+    pair.until(east, "the old primary is fenced", |it| it["role"] == "fenced");
+    pair.run(east, "send orders never").says(2, &["fenced", "west"]);
+    let tail = pair.run(east, "region tail list");
+    assert_eq!(tail.items().len(), 1, "{tail:?}");
+    assert_eq!(tail.items()[0]["id"], lost.as_str());
+    let exported = pair.home.path().join("tail.jsonl");
+    let line = format!("region tail export {}", exported.display());
+    assert_eq!(pair.ok(east, &line)["messages"], 1);
+    pair.run(east, &line).exits(1);
+    let text = std::fs::read_to_string(&exported).expect("the tail");
+    let line: Value = serde_json::from_str(text.trim()).expect("one line");
+    assert_eq!((&line["id"], &line["body_base64"]), (&lost.as_str().into(), &"bG9zdA==".into()));
+    assert_eq!(pair.run(&pair.west, "peek orders --max 10").items().len(), 2, "nothing was merged");
+
+    // The old region begins anew, is given all, and is handed back to.
+    pair.east.kill();
+    for id in 1..=3 {
+        std::fs::remove_dir_all(pair.home.path().join(format!("east-{id}"))).expect("wiped");
+    }
+    pair.east.start(pair.home.path());
+    let west = &pair.west;
+    wait("it is protected again", || {
+        (pair.run(west, "region protect").code == Some(0)).then_some(())
+    });
+    pair.until(west, "the copy is live", |it| it["status"] == "live");
+    assert_eq!(pair.ok(west, "region verify")["equal"], true);
+    pair.ok(west, "region failover");
+    pair.until(&pair.east, "it leads again", |it| it["role"] == "primary");
+    let ids = pair.run(&pair.east, "peek orders --max 10").items();
+    assert_eq!(ids.len(), 2, "{ids:?}");
+}
