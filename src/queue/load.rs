@@ -6,7 +6,7 @@
 //! welcome: they wait to be freed, as they did before.
 
 use super::dedup::Keys;
-use super::ids::{Digest, QueueId};
+use super::ids::{Digest, Number, QueueId};
 use super::order::Lineup;
 use super::redrive::Jobs;
 use super::rows::{ChunkRow, CountersRow, KeyRow, MessageRow, QueueRow, RedriveRow, Row, RowKey};
@@ -86,6 +86,12 @@ impl State {
             return Err(LoadError::WrongDigest { stored, computed });
         }
         Ok(state)
+    }
+
+    /// How many messages the row of a chunk holds.
+    #[must_use]
+    pub fn untouched_in(&self, queue: QueueId, priority: u8, first: Number) -> usize {
+        self.lineups(queue).find_map(|lineup| lineup.chunk_len(priority, first)).unwrap_or(0)
     }
 
     /// The row that the tables must hold under `key`; `None` = none.

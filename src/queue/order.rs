@@ -456,6 +456,11 @@ impl Lineup {
 /// Rows: what the tables hold of a lineup.
 impl Lineup {
     #[must_use]
+    pub fn chunk_len(&self, priority: u8, first: Number) -> Option<usize> {
+        Some(self.bands.get(&priority)?.chunks.get(&first)?.slots.len())
+    }
+
+    #[must_use]
     pub fn chunk_row(&self, priority: u8, first: Number) -> Option<ChunkRow> {
         let chunk = self.bands.get(&priority)?.chunks.get(&first)?;
         let messages = chunk.slots.iter().map(|slot| slot.to_row()).collect();

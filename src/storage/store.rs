@@ -81,12 +81,16 @@ const TABLES_BYTES: u64 = 1 << 20;
 /// Between two attempts at a commit for which there was no room.
 const NO_ROOM_PAUSE_US: u64 = 100_000;
 
-/// About what a changed row takes in a commit.
+/// About what an untouched message takes in the row of its chunk.
+const UNTOUCHED_BYTES: usize = 16;
+
+/// About what a changed row takes in a commit; of a chunk, without the messages in it.
 fn row_cost(key: &RowKey) -> usize {
     match key {
         RowKey::Counters | RowKey::Message { .. } | RowKey::Key { .. } | RowKey::Account(_) => 128,
+        RowKey::Chunk { .. } => 128,
         RowKey::Queue(_) | RowKey::Redrive { .. } | RowKey::Authority | RowKey::Audit(_) => 512,
-        RowKey::Chunk { .. } | RowKey::Session(_) => 3 << 10,
+        RowKey::Session(_) => 3 << 10,
         RowKey::Seed(_) => 256 << 10,
     }
 }
@@ -221,8 +225,14 @@ impl Store {
     /// Takes the contents; the rows stay, for those who want to know what has changed.
     fn note(&mut self, changes: &mut Changes) {
         for key in &changes.rows {
-            if self.dirty.insert(*key) {
+            let is_new = self.dirty.insert(*key);
+            if is_new {
                 self.dirty_cost += row_cost(key);
+            }
+            if let RowKey::Chunk { queue, priority, first } = *key {
+                // One that was noted before may have grown by a message since.
+                let held = || self.state.untouched_in(queue, priority, first);
+                self.dirty_cost += UNTOUCHED_BYTES * if is_new { held() } else { 1 };
             }
         }
         for event in changes.contents.drain(..) {

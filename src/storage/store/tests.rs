@@ -257,6 +257,27 @@ fn commits_begin_by_bytes_or_by_time_and_too_much_must_wait() {
 }
 
 #[test]
+fn a_row_of_few_messages_counts_less_than_one_of_many() {
+    let mut store = open_at(&FaultyDisk::new(1), "/costs", EngineKind::Memory);
+    let mut run = Run::new(3);
+    let names: Vec<String> = (0..100).map(|number| format!("queue-{number}")).collect();
+    for name in &names {
+        entry_of(&mut run, &mut store, Run::create(name));
+    }
+    let before = store.dirty_cost;
+    for name in &names {
+        let one = run.send(name, 1);
+        entry_of(&mut run, &mut store, one);
+    }
+    let for_few = (store.dirty_cost - before) / names.len();
+    assert!((UNTOUCHED_BYTES..256).contains(&for_few), "{for_few}: the queues had changed before");
+    let before = store.dirty_cost;
+    let many = run.send("queue-7", 200);
+    entry_of(&mut run, &mut store, many);
+    assert!(store.dirty_cost - before >= 199 * UNTOUCHED_BYTES, "the row has grown");
+}
+
+#[test]
 fn a_membership_and_blank_entries_are_kept_with_the_position() {
     let disk = FaultyDisk::new(1);
     let mut store = open(&disk, EngineKind::Redb);
