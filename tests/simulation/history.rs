@@ -64,6 +64,14 @@ pub struct Op {
     pub outcome: Outcome,
 }
 
+impl Op {
+    /// Whether the answer may be that of an earlier try, with a later mark. A receive under a
+    /// session is tried again by the node that passed it on, too.
+    pub fn may_be_repeated(&self) -> bool {
+        self.attempts != 1 || (self.session.is_some() && matches!(self.call, Call::Receive { .. }))
+    }
+}
+
 /// A node's state at one applied position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Applied {

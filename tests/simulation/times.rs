@@ -26,7 +26,7 @@ impl When {
 /// What an acknowledged call's answer says of its T.
 pub fn when(op: &Op, answer: &Answer, floor: LogTime) -> When {
     let mark = answer.mark().map(|mark| mark.at);
-    if op.attempts == 1
+    if !op.may_be_repeated()
         && let Some(at) = mark
     {
         return When::exact(at);

@@ -26,16 +26,15 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
     overlaps
 }
 
-/// What is wrong with the lease that a first try was answered.
+/// What is wrong with the length of a lease. One that was answered again began before the answer.
 fn of_another_length(grant: &Grant<'_>) -> Option<String> {
-    let (Call::Receive { visibility, .. }, 1) = (&grant.op.call, grant.op.attempts) else {
-        return None;
-    };
+    let Call::Receive { visibility, .. } = &grant.op.call else { return None };
     let Outcome::Ok(Answer::Received { mark: Some(mark), .. }) = &grant.op.outcome else {
         return None;
     };
     let (granted, until) = (mark.at, grant.shown.visible_at);
-    (until != granted + visibility).then(|| {
+    let asked = granted + visibility;
+    (until > asked || (until < asked && !grant.op.may_be_repeated())).then(|| {
         format!("was granted at T {granted} for {visibility} us and is visible at {until}")
     })
 }
@@ -126,6 +125,18 @@ mod tests {
         early.release("m", "r10", 12, 15);
         early.receive("m", 14, 30, 2);
         assert_eq!(broken(early), 1);
+    }
+
+    #[test]
+    fn a_grant_that_is_answered_again_began_before_the_answer_and_is_no_longer_than_asked() {
+        for (until, found) in [(15, 0), (20, 0), (21, 1)] {
+            let mut sample = Sample::default();
+            sample.send("m", 1);
+            let message = crate::invariants::sample::shown("m", 1, "r10", until, 1);
+            sample.receive_shown(2, message, 10, 10);
+            sample.under(7, 1, 1);
+            assert_eq!(broken(sample), found, "until {until}");
+        }
     }
 
     #[test]
