@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Usage};
-use super::output::{durability_json, durability_text};
+use super::output::{self, durability_json, durability_text};
 use super::{Context, parse_span};
 use crate::client::{Account, AccountQuota};
 
@@ -70,7 +70,7 @@ async fn show(context: &Context) -> anyhow::Result<Exit> {
     let limits = limits.map(|(what, limit)| vec![format!("quota of {what}"), most(limit)]);
     context.out.table(&["quota", "value"], limits.to_vec())?;
     let value = json!({ "ok": true, "account": account_json(&account) });
-    let text = format!("account {} holds {} messages", account.name, account.messages);
+    let text = format!("account {} holds {}", account.name, output::messages(account.messages));
     context.out.result(&value, &text)?;
     Ok(Exit::Done)
 }

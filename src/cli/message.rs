@@ -12,7 +12,9 @@ use serde_json::json;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _};
 
 use super::exit::{Exit, Usage};
-use super::output::{self, durability_json, durability_text, message_json, message_row, sent_json};
+use super::output::{
+    self, durability_json, durability_text, message_json, message_row, messages, sent_json,
+};
 use super::{Context, pairs, parse_pair, parse_span, parse_ttl};
 use crate::client::{
     Client, DeleteItem, DeleteOutcome, MessageState, NewMessage, PeekOptions, ReceiveOptions,
@@ -316,7 +318,6 @@ impl Send {
 }
 
 fn summary(sent: usize, queue: &str, last: &SentBatch) -> String {
-    let plural = if sent == 1 { "message" } else { "messages" };
     if sent == 0 {
         return format!("sent 0 messages to {queue}");
     }
@@ -325,7 +326,7 @@ fn summary(sent: usize, queue: &str, last: &SentBatch) -> String {
         let durability = durability_text(&last.durability);
         return format!("sent nothing: {queue} was sent this message before; {durability}");
     }
-    format!("sent {sent} {plural} to {queue}; {}", durability_text(&last.durability))
+    format!("sent {} to {queue}; {}", messages(sent as u64), durability_text(&last.durability))
 }
 
 /// The next lines without their ends, and how many bytes were read.
@@ -388,8 +389,7 @@ impl Receive {
             json!({ "ok": true, "received": count, "deleted": deleted, "more": received.more });
         if !self.raw {
             let tail = if self.delete { format!(", deleted {deleted}") } else { String::new() };
-            let plural = if count == 1 { "message" } else { "messages" };
-            context.out.result(&value, &format!("received {count} {plural}{tail}"))?;
+            context.out.result(&value, &format!("received {}{tail}", messages(count as u64)))?;
         }
         // Printed and not deleted: its lease had run out, so it will be delivered again.
         Ok(if self.delete && deleted < count { Exit::Failed } else { Exit::Done })
@@ -422,7 +422,7 @@ impl Peek {
         let value =
             json!({ "ok": true, "messages": count, "next_page_token": page.next_page_token });
         let more = page.next_page_token.map(|token| format!("; more: --page-token {token}"));
-        let text = format!("{count} messages{}", more.unwrap_or_default());
+        let text = format!("{}{}", messages(count as u64), more.unwrap_or_default());
         context.out.result(&value, &text)?;
         Ok(Exit::Done)
     }
@@ -531,7 +531,8 @@ impl Transact {
         let value = json!({ "ok": true, "deleted": deleted, "sent": sent,
             "durability": durability_json(&done.durability) });
         let durable = durability_text(&done.durability);
-        let text = format!("deleted {deleted} and sent {sent} messages in one step; {durable}");
+        let sent = messages(sent as u64);
+        let text = format!("deleted {deleted} and sent {sent} in one step; {durable}");
         context.out.result(&value, &text)?;
         Ok(Exit::Done)
     }
@@ -542,7 +543,7 @@ impl Clear {
         let cleared = context.client()?.clear(&self.queue).await?;
         let value = json!({ "ok": true, "queue": self.queue, "removed": cleared.removed,
             "durability": durability_json(&cleared.durability) });
-        let text = format!("{} messages removed from {}", cleared.removed, self.queue);
+        let text = format!("{} removed from {}", messages(cleared.removed), self.queue);
         context.out.result(&value, &text)?;
         Ok(Exit::Done)
     }

@@ -164,6 +164,13 @@ pub fn durability_text(durability: &Durability) -> String {
     text
 }
 
+/// "1 message", "2 messages".
+#[must_use]
+pub fn messages(count: u64) -> String {
+    let noun = if count == 1 { "message" } else { "messages" };
+    format!("{count} {noun}")
+}
+
 #[must_use]
 pub fn sent_json(message: &crate::client::SentMessage) -> Value {
     json!({

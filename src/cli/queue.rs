@@ -265,7 +265,7 @@ impl Show {
         context.out.table(&output::QUEUE_HEAD, vec![output::queue_row(&queue)])?;
         context.out.table(&["setting", "value"], output::queue_details(&queue))?;
         let value = json!({ "ok": true, "queue": queue_json(&queue) });
-        let text = format!("queue {} holds {} messages", queue.name, queue.counts.total);
+        let text = format!("queue {} holds {}", queue.name, output::messages(queue.counts.total));
         context.out.result(&value, &text)?;
         Ok(Exit::Done)
     }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::exit::Exit;
-use super::output::{self, durability_json, durability_text, time_json};
+use super::output::{self, durability_json, durability_text, messages, time_json};
 use super::{Context, parse_span};
 use crate::client::{
     Client, ClientError, Reason, Redrive, RedriveFilter, RedriveOptions, RedriveState,
@@ -141,8 +141,9 @@ impl Start {
             });
             let at_least = if seen.more { "at least " } else { "" };
             let text = format!(
-                "{at_least}{} messages would be sent back; {} are held by receivers",
-                seen.matching, seen.held
+                "{at_least}{} would be sent back; held by receivers: {}",
+                messages(seen.matching),
+                seen.held
             );
             context.out.result(&value, &text)?;
             return Ok(Exit::Done);
@@ -201,11 +202,10 @@ async fn watch(
             bar.finish_and_clear();
             let value = json!({ "ok": true, "redrive": redrive_json(&redrive) });
             let text = format!(
-                "redrive {} {}: {} messages sent back, {} held by receivers, {} refused by their \
-                 target",
+                "redrive {} {}: {} sent back, {} held by receivers, {} refused by their target",
                 redrive.id,
                 state(redrive.state),
-                redrive.moved,
+                messages(redrive.moved),
                 redrive.held,
                 redrive.refused
             );
