@@ -31,7 +31,7 @@ pub enum RegionVerb {
     #[command(after_help = "Example:\n  zoneq region unprotect")]
     Unprotect,
     /// Hand over to the other region without loss, or promote this secondary by force
-    #[command(after_help = "Examples:\n  zoneq region failover\n  \
+    #[command(after_help = "Examples:\n  zoneq region failover --to west\n  \
                             zoneq region failover --force --dry-run\n  \
                             zoneq region failover --force")]
     Failover(Failover),
@@ -54,6 +54,10 @@ pub enum RegionVerb {
 
 #[derive(Debug, Args)]
 pub struct Failover {
+    /// The region that is to be the primary; where it is already, nothing is done [default: the
+    /// one that is not]
+    #[arg(long, conflicts_with = "force", env = "ZONEQ_REGION_FAILOVER_TO", value_name = "REGION")]
+    to: Option<String>,
     /// Promote this secondary although its primary does not hand over; what it had not shipped
     /// is its tail
     #[arg(long, env = "ZONEQ_REGION_FAILOVER_FORCE", value_parser = FalseyValueParser::new())]
@@ -129,9 +133,12 @@ impl RegionVerb {
                 regions.unprotect().await?;
                 done("unprotect", "the regions are apart; the copy is kept there")
             }
-            RegionVerb::Failover(Failover { force: false, .. }) => {
-                regions.fail_over().await?;
-                done("failover", "the other side is the primary now; nothing was lost")
+            RegionVerb::Failover(Failover { force: false, to, .. }) => {
+                regions.fail_over(to.as_deref()).await?;
+                match to {
+                    Some(to) => done("failover", &format!("region {to} is the primary")),
+                    None => done("failover", "the other region is the primary now"),
+                }
             }
             RegionVerb::Failover(Failover { dry_run, accept_incomplete, .. }) => {
                 forced(&regions.force_fail_over(dry_run, accept_incomplete).await?)

@@ -78,9 +78,11 @@ impl Regions {
         region!(self, Safety::OnlyIfNotApplied, self.whole(), unprotect, request).map(drop)
     }
 
-    /// Hands over without loss, from either side; ends when the other side is the primary.
-    pub async fn fail_over(&self) -> Result<(), ClientError> {
-        let request = pb::FailOverRequest { who: self.who.clone() };
+    /// Hands over without loss, from either side, to the region named, or to the one that is not
+    /// the primary. Named, the call may be made again when its outcome is not known.
+    pub async fn fail_over(&self, to: Option<&str>) -> Result<(), ClientError> {
+        let to = to.unwrap_or_default().to_owned();
+        let request = pb::FailOverRequest { who: self.who.clone(), to };
         region!(self, Safety::OnlyIfNotApplied, self.whole(), fail_over, request).map(drop)
     }
 

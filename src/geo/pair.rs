@@ -296,19 +296,39 @@ impl Pair {
             .map(drop)
     }
 
-    /// Hands over without loss; called on the secondary, the primary is asked to. Ends when the
-    /// other side is the primary.
+    /// Hands over without loss to region `to`, or to the one that is not the primary; called on
+    /// the secondary, the primary is asked to. Ends when that region is the primary; where it is so
+    /// already nothing is done, so that a call of unknown outcome can be made again by name.
     ///
     /// # Errors
     /// Refused by the role; *not now* while the copy is too far behind, and when the failover was
     /// taken back because the other side did not acknowledge in time: then writes go on here.
-    pub async fn fail_over(&self, who: &str, deadline: Instant) -> Result<(), PairError> {
+    pub async fn fail_over(
+        &self,
+        who: &str,
+        to: Option<&str>,
+        deadline: Instant,
+    ) -> Result<(), PairError> {
         let authority = self.in_pair()?;
-        if authority.role != Role::Secondary {
-            return self.hand_over(who, deadline).await;
+        let peer = authority.attachment.as_ref().map_or("", |it| it.peer.as_str());
+        if let Some(to) = to {
+            if to != authority.region && to != peer {
+                return Err(PairError::Refused(format!("region {to:?} is not in this pair")));
+            }
+            let is_primary = authority.role == Role::Primary && to == authority.region;
+            let follows = authority.role == Role::Secondary && to == authority.epoch.region;
+            if is_primary || follows {
+                return Ok(());
+            }
         }
-        let request =
-            pb::HandOverRequest { lineage: wire::wide(authority.lineage), who: who.to_owned() };
+        if authority.role != Role::Secondary {
+            return self.hand_over(who, peer, deadline).await;
+        }
+        let request = pb::HandOverRequest {
+            lineage: wire::wide(authority.lineage),
+            who: who.to_owned(),
+            to: authority.region.clone(),
+        };
         let within = deadline.saturating_duration_since(Instant::now());
         let asked = self.other.ask_patiently(deadline, within, |mut client| {
             let request = request.clone();
@@ -322,8 +342,11 @@ impl Pair {
     ///
     /// # Errors
     /// As there.
-    pub async fn hand_over(&self, who: &str, deadline: Instant) -> Result<(), PairError> {
+    pub async fn hand_over(&self, who: &str, to: &str, deadline: Instant) -> Result<(), PairError> {
         let began = self.in_pair()?;
+        if began.role == Role::Secondary && began.epoch.region == to {
+            return Ok(());
+        }
         let at_first = began.epoch.clone();
         if began.role == Role::Primary {
             self.drain(deadline).await?;

@@ -131,6 +131,7 @@ fn answer(authority: &Authority, log_time_us: u64, promoted: bool) -> pb::ShipRe
         through: authority.end().map(wire::position),
         log_time_us,
         promoted,
+        seeding: authority.seeding.is_some(),
     }
 }
 
@@ -145,6 +146,7 @@ fn shipped(
             through: Some(wire::position(through)),
             log_time_us: done.log_time.0,
             promoted,
+            seeding: false,
         }),
         Ok(other) => Err(Status::internal(format!("a batch was answered by {other:?}"))),
         Err(Rejection::Region(refusal)) => Err(wire::status(&refusal)),
@@ -249,7 +251,7 @@ impl GeoService for Receiver {
         let asked = request.into_inner();
         self.check_lineage(&asked.lineage)?;
         self.check_leads()?;
-        let handed = self.pair.hand_over(&asked.who, Instant::now() + HAND_OVER).await;
+        let handed = self.pair.hand_over(&asked.who, &asked.to, Instant::now() + HAND_OVER).await;
         handed.map_err(|error| *refusal(error))?;
         Ok(Response::new(pb::HandOverResponse {}))
     }

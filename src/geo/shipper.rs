@@ -47,6 +47,8 @@ struct Line {
     answers: tonic::Streaming<pb::ShipResponse>,
     /// Where the copy ends once it has all that was sent.
     copy: CopyEnd,
+    /// Another leader began to give the copy a whole state, and did not end it.
+    is_seeding: bool,
     /// The bytes of each batch in flight.
     in_flight: std::collections::VecDeque<u64>,
     pace: Pace,
@@ -132,7 +134,7 @@ impl Shipper {
 
     async fn ship(&self, at: usize) -> Result<(), ShipError> {
         let mut line = self.open(at).await?;
-        if line.copy.through.is_none() && self.must_seed(&line.copy) {
+        if line.is_seeding || (line.copy.through.is_none() && self.must_seed(&line.copy)) {
             drop(line);
             seed::give(&self.group, &self.other, &self.clock).await?;
             return Ok(());
@@ -199,7 +201,8 @@ impl Shipper {
         });
         self.keep(&copy, LogTime(first.log_time_us));
         let pace = Pace::default();
-        Ok(Line { requests, answers, copy, in_flight: std::collections::VecDeque::new(), pace })
+        let (in_flight, is_seeding) = (std::collections::VecDeque::new(), first.seeding);
+        Ok(Line { requests, answers, copy, is_seeding, in_flight, pace })
     }
 
     /// Sends what there is, as far as the window allows; says whether that is all.

@@ -24,7 +24,9 @@ use crate::consensus::group::{Group, GroupConfig};
 use crate::consensus::network::{ChannelOptions, Network as _, TcpNetwork};
 use crate::consensus::types::Member;
 use crate::consensus::zones::Wanted;
-use crate::queue::authority::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
+use crate::queue::authority::command::{
+    Actor, Attach, RegionCommand, RegionReply, RegionVerb, SeedChunk,
+};
 use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::authority::{RegionEpoch, Role};
 use crate::queue::command::{
@@ -330,7 +332,7 @@ async fn a_planned_failover_turns_shipping_round_and_loses_nothing() {
     east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
     let before = west.group.standing().unwrap().log_time;
     // Asked of the secondary, which asks the primary.
-    west.pair.fail_over("anna", soon()).await.expect("handed over");
+    west.pair.fail_over("anna", None, soon()).await.expect("handed over");
     assert_eq!(west.role(), Role::Primary);
     west.send_patiently("two").await;
     let after = west.group.standing().unwrap().log_time;
@@ -346,9 +348,16 @@ async fn a_planned_failover_turns_shipping_round_and_loses_nothing() {
     east.until_applied("equal", |east| digests_are_equal(east, &west)).await;
     let compared = east.pair.verify(soon()).await.expect("compared");
     assert_eq!(compared.own, compared.other);
+    // By name it is so already, whoever is asked.
+    for side in [&east, &west] {
+        side.pair.fail_over("anna", Some("west"), soon()).await.expect("so already");
+        let stranger = side.pair.fail_over("anna", Some("north"), soon()).await;
+        assert!(matches!(stranger, Err(PairError::Refused(_))), "{stranger:?}");
+    }
+    assert_eq!((east.role(), west.role()), (Role::Secondary, Role::Primary));
     // And back, asked of the primary.
     west.until_known("live", |mark| mark.status == GeoStatus::Live).await;
-    west.pair.fail_over("anna", soon()).await.expect("handed back");
+    west.pair.fail_over("anna", Some("east"), soon()).await.expect("handed back");
     east.until_applied("east leads again", |east| east.role() == Role::Primary).await;
     east.send_patiently("three").await;
     west.until_applied("west follows", |west| west.total() == 3).await;
@@ -367,7 +376,8 @@ async fn a_seal_that_is_not_acknowledged_in_time_is_taken_back() {
     east.region(RegionVerb::Seal).await.expect("sealed");
     east.until_applied("taken back", |east| east.role() == Role::Primary).await;
     east.send_patiently("writes go on").await;
-    let refused = east.pair.fail_over("anna", Instant::now() + Duration::from_millis(300)).await;
+    let refused =
+        east.pair.fail_over("anna", None, Instant::now() + Duration::from_millis(300)).await;
     assert!(
         matches!(refused, Err(PairError::NotNow { fate: Fate::NotApplied, .. })),
         "{refused:?}"
@@ -463,7 +473,7 @@ async fn after_a_forced_failover_an_empty_cluster_is_given_all_and_is_handed_bac
     let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
     assert_eq!(east.total(), 202, "durable");
     west.until_known("live", |mark| mark.status == GeoStatus::Live).await;
-    west.pair.fail_over("anna", soon()).await.expect("handed back");
+    west.pair.fail_over("anna", None, soon()).await.expect("handed back");
     east.until_applied("east leads again", |east| east.role() == Role::Primary).await;
     let command = Command::Receive(Receive {
         queue: "orders".to_owned(),
@@ -479,6 +489,34 @@ async fn after_a_forced_failover_an_empty_cluster_is_given_all_and_is_handed_bac
     let contents = done.expect("received").contents;
     assert!(contents.iter().any(|it| it.body == "message 7"), "bodies came with the seed");
     assert_eq!(contents.len(), 202);
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seed_that_another_leader_began_is_given_up_and_done_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    east.send("one").await.expect("sent");
+    west.until_applied("all is there", |west| west.total() == 1).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    east.stop().await;
+    west.pair.force("anna", false).await.expect("promoted");
+    std::fs::remove_dir_all(dir.path().join("east")).unwrap();
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    let ledger = west.group.standing().unwrap().authority.ledger;
+    let (region, attachment) = (east.name.to_owned(), 71);
+    let attach = Attach { region, lineage: 7, attachment, ledger: ledger.clone() };
+    east.region(RegionVerb::Attach(attach)).await.expect("attached");
+    let position = west.group.standing().unwrap().applied;
+    let begun = RegionVerb::SeedBegin { attachment, id: 99, position, ledger };
+    east.region(begun).await.expect("begun");
+    let chunk = SeedChunk { attachment, id: 99, number: 0, rows: Vec::new(), contents: Vec::new() };
+    east.region(RegionVerb::SeedChunk(chunk)).await.expect("taken");
+    let (region, peer) = (west.name.to_owned(), east.name.to_owned());
+    let protect = RegionVerb::Protect { region, lineage: 7, attachment, peer };
+    west.region(protect).await.expect("protected");
+    east.until_applied("equal", |east| east.total() == 1 && digests_are_equal(east, &west)).await;
     east.stop().await;
     west.stop().await;
 }

@@ -286,7 +286,8 @@ impl RegionService for RegionFace {
         request: Request<pb::FailOverRequest>,
     ) -> Answered<pb::FailOverResponse> {
         leader_verb!(self, request, Write, fail_over, |call, message| {
-            let done = self.pair.fail_over(&who(message.who), call.deadline).await;
+            let to = (!message.to.is_empty()).then_some(message.to.as_str());
+            let done = self.pair.fail_over(&who(message.who), to, call.deadline).await;
             done.map(|()| pb::FailOverResponse {}).map_err(refusal)
         })
     }
