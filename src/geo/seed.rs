@@ -33,6 +33,9 @@ const STEP: Duration = Duration::from_secs(20);
 /// Building the state at the end takes longer.
 const COMMIT: Duration = Duration::from_secs(120);
 
+/// What one chunk holds.
+type Held = (Vec<Row>, Vec<(ContentId, Content)>);
+
 /// A view, cut into chunks of rows and contents.
 struct Chunks {
     reader: SnapshotReader,
@@ -59,7 +62,7 @@ impl Chunks {
     }
 
     /// The rows and contents of the next chunk; `None` after the last.
-    fn next(&mut self) -> Result<Option<(Vec<Row>, Vec<(ContentId, Content)>)>, SeedError> {
+    fn next(&mut self) -> Result<Option<Held>, SeedError> {
         let (mut rows, mut contents, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < CHUNK_BYTES {
             let Some(part) = self.next_part()? else { break };

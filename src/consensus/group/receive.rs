@@ -43,7 +43,9 @@ impl Group {
         let mut confirmed = false;
         loop {
             // Who is ready to wait may wait at a secondary, and begins when it is promoted.
-            self.until_writable(&Command::Receive(receive.clone()), give_up).await?;
+            if !self.store().footing_now().is_writable {
+                self.until_writable(give_up).await?;
+            }
             // A grant that was made under this tag is answered again, whatever is visible now.
             if session.is_some_and(|tag| self.inner.store.read().state().is_answered(&tag)) {
                 return self.propose_receive(account, receive, session, deadline).await.map(Some);

@@ -39,6 +39,7 @@ impl Group {
         if footing.is_writable && footing.epoch == term.epoch {
             return Ok(());
         }
+        // Who may write is settled on any footing.
         if matches!(command, Command::Region(_)) {
             return Ok(());
         }
@@ -55,18 +56,14 @@ impl Group {
     ///
     /// # Errors
     /// The refusal of the role, when it is not so by then; *not now* when leadership moves.
-    pub(super) async fn until_writable(
-        &self,
-        command: &Command,
-        give_up: Instant,
-    ) -> Result<(), GroupError> {
+    pub(super) async fn until_writable(&self, give_up: Instant) -> Result<(), GroupError> {
         let mut footing = self.store().footing();
         let mut leadership = self.leadership();
         while !footing.borrow_and_update().is_writable {
             leadership.borrow_and_update();
             let term = self.term()?;
             if Instant::now() >= give_up {
-                return self.check_footing(&term, command);
+                return self.check_footing(&term, &Command::Pulse);
             }
             tokio::select! {
                 changed = footing.changed() => if changed.is_err() { break },
