@@ -53,7 +53,7 @@ fn end_of(life: &Life<'_>, first: &Grant<'_>, until: LogTime) -> Option<LogTime>
     if changes().any(|change| change.when.by > until) || (is_vague && changes().count() > 1) {
         return None;
     }
-    Some(changes().last().map_or(first.shown.visible_at, |change| change.visible_at))
+    Some(changes().next_back().map_or(first.shown.visible_at, |change| change.visible_at))
 }
 
 #[cfg(test)]

@@ -48,7 +48,6 @@ impl Worker {
             visibility_timeout: Some(wire::span(visibility)),
             wait: Some(wire::span(wait)),
             session: Some(session),
-            ..Default::default()
         };
         let ask = |mut node: Client, r| async move { node.receive(r).await };
         let read = |answer: pb::ReceiveResponse| wire::received(&answer);
@@ -157,7 +156,6 @@ impl Worker {
             body: tag.map(|tag| crate::history::body(tag).into()),
             headers: headers.clone(),
             session: Some(session),
-            ..Default::default()
         };
         let ask = |mut node: Client, r| async move { node.update(r).await };
         let read = |answer: pb::UpdateResponse| {
@@ -197,7 +195,6 @@ impl Worker {
             items: wire.clone(),
             after: wire::after(after),
             session: Some(session),
-            ..Default::default()
         };
         let ask = |mut node: Client, r| async move { node.release(r).await };
         let read = |answer: pb::ReleaseResponse| wire::released(&answer);
@@ -232,6 +229,5 @@ pub(super) fn delete_request(
         queue: queue.to_owned(),
         items: items.to_vec(),
         session: Some(session),
-        ..Default::default()
     }
 }

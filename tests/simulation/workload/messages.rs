@@ -109,7 +109,6 @@ pub(super) fn send_request(
         queue: queue.to_owned(),
         messages: messages.to_vec(),
         session: Some(session),
-        ..Default::default()
     }
 }
 

@@ -118,7 +118,6 @@ impl Worker {
             account: wire::account(queue),
             queue: name.clone(),
             session: Some(session),
-            ..Default::default()
         };
         let ask = |mut node: super::Client, r| async move { node.clear(r).await };
         let read = |answer: pb::ClearResponse| {
@@ -134,7 +133,6 @@ impl Worker {
             account: wire::account(queue),
             name: name.clone(),
             session: Some(session),
-            ..Default::default()
         };
         let ask = |mut node: super::Client, r| async move { node.delete_queue(r).await };
         let read = |answer: pb::DeleteQueueResponse| wire::done(answer.durability.as_ref());
@@ -155,7 +153,6 @@ impl Worker {
             account: wire::account(queue),
             name: name.clone(),
             session: Some(session),
-            ..Default::default()
         };
         let ask = |mut node: super::Client, r| async move { node.pause_queue(r).await };
         let read = |answer: pb::PauseQueueResponse| wire::done(answer.durability.as_ref());
@@ -170,7 +167,6 @@ impl Worker {
             account: wire::account(queue),
             name: name.clone(),
             session: Some(session),
-            ..Default::default()
         };
         let ask = |mut node: super::Client, r| async move { node.resume_queue(r).await };
         let read = |answer: pb::ResumeQueueResponse| wire::done(answer.durability.as_ref());
@@ -188,7 +184,6 @@ impl Worker {
                 name: queue.clone(),
                 metadata: wire::metadata(value),
                 session: Some(session),
-                ..Default::default()
             };
             let ask = |mut node: super::Client, r| async move { node.set_queue_metadata(r).await };
             let read =
@@ -201,7 +196,6 @@ impl Worker {
                 name: queue.clone(),
                 settings: Some(wire::settings(plan(&queue), Some(value))),
                 session: Some(session),
-                ..Default::default()
             };
             let ask = |mut node: super::Client, r| async move { node.set_queue_settings(r).await };
             let read =

@@ -158,7 +158,6 @@ impl Worker {
             queue: queue.to_owned(),
             visibility_timeout: Some(wire::span(visibility)),
             max_batch: max,
-            ..Default::default()
         };
         let credit = pb::ReceiveStreamCredit { messages: max };
         for request in [Request::Open(open), Request::Credit(credit)] {
