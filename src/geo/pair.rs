@@ -5,6 +5,8 @@
 //! Where the other region has its part it is asked before anything here is final. What is only
 //! known of the other side is said to be known as of its last word.
 
+mod verify;
+
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -25,15 +27,12 @@ use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, Region
 use crate::queue::authority::plan::CopyEnd;
 use crate::queue::authority::{AuditRow, Authority, RegionSettings, Role};
 use crate::queue::command::{Command, Envelope};
-use crate::queue::ids::{Digest, Epoch, LogTime};
+use crate::queue::ids::{Epoch, LogTime};
 use crate::queue::outcome::Reply;
 use crate::storage::codec;
 
 /// One step has this long.
 const STEP: Duration = Duration::from_secs(10);
-
-/// Between two looks at both regions.
-const VERIFY_AGAIN: Duration = Duration::from_millis(50);
 
 /// One node's view of the pair, and its verbs. A clone is the same.
 #[derive(Clone)]
@@ -69,14 +68,6 @@ pub struct Loss {
     /// How long ago that was known; `None` = not since this node leads.
     pub age: Option<Duration>,
     pub is_complete: bool,
-}
-
-/// The data of both regions at one entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Compared {
-    pub index: u64,
-    pub own: Digest,
-    pub other: Digest,
 }
 
 impl Pair {
@@ -536,38 +527,6 @@ impl Pair {
             })
             .await
             .map(drop)
-    }
-
-    /// Compares the data of both regions at one entry of the primary's log; where neither is
-    /// written to, that is soon.
-    ///
-    /// # Errors
-    /// Refused where this cluster is in no pair; *not now* when both were never seen at one
-    /// entry before the deadline.
-    pub async fn verify(&self, deadline: Instant) -> Result<Compared, PairError> {
-        let own = self.in_pair()?;
-        if own.attachment.is_none() {
-            return Err(PairError::Refused("no second region is attached".to_owned()));
-        }
-        while Instant::now() < deadline {
-            let before = self.word();
-            let theirs = self.other.status(deadline).await?;
-            let (primary, copy) =
-                if own.role == Role::Secondary { (&theirs, &before) } else { (&before, &theirs) };
-            let same_epoch = primary.epoch == copy.epoch;
-            if let (true, Some(at)) = (same_epoch, copy.applied_through)
-                && primary.applied == Some(at)
-            {
-                let digest = |it: &pb::GetStatusResponse| {
-                    let bytes = <[u8; 16]>::try_from(it.digest.as_ref()).unwrap_or_default();
-                    Digest(u128::from_be_bytes(bytes))
-                };
-                let (own, other) = (digest(&before), digest(&theirs));
-                return Ok(Compared { index: at.index, own, other });
-            }
-            tokio::time::sleep(VERIFY_AGAIN).await;
-        }
-        Err(PairError::not_now("the regions were never seen at one entry: try while it is quiet"))
     }
 
     /// Allows or refuses reads while this cluster is a secondary.
