@@ -163,7 +163,7 @@ pub fn batch_to(batch: &ShippedBatch) -> pb::ApplyShipped {
     }
 }
 
-/// Reads what [`batch_to`] wrote.
+/// Reads what `batch_to` wrote.
 pub fn batch_from(it: pb::ApplyShipped) -> Result<ShippedBatch, CodecError> {
     let entry = |it: pb::ShippedEntry| {
         let at = position_from(need(it.position, COMMAND, "position")?);
