@@ -164,11 +164,16 @@ pub fn durability_text(durability: &Durability) -> String {
     text
 }
 
-/// "1 message", "2 messages".
+/// "1 change", "2 changes".
+#[must_use]
+pub fn counted(count: u64, noun: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{ending}")
+}
+
 #[must_use]
 pub fn messages(count: u64) -> String {
-    let noun = if count == 1 { "message" } else { "messages" };
-    format!("{count} {noun}")
+    counted(count, "message")
 }
 
 #[must_use]

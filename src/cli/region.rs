@@ -280,7 +280,7 @@ fn audit(context: &Context, entries: Vec<pb::AuditEntry>) -> anyhow::Result<Exit
         rows.push(vec![entry.number.to_string(), at, who, what, epoch.to_string()]);
     }
     context.out.table(&["number", "at", "who", "what", "epoch"], rows)?;
-    let text = format!("{} changes", entries.len());
+    let text = output::counted(entries.len() as u64, "change");
     context.out.result(&json!({ "ok": true, "entries": entries.len() }), &text)?;
     Ok(Exit::Done)
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::exit::Exit;
-use super::output::base64;
+use super::output::{base64, messages};
 use crate::client::Regions;
 use crate::proto::admin::v1 as pb;
 use pb::list_tail_response::Item;
@@ -75,8 +75,10 @@ fn summary(head: &pb::TailHead, count: u64) -> (Value, String) {
         "whole": head.whole,
     });
     let region = by.map_or("", |epoch| epoch.region.as_str());
+    let whole = if head.whole { "" } else { "; its log no longer holds all of the tail" };
     let text = format!(
-        "{count} messages alive that region {region} never got, and {} entries of its log",
+        "{} alive that region {region} never got; the tail has {} log entries{whole}",
+        messages(count),
         head.log_entries
     );
     (value, text)

@@ -377,8 +377,7 @@ impl Group {
         let term = self.term()?;
         self.check_footing(&term, &envelope.command)?;
         self.check_space(&envelope.command)?;
-        self.announce(&envelope);
-        let answer = self.inner.proposer.submit(envelope)?;
+        let answer = self.inner.proposer.submit(envelope, |sent| self.announce(sent))?;
         Ok(async move {
             match tokio::time::timeout_at(deadline, answer).await {
                 Ok(Ok(done)) => done,

@@ -98,23 +98,25 @@ impl Proposer {
         *self.seat.lock().unwrap_or_else(PoisonError::into_inner) = Some(envelope);
     }
 
-    /// Queues a command. What it resolves to is its answer; when the sender's end is gone, the
-    /// outcome is unknown.
+    /// Queues a command, and calls `first` when it is sure to be queued and before it is. What it
+    /// resolves to is its answer; when the sender's end is gone, the outcome is unknown.
     ///
     /// # Errors
     /// `NotNow`, not applied, when too much is in flight.
     pub fn submit(
         &self,
         envelope: Envelope,
+        first: impl FnOnce(&Envelope),
     ) -> Result<oneshot::Receiver<Result<Done, GroupError>>, GroupError> {
         let size = envelope.command.size();
         let overloaded = || GroupError::not_applied(Reason::Overloaded);
         let count = u32::try_from(size.div_ceil(UNIT)).map_err(|_| overloaded())?;
         let units =
             Arc::clone(&self.units).try_acquire_many_owned(count).map_err(|_| overloaded())?;
+        let place = self.jobs.try_reserve().map_err(|_| overloaded())?;
+        first(&envelope);
         let (reply, answer) = oneshot::channel();
-        let job = Job { envelope, size, reply, units };
-        self.jobs.try_send(job).map_err(|_| overloaded())?;
+        place.send(Job { envelope, size, reply, units });
         Ok(answer)
     }
 }
@@ -237,6 +239,7 @@ fn fail(proposal: &Proposal, error: &GroupError) {
 mod tests {
     use super::*;
     use crate::queue::authority::command::{Actor, RegionCommand, RegionVerb};
+    use crate::queue::command::NewMessage;
 
     fn job(command: Command) -> Job {
         let units = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a unit");
@@ -247,6 +250,27 @@ mod tests {
     fn seal() -> Job {
         let command = RegionCommand { by: Actor::default(), verb: RegionVerb::Seal };
         job(Command::Region(Box::new(command)))
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_command_that_is_not_queued() {
+        let (jobs, mut waiting) = mpsc::channel(1);
+        let units = Arc::new(Semaphore::new(UNITS_IN_FLIGHT));
+        let proposer = Proposer { jobs, units: Arc::clone(&units), seat: Seat::default() };
+        let mut said = 0;
+        let mut submit = |bytes: usize| {
+            let content = Content { body: vec![0; bytes].into(), ..Content::default() };
+            let messages = vec![NewMessage { content, ..NewMessage::default() }];
+            let command = Command::Send { queue: "orders".to_owned(), messages };
+            let envelope = Envelope { session: None, account: String::new(), command };
+            let queued = proposer.submit(envelope, |_| said += 1).is_ok();
+            (queued, said)
+        };
+        assert_eq!(submit(UNITS_IN_FLIGHT * UNIT), (false, 0), "more than may be in flight");
+        assert_eq!(submit(1), (true, 1));
+        assert_eq!(submit(1), (false, 1), "the queue is full");
+        assert!(waiting.try_recv().is_ok() && waiting.try_recv().is_err());
+        assert_eq!(units.available_permits(), UNITS_IN_FLIGHT, "all is given back");
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Fences {
         Fences(fences)
     }
 
-    /// The last T at which a call under this session can have taken effect.
+    /// The last T at which a call under that tag can have taken effect.
     pub fn end_of(&self, session: Option<Session>) -> LogTime {
         let end = session.and_then(|session| {
             let ends = self.0.get(&session.client)?;

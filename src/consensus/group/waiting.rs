@@ -1,7 +1,8 @@
 //! Who waits for messages: a line for each queue, first come first served.
 //!
 //! Laws: a receive is proposed only for messages that no other proposed receive is about to
-//! take, be they there or in a send that is being proposed, so a thousand waiters do not all propose for one message; a turn that nobody takes
+//! take, be they there or in a send that is being proposed, so a thousand waiters do not all
+//! propose for one message; a turn that nobody takes
 //! goes to the next in line; leaving the line costs the same wherever one stands. Looked at are
 //! only lines with news: their queue was changed by an entry, somebody came or gave a claim up,
 //! or a time has come. So an entry costs the lines of the queues that it changed, however many
