@@ -103,6 +103,22 @@ impl BeforeRaft {
 /// How long calls of peers have to end.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Fills a hole as soon as there is space for that.
+async fn fill(log: &Log, hole: Hole, entries: Vec<LogEntry>) -> Result<LogState, StorageError> {
+    let mut said = false;
+    loop {
+        match log.mend(hole, entries.clone()).await {
+            Err(error @ StorageError::Full { .. }) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(%error, "the log waits for space to be mended");
+                }
+                tokio::time::sleep(FULL_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// Mends until nothing is left to mend.
 pub(super) async fn run(
     log: &Log,
@@ -122,17 +138,10 @@ pub(super) async fn run(
         let (fetched, heard) = fetch(hole, peers, others).await;
         mending.tell(heard.report(hole, in_doubt));
         match fetched {
-            Fetched::Entries(entries) => match log.mend(hole, entries).await {
-                Ok(mended) => {
-                    state = mended;
-                    tracing::info!("the log was mended");
-                }
-                Err(error @ StorageError::Full { .. }) => {
-                    tracing::warn!(%error, "the log waits for space to be mended");
-                    tokio::time::sleep(FULL_PAUSE).await;
-                }
-                Err(error) => return Err(unmended(error)),
-            },
+            Fetched::Entries(entries) => {
+                state = fill(log, hole, entries).await.map_err(unmended)?;
+                tracing::info!("the log was mended");
+            }
             Fetched::NobodyHasThem if in_doubt => {
                 state = log.cut_doubt().await.map_err(unmended)?;
                 tracing::warn!("the last record was cut: no other node has it");

@@ -166,8 +166,8 @@ fn log_time(
     let wrong = || Refusal::invalid(field, "is no time since 1970", "a time as an answer gives it");
     let seconds = u64::try_from(given.seconds).map_err(|_| wrong())?;
     let nanos = u64::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
-    let micros =
-        seconds.checked_mul(1_000_000).zip(nanos).map(|(secs, nanos)| secs + nanos / 1_000);
+    let whole = seconds.checked_mul(1_000_000).zip(nanos);
+    let micros = whole.and_then(|(secs, nanos)| secs.checked_add(nanos / 1_000));
     micros.map(|at| Some(LogTime(at))).ok_or_else(wrong)
 }
 
@@ -252,10 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn a_time_before_1970_is_refused_by_name() {
-        let given = Some(prost_types::Timestamp { seconds: -1, nanos: 0 });
-        let refused = log_time("filter.dead_since", given).expect_err("it is negative");
-        let said = tonic::Status::from(refused);
-        assert!(said.message().starts_with("filter.dead_since is no time since 1970"), "{said}");
+    fn a_time_before_1970_or_after_all_is_refused_by_name() {
+        for (seconds, nanos) in [(-1, 0), (i64::MAX, 0), (18_446_744_073_709, 999_999_999)] {
+            let given = Some(prost_types::Timestamp { seconds, nanos });
+            let refused = log_time("filter.dead_since", given).expect_err("it is no log time");
+            let said = tonic::Status::from(refused);
+            let head = "filter.dead_since is no time since 1970";
+            assert!(said.message().starts_with(head), "{said}");
+        }
     }
 }
