@@ -546,7 +546,11 @@ fn redundancy(
     standing: Option<&Standing>,
     heard: Option<&pb::GetStatusResponse>,
 ) -> String {
-    let paired = standing.is_some_and(|it| it.authority.attachment.is_some());
+    // A side that is fenced, in conflict or detached has no copy, and is none.
+    let is_paired =
+        |role: &Role| !matches!(role, Role::Fenced { .. } | Role::Conflict { .. } | Role::Detached);
+    let paired = standing
+        .is_some_and(|it| it.authority.attachment.is_some() && is_paired(&it.authority.role));
     if !paired {
         return zoned.to_owned();
     }

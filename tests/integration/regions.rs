@@ -238,6 +238,9 @@ fn a_planned_failover_under_load_loses_nothing_and_goes_back() {
     pair.fail_over(&pair.west, "west");
     pair.until(&pair.west, "west is the primary", |it| it["role"] == "primary");
     pair.until(&pair.east, "the old primary follows", |it| it["role"] == "secondary");
+    for row in pair.run(&pair.west, "region audit").items() {
+        assert!(!row["at"].as_str().is_none_or(|at| at.starts_with("1970")), "{row}");
+    }
     pair.until(&pair.west, "it is protected", |it| it["status"] == "live");
     // And back, asked of the primary this time.
     pair.fail_over(&pair.west, "east");
@@ -295,7 +298,8 @@ fn a_forced_failover_keeps_what_was_shipped_and_lists_the_rest_as_the_tail() {
 
     pair.east.start(pair.home.path());
     let east = &pair.east;
-    pair.until(east, "the old primary is fenced", |it| it["role"] == "fenced");
+    let fenced = pair.until(east, "the old primary is fenced", |it| it["role"] == "fenced");
+    assert_eq!(fenced["redundancy"], "ZRS", "it has no copy");
     pair.run(east, "send orders never").says(2, &["fenced", "west"]);
     let tail = pair.run(east, "region tail list");
     assert_eq!(tail.items().len(), 1, "{tail:?}");

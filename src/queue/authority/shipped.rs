@@ -37,6 +37,7 @@ enum Join {
 pub fn apply(
     state: &mut State,
     at: Position,
+    at_us: u64,
     batch: &ShippedBatch,
     changes: &mut Changes,
 ) -> Result<RegionReply, RegionRefusal> {
@@ -72,7 +73,7 @@ pub fn apply(
     let promoted = through == batch.through && promote(&mut next, state, at, batch);
     keep(state, next, changes);
     if promoted {
-        let by = Actor { who: "the release of the other region".to_owned(), at_us: 0 };
+        let by = Actor { who: "the release of the other region".to_owned(), at_us };
         note(state, &by, "become the primary as it was handed over".to_owned(), changes);
     }
     Ok(RegionReply::Shipped { through, promoted })

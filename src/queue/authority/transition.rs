@@ -59,7 +59,9 @@ fn answer(
     check(command)?;
     match &command.verb {
         RegionVerb::RecordShipped { .. } => return record(state, &command.verb, changes),
-        RegionVerb::ApplyShipped(batch) => return shipped::apply(state, at, batch, changes),
+        RegionVerb::ApplyShipped(batch) => {
+            return shipped::apply(state, at, command.by.at_us, batch, changes);
+        }
         RegionVerb::SeedBegin { .. }
         | RegionVerb::SeedChunk(_)
         | RegionVerb::SeedCommit { .. }

@@ -176,6 +176,7 @@ impl Script {
             "audit" => {
                 let rows = side.stage.state.audit();
                 let line = |row: &crate::queue::authority::AuditRow| {
+                    assert_ne!(row.at_us, 0, "{row:?} says when");
                     format!(
                         "{} {}: {} (epoch {} of {})",
                         row.number, row.who, row.what, row.epoch.number.0, row.epoch.region
