@@ -45,7 +45,7 @@ fn encode_around(id: ContentId, content: &Content) -> ([u8; HEAD], Vec<u8>) {
     fields.put_u32_le(FORMAT.into());
     let crc = [&content.body, headers.as_slice()]
         .into_iter()
-        .fold(crc32c::crc32c(rest), |crc, part| crc32c::crc32c_append(crc, part));
+        .fold(crc32c::crc32c(rest), crc32c::crc32c_append);
     checksum.copy_from_slice(&crc.to_le_bytes());
     (head, headers)
 }
