@@ -21,5 +21,6 @@ mod regions;
 mod serving;
 mod stage;
 mod tls;
+mod upgrade;
 mod verbs;
 mod waiting;
