@@ -156,13 +156,11 @@ impl Pair {
         });
         let zoned = self.group.status().redundancy;
         let redundancy = redundancy(&zoned, standing.as_ref(), heard.as_ref().map(|(it, _)| it));
-        PairStatus {
-            standing,
-            watermark: self.watermark.borrow().clone(),
-            heard,
-            redundancy,
-            audit,
+        let mut watermark = self.watermark.borrow().clone();
+        if let Some(it) = &standing {
+            watermark.measure(it, |shipped| self.group.log_bytes_after(shipped));
         }
+        PairStatus { standing, watermark, heard, redundancy, audit }
     }
 
     async fn propose(&self, verb: RegionVerb, who: &str) -> Result<RegionReply, PairError> {

@@ -260,13 +260,9 @@ impl Shipper {
 
     fn tell(&self, is_live: bool) {
         let Some(standing) = self.group.standing() else { return };
-        let applied = standing.applied.index;
         self.news.send_if_modified(|mark| {
             let before = mark.clone();
-            let shipped = mark.shipped.map(|at| at.index);
-            mark.positions_behind = applied.saturating_sub(shipped.unwrap_or(0));
-            mark.bytes_behind =
-                if shipped == Some(applied) { 0 } else { self.group.log_bytes_after(shipped) };
+            mark.measure(&standing, |shipped| self.group.log_bytes_after(shipped));
             if is_live {
                 mark.status = GeoStatus::Live;
             }

@@ -12,6 +12,7 @@ mod embedding;
 mod faces;
 mod faults;
 mod inspection;
+mod lab_regions;
 mod lab_verbs;
 mod lost_tables;
 mod members;
