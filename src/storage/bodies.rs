@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub use directory::{Group, Place};
 pub use half::Half;
-pub use segment::{Flush, SegmentFiles};
+pub use segment::{Flush, Placing, SegmentFiles};
 
 use crate::queue::command::Content;
 use crate::queue::ids::ContentId;
@@ -32,7 +32,7 @@ use crate::storage::keys;
 use crate::storage::store::StoreError;
 use crate::storage::tables::{Batch, Rows, Span, TablesRead};
 use directory::Directory;
-use segment::{Placing, record_len};
+use segment::record_len;
 
 /// What a content in memory costs besides its bytes.
 const HELD_COST: usize = 128;
