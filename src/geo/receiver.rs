@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::PairError;
+use super::inventory;
 use super::pair::Pair;
 use super::wire;
 use crate::consensus::error::{Fate, GroupError};
@@ -329,6 +330,21 @@ impl GeoService for Receiver {
         self.check_lineage(&asked.lineage)?;
         let sent = self.pair.send_tail(&asked.who, Instant::now() + WITHIN).await;
         sent.map(Response::new).map_err(|error| *refusal(error))
+    }
+
+    async fn inventory(
+        &self,
+        request: Request<pb::InventoryRequest>,
+    ) -> Result<Response<pb::InventoryResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_leads()?;
+        self.check_lineage(&asked.lineage)?;
+        let attached = self.group.standing().and_then(|it| it.authority.attachment);
+        if attached.is_none_or(|it| wire::wide(it.id) != asked.attachment) {
+            return Err(Status::failed_precondition("this cluster is attached to another primary"));
+        }
+        let store = self.group.store().read();
+        Ok(Response::new(inventory::of(store.state(), &asked.groups)))
     }
 
     async fn fence(

@@ -5,17 +5,18 @@
 //! flight, each bounded by bytes. What is acknowledged rides in the next entry, so that the next
 //! leader and the purge of the log know it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::batch;
-use super::error::ShipError;
+use super::error::{PairError, SeedError, ShipError};
 use super::other::OtherRegion;
-use super::seed;
 use super::watermark::{GeoStatus, Pace, Watermark};
 use super::wire;
+use super::{patch, seed};
 use crate::clock::SharedClock;
 use crate::consensus::group::{Group, Standing};
 use crate::proto::geo::v1 as pb;
@@ -39,6 +40,8 @@ pub struct Shipper {
     other: OtherRegion,
     clock: SharedClock,
     news: watch::Sender<Watermark>,
+    /// A copy did not take what differs.
+    gives_all: AtomicBool,
 }
 
 /// One stream, from its hello on.
@@ -47,8 +50,10 @@ struct Line {
     answers: tonic::Streaming<pb::ShipResponse>,
     /// Where the copy ends once it has all that was sent.
     copy: CopyEnd,
-    /// The copy must be given a whole state, or another leader began to and did not end it.
+    /// Another leader began to give the copy a whole state, and did not end it.
     is_seeding: bool,
+    /// What it has is of another history.
+    must_seed: bool,
     /// The bytes of each batch in flight.
     in_flight: std::collections::VecDeque<u64>,
     pace: Pace,
@@ -63,7 +68,8 @@ impl Shipper {
         clock: SharedClock,
     ) -> (Shipper, watch::Receiver<Watermark>) {
         let (news, watermark) = watch::channel(Watermark::default());
-        (Shipper { group, other, clock, news }, watermark)
+        let gives_all = AtomicBool::new(false);
+        (Shipper { group, other, clock, news, gives_all }, watermark)
     }
 
     /// Runs until the group ends.
@@ -134,9 +140,13 @@ impl Shipper {
 
     async fn ship(&self, at: usize) -> Result<(), ShipError> {
         let mut line = self.open(at).await?;
-        if line.is_seeding || (line.copy.through.is_none() && self.must_seed(&line.copy)) {
+        if line.must_seed
+            || line.is_seeding
+            || (line.copy.through.is_none() && self.must_seed(&line.copy))
+        {
+            let has_another = line.must_seed;
             drop(line);
-            seed::give(&self.group, &self.other, &self.clock, &self.news).await?;
+            self.give(has_another).await?;
             return Ok(());
         }
         let (mut leadership, mut applied) = (self.group.leadership(), self.group.applied());
@@ -160,6 +170,24 @@ impl Shipper {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Gives the copy a state: what differs, where it has another one and takes that, or all.
+    async fn give(&self, has_another: bool) -> Result<(), SeedError> {
+        let (group, other, clock, news) = (&self.group, &self.other, &self.clock, &self.news);
+        if has_another && !self.gives_all.load(Ordering::Relaxed) {
+            let given = patch::give(group, other, clock, news).await;
+            if let Err(SeedError::Other(error)) = &given
+                && matches!(**error, PairError::Refused(_))
+            {
+                tracing::info!(%error, "what differs was not taken: the copy is given all");
+                self.gives_all.store(true, Ordering::Relaxed);
+            }
+            return given;
+        }
+        seed::give(group, other, clock, news).await?;
+        self.gives_all.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -203,9 +231,9 @@ impl Shipper {
             self.keep(&copy, LogTime(first.log_time_us));
         }
         let pace = Pace::default();
-        let is_seeding = first.seeding || first.must_seed;
+        let (is_seeding, must_seed) = (first.seeding, first.must_seed);
         let in_flight = std::collections::VecDeque::new();
-        Ok(Line { requests, answers, copy, is_seeding, in_flight, pace })
+        Ok(Line { requests, answers, copy, is_seeding, must_seed, in_flight, pace })
     }
 
     /// Sends what there is, as far as the window allows; says whether that is all.

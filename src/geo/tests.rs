@@ -1,5 +1,6 @@
 //! Two groups in one process, a region each, with the line between them over real sockets.
 
+mod patches;
 mod reseeds;
 mod tails;
 
@@ -512,10 +513,23 @@ async fn a_seed_that_another_leader_began_is_given_up_and_done_anew() {
         Attach { region, lineage: 7, attachment, ledger: ledger.clone(), ..Attach::default() };
     east.region(RegionVerb::Attach(attach)).await.expect("attached");
     let position = west.group.standing().unwrap().applied;
-    let begun =
-        RegionVerb::SeedBegin { attachment, id: 99, position, ledger, replayed: Vec::new() };
+    let begun = RegionVerb::SeedBegin {
+        attachment,
+        id: 99,
+        position,
+        ledger,
+        replayed: Vec::new(),
+        base: None,
+    };
     east.region(begun).await.expect("begun");
-    let chunk = SeedChunk { attachment, id: 99, number: 0, rows: Vec::new(), contents: Vec::new() };
+    let chunk = SeedChunk {
+        attachment,
+        id: 99,
+        number: 0,
+        rows: Vec::new(),
+        contents: Vec::new(),
+        removed: Vec::new(),
+    };
     east.region(RegionVerb::SeedChunk(chunk)).await.expect("taken");
     let (region, peer) = (west.name.to_owned(), east.name.to_owned());
     let protect = RegionVerb::Protect { region, lineage: 7, attachment, peer };

@@ -138,6 +138,14 @@ pub struct Rest {
     pub until: Option<u64>,
 }
 
+impl Rest {
+    /// Whether the entry at an index is one of those.
+    #[must_use]
+    pub fn holds(&self, index: u64) -> bool {
+        self.after < index && self.until.is_none_or(|until| index < until)
+    }
+}
+
 /// What operators set for the pair, replicated in each group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegionSettings {
@@ -276,8 +284,7 @@ impl Authority {
     /// state knows: ask a state that has applied the entry.
     #[must_use]
     pub fn rested(&self, index: u64) -> bool {
-        let within = |rest: &Rest| rest.after < index && rest.until.is_none_or(|at| index < at);
-        self.rests.iter().any(within)
+        self.rests.iter().any(|rest| rest.holds(index))
     }
 
     /// The line of the epoch in force.

@@ -7,7 +7,7 @@ mod tail;
 
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{self, BoxStream, Stream, StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::admin::precondition;
@@ -181,6 +181,13 @@ macro_rules! leader_verb {
     }};
 }
 
+/// Pages as one stream.
+fn flat<T: Send + 'static>(
+    pages: impl Stream<Item = Result<Vec<T>, Status>> + Send + 'static,
+) -> BoxStream<'static, Result<T, Status>> {
+    pages.map_ok(|page| stream::iter(page.into_iter().map(Ok::<T, Status>))).try_flatten().boxed()
+}
+
 impl RegionFace {
     #[must_use]
     pub fn new(pair: Pair) -> RegionFace {
@@ -329,16 +336,22 @@ impl RegionService for RegionFace {
                 let Some(cursor) = cursor else { return Ok(None) };
                 let (page, next) = tail::page_out(pair.tail_page(from, cursor).map_err(refusal)?);
                 tokio::task::yield_now().await;
-                let page = stream::iter(page.into_iter().map(Ok));
                 Ok::<_, Status>(Some((page, next.map(Some))))
             }
         });
-        let pages = pages.flat_map(|page| match page {
-            Ok(page) => page.boxed(),
-            Err(status) => stream::once(std::future::ready(Err(status))).boxed(),
+        let pair = self.pair.clone();
+        let deletes = stream::try_unfold(Some(0), move |from| {
+            let pair = pair.clone();
+            async move {
+                let Some(from) = from else { return Ok(None) };
+                let (page, next) = pair.tail_deletes(from).map_err(refusal)?;
+                tokio::task::yield_now().await;
+                let page: Vec<_> = page.into_iter().map(tail::delete_out).collect();
+                Ok::<_, Status>(Some((page, next)))
+            }
         });
         let head = stream::once(std::future::ready(Ok(tail::head_out(head))));
-        Ok(Response::new(head.chain(pages).boxed()))
+        Ok(Response::new(head.chain(flat(pages)).chain(flat(deletes)).boxed()))
     }
 
     async fn replay_tail(

@@ -7,7 +7,7 @@ use super::replay::{Replayed, TailOutcome};
 use super::{Head, LedgerLine, RegionEpoch, RegionSettings, TailFate};
 use crate::queue::command::{Content, Entry, Envelope};
 use crate::queue::ids::{ContentId, Digest, Epoch, Number, Position};
-use crate::queue::rows::Row;
+use crate::queue::rows::{Row, RowKey};
 
 /// Who asked, for the audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,6 +104,8 @@ pub enum RegionVerb {
         /// As of then, as is what is known of tails.
         ledger: Vec<LedgerLine>,
         replayed: Vec<Replayed>,
+        /// The digest of the state that the chunks are to be laid over; `None` = they are all.
+        base: Option<Digest>,
     },
     SeedChunk(SeedChunk),
     /// All chunks are there: the state is built, checked and taken.
@@ -132,6 +134,8 @@ pub struct SeedChunk {
     pub number: u64,
     pub rows: Vec<Row>,
     pub contents: Vec<(ContentId, Content)>,
+    /// Rows that are no more, where the chunks are laid over a state.
+    pub removed: Vec<RowKey>,
 }
 
 /// What a new secondary must know of its primary.
@@ -261,7 +265,7 @@ impl RegionCommand {
             | RegionVerb::SeedBegin { ledger, .. } => ledger.len() * LINE,
             RegionVerb::SeedChunk(chunk) => {
                 let bodies: usize = chunk.contents.iter().map(|(_, it)| it.size()).sum();
-                bodies + chunk.rows.len() * ROW
+                bodies + (chunk.rows.len() + chunk.removed.len()) * ROW
             }
             _ => self.by.who.len(),
         }

@@ -141,6 +141,7 @@ pub(super) fn chunks(side: &Side, id: u128) -> Vec<SeedChunk> {
         number: number as u64,
         rows: Vec::new(),
         contents: Vec::new(),
+        removed: Vec::new(),
     };
     let shared = |key: &RowKey| !matches!(key, RowKey::Authority | RowKey::Audit(_));
     let rows: Vec<Row> = side
@@ -187,6 +188,7 @@ pub(super) fn begin(west: &Side, id: u128) -> RegionVerb {
         position: west.log.last().expect("a log").0,
         ledger: west.stage.state.authority().expect("in a pair").ledger.clone(),
         replayed: west.stage.state.authority().expect("in a pair").replayed.clone(),
+        base: None,
     }
 }
 

@@ -299,6 +299,22 @@ fn a_send_of_many_is_one_unit_and_its_late_client_is_answered_for_all_of_it() {
 }
 
 #[test]
+fn a_message_that_was_named_twice_in_one_send_is_sent_once() {
+    let (mut east, mut west) = shipped();
+    let keyed = NewMessage { key: Some(Box::new(7)), ..text("keyed") };
+    let twice = in_session(&mut east, turn(1, 1, 1), send(vec![keyed.clone(), keyed]));
+    assert!(twice[1].duplicate && twice[0].id == twice[1].id);
+    // The key counts no more when it is over.
+    let late = secs(10_000);
+    let other = Envelope { session: turn(1, 2, 0), ..plain(send(vec![text("late")])) };
+    east.commit(late, vec![other]);
+    depose(&mut east, &mut west);
+    let outcomes = replay_all(&east, &mut west, (1 << 20, false));
+    assert_eq!(outcomes.len(), 2, "{outcomes:?}");
+    assert_eq!(bodies(&west), ["shared", "keyed", "late"]);
+}
+
+#[test]
 fn a_part_goes_on_just_where_the_one_before_it_ended() {
     let (mut east, mut west) = shipped();
     for body in ["a", "b", "c"] {

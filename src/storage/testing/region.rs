@@ -142,7 +142,8 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
             prop::collection::vec(replayed(), 0..2)
         )
             .prop_map(|((attachment, id, position), ledger, replayed)| {
-                RegionVerb::SeedBegin { attachment, id, position, ledger, replayed }
+                let base = (id % 2 == 1).then_some(Digest(id));
+                RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base }
             }),
         (wide(), low(), position()).prop_map(|(attachment, epoch, position)| {
             RegionVerb::RecordShipped { attachment, epoch, position }

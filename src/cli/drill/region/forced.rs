@@ -169,7 +169,7 @@ async fn export(
     file: &Path,
 ) -> anyhow::Result<BTreeSet<u64>> {
     let regions = stage.regions(lab, region)?;
-    let head = tail::write(&regions, file).await?.0;
+    let head = tail::write(&regions, file).await?.head;
     anyhow::ensure!(head.whole, "the log of region {region} no longer holds all of its tail");
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("the file {} cannot be read", file.display()))?;
