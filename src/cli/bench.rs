@@ -11,6 +11,7 @@ mod flow;
 pub mod probe;
 mod queues;
 pub mod report;
+mod timetable;
 mod workload;
 
 use std::collections::BTreeMap;

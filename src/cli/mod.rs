@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod doctor;
 pub mod drill;
 pub mod exit;
+mod failback;
 pub mod inspect;
 pub mod lab;
 mod mend;

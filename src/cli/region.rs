@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::exit::Exit;
+use super::failback::Failback;
 use super::output;
 use super::tail::TailVerb;
 use crate::client::Regions;
@@ -24,9 +25,9 @@ pub enum RegionVerb {
     /// Show what was done to this cluster's part of the pair, and who did it
     #[command(after_help = "Example:\n  zoneq region audit")]
     Audit,
-    /// Attach the other region, which must be empty or a kept copy, and ship to it
+    /// Attach the other region, and ship to it: an empty one, a kept copy, or a deposed primary
     #[command(after_help = "Example:\n  zoneq region protect")]
-    Protect,
+    Protect(Protect),
     /// Stand alone again; the copy is kept. On a secondary: keep its copy and follow nobody
     #[command(after_help = "Example:\n  zoneq region unprotect")]
     Unprotect,
@@ -35,6 +36,9 @@ pub enum RegionVerb {
                             zoneq region failover --force --dry-run\n  \
                             zoneq region failover --force")]
     Failover(Failover),
+    /// Make the region where the data was at first the primary again; run it on the one that is
+    #[command(after_help = "Examples:\n  zoneq region failback --dry-run\n  zoneq region failback")]
+    Failback(Failback),
     /// Take back what was handed over and did not arrive there
     #[command(after_help = "Example:\n  zoneq region take-back")]
     TakeBack(TakeBack),
@@ -70,6 +74,13 @@ pub struct Failover {
     #[arg(long, requires = "force", env = "ZONEQ_REGION_FAILOVER_ACCEPT_INCOMPLETE",
           value_parser = FalseyValueParser::new())]
     accept_incomplete: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Protect {
+    /// Give up what a deposed primary has alone, if it was neither replayed nor exported
+    #[arg(long, env = "ZONEQ_REGION_PROTECT_DISCARD_TAIL", value_parser = FalseyValueParser::new())]
+    discard_tail: bool,
 }
 
 #[derive(Debug, Args)]
@@ -112,6 +123,7 @@ impl RegionVerb {
             RegionVerb::Audit => return audit(context, regions.audit().await?),
             RegionVerb::Verify => return verify(context, &regions.verify().await?),
             RegionVerb::Tail(verb) => return verb.run(context, &regions).await,
+            RegionVerb::Failback(verb) => return verb.run(context, &regions).await,
             _ => {}
         }
         let spinner = context.out.progress(None, "waiting for the regions");
@@ -125,8 +137,8 @@ impl RegionVerb {
     async fn change(self, regions: &Regions) -> anyhow::Result<(Value, String)> {
         let done = |verb: &str, text: &str| (json!({ "ok": true, "done": verb }), text.to_owned());
         Ok(match self {
-            RegionVerb::Protect => {
-                regions.protect().await?;
+            RegionVerb::Protect(Protect { discard_tail }) => {
+                regions.protect(discard_tail).await?;
                 done("protect", "protected: the other region is being given the data")
             }
             RegionVerb::Unprotect => {
@@ -157,9 +169,11 @@ impl RegionVerb {
                 let word = if on { "on" } else { "off" };
                 done("read-access", &format!("reads at this cluster, while secondary, are {word}"))
             }
-            RegionVerb::Status | RegionVerb::Audit | RegionVerb::Verify | RegionVerb::Tail(_) => {
-                done("nothing", "nothing was changed")
-            }
+            RegionVerb::Status
+            | RegionVerb::Audit
+            | RegionVerb::Verify
+            | RegionVerb::Failback(_)
+            | RegionVerb::Tail(_) => done("nothing", "nothing was changed"),
         })
     }
 }
@@ -205,6 +219,13 @@ fn status_name(status: i32) -> Option<String> {
     }
 }
 
+fn tail_name(fate: i32) -> Option<String> {
+    match pb::TailFate::try_from(fate).unwrap_or_default() {
+        pb::TailFate::Unspecified => None,
+        known => Some(known.as_str_name().trim_start_matches("TAIL_FATE_").to_ascii_lowercase()),
+    }
+}
+
 /// Rounded down to the second: it is never later than the truth.
 fn sync_time(at: Option<&prost_types::Timestamp>) -> Option<String> {
     let seconds = u64::try_from(at?.seconds).ok()?;
@@ -235,6 +256,8 @@ pub fn status_json(status: &pb::GetRegionResponse) -> Value {
         "heard_seconds_ago": seconds(status.heard_ago.as_ref()),
         "complete": status.complete,
         "trouble": text(&status.trouble),
+        "tail": tail_name(status.tail),
+        "copied_bytes": status.copied_bytes,
     })
 }
 
@@ -256,6 +279,9 @@ fn show(context: &Context, status: &pb::GetRegionResponse) -> anyhow::Result<Exi
     }
     if let Some(bytes) = status.bytes_behind {
         text += &format!(", {bytes} bytes");
+    }
+    if let Some(fate) = tail_name(status.tail) {
+        text += &format!("; its tail is {fate}");
     }
     if !status.trouble.is_empty() {
         text += &format!("; {}", status.trouble);

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -22,6 +23,18 @@ pub enum TailVerb {
     /// Write the messages of the tail, with their bodies, as JSON lines
     #[command(after_help = "Example:\n  zoneq region tail export tail.jsonl")]
     Export(Export),
+    /// Send the messages of the tail to the new primary, each once; run it on the region that is
+    /// fenced, and again where it broke off
+    #[command(after_help = "Example:\n  zoneq region tail replay")]
+    Replay(Replay),
+}
+
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Send those too that expired, that their clients may have sent again, and those of queues
+    /// that are gone or were made anew
+    #[arg(long, env = "ZONEQ_REGION_TAIL_REPLAY_ALL", value_parser = FalseyValueParser::new())]
+    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -35,6 +48,7 @@ impl TailVerb {
         match self {
             TailVerb::List => list(context, regions).await,
             TailVerb::Export(Export { file }) => export(context, regions, file).await,
+            TailVerb::Replay(Replay { all }) => replay(context, regions, all).await,
         }
     }
 }
@@ -131,8 +145,60 @@ async fn export(context: &Context, regions: &Regions, path: PathBuf) -> anyhow::
     let file = out.into_inner().map_err(|error| error.into_error()).with_context(named)?;
     // The copy outlives the region whose only one it may be.
     file.sync_all().with_context(named)?;
+    regions.settle_tail(pb::TailFate::Exported).await?;
     let (mut value, text) = summary(&head, count);
     value["file"] = json!(path.display().to_string());
     context.out.result(&value, &format!("{text}; written to {}", path.display()))?;
     Ok(Exit::Done)
+}
+
+fn reason(reason: i32) -> String {
+    let reason = pb::TailSkip::try_from(reason).unwrap_or_default();
+    reason.as_str_name().trim_start_matches("TAIL_SKIP_").to_ascii_lowercase().replace('_', "-")
+}
+
+async fn replay(context: &Context, regions: &Regions, all: bool) -> anyhow::Result<Exit> {
+    let spinner = context.out.progress(None, "replaying the tail");
+    let mut stream = regions.replay_tail(all).await?;
+    let (mut found, mut sent, mut last) = (0, 0, pb::ReplayTailResponse::default());
+    let (mut items, mut rows) = (Vec::new(), Vec::new());
+    while let Some(part) = stream.message().await.context("the replay broke off: run it again")? {
+        found += part.found;
+        sent += part.sent;
+        for message in &part.skipped {
+            let why = reason(message.reason);
+            items.push(json!({
+                "account": message.account,
+                "queue": message.queue,
+                "id": message.id,
+                "reason": why,
+            }));
+            let (account, queue) = (message.account.clone(), message.queue.clone());
+            rows.push(vec![account, queue, message.id.clone(), why]);
+        }
+        last = part;
+    }
+    spinner.finish_and_clear();
+    for item in &items {
+        context.out.item(item)?;
+    }
+    context.out.table(&["account", "queue", "id", "not sent"], rows)?;
+    let value = json!({
+        "ok": last.done,
+        "found": found,
+        "replayed": sent,
+        "skipped": items.len(),
+        "total_replayed": last.total_sent,
+        "total_skipped": last.total_skipped,
+        "done": last.done,
+    });
+    let text = format!(
+        "{} found, {sent} sent to the new primary, {} not; in all runs {} sent, {} not",
+        messages(found),
+        items.len(),
+        last.total_sent,
+        last.total_skipped,
+    );
+    context.out.result(&value, &text)?;
+    Ok(if last.done { Exit::Done } else { Exit::Failed })
 }

@@ -32,4 +32,4 @@ pub mod tail;
 #[cfg(test)]
 mod tests;
 pub mod watermark;
-mod wire;
+pub mod wire;

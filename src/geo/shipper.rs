@@ -47,7 +47,7 @@ struct Line {
     answers: tonic::Streaming<pb::ShipResponse>,
     /// Where the copy ends once it has all that was sent.
     copy: CopyEnd,
-    /// Another leader began to give the copy a whole state, and did not end it.
+    /// The copy must be given a whole state, or another leader began to and did not end it.
     is_seeding: bool,
     /// The bytes of each batch in flight.
     in_flight: std::collections::VecDeque<u64>,
@@ -136,7 +136,7 @@ impl Shipper {
         let mut line = self.open(at).await?;
         if line.is_seeding || (line.copy.through.is_none() && self.must_seed(&line.copy)) {
             drop(line);
-            seed::give(&self.group, &self.other, &self.clock).await?;
+            seed::give(&self.group, &self.other, &self.clock, &self.news).await?;
             return Ok(());
         }
         let (mut leadership, mut applied) = (self.group.leadership(), self.group.applied());
@@ -199,9 +199,12 @@ impl Shipper {
             mark.status = GeoStatus::Bootstrap;
             mark.trouble = None;
         });
-        self.keep(&copy, LogTime(first.log_time_us));
+        if !first.must_seed {
+            self.keep(&copy, LogTime(first.log_time_us));
+        }
         let pace = Pace::default();
-        let (in_flight, is_seeding) = (std::collections::VecDeque::new(), first.seeding);
+        let is_seeding = first.seeding || first.must_seed;
+        let in_flight = std::collections::VecDeque::new();
         Ok(Line { requests, answers, copy, is_seeding, in_flight, pace })
     }
 

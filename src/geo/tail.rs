@@ -62,6 +62,17 @@ impl Pair {
         Ok(TailHead { epoch, fenced_by, fork, log_entries, is_whole })
     }
 
+    /// Whether this side is fenced and is known to have nothing alone.
+    #[must_use]
+    pub fn has_no_tail(&self) -> bool {
+        let Ok(head) = self.tail_head() else { return false };
+        let nothing = head.is_whole && head.log_entries == 0;
+        nothing
+            && self
+                .tail_page(head.fork.next_number, None)
+                .is_ok_and(|(page, next)| page.is_empty() && next.is_none())
+    }
+
     /// A page of the tail's messages that are alive, with their contents.
     ///
     /// # Errors

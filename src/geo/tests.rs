@@ -1,5 +1,8 @@
 //! Two groups in one process, a region each, with the line between them over real sockets.
 
+mod reseeds;
+mod tails;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -242,9 +245,8 @@ async fn protected(dir: &Path) -> (Region, Region, [String; 2]) {
     east.region(RegionVerb::Protect { region, lineage: 7, attachment, peer }).await.unwrap();
     let ledger = east.group.standing().unwrap().authority.ledger;
     let region = west.name.to_owned();
-    west.region(RegionVerb::Attach(Attach { region, lineage: 7, attachment, ledger }))
-        .await
-        .unwrap();
+    let attach = Attach { region, lineage: 7, attachment, ledger, ..Attach::default() };
+    west.region(RegionVerb::Attach(attach)).await.unwrap();
     (east, west, at)
 }
 
@@ -433,14 +435,14 @@ async fn a_cluster_protects_itself_by_an_empty_one_and_by_no_other() {
     let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
     west.create().await;
     east.create().await;
-    let refused = east.pair.protect("anna").await;
+    let refused = east.pair.protect("anna", false).await;
     assert!(matches!(refused, Err(PairError::Refused(_))), "{refused:?}");
     assert_eq!(east.role(), Role::Standalone, "nothing was begun");
     west.stop().await;
     std::fs::remove_dir_all(dir.path().join("west")).unwrap();
     let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
     for _ in 0..2 {
-        east.pair.protect("anna").await.expect("protected, and so already");
+        east.pair.protect("anna", false).await.expect("protected, and so already");
     }
     west.until_applied("a copy", |west| digests_are_equal(&east, west)).await;
     assert_eq!(east.pair.status().redundancy, "GRS");
@@ -448,7 +450,7 @@ async fn a_cluster_protects_itself_by_an_empty_one_and_by_no_other() {
     east.pair.unprotect("anna").await.expect("apart");
     assert_eq!((east.role(), west.role()), (Role::Standalone, Role::Detached));
     east.send("meanwhile").await.expect("sent");
-    east.pair.protect("anna").await.expect("protected again");
+    east.pair.protect("anna", false).await.expect("protected again");
     west.until_applied("a copy", |west| west.total() == 1).await;
     east.stop().await;
     west.stop().await;
@@ -468,7 +470,7 @@ async fn after_a_forced_failover_an_empty_cluster_is_given_all_and_is_handed_bac
     west.send_patiently("after").await;
     std::fs::remove_dir_all(dir.path().join("east")).unwrap();
     let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
-    west.pair.protect("anna").await.expect("protected anew");
+    west.pair.protect("anna", false).await.expect("protected anew");
     west.send_patiently("while it is seeded").await;
     west.until_known("live", |mark| mark.status == GeoStatus::Live).await;
     east.until_applied("equal", |east| digests_are_equal(east, &west)).await;
@@ -510,10 +512,12 @@ async fn a_seed_that_another_leader_began_is_given_up_and_done_anew() {
     let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
     let ledger = west.group.standing().unwrap().authority.ledger;
     let (region, attachment) = (east.name.to_owned(), 71);
-    let attach = Attach { region, lineage: 7, attachment, ledger: ledger.clone() };
+    let attach =
+        Attach { region, lineage: 7, attachment, ledger: ledger.clone(), ..Attach::default() };
     east.region(RegionVerb::Attach(attach)).await.expect("attached");
     let position = west.group.standing().unwrap().applied;
-    let begun = RegionVerb::SeedBegin { attachment, id: 99, position, ledger };
+    let begun =
+        RegionVerb::SeedBegin { attachment, id: 99, position, ledger, replayed: Vec::new() };
     east.region(begun).await.expect("begun");
     let chunk = SeedChunk { attachment, id: 99, number: 0, rows: Vec::new(), contents: Vec::new() };
     east.region(RegionVerb::SeedChunk(chunk)).await.expect("taken");

@@ -32,6 +32,8 @@ pub struct Watermark {
     pub bytes_per_second: u64,
     /// The other region has applied the release, and is the primary.
     pub promoted: bool,
+    /// Bytes of the state that was given to the copy last.
+    pub copied_bytes: u64,
     /// Why shipping stands still, where it does.
     pub trouble: Option<String>,
 }

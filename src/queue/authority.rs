@@ -16,12 +16,14 @@
 //!
 //! `plan.rs` says what is shipped next, `fork.rs` where two histories part, `transition.rs` what each
 //! command does, `shipped.rs` how the other region's entries are applied, `seed.rs` how an empty
-//! copy is given a whole state, `tail.rs` what a deposed side has alone, `refusal.rs` why not.
+//! copy is given a whole state, `tail.rs` what a deposed side has alone and `replay.rs` how
+//! it is taken from there, `refusal.rs` why not.
 
 pub mod command;
 mod fork;
 pub mod plan;
 pub mod refusal;
+pub mod replay;
 pub mod seed;
 mod shipped;
 pub mod tail;
@@ -32,6 +34,7 @@ use super::limits::{AUDIT_ROWS, LEDGER_LINES};
 use super::rows::RowKey;
 use super::state::State;
 use refusal::RegionRefusal;
+use replay::Replayed;
 use seed::{SeedRow, Seeding};
 
 pub(super) use transition::{record, run};
@@ -184,7 +187,7 @@ pub struct Authority {
     pub head: Option<Head>,
     /// Of a secondary: it has had all that its primary had, at one time at least.
     pub is_complete: bool,
-    /// Of a secondary that is empty: a whole state is under way to it.
+    /// A whole state is under way to it.
     pub seeding: Option<Seeding>,
     /// Of a primary: the last position of its own log that the other region's group has applied.
     pub shipped: Option<Position>,
@@ -193,6 +196,35 @@ pub struct Authority {
     pub rests: Vec<Rest>,
     pub settings: RegionSettings,
     pub next_audit: u64,
+    /// Of each fenced epoch whose tail came here, for ever.
+    pub replayed: Vec<Replayed>,
+    /// Of a fenced side: what became of its tail; `None` = nothing yet.
+    pub tail: Option<TailFate>,
+    /// Which half of the ids its contents have; see `seed.rs`.
+    pub high_contents: bool,
+}
+
+/// What became of the tail of a fenced side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TailFate {
+    /// The new primary has taken it.
+    Replayed,
+    /// A person has it in a file.
+    Exported,
+    /// A person gave it up.
+    Discarded,
+}
+
+impl TailFate {
+    /// One word, as `region status` shows it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            TailFate::Replayed => "replayed",
+            TailFate::Exported => "exported",
+            TailFate::Discarded => "discarded",
+        }
+    }
 }
 
 /// What was done to a cluster's authority, by whom.

@@ -13,6 +13,7 @@
 //! This file plans; `segment.rs` does the reading and writing, `directory.rs` knows places.
 
 mod directory;
+mod half;
 mod segment;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use directory::{Group, Place};
-pub use segment::{Flush, SegmentFiles};
+pub use half::Half;
+pub use segment::{Flush, Placing, SegmentFiles};
 
 use crate::queue::command::Content;
 use crate::queue::ids::ContentId;
@@ -30,7 +32,7 @@ use crate::storage::keys;
 use crate::storage::store::StoreError;
 use crate::storage::tables::{Batch, Rows, Span, TablesRead};
 use directory::Directory;
-use segment::{Placing, record_len};
+use segment::record_len;
 
 /// What a content in memory costs besides its bytes.
 const HELD_COST: usize = 128;
@@ -219,6 +221,18 @@ impl Bodies {
         }
         self.moving.remove(&id.0);
         if let Some(place) = self.directory.remove(id.0) {
+            self.release(place);
+        }
+    }
+
+    /// Forgets every content of one half.
+    pub fn remove_half(&mut self, half: Half) {
+        let held: Vec<u64> = self.held.range(half.ids()).map(|(id, _)| *id).collect();
+        for id in held {
+            self.remove(ContentId(id));
+        }
+        self.moving.retain(|id, _| !half.ids().contains(id));
+        for place in self.directory.remove_range(half.ids()) {
             self.release(place);
         }
     }

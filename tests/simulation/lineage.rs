@@ -114,9 +114,10 @@ impl Lineage {
         self.place(cluster, mark.index).is_some() && self.left_behind(cluster, mark).is_none()
     }
 
-    /// The first epoch that another cluster began after the last of this one.
-    pub fn successor(&self, cluster: Cluster) -> Option<&Line> {
-        let last = self.lines.iter().rposition(|line| line.cluster == Some(cluster))?;
+    /// The epoch that came after the one in which a cluster was the writer last, as of then.
+    pub fn successor(&self, cluster: Cluster, at: Micros) -> Option<&Line> {
+        let is_its = |line: &Line| line.cluster == Some(cluster) && line.began <= at;
+        let last = self.lines.iter().rposition(is_its)?;
         self.lines.get(last + 1)
     }
 

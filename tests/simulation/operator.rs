@@ -180,8 +180,7 @@ impl Operator {
         let role = |region: usize| of(region).role.as_str();
         if let Some(region) = (0..2).find(|region| role(*region) == "fenced") {
             if matches!(role(1 - region), "standalone" | "primary") {
-                self.begin_anew(region).await;
-                self.protect(1 - region).await;
+                self.give_up(region).await;
             }
             return true;
         }
@@ -217,15 +216,24 @@ impl Operator {
         }
     }
 
-    /// Lists what the region has alone, and lets it begin with empty disks.
-    async fn begin_anew(&mut self, region: usize) {
+    /// Lists what a fenced region has alone, and protects the other by it: as it is, or with empty
+    /// disks.
+    async fn give_up(&mut self, region: usize) {
         if !self.list_tail(region).await {
             return;
         }
-        {
-            let mut history = self.history.lock();
-            history.pair.close(region);
+        if self.dice.below(2) == 0 {
+            self.begin_anew(region).await;
+        } else {
+            self.history.lock().pair.close(region);
+            self.act(region, Verb::SettleTail).await;
         }
+        self.protect(1 - region).await;
+    }
+
+    /// Lets a region begin with empty disks.
+    async fn begin_anew(&mut self, region: usize) {
+        self.history.lock().pair.close(region);
         let cluster = self.cluster(region);
         self.wishes.wish(region);
         while self.wishes.next().is_some() {
@@ -394,7 +402,14 @@ fn limited<T>(message: T, within: Duration) -> tonic::Request<T> {
 async fn call(mut node: Client, verb: Verb, within: Duration) -> Result<(), tonic::Status> {
     let who = WHO.to_owned();
     match verb {
-        Verb::Protect => node.protect(limited(pb::ProtectRequest { who }, within)).await.map(drop),
+        Verb::Protect => {
+            let request = pb::ProtectRequest { who, discard_tail: false };
+            node.protect(limited(request, within)).await.map(drop)
+        }
+        Verb::SettleTail => {
+            let request = pb::SettleTailRequest { who, fate: pb::TailFate::Exported.into() };
+            node.settle_tail(limited(request, within)).await.map(drop)
+        }
         Verb::Unprotect => {
             node.unprotect(limited(pb::UnprotectRequest { who }, within)).await.map(drop)
         }

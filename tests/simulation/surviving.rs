@@ -36,7 +36,7 @@ fn judged(lineage: &Lineage, op: &Op) -> Option<Outcome> {
         Outcome::Unknown(_) => return None,
         // Why it was refused may be found in the tail alone.
         Outcome::Failed(_) => {
-            let successor = lineage.successor(op.site)?;
+            let successor = lineage.successor(op.site, op.returned)?;
             return if is_of_tail(op, None, successor) { left() } else { None };
         }
     };
@@ -55,7 +55,7 @@ fn judged(lineage: &Lineage, op: &Op) -> Option<Outcome> {
             left()
         };
     }
-    let successor = lineage.successor(op.site)?;
+    let successor = lineage.successor(op.site, op.returned)?;
     if is_of_tail(op, answer.read_at(), successor) { left() } else { None }
 }
 

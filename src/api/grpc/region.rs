@@ -3,6 +3,8 @@
 //! Laws: any node answers what it knows; a change is made by the leader, to which it is passed
 //! on, once, and so is the question how far the copy is, which only the leader knows.
 
+mod tail;
+
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -15,12 +17,10 @@ use super::error::Refusal;
 use super::forward::{self, Kind};
 use crate::geo::error::PairError;
 use crate::geo::pair::{Pair, PairStatus};
-use crate::geo::tail::{TailHead, TailPage};
 use crate::geo::watermark;
 use crate::proto::admin::v1 as pb;
 use crate::proto::admin::v1::region_service_client::RegionServiceClient;
 use crate::proto::admin::v1::region_service_server::{RegionService, RegionServiceServer};
-use crate::queue::authority::tail::TailCursor;
 use crate::queue::authority::{AuditRow, RegionEpoch, Role};
 use crate::queue::ids::LogTime;
 
@@ -115,6 +115,7 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
         read_access: authority.settings.read_access,
         log_time: Some(timestamp(standing.log_time)),
         complete: authority.is_complete,
+        tail: tail::fate_out(authority.tail).into(),
         heard_ago,
         peer_role: peer_role.into(),
         ..base
@@ -128,6 +129,7 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
             out.bytes_behind = Some(mark.bytes_behind);
             out.drain = mark.drain_seconds().map(|it| lasting(Duration::from_secs(it)));
             out.trouble = mark.trouble.clone().unwrap_or_default();
+            out.copied_bytes = mark.copied_bytes;
         }
         Role::Secondary => {
             let near = status.heard.as_ref().is_some_and(|(_, age)| *age < SILENCE);
@@ -157,37 +159,6 @@ fn audit_out(row: AuditRow) -> pb::AuditEntry {
         what: row.what,
         epoch: Some(epoch_out(&row.epoch)),
     }
-}
-
-fn head_out(head: TailHead) -> pb::ListTailResponse {
-    let head = pb::TailHead {
-        epoch: Some(epoch_out(&head.epoch)),
-        fenced_by: Some(epoch_out(&head.fenced_by)),
-        first_number: head.fork.next_number,
-        log_entries: head.log_entries,
-        whole: head.is_whole,
-    };
-    pb::ListTailResponse { item: Some(pb::list_tail_response::Item::Head(head)) }
-}
-
-fn page_out((messages, next): TailPage) -> (Vec<pb::ListTailResponse>, Option<TailCursor>) {
-    let messages = messages.into_iter().map(|(message, content)| {
-        let shown = message.shown;
-        let message = pb::TailMessage {
-            account: message.account,
-            queue: message.queue,
-            id: shown.id.to_string(),
-            body: content.body,
-            headers: content.headers,
-            inserted_at: Some(timestamp(shown.inserted_at)),
-            expires_at: shown.expires_at.map(timestamp),
-            visible_at: Some(timestamp(shown.visible_at)),
-            priority: shown.priority.into(),
-            dequeue_count: shown.dequeue_count,
-        };
-        pb::ListTailResponse { item: Some(pb::list_tail_response::Item::Message(message)) }
-    });
-    (messages.collect(), next)
 }
 
 fn who(name: String) -> String {
@@ -243,6 +214,8 @@ impl RegionFace {
 
 #[tonic::async_trait]
 impl RegionService for RegionFace {
+    type FailBackStream = BoxStream<'static, Result<pb::FailBackResponse, Status>>;
+    type ReplayTailStream = BoxStream<'static, Result<pb::ReplayTailResponse, Status>>;
     type ListTailStream = BoxStream<'static, Result<pb::ListTailResponse, Status>>;
 
     async fn get_region(
@@ -266,7 +239,7 @@ impl RegionService for RegionFace {
 
     async fn protect(&self, request: Request<pb::ProtectRequest>) -> Answered<pb::ProtectResponse> {
         leader_verb!(self, request, Write, protect, |_call, message| {
-            let done = self.pair.protect(&who(message.who)).await;
+            let done = self.pair.protect(&who(message.who), message.discard_tail).await;
             done.map(|()| pb::ProtectResponse {}).map_err(refusal)
         })
     }
@@ -354,7 +327,7 @@ impl RegionService for RegionFace {
             let pair = pair.clone();
             async move {
                 let Some(cursor) = cursor else { return Ok(None) };
-                let (page, next) = page_out(pair.tail_page(from, cursor).map_err(refusal)?);
+                let (page, next) = tail::page_out(pair.tail_page(from, cursor).map_err(refusal)?);
                 tokio::task::yield_now().await;
                 let page = stream::iter(page.into_iter().map(Ok));
                 Ok::<_, Status>(Some((page, next.map(Some))))
@@ -364,7 +337,61 @@ impl RegionService for RegionFace {
             Ok(page) => page.boxed(),
             Err(status) => stream::once(std::future::ready(Err(status))).boxed(),
         });
-        let head = stream::once(std::future::ready(Ok(head_out(head))));
+        let head = stream::once(std::future::ready(Ok(tail::head_out(head))));
         Ok(Response::new(head.chain(pages).boxed()))
+    }
+
+    async fn replay_tail(
+        &self,
+        request: Request<pb::ReplayTailRequest>,
+    ) -> Answered<Self::ReplayTailStream> {
+        let call = Call::patient(request.metadata(), USUAL);
+        let message = request.into_inner();
+        if let Some(way) = forward::place(self.pair.group(), &call).await? {
+            let mut client = RegionServiceClient::new(way.channel.clone());
+            let stream = way.opened(client.replay_tail(forward::signed(&call, message))).await?;
+            return Ok(Response::new(way.answers(stream)));
+        }
+        let replay = self.pair.replay(&who(message.who), message.all).await.map_err(refusal)?;
+        let steps = stream::try_unfold(replay, |mut replay| async move {
+            let step = replay.next().await.map_err(refusal)?;
+            Ok::<_, Status>(step.map(|step| (tail::step_out(step), replay)))
+        });
+        Ok(Response::new(steps.boxed()))
+    }
+
+    async fn fail_back(
+        &self,
+        request: Request<pb::FailBackRequest>,
+    ) -> Answered<Self::FailBackStream> {
+        let call = Call::patient(request.metadata(), USUAL);
+        let message = request.into_inner();
+        if let Some(way) = forward::place(self.pair.group(), &call).await? {
+            let mut client = RegionServiceClient::new(way.channel.clone());
+            let stream = way.opened(client.fail_back(forward::signed(&call, message))).await?;
+            return Ok(Response::new(way.answers(stream)));
+        }
+        let to = (!message.to.is_empty()).then_some(message.to);
+        let name = who(message.who);
+        let mut way = self.pair.fail_back(&name, to, message.discard_tail, call.deadline);
+        let first = way.next().await.map_err(refusal)?.map(tail::way_out);
+        let ways = stream::try_unfold(way, |mut way| async move {
+            let left = way.next().await.map_err(refusal)?;
+            Ok::<_, Status>(left.map(|left| (tail::way_out(left), way)))
+        });
+        let first = stream::iter(first.map(Ok));
+        let rest = if message.dry_run { 0 } else { usize::MAX };
+        Ok(Response::new(first.chain(ways.take(rest)).boxed()))
+    }
+
+    async fn settle_tail(
+        &self,
+        request: Request<pb::SettleTailRequest>,
+    ) -> Answered<pb::SettleTailResponse> {
+        leader_verb!(self, request, Write, settle_tail, |_call, message| {
+            let fate = tail::fate_in(message.fate())?;
+            let done = self.pair.settle_tail(&who(message.who), fate).await;
+            done.map(|()| pb::SettleTailResponse {}).map_err(refusal)
+        })
     }
 }

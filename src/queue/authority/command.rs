@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 
-use super::{Head, LedgerLine, RegionEpoch, RegionSettings};
+use super::replay::{Replayed, TailOutcome};
+use super::{Head, LedgerLine, RegionEpoch, RegionSettings, TailFate};
 use crate::queue::command::{Content, Entry, Envelope};
-use crate::queue::ids::{ContentId, Digest, Epoch, Position};
+use crate::queue::ids::{ContentId, Digest, Epoch, Number, Position};
 use crate::queue::rows::Row;
 
 /// Who asked, for the audit.
@@ -34,7 +35,8 @@ pub enum RegionVerb {
     },
     /// A primary stands alone again.
     Unprotect,
-    /// Makes an empty cluster, or a kept copy of the same lineage, the secondary of a primary.
+    /// Makes an empty cluster, or a kept copy of the same lineage, the secondary of a primary; or
+    /// lets a fenced side, or a copy that cannot go on, wait for a whole state.
     Attach(Attach),
     /// A secondary keeps its copy and follows nobody.
     Detach,
@@ -99,8 +101,9 @@ pub enum RegionVerb {
         attachment: u128,
         id: u128,
         position: Position,
-        /// As of then.
+        /// As of then, as is what is known of tails.
         ledger: Vec<LedgerLine>,
+        replayed: Vec<Replayed>,
     },
     SeedChunk(SeedChunk),
     /// All chunks are there: the state is built, checked and taken.
@@ -113,6 +116,11 @@ pub enum RegionVerb {
     /// Frees the last chunk of a seed that is given up.
     SeedDrop {
         attachment: u128,
+    },
+    /// On a fenced side: what became of the tail of that epoch.
+    SettleTail {
+        epoch: RegionEpoch,
+        fate: TailFate,
     },
 }
 
@@ -127,7 +135,7 @@ pub struct SeedChunk {
 }
 
 /// What a new secondary must know of its primary.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attach {
     /// The secondary's own region.
     pub region: String,
@@ -135,6 +143,10 @@ pub struct Attach {
     pub attachment: u128,
     /// The primary's ledger; its last line is the epoch in force.
     pub ledger: Vec<LedgerLine>,
+    /// What a fenced side or a kept copy has is to be replaced by a whole state.
+    pub reseed: bool,
+    /// The tail of a fenced side is given up.
+    pub discard_tail: bool,
 }
 
 /// A part of the primary's log: all its positions in (after, through], and those of its entries
@@ -181,6 +193,9 @@ pub enum RegionReply {
     Shipped { through: Position, promoted: bool },
     /// The seed has its chunks before this number.
     Seeded { next: u64 },
+    /// The tail is dealt with through this number; an outcome for each message of the part, or
+    /// none where the part was dealt with before.
+    Replayed { through: Number, results: Vec<TailOutcome> },
 }
 
 impl RegionVerb {
@@ -222,6 +237,9 @@ impl RegionVerb {
             RegionVerb::SeedChunk(_) => "take a part of a state".to_owned(),
             RegionVerb::SeedCommit { .. } => "take a whole state".to_owned(),
             RegionVerb::SeedDrop { .. } => "give a state up that is under way".to_owned(),
+            RegionVerb::SettleTail { epoch, fate } => {
+                format!("note that the tail of epoch {} is {}", epoch.number.0, fate.name())
+            }
         }
     }
 }

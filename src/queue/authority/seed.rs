@@ -1,18 +1,23 @@
-//! How an empty secondary is given a whole state of its primary, through its own group.
+//! How a secondary is given a whole state of its primary, through its own group: an empty one, or
+//! one whose history went another way.
 //!
 //! Laws: chunks come in order and are kept as rows of their own until all are there, so a restart
 //! or another leader has them; applying the commit builds the state, checks its digest and
-//! switches, in one entry. Until then the secondary is empty, and nothing can promote it. A seed
-//! that is given up is freed a chunk an entry. Contents are put as they come: the secondary being
-//! empty, none can be there under the same id.
+//! switches, in one entry. Until then what was there is whole, and stays what it was: an empty
+//! secondary, which nothing can promote, a fenced side with its tail, or a kept copy. A seed that
+//! is given up is freed a chunk an entry.
 //!
-//! That one entry names every row of the new state is the price of a switch that is all or nothing;
-//! nobody is served from an empty secondary.
+//! Contents are put beside those in use, under the same ids in the other half of the space of ids:
+//! two histories give the same numbers. The commit changes the halves, which is one bit.
+//!
+//! That one entry names every row of both states is the price of a switch that is all or nothing;
+//! nobody writes to a side that waits for a state.
 
 use std::sync::Arc;
 
 use super::command::{RegionReply, RegionVerb, SeedChunk};
 use super::refusal::RegionRefusal;
+use super::replay::Replayed;
 use super::transition::{is_empty, keep};
 use super::{Authority, LedgerLine, Role};
 use crate::queue::command::Content;
@@ -29,6 +34,8 @@ pub struct Seeding {
     pub position: Position,
     /// The primary's ledger as of then.
     pub ledger: Vec<LedgerLine>,
+    /// Tails that the primary had taken by then.
+    pub replayed: Vec<Replayed>,
     /// The number of the next chunk.
     pub next: u64,
 }
@@ -55,15 +62,20 @@ pub fn apply(state: &mut State, verb: &RegionVerb, changes: &mut Changes) -> Ans
         return Err(super::transition::wrong_role(&Role::Standalone, verb));
     };
     let mut next = (**authority).clone();
-    if next.role != Role::Secondary || next.applied_through.is_some() {
+    let waits = match next.role {
+        Role::Secondary => next.applied_through.is_none(),
+        Role::Fenced { .. } | Role::Detached => true,
+        _ => false,
+    };
+    if !waits {
         return Err(super::transition::wrong_role(&next.role, verb));
     }
     if next.attachment.as_ref().is_none_or(|it| it.id != attachment) {
         return Err(RegionRefusal::Mismatch { what: "the attachment".to_owned() });
     }
     let reply = match verb {
-        RegionVerb::SeedBegin { id, position, ledger, .. } => {
-            begin(state, &mut next, (*id, *position, ledger))?
+        RegionVerb::SeedBegin { id, position, ledger, replayed, .. } => {
+            begin(state, &mut next, (*id, *position), (ledger, replayed))?
         }
         RegionVerb::SeedChunk(chunk) => take(state, &mut next, chunk, changes)?,
         RegionVerb::SeedDrop { .. } => drop_last(state, &mut next, changes),
@@ -81,17 +93,21 @@ pub fn apply(state: &mut State, verb: &RegionVerb, changes: &mut Changes) -> Ans
 fn begin(
     state: &State,
     next: &mut Authority,
-    (id, position, ledger): (u128, Position, &[LedgerLine]),
+    (id, position): (u128, Position),
+    (ledger, replayed): (&[LedgerLine], &[Replayed]),
 ) -> Answer {
     match &next.seeding {
         Some(known) if known.id == id => {}
         Some(_) => return Err(RegionRefusal::OtherSeed),
-        None if !is_empty(&state.counters) => return Err(RegionRefusal::NotEmpty),
+        None if next.role == Role::Secondary && !is_empty(&state.counters) => {
+            return Err(RegionRefusal::NotEmpty);
+        }
         None if ledger.is_empty() => {
             return Err(RegionRefusal::Mismatch { what: "the ledger".to_owned() });
         }
         None => {
-            next.seeding = Some(Seeding { id, position, ledger: ledger.to_vec(), next: 0 });
+            let (ledger, replayed) = (ledger.to_vec(), replayed.to_vec());
+            next.seeding = Some(Seeding { id, position, ledger, replayed, next: 0 });
         }
     }
     Ok(RegionReply::Seeded { next: next.seeding.as_ref().map_or(0, |it| it.next) })
@@ -116,7 +132,7 @@ fn take(
         return Err(RegionRefusal::SeedGap { expected: seeding.next });
     }
     seeding.next += 1;
-    let put = |(id, content): &(ContentId, Content)| ContentEvent::Put(*id, content.clone());
+    let put = |(id, content): &(ContentId, Content)| ContentEvent::PutBeside(*id, content.clone());
     changes.contents.extend(chunk.contents.iter().map(put));
     changes.row(RowKey::Seed(chunk.number));
     state.seed.push(SeedRow {
@@ -130,7 +146,7 @@ fn take(
 fn drop_last(state: &mut State, next: &mut Authority, changes: &mut Changes) -> RegionReply {
     if let Some(last) = state.seed.pop() {
         changes.row(RowKey::Seed(last.number));
-        changes.contents.extend(last.contents.iter().map(|id| ContentEvent::Drop(*id)));
+        changes.contents.extend(last.contents.iter().map(|id| ContentEvent::DropBeside(*id)));
     }
     let left = state.seed.len() as u64;
     match &mut next.seeding {
@@ -164,9 +180,10 @@ fn commit(
         return Err(broken(format!("its digest is {} and should be {digest}", built.digest())));
     }
     let line = seeding.ledger.last().cloned().unwrap_or_default();
-    for chunk in &state.seed {
-        changes.row(RowKey::Seed(chunk.number));
-    }
+    // What goes: the chunks, and all of what was there.
+    changes.rows.extend(state.row_keys());
+    changes.rows.extend(state.grave_keys());
+    changes.contents.push(ContentEvent::Switch);
     built.counters.epoch = line.epoch.number;
     built.authority = state.authority.take();
     built.audit = std::mem::take(&mut state.audit);
@@ -175,8 +192,17 @@ fn commit(
     next.see(&line.epoch);
     next.epoch = line.epoch;
     next.ledger = seeding.ledger;
+    next.replayed = seeding.replayed;
     next.applied_through = Some(seeding.position);
     next.seeding = None;
+    next.high_contents = !next.high_contents;
+    next.role = Role::Secondary;
+    next.rests.clear();
+    next.tail = None;
+    next.shipped = None;
+    next.head = None;
+    next.is_complete = false;
+    next.stopped_granting = false;
     keep(state, next, changes);
     Ok(RegionReply::Seeded { next: chunks })
 }

@@ -134,7 +134,7 @@ fn who_handed_over_is_fenced_by_a_promotion_that_never_got_the_release() {
 }
 
 /// The chunks of a seed of this side's state, a few rows or contents each.
-fn chunks(side: &Side, id: u128) -> Vec<SeedChunk> {
+pub(super) fn chunks(side: &Side, id: u128) -> Vec<SeedChunk> {
     let chunk = |number: usize| SeedChunk {
         attachment: super::pair::ATTACHMENT,
         id,
@@ -180,12 +180,13 @@ fn promoted_and_protected_anew() -> (Side, Side) {
     (west, east)
 }
 
-fn begin(west: &Side, id: u128) -> RegionVerb {
+pub(super) fn begin(west: &Side, id: u128) -> RegionVerb {
     RegionVerb::SeedBegin {
         attachment: super::pair::ATTACHMENT,
         id,
         position: west.log.last().expect("a log").0,
         ledger: west.stage.state.authority().expect("in a pair").ledger.clone(),
+        replayed: west.stage.state.authority().expect("in a pair").replayed.clone(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::region::{self, line_from, line_to};
+use super::replay::{replayed_from, replayed_to};
 use super::rows::{decode_row, encode_row};
 use super::{CodecError, big, big_bytes, need, position_from, position_to};
 use crate::proto::log::v1 as pb;
@@ -20,12 +21,13 @@ const SEED: &str = "a seed";
 #[must_use]
 pub fn verb_to(verb: &RegionVerb) -> Wire {
     match verb {
-        RegionVerb::SeedBegin { attachment, id, position, ledger } => {
+        RegionVerb::SeedBegin { attachment, id, position, ledger, replayed } => {
             Wire::SeedBegin(pb::SeedBegin {
                 attachment: big_bytes(*attachment),
                 id: big_bytes(*id),
                 position: Some(position_to(*position)),
                 ledger: ledger.iter().map(line_to).collect(),
+                replayed: replayed.iter().map(replayed_to).collect(),
             })
         }
         RegionVerb::SeedChunk(chunk) => Wire::SeedChunk(pb::SeedChunk {
@@ -59,6 +61,7 @@ pub fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
             id: wide(&it.id, "id")?,
             position: position_from(need(it.position, SEED, "position")?),
             ledger: it.ledger.into_iter().map(line_from).collect::<Result<_, _>>()?,
+            replayed: it.replayed.into_iter().map(replayed_from).collect::<Result<_, _>>()?,
         },
         Wire::SeedChunk(it) => RegionVerb::SeedChunk(SeedChunk {
             attachment: wide(&it.attachment, "attachment")?,
@@ -106,6 +109,7 @@ pub(super) fn seeding_to(seeding: &Seeding) -> pb::Seeding {
         id: big_bytes(seeding.id),
         position: Some(position_to(seeding.position)),
         ledger: seeding.ledger.iter().map(line_to).collect(),
+        replayed: seeding.replayed.iter().map(replayed_to).collect(),
         next: seeding.next,
     }
 }
@@ -115,6 +119,7 @@ pub(super) fn seeding_from(seeding: pb::Seeding) -> Result<Seeding, CodecError> 
         id: big(&seeding.id, SEED, "id")?,
         position: position_from(need(seeding.position, SEED, "position")?),
         ledger: seeding.ledger.into_iter().map(line_from).collect::<Result<_, _>>()?,
+        replayed: seeding.replayed.into_iter().map(replayed_from).collect::<Result<_, _>>()?,
         next: seeding.next,
     })
 }

@@ -55,6 +55,8 @@ pub enum Verb {
         on: bool,
     },
     Verify,
+    /// The tail of a fenced side is in a file.
+    SettleTail,
     /// All disks of the region were replaced.
     BeginAnew,
 }

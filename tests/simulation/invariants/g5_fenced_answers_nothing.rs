@@ -28,8 +28,10 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
         }
     }
     for op in pair.history.ops.iter().filter(|op| is_read(op)) {
+        let is_copy = |at| pair.lineage.is_copy(op.site, at);
         if let Some((_, since)) = fenced.get(&op.site)
             && op.invoked > *since
+            && !(is_copy(op.invoked) || is_copy(op.returned))
         {
             let (site, call, at) = (op.site, &op.call, op.invoked);
             wrong.push(format!(

@@ -51,6 +51,10 @@ fn lost<'a>(
             && op.attempts == 1
             && op.returned <= listed.at
             && pair.lineage.left_behind(op.site, *mark).is_some()
+            && pair
+                .lineage
+                .place(op.site, mark.index)
+                .is_some_and(|(of, _)| of.epoch == listed.epoch)
     });
     let of_tail: Vec<&'a Op> = of_tail.map(|(op, _)| op).collect();
     of_tail.into_iter().flat_map(|op| match &op.outcome {
