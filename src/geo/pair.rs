@@ -486,7 +486,9 @@ impl Pair {
     pub async fn take_back(&self, who: &str, force: bool) -> Result<(), PairError> {
         let authority = self.in_pair()?;
         let number = match &authority.role {
-            Role::Sealed { .. } => {
+            role if matches!(role, Role::Sealed { .. })
+                || crate::mutants::is_chosen("unseal-after-release") =>
+            {
                 return self.propose(RegionVerb::Unseal, who).await.map(drop);
             }
             Role::Released { to, .. } => to.number,

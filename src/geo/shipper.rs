@@ -274,6 +274,8 @@ impl Shipper {
         if copy.epoch != authority.epoch {
             return;
         }
+        let is_early = crate::mutants::is_chosen("last-sync-early");
+        let log_time = if is_early { standing.log_time } else { log_time };
         self.news.send_modify(|mark| mark.acknowledge(through, log_time));
         if authority.shipped.is_none_or(|known| known.index < through.index) {
             let verb = RegionVerb::RecordShipped {

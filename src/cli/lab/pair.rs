@@ -136,7 +136,7 @@ pub async fn settle(lab: &Lab, patience: Duration) -> anyhow::Result<Vec<RegionV
     };
     if views.iter().all(never) {
         let first = views.first().map_or("", |view| view.name.as_str());
-        regions_of(lab, first, patience)?.protect().await?;
+        regions_of(lab, first, patience)?.protect(false).await?;
         return wait_live(lab, patience).await;
     }
     let paired = |view: &RegionView| {

@@ -207,7 +207,7 @@ async fn protect_again(stage: &Stage<'_>, old: &str, new: &str) -> anyhow::Resul
     };
     let (regions, until) = (stage.regions(&lab, new)?, Instant::now() + PATIENCE);
     loop {
-        match regions.protect().await {
+        match regions.protect(false).await {
             Ok(()) => break,
             Err(ClientError::NotNow { .. } | ClientError::Unknown { .. })
                 if Instant::now() < until =>
