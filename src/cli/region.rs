@@ -6,6 +6,8 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+mod line;
+
 use super::Context;
 use super::exit::Exit;
 use super::output;
@@ -44,6 +46,9 @@ pub enum RegionVerb {
     /// Allow or refuse reads while this cluster is the secondary
     #[command(after_help = "Example:\n  zoneq region read-access on")]
     ReadAccess(ReadAccess),
+    /// Let the primary acknowledge only what the secondary gives leave for, a while at a time
+    #[command(after_help = "Examples:\n  zoneq region lease 5s\n  zoneq region lease off")]
+    Lease(line::Lease),
     /// Compare the data of both regions at one position; exits 1 when they differ
     #[command(after_help = "Example:\n  zoneq region verify")]
     Verify,
@@ -157,6 +162,7 @@ impl RegionVerb {
                 let word = if on { "on" } else { "off" };
                 done("read-access", &format!("reads at this cluster, while secondary, are {word}"))
             }
+            RegionVerb::Lease(lease) => return lease.run(regions).await,
             RegionVerb::Status | RegionVerb::Audit | RegionVerb::Verify | RegionVerb::Tail(_) => {
                 done("nothing", "nothing was changed")
             }
@@ -177,6 +183,7 @@ fn forced(answer: &pb::ForceFailOverResponse) -> (Value, String) {
         "entries_lost": answer.entries_lost,
         "seconds_lost": time,
         "heard_seconds_ago": heard,
+        "lease_wait_seconds": seconds(answer.lease_wait.as_ref()),
     });
     let lost = match answer.entries_lost {
         Some(entries) => format!("{entries} entries, {:.1} s", time.unwrap_or(0.0)),
@@ -190,7 +197,8 @@ fn forced(answer: &pb::ForceFailOverResponse) -> (Value, String) {
     };
     let head = if answer.promoted { "promoted; the loss is" } else { "it would lose" };
     let whole = if answer.complete { "" } else { "; this copy never had all" };
-    (value, format!("{head} {lost}, {age}{whole}"))
+    let wait = line::lease_wait(answer);
+    (value, format!("{head} {lost}, {age}{whole}{wait}"))
 }
 
 fn role_name(role: i32) -> String {
@@ -235,6 +243,7 @@ pub fn status_json(status: &pb::GetRegionResponse) -> Value {
         "heard_seconds_ago": seconds(status.heard_ago.as_ref()),
         "complete": status.complete,
         "trouble": text(&status.trouble),
+        "lease": status.lease.as_ref().map(line::lease_json),
     })
 }
 
@@ -257,6 +266,7 @@ fn show(context: &Context, status: &pb::GetRegionResponse) -> anyhow::Result<Exi
     if let Some(bytes) = status.bytes_behind {
         text += &format!(", {bytes} bytes");
     }
+    text += &line::said(status);
     if !status.trouble.is_empty() {
         text += &format!("; {}", status.trouble);
     }

@@ -115,6 +115,19 @@ impl Regions {
         region!(self, Safety::OnlyIfNotApplied, self.whole(), set_read_access, request).map(drop)
     }
 
+    /// Sets the region lease of the primary, 1 to 30 seconds, or turns it off; by `force` without
+    /// the other region's word. Answers whether both regions agree by now.
+    pub async fn set_lease(
+        &self,
+        lease: Option<Duration>,
+        force: bool,
+    ) -> Result<bool, ClientError> {
+        let lease = lease.and_then(|lease| lease.try_into().ok());
+        let request = pb::SetRegionLeaseRequest { who: self.who.clone(), lease, force };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), set_region_lease, request)
+            .map(|answer| answer.in_force)
+    }
+
     /// Compares the data of both regions at one position.
     pub async fn verify(&self) -> Result<pb::VerifyRegionsResponse, ClientError> {
         let request = pb::VerifyRegionsRequest {};

@@ -45,11 +45,13 @@ pub struct SharedStore {
     footing: watch::Sender<Footing>,
 }
 
-/// Whether this cluster may write now, and in which epoch.
+/// Whether this cluster may write now, in which epoch, and by whose leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footing {
     pub epoch: Epoch,
     pub is_writable: bool,
+    /// Nothing is acknowledged without a grant of the other region.
+    pub needs_lease: bool,
 }
 
 impl SharedStore {
@@ -151,7 +153,8 @@ fn mark_of(store: &Store) -> AppliedMark {
 
 fn footing_of(store: &Store) -> Footing {
     let state = store.state();
-    Footing { epoch: state.epoch(), is_writable: state.is_writable() }
+    let needs_lease = state.authority().is_some_and(|it| it.leasing.in_force.is_some());
+    Footing { epoch: state.epoch(), is_writable: state.is_writable(), needs_lease }
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {

@@ -5,12 +5,16 @@
 //! Where the other region has its part it is asked before anything here is final. What is only
 //! known of the other side is said to be known as of its last word.
 
+mod force;
+mod lease;
 mod verify;
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+pub use force::Loss;
 
 use super::batch;
 use super::error::PairError;
@@ -27,12 +31,15 @@ use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, Region
 use crate::queue::authority::plan::CopyEnd;
 use crate::queue::authority::{AuditRow, Authority, RegionSettings, Role};
 use crate::queue::command::{Command, Envelope};
-use crate::queue::ids::{Epoch, LogTime};
+use crate::queue::ids::Epoch;
 use crate::queue::outcome::Reply;
 use crate::storage::codec;
 
 /// One step has this long.
 const STEP: Duration = Duration::from_secs(10);
+
+/// What a primary says that relies on a region lease and holds none.
+const NO_LEASE: &str = "there is no region lease, and nothing is acknowledged without";
 
 /// One node's view of the pair, and its verbs. A clone is the same.
 #[derive(Clone)]
@@ -43,6 +50,7 @@ pub struct Pair {
     watermark: watch::Receiver<Watermark>,
     heard: watch::Receiver<Option<Heard>>,
     clock: SharedClock,
+    stopped: force::Stopped,
 }
 
 /// What a pair of regions is, as one node knows it.
@@ -54,20 +62,11 @@ pub struct PairStatus {
     /// The other region's last word, and how long ago it came.
     pub heard: Option<(pb::GetStatusResponse, Duration)>,
     pub redundancy: String,
+    /// What is left of the region lease that this node leads by.
+    pub lease_left: Option<Duration>,
+    /// Why it holds none, where it relies on one.
+    pub lease_trouble: Option<String>,
     pub audit: Vec<AuditRow>,
-}
-
-/// What a forced promotion is known to lose, as of the primary's last word.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Loss {
-    /// Positions of the primary's log that this copy lacks, bookkeeping included; `None` = the
-    /// primary was never heard.
-    pub positions: Option<u64>,
-    /// How much later the primary's time was.
-    pub time: Option<Duration>,
-    /// How long ago that was known; `None` = not since this node leads.
-    pub age: Option<Duration>,
-    pub is_complete: bool,
 }
 
 impl Pair {
@@ -80,7 +79,8 @@ impl Pair {
         heard: watch::Receiver<Option<Heard>>,
         clock: SharedClock,
     ) -> Pair {
-        Pair { group, region, other, watermark, heard, clock }
+        let stopped = force::Stopped::default();
+        Pair { group, region, other, watermark, heard, clock, stopped }
     }
 
     /// The region that this node was configured for.
@@ -150,7 +150,15 @@ impl Pair {
         });
         let zoned = self.group.status().redundancy;
         let redundancy = redundancy(&zoned, standing.as_ref(), heard.as_ref().map(|(it, _)| it));
+        let lease_left = self.group.region_lease_left();
+        let relies = standing.as_ref().is_some_and(|it| it.authority.leasing.in_force.is_some());
+        let lease_trouble = (relies && lease_left.is_none()).then(|| {
+            let why = self.group.region_lease().trouble();
+            why.map_or(NO_LEASE.to_owned(), |why| format!("{NO_LEASE}: {why}"))
+        });
         PairStatus {
+            lease_left,
+            lease_trouble,
             standing,
             watermark: self.watermark.borrow().clone(),
             heard,
@@ -416,57 +424,9 @@ impl Pair {
         }
     }
 
-    /// What a promotion by force would lose, as far as it is known here.
-    ///
-    /// # Errors
-    /// Refused on a side that is no secondary.
-    pub fn loss(&self) -> Result<Loss, PairError> {
-        let standing = self.group.standing();
-        let Some(Standing { authority, log_time, .. }) = standing else {
-            return Err(PairError::Refused("this cluster stands alone".to_owned()));
-        };
-        if authority.role != Role::Secondary {
-            let why = format!(
-                "only a secondary is promoted by force: this cluster is {}",
-                authority.role.name()
-            );
-            return Err(PairError::Refused(why));
-        }
-        let heard = self.heard.borrow().clone();
-        let now = self.clock.monotonic_us();
-        let fresh = heard.filter(|it| {
-            it.status.epoch.clone().map(codec::epoch_from).as_ref() == Some(&authority.epoch)
-        });
-        let (head, age) = match fresh {
-            Some(it) => {
-                let at = it.status.applied.map(|at| (at.index, LogTime(it.status.log_time_us)));
-                (at, Some(Duration::from_micros(now.saturating_sub(it.at_us))))
-            }
-            None => (authority.head.map(|head| (head.position.index, head.log_time)), None),
-        };
-        let through = authority.applied_through.map_or(0, |at| at.index);
-        Ok(Loss {
-            positions: head.map(|(index, _)| index.saturating_sub(through)),
-            time: head.map(|(_, at)| Duration::from_micros(at.since(log_time).0)),
-            age,
-            is_complete: authority.is_complete,
-        })
-    }
-
-    /// Promotes this secondary by force. What the primary had not shipped is its tail.
-    ///
-    /// # Errors
-    /// Refused on a side that is no secondary, and on a copy that never was complete unless that
-    /// is `accepted`.
-    pub async fn force(&self, who: &str, accepted: bool) -> Result<Loss, PairError> {
-        let loss = self.loss()?;
-        let number = self.in_pair()?.next_number();
-        self.propose(RegionVerb::Promote { number, accepted }, who).await?;
-        Ok(loss)
-    }
-
     /// Takes back what was handed over and did not arrive: the other side declines, or, by
-    /// `force`, is fenced by a new epoch, which may lose what it wrote.
+    /// `force`, is fenced by a new epoch, which may lose what it wrote. On a secondary: grants
+    /// region leases again where a promotion by force was begun and did not come to its end.
     ///
     /// # Errors
     /// Refused by the role, or by the other side, which may have been promoted already.
@@ -477,6 +437,11 @@ impl Pair {
                 return self.propose(RegionVerb::Unseal, who).await.map(drop);
             }
             Role::Released { to, .. } => to.number,
+            // A promotion by force was begun here, and is not wanted after all.
+            Role::Secondary if authority.leasing.stopped.is_some() => {
+                let verb = RegionVerb::SetGranting { on: true };
+                return self.propose(verb, who).await.map(drop);
+            }
             role => {
                 let why = format!("a cluster that is {} takes nothing back", role.name());
                 return Err(PairError::Refused(why));

@@ -23,7 +23,7 @@ use crate::queue::authority::command::{Actor, Attach, RegionCommand, RegionReply
 use crate::queue::authority::{Authority, RegionEpoch};
 use crate::queue::command::{Command, Envelope};
 use crate::queue::error::Rejection;
-use crate::queue::ids::Epoch;
+use crate::queue::ids::{Epoch, Span};
 use crate::queue::outcome::Reply;
 use crate::storage::codec;
 
@@ -264,6 +264,42 @@ impl GeoService for Receiver {
         self.check_lineage(&asked.lineage)?;
         self.change(RegionVerb::Decline { number: Epoch(asked.number) }, asked.who).await?;
         Ok(Response::new(pb::DeclineResponse {}))
+    }
+
+    async fn accept_lease(
+        &self,
+        request: Request<pb::AcceptLeaseRequest>,
+    ) -> Result<Response<pb::AcceptLeaseResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_lineage(&asked.lineage)?;
+        let verb = RegionVerb::AcceptLease {
+            attachment: wire::narrow(&asked.attachment, "the attachment")
+                .map_err(|status| *status)?,
+            epoch: Epoch(asked.epoch),
+            lease: asked.lease_us.map(Span),
+        };
+        self.change(verb, asked.who).await?;
+        Ok(Response::new(pb::AcceptLeaseResponse {}))
+    }
+
+    async fn grant_lease(
+        &self,
+        request: Request<pb::GrantLeaseRequest>,
+    ) -> Result<Response<pb::GrantLeaseResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_leads()?;
+        let attachment =
+            wire::narrow(&asked.attachment, "the attachment").map_err(|status| *status)?;
+        // What is looked at afterwards has all that was committed before the request came.
+        self.group.confirm(Instant::now() + WITHIN).await.map_err(|error| not_now(&error))?;
+        self.check_lineage(&asked.lineage)?;
+        let store = self.group.store().read();
+        let Some(authority) = store.state().authority() else {
+            return Err(Status::failed_precondition("this cluster follows no primary"));
+        };
+        let granted = authority.check_grant(attachment, Epoch(asked.epoch), Span(asked.lease_us));
+        granted.map_err(|refusal| wire::status(&refusal))?;
+        Ok(Response::new(pb::GrantLeaseResponse {}))
     }
 
     async fn seed(

@@ -1,5 +1,7 @@
 //! Two groups in one process, a region each, with the line between them over real sockets.
 
+mod leases;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use tokio::time::Instant;
 use super::error::PairError;
 use super::failover;
 use super::herald::Herald;
+use super::lease::LeaseKeeper;
 use super::other::OtherRegion;
 use super::pair::Pair;
 use super::receiver::Receiver;
@@ -106,6 +109,7 @@ impl Region {
         let other = OtherRegion::new(group.clone(), vec![other.to_owned()]);
         let (shipper, watermark) = Shipper::new(group.clone(), other.clone(), clock.clone());
         let (herald, heard) = Herald::new(group.clone(), other.clone(), clock.clone());
+        let keeper = LeaseKeeper::new(group.clone(), other.clone(), clock.clone());
         let failover = failover::run(group.clone(), watermark.clone());
         let (region, mark) = (name.to_owned(), watermark.clone());
         let pair = Pair::new(group.clone(), region, other, mark, heard, clock);
@@ -121,6 +125,7 @@ impl Region {
         }));
         tasks.push(tokio::spawn(shipper.run()));
         tasks.push(tokio::spawn(herald.run()));
+        tasks.push(tokio::spawn(keeper.run()));
         tasks.push(tokio::spawn(failover));
         group.join(Wanted::Lrs, Duration::from_secs(10)).await.unwrap();
         let mut leadership = group.leadership();

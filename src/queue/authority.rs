@@ -16,10 +16,11 @@
 //!
 //! `plan.rs` says what is shipped next, `fork.rs` where two histories part, `transition.rs` what each
 //! command does, `shipped.rs` how the other region's entries are applied, `seed.rs` how an empty
-//! copy is given a whole state, `tail.rs` what a deposed side has alone, `refusal.rs` why not.
+//! copy is given a whole state, `lease.rs` what both agreed about region leases, `tail.rs` what a deposed side has alone, `refusal.rs` why not.
 
 pub mod command;
 mod fork;
+pub mod lease;
 pub mod plan;
 pub mod refusal;
 pub mod seed;
@@ -31,6 +32,7 @@ use super::ids::{Epoch, LogTime, Position, Span};
 use super::limits::{AUDIT_ROWS, LEDGER_LINES};
 use super::rows::RowKey;
 use super::state::State;
+use lease::Leasing;
 use refusal::RegionRefusal;
 use seed::{SeedRow, Seeding};
 
@@ -188,8 +190,7 @@ pub struct Authority {
     pub seeding: Option<Seeding>,
     /// Of a primary: the last position of its own log that the other region's group has applied.
     pub shipped: Option<Position>,
-    /// Of a secondary: no more region leases are granted.
-    pub stopped_granting: bool,
+    pub leasing: Leasing,
     pub rests: Vec<Rest>,
     pub settings: RegionSettings,
     pub next_audit: u64,
@@ -292,8 +293,9 @@ impl Authority {
         self.role = role;
     }
 
-    /// Begins to live in an epoch.
+    /// Begins to live in an epoch. What was agreed about leases was so of the one before.
     fn enter(&mut self, line: LedgerLine) {
+        self.leasing = Leasing::default();
         self.see(&line.epoch);
         self.epoch = line.epoch.clone();
         self.ledger.push(line);

@@ -60,6 +60,8 @@ pub const ACTOR: usize = 256;
 pub const LEDGER_LINES: usize = 1_024;
 /// Rows of the audit.
 pub const AUDIT_ROWS: usize = 1_000;
+/// How long a region lease may be.
+pub const REGION_LEASE: std::ops::RangeInclusive<Span> = Span::from_secs(1)..=Span::from_secs(30);
 /// Seals of a primary that are not shipped yet.
 pub const RESTS: usize = 64;
 /// Entries of a primary in one entry of its secondary.

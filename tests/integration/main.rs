@@ -13,6 +13,7 @@ mod faces;
 mod faults;
 mod inspection;
 mod lab_verbs;
+mod leases;
 mod lost_tables;
 mod members;
 mod mending;

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::admin::precondition;
 use super::call::Call;
-use super::convert::{lasting, timestamp};
+use super::convert::{duration, lasting, span, timestamp};
 use super::error::Refusal;
 use super::forward::{self, Kind};
 use crate::geo::error::PairError;
@@ -21,7 +21,7 @@ use crate::proto::admin::v1 as pb;
 use crate::proto::admin::v1::region_service_client::RegionServiceClient;
 use crate::proto::admin::v1::region_service_server::{RegionService, RegionServiceServer};
 use crate::queue::authority::tail::TailCursor;
-use crate::queue::authority::{AuditRow, RegionEpoch, Role};
+use crate::queue::authority::{AuditRow, Authority, RegionEpoch, Role};
 use crate::queue::ids::LogTime;
 
 /// The longest that a failover is waited for when the caller gives no deadline.
@@ -117,6 +117,7 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
         complete: authority.is_complete,
         heard_ago,
         peer_role: peer_role.into(),
+        lease: lease_out(&status, authority),
         ..base
     };
     match &authority.role {
@@ -127,7 +128,8 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
             out.entries_behind = Some(mark.positions_behind);
             out.bytes_behind = Some(mark.bytes_behind);
             out.drain = mark.drain_seconds().map(|it| lasting(Duration::from_secs(it)));
-            out.trouble = mark.trouble.clone().unwrap_or_default();
+            let troubles = [&mark.trouble, &status.lease_trouble].into_iter().flatten();
+            out.trouble = troubles.cloned().collect::<Vec<_>>().join("; ");
         }
         Role::Secondary => {
             let near = status.heard.as_ref().is_some_and(|(_, age)| *age < SILENCE);
@@ -147,6 +149,19 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
         _ => {}
     }
     out
+}
+
+/// What was agreed about region leases, where one was ever asked for.
+fn lease_out(status: &PairStatus, authority: &Authority) -> Option<pb::RegionLease> {
+    let (wanted, leasing) = (authority.settings.lease, authority.leasing);
+    let lease = pb::RegionLease {
+        wanted: wanted.map(duration),
+        in_force: leasing.in_force.map(duration),
+        left: status.lease_left.filter(|_| leasing.in_force.is_some()).map(lasting),
+        longest: leasing.longest.map(duration),
+        stopped: leasing.stopped.is_some(),
+    };
+    (lease != pb::RegionLease::default()).then_some(lease)
 }
 
 fn audit_out(row: AuditRow) -> pb::AuditEntry {
@@ -237,6 +252,7 @@ impl RegionFace {
             heard_ago: loss.age.map(lasting),
             complete: loss.is_complete,
             promoted: !asked.dry_run,
+            lease_wait: loss.lease_wait.map(lasting),
         })
     }
 }
@@ -328,6 +344,20 @@ impl RegionService for RegionFace {
         leader_verb!(self, request, Write, set_read_access, |_call, message| {
             let done = self.pair.set_read_access(&who(message.who), message.on).await;
             done.map(|()| pb::SetReadAccessResponse {}).map_err(refusal)
+        })
+    }
+
+    async fn set_region_lease(
+        &self,
+        request: Request<pb::SetRegionLeaseRequest>,
+    ) -> Answered<pb::SetRegionLeaseResponse> {
+        leader_verb!(self, request, Write, set_region_lease, |call, message| {
+            let lease = span("lease", message.lease)?;
+            // The answer that the other region was not reached must come in time.
+            let within = call.remaining() * 3 / 4;
+            let who = who(message.who);
+            let done = self.pair.set_lease(&who, lease, message.force, within).await;
+            done.map(|in_force| pb::SetRegionLeaseResponse { in_force }).map_err(refusal)
         })
     }
 

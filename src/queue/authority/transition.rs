@@ -5,6 +5,7 @@
 //! begun anew by anybody at any step. What was done is in the audit; what was not, is not.
 
 use super::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
+use super::lease::{self, Leasing};
 use super::refusal::RegionRefusal;
 use super::{Attachment, AuditRow, Authority, LedgerLine, RegionEpoch, Role, seed, shipped};
 use crate::queue::command::Entry;
@@ -177,9 +178,13 @@ fn change(
         RegionVerb::Detach if next.role == Role::Secondary => {
             next.role = Role::Detached;
             next.attachment = None;
+            next.leasing = Leasing::default();
         }
         RegionVerb::Detach if next.role == Role::Detached => {}
-        RegionVerb::Configure(settings) => next.settings = settings.clone(),
+        RegionVerb::Configure(settings) => {
+            lease::check_length(settings.lease)?;
+            next.settings = settings.clone();
+        }
         RegionVerb::Decline { number } if next.role == Role::Secondary => {
             if *number <= next.epoch.number {
                 return Err(used(next, *number));
@@ -192,11 +197,11 @@ fn change(
             }
             _ => return Err(wrong_role(&next.role, verb)),
         },
-        RegionVerb::SetGranting { on } if next.role == Role::Secondary => {
-            next.stopped_granting = !on;
-        }
-        RegionVerb::Promote { number, accepted } if next.role == Role::Secondary => {
-            return promote(next, counters, at, (*number, *accepted));
+        RegionVerb::SetGranting { .. }
+        | RegionVerb::AcceptLease { .. }
+        | RegionVerb::RelyOnLease { .. } => return lease::change(next, at, verb),
+        RegionVerb::Promote { number, accepted, stopped } if next.role == Role::Secondary => {
+            return promote(next, counters, at, (*number, *accepted, *stopped));
         }
         RegionVerb::TakeBack { number } => match next.role {
             Role::Released { at: end, .. } => go_on(next, counters, at, (*number, end))?,
@@ -242,6 +247,7 @@ fn protect(next: &mut Authority, counters: &CountersRow, verb: &RegionVerb) -> A
         return Err(mismatch("the region"));
     }
     next.attachment = Some(wanted);
+    next.leasing = Leasing::default();
     next.shipped = None;
     next.role = Role::Primary;
     Ok(RegionReply::Done)
@@ -271,7 +277,7 @@ fn attach_to(next: &mut Authority, counters: &mut CountersRow, attach: &Attach) 
     next.role = Role::Secondary;
     next.rests.clear();
     next.shipped = None;
-    next.stopped_granting = false;
+    next.leasing = Leasing::default();
     next.head = None;
     next.is_complete = false;
     Ok(RegionReply::Done)
@@ -288,6 +294,7 @@ fn unprotect(next: &mut Authority, verb: &RegionVerb) -> Answer {
         Role::Primary => {
             next.role = Role::Standalone;
             next.attachment = None;
+            next.leasing = Leasing::default();
             next.shipped = None;
         }
         _ => return Err(wrong_role(&next.role, verb)),
@@ -395,7 +402,7 @@ fn promote(
     next: &mut Authority,
     counters: &mut CountersRow,
     at: Position,
-    (number, accepted): (Epoch, bool),
+    (number, accepted, stopped): (Epoch, bool, Option<Position>),
 ) -> Answer {
     if next.seeding.is_some() {
         return Err(RegionRefusal::Seeding);
@@ -403,7 +410,8 @@ fn promote(
     if !(next.is_complete || accepted) {
         return Err(RegionRefusal::Incomplete);
     }
-    if next.settings.lease.is_some() && !next.stopped_granting {
+    let has_stopped = next.leasing.stopped.is_some() && next.leasing.stopped == stopped;
+    if next.must_stop_granting() && !has_stopped {
         return Err(RegionRefusal::StillGranting);
     }
     if number < next.next_number() {
@@ -472,7 +480,7 @@ fn used(next: &Authority, asked: Epoch) -> RegionRefusal {
     RegionRefusal::UsedNumber { asked: asked.0, next: next.next_number().0 }
 }
 
-fn mismatch(what: &str) -> RegionRefusal {
+pub fn mismatch(what: &str) -> RegionRefusal {
     RegionRefusal::Mismatch { what: what.to_owned() }
 }
 

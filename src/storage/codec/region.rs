@@ -11,6 +11,7 @@ use crate::proto::log::v1::region_command::Verb as Wire;
 use crate::queue::authority::command::{
     Actor, Attach, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
 };
+use crate::queue::authority::lease::Leasing;
 use crate::queue::authority::{
     Attachment, AuditRow, Authority, Fork, Head, LedgerLine, RegionEpoch, RegionSettings, Rest,
     Role, Shape,
@@ -62,9 +63,22 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
         RegionVerb::Decline { number } => Wire::Decline(pb::RegionDecline { number: number.0 }),
         RegionVerb::Declined { number } => Wire::Declined(pb::RegionDeclined { number: number.0 }),
         RegionVerb::SetGranting { on } => Wire::SetGranting(pb::RegionSetGranting { on: *on }),
-        RegionVerb::Promote { number, accepted } => {
-            Wire::Promote(pb::RegionPromote { number: number.0, accepted: *accepted })
+        RegionVerb::AcceptLease { attachment, epoch, lease } => {
+            Wire::AcceptLease(pb::RegionAcceptLease {
+                attachment: big_bytes(*attachment),
+                epoch: epoch.0,
+                lease_us: lease.map(|span| span.0),
+            })
         }
+        RegionVerb::RelyOnLease { attachment, lease } => Wire::RelyOnLease(pb::RegionRelyOnLease {
+            attachment: big_bytes(*attachment),
+            lease_us: lease.map(|span| span.0),
+        }),
+        RegionVerb::Promote { number, accepted, stopped } => Wire::Promote(pb::RegionPromote {
+            number: number.0,
+            accepted: *accepted,
+            stopped: stopped.map(position_to),
+        }),
         RegionVerb::TakeBack { number } => Wire::TakeBack(pb::RegionTakeBack { number: number.0 }),
         RegionVerb::Renew { lineage } => {
             Wire::Renew(pb::RegionRenew { lineage: big_bytes(*lineage) })
@@ -119,9 +133,20 @@ fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
         Wire::Decline(it) => RegionVerb::Decline { number: Epoch(it.number) },
         Wire::Declined(it) => RegionVerb::Declined { number: Epoch(it.number) },
         Wire::SetGranting(it) => RegionVerb::SetGranting { on: it.on },
-        Wire::Promote(it) => {
-            RegionVerb::Promote { number: Epoch(it.number), accepted: it.accepted }
-        }
+        Wire::AcceptLease(it) => RegionVerb::AcceptLease {
+            attachment: wide(&it.attachment, "attachment")?,
+            epoch: Epoch(it.epoch),
+            lease: it.lease_us.map(Span),
+        },
+        Wire::RelyOnLease(it) => RegionVerb::RelyOnLease {
+            attachment: wide(&it.attachment, "attachment")?,
+            lease: it.lease_us.map(Span),
+        },
+        Wire::Promote(it) => RegionVerb::Promote {
+            number: Epoch(it.number),
+            accepted: it.accepted,
+            stopped: it.stopped.map(position_from),
+        },
         Wire::TakeBack(it) => RegionVerb::TakeBack { number: Epoch(it.number) },
         Wire::Renew(it) => RegionVerb::Renew { lineage: wide(&it.lineage, "lineage")? },
         Wire::Fence(it) => RegionVerb::Fence {
@@ -262,6 +287,23 @@ fn settings_from(settings: pb::RegionSettings) -> RegionSettings {
     }
 }
 
+fn leasing_to(leasing: Leasing) -> pb::Leasing {
+    pb::Leasing {
+        in_force_us: leasing.in_force.map(|span| span.0),
+        longest_us: leasing.longest.map(|span| span.0),
+        stopped: leasing.stopped.map(position_to),
+    }
+}
+
+/// A row of before leases were granted says only whether that was stopped.
+fn leasing_from(leasing: pb::Leasing, has_stopped: bool) -> Leasing {
+    Leasing {
+        in_force: leasing.in_force_us.map(Span),
+        longest: leasing.longest_us.map(Span),
+        stopped: has_stopped.then(|| leasing.stopped.map(position_from).unwrap_or_default()),
+    }
+}
+
 pub(super) fn authority_to(row: &Authority) -> pb::AuthorityRow {
     use pb::RegionRole as R;
     let conflict = |with: &String| RegionEpoch { number: row.epoch.number, region: with.clone() };
@@ -295,7 +337,8 @@ pub(super) fn authority_to(row: &Authority) -> pb::AuthorityRow {
         peer: attachment.map(|it| it.peer.clone()).unwrap_or_default(),
         applied_through: row.applied_through.map(position_to),
         shipped: row.shipped.map(position_to),
-        stopped_granting: row.stopped_granting,
+        stopped_granting: row.leasing.stopped.is_some(),
+        leasing: Some(leasing_to(row.leasing)),
         rests: row.rests.iter().map(|it| pb::Rest { after: it.after, until: it.until }).collect(),
         settings: Some(settings_to(&row.settings)),
         next_audit: row.next_audit,
@@ -327,7 +370,7 @@ pub(super) fn authority_from(row: pb::AuthorityRow) -> Result<Authority, CodecEr
         attachment,
         applied_through: row.applied_through.map(position_from),
         shipped: row.shipped.map(position_from),
-        stopped_granting: row.stopped_granting,
+        leasing: leasing_from(row.leasing.unwrap_or_default(), row.stopped_granting),
         rests: row.rests.iter().map(|it| Rest { after: it.after, until: it.until }).collect(),
         settings: settings_from(need(row.settings, AUTHORITY, "settings")?),
         next_audit: row.next_audit,

@@ -6,6 +6,7 @@ use super::{entry, number, span, time};
 use crate::queue::authority::command::{
     Actor, Attach, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
 };
+use crate::queue::authority::lease::Leasing;
 use crate::queue::authority::{
     Attachment, AuditRow, Authority, Fork, Head, LedgerLine, RegionEpoch, RegionSettings, Rest,
     Role, Shape,
@@ -105,6 +106,11 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
         Just(RegionVerb::Detach),
         settings().prop_map(RegionVerb::Configure),
         any::<bool>().prop_map(|on| RegionVerb::SetGranting { on }),
+        (wide(), any::<u32>(), prop::option::of(span())).prop_map(|(attachment, epoch, lease)| {
+            RegionVerb::AcceptLease { attachment, epoch: Epoch(epoch), lease }
+        }),
+        (wide(), prop::option::of(span()))
+            .prop_map(|(attachment, lease)| RegionVerb::RelyOnLease { attachment, lease }),
         wide().prop_map(|lineage| RegionVerb::Renew { lineage }),
     ];
     let failover = prop_oneof![
@@ -114,8 +120,9 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
             .prop_map(|(to, seal, acknowledged)| RegionVerb::Release { to, seal, acknowledged }),
         low().prop_map(|number| RegionVerb::Decline { number }),
         low().prop_map(|number| RegionVerb::Declined { number }),
-        (low(), any::<bool>())
-            .prop_map(|(number, accepted)| RegionVerb::Promote { number, accepted }),
+        (low(), any::<bool>(), prop::option::of(position())).prop_map(
+            |(number, accepted, stopped)| RegionVerb::Promote { number, accepted, stopped }
+        ),
         low().prop_map(|number| RegionVerb::TakeBack { number }),
         (wide(), prop::collection::vec(line(), 0..3))
             .prop_map(|(lineage, ledger)| RegionVerb::Fence { lineage, ledger }),
@@ -169,19 +176,26 @@ fn role() -> BoxedStrategy<Role> {
     .boxed()
 }
 
+fn leasing() -> BoxedStrategy<Leasing> {
+    let stopped = prop::option::of(position());
+    (prop::option::of(span()), prop::option::of(span()), stopped)
+        .prop_map(|(in_force, longest, stopped)| Leasing { in_force, longest, stopped })
+        .boxed()
+}
+
 pub(super) fn authority() -> BoxedStrategy<Authority> {
     let rest = (number(), prop::option::of(number()));
     let attachment = (any::<u128>(), name()).prop_map(|(id, peer)| Attachment { id, peer });
     let who = (number(), any::<u128>(), name(), role(), prop::option::of(attachment));
     let epochs = (epoch(), epoch(), any::<u32>(), prop::collection::vec(line(), 0..3));
-    let ends = (prop::option::of(position()), prop::option::of(position()), any::<bool>());
+    let ends = (prop::option::of(position()), prop::option::of(position()), leasing());
     let rest = prop::collection::vec(rest.prop_map(|(after, until)| Rest { after, until }), 0..3);
     let heads = (prop::option::of(head()), any::<bool>());
     (who, epochs, ends, heads, rest, settings(), number())
         .prop_map(|(who, epochs, ends, (head, is_complete), rests, settings, next_audit)| {
             let (revision, lineage, region, role, attachment) = who;
             let (epoch, seen, declined, ledger) = epochs;
-            let (applied_through, shipped, stopped_granting) = ends;
+            let (applied_through, shipped, leasing) = ends;
             Authority {
                 revision,
                 lineage,
@@ -194,7 +208,7 @@ pub(super) fn authority() -> BoxedStrategy<Authority> {
                 attachment,
                 applied_through,
                 shipped,
-                stopped_granting,
+                leasing,
                 head,
                 is_complete,
                 seeding: None,
