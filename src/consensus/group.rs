@@ -7,6 +7,7 @@
 //!
 //! Long-lived work is handed out as [`Task`]s: who assembles the node spawns and joins them.
 
+mod lag;
 mod leadership;
 mod lease;
 mod local;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+pub use lag::{Behind, Limits};
 pub use leadership::Leadership;
 pub use lease::{Grant, RegionLease};
 pub use shipping::Standing;
@@ -142,6 +144,7 @@ struct Inner {
     draining: AtomicBool,
     refusing: space::Refusing,
     lease: RegionLease,
+    copy: lag::Copy,
 }
 
 fn raft_config(config: &GroupConfig) -> Result<Arc<openraft::Config>, StartError> {
@@ -252,6 +255,7 @@ impl Group {
             draining: AtomicBool::new(false),
             refusing: space::Refusing::default(),
             lease: RegionLease::new(Arc::clone(&clock)),
+            copy: lag::Copy::default(),
             config,
         };
         let group = Group { inner: Arc::new(inner) };
@@ -368,7 +372,7 @@ impl Group {
     ///
     /// # Errors
     /// Not applied: this node does not lead, drains, has too much in flight, holds no region lease
-    /// where one is relied on, or a disk is full.
+    /// where one is relied on, the other region is too far behind, or a disk is full.
     pub fn submit(
         &self,
         envelope: Envelope,
@@ -383,6 +387,7 @@ impl Group {
         let is_clients = lease::is_clients(&envelope.command);
         if is_clients {
             self.check_lease()?;
+            self.check_lag(&envelope.command)?;
         }
         let answer = self.inner.proposer.submit(envelope, |sent| self.announce(sent))?;
         let group = self.clone();
@@ -401,6 +406,7 @@ impl Group {
     /// # Errors
     /// As [`Group::submit`]; *unknown* when no answer came by the deadline.
     pub async fn propose(&self, envelope: Envelope, deadline: Instant) -> Result<Done, GroupError> {
+        self.until_within_limits(&envelope.command, deadline).await?;
         self.submit(envelope, deadline)?.await
     }
 

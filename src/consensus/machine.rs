@@ -15,7 +15,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
 
 use super::error::GroupError;
-use super::group::Waiting;
+use super::group::{Limits, Waiting};
 use super::pending::Pending;
 use super::proposer::Done;
 use super::types::{
@@ -52,6 +52,8 @@ pub struct Footing {
     pub is_writable: bool,
     /// Nothing is acknowledged without a grant of the other region.
     pub needs_lease: bool,
+    /// Beyond them writes wait for the other region.
+    pub limits: Option<Limits>,
 }
 
 impl SharedStore {
@@ -154,7 +156,8 @@ fn mark_of(store: &Store) -> AppliedMark {
 fn footing_of(store: &Store) -> Footing {
     let state = store.state();
     let needs_lease = state.authority().is_some_and(|it| it.leasing.in_force.is_some());
-    Footing { epoch: state.epoch(), is_writable: state.is_writable(), needs_lease }
+    let limits = state.authority().and_then(Limits::throttling);
+    Footing { epoch: state.epoch(), is_writable: state.is_writable(), needs_lease, limits }
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {

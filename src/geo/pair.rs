@@ -7,6 +7,8 @@
 
 mod force;
 mod lease;
+mod limit;
+mod shape;
 mod verify;
 
 use std::time::Duration;
@@ -15,17 +17,20 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use force::Loss;
+pub use limit::LimitChange;
+pub use shape::{ShapeChange, Shaped};
 
 use super::batch;
 use super::error::PairError;
 use super::failover::MAX_PAUSE;
 use super::herald::Heard;
+use super::lag;
 use super::other::OtherRegion;
 use super::watermark::{GeoStatus, Watermark};
 use super::wire;
 use crate::clock::SharedClock;
 use crate::consensus::error::{Fate, GroupError};
-use crate::consensus::group::{Group, Standing};
+use crate::consensus::group::{Group, Limits, Standing};
 use crate::proto::geo::v1 as pb;
 use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
 use crate::queue::authority::plan::CopyEnd;
@@ -62,6 +67,12 @@ pub struct PairStatus {
     /// The other region's last word, and how long ago it came.
     pub heard: Option<(pb::GetStatusResponse, Duration)>,
     pub redundancy: String,
+    /// Of a primary: messages that were sent and that the copy lacks, as of its last word.
+    pub messages_behind: Option<u64>,
+    /// Of a primary: why the copy is too far behind, where it is.
+    pub lag_trouble: Option<String>,
+    /// How the line is shaped, on both sides.
+    pub shaped: Option<Shaped>,
     /// What is left of the region lease that this node leads by.
     pub lease_left: Option<Duration>,
     /// Why it holds none, where it relies on one.
@@ -106,6 +117,7 @@ impl Pair {
             applied: store.applied().map(wire::position),
             digest: wire::wide(state.digest().0),
             is_empty: state.is_empty(),
+            next_message: state.next_message(),
             ..pb::GetStatusResponse::default()
         };
         let Some(authority) = state.authority() else { return plain };
@@ -116,7 +128,12 @@ impl Pair {
             | Role::Conflict { at, .. } => Some(*at),
             Role::Standalone | Role::Primary | Role::Secondary | Role::Detached => None,
         };
+        let shaped = self.shaped(Some(authority), None);
         pb::GetStatusResponse {
+            max_unshipped_bytes: Limits::throttling(authority)
+                .and_then(|it| it.max_unshipped_bytes),
+            line_is_down: shaped.as_ref().is_some_and(|it| it.is_down),
+            shape: shaped.map(|it| codec::shape_to(&it.shape)),
             lineage: wire::wide(authority.lineage),
             region: authority.region.clone(),
             role: authority.role.name().to_owned(),
@@ -156,11 +173,28 @@ impl Pair {
             let why = self.group.region_lease().trouble();
             why.map_or(NO_LEASE.to_owned(), |why| format!("{NO_LEASE}: {why}"))
         });
+        let own = standing.as_ref().map(|it| &it.authority);
+        let shaped = self.shaped(own, heard.as_ref().map(|(it, _)| it));
+        // The newest word of the copy may be old; how far the log is now is not.
+        let mut watermark = self.watermark.borrow().clone();
+        let behind = own.filter(|it| it.role != Role::Secondary).and_then(|_| self.group.behind());
+        if let Some(behind) = behind {
+            (watermark.positions_behind, watermark.bytes_behind) = (behind.positions, behind.bytes);
+        }
+        let lag_trouble = own.zip(behind).and_then(|(own, behind)| lag::passed(own, &behind));
+        let next_message = self.group.store().read().state().next_message();
+        let messages_behind = match own.filter(|it| it.role == Role::Secondary) {
+            Some(_) => heard.as_ref().map(|(it, _)| it.next_message.saturating_sub(next_message)),
+            None => watermark.next_message.map(|it| next_message.saturating_sub(it)),
+        };
         PairStatus {
+            messages_behind,
+            lag_trouble,
+            shaped,
             lease_left,
             lease_trouble,
             standing,
-            watermark: self.watermark.borrow().clone(),
+            watermark,
             heard,
             redundancy,
             audit,
@@ -348,6 +382,7 @@ impl Pair {
         }
         let at_first = began.epoch.clone();
         if began.role == Role::Primary {
+            self.check_line(&began)?;
             self.drain(deadline).await?;
             self.propose(RegionVerb::Seal, who).await?;
         } else if !matches!(began.role, Role::Sealed { .. } | Role::Released { .. }) {

@@ -70,7 +70,14 @@ impl Receiver {
         {
             return refuse("this cluster is attached to another primary, or anew");
         }
-        Ok(answer(&authority, standing.log_time.0, false))
+        Ok(pb::ShipResponse {
+            next_message: self.next_message(),
+            ..answer(&authority, standing.log_time.0, false)
+        })
+    }
+
+    fn next_message(&self) -> u64 {
+        self.group.store().read().state().next_message()
     }
 
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
@@ -119,7 +126,15 @@ impl Receiver {
         let epoch = batch.line.epoch.clone();
         let envelope = self.region(RegionVerb::ApplyShipped(batch), PEER.to_owned());
         match self.group.submit(envelope, Instant::now() + WITHIN) {
-            Ok(done) => async move { shipped(done.await, epoch) }.boxed(),
+            Ok(done) => {
+                let receiver = self.clone();
+                // What is there when it is answered is there by commit.
+                async move {
+                    let answer = shipped(done.await, epoch)?;
+                    Ok(pb::ShipResponse { next_message: receiver.next_message(), ..answer })
+                }
+                .boxed()
+            }
             Err(error) => future::ready(Err(not_now(&error))).boxed(),
         }
     }
@@ -132,6 +147,7 @@ fn answer(authority: &Authority, log_time_us: u64, promoted: bool) -> pb::ShipRe
         log_time_us,
         promoted,
         seeding: authority.seeding.is_some(),
+        next_message: 0,
     }
 }
 
@@ -147,6 +163,7 @@ fn shipped(
             log_time_us: done.log_time.0,
             promoted,
             seeding: false,
+            next_message: 0,
         }),
         Ok(other) => Err(Status::internal(format!("a batch was answered by {other:?}"))),
         Err(Rejection::Region(refusal)) => Err(wire::status(&refusal)),

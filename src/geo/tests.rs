@@ -1,6 +1,8 @@
 //! Two groups in one process, a region each, with the line between them over real sockets.
 
 mod leases;
+mod limits;
+mod shapes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,6 +17,7 @@ use tokio::time::Instant;
 use super::error::PairError;
 use super::failover;
 use super::herald::Herald;
+use super::lag;
 use super::lease::LeaseKeeper;
 use super::other::OtherRegion;
 use super::pair::Pair;
@@ -110,6 +113,7 @@ impl Region {
         let (shipper, watermark) = Shipper::new(group.clone(), other.clone(), clock.clone());
         let (herald, heard) = Herald::new(group.clone(), other.clone(), clock.clone());
         let keeper = LeaseKeeper::new(group.clone(), other.clone(), clock.clone());
+        let lag = lag::run(group.clone());
         let failover = failover::run(group.clone(), watermark.clone());
         let (region, mark) = (name.to_owned(), watermark.clone());
         let pair = Pair::new(group.clone(), region, other, mark, heard, clock);
@@ -126,6 +130,7 @@ impl Region {
         tasks.push(tokio::spawn(shipper.run()));
         tasks.push(tokio::spawn(herald.run()));
         tasks.push(tokio::spawn(keeper.run()));
+        tasks.push(tokio::spawn(lag));
         tasks.push(tokio::spawn(failover));
         group.join(Wanted::Lrs, Duration::from_secs(10)).await.unwrap();
         let mut leadership = group.leadership();

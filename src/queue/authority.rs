@@ -16,14 +16,16 @@
 //!
 //! `plan.rs` says what is shipped next, `fork.rs` where two histories part, `transition.rs` what each
 //! command does, `shipped.rs` how the other region's entries are applied, `seed.rs` how an empty
-//! copy is given a whole state, `lease.rs` what both agreed about region leases, `tail.rs` what a deposed side has alone, `refusal.rs` why not.
+//! copy is given a whole state, `lease.rs` what both agreed about region leases, `shape.rs` how the line is made to behave, `bounds.rs` what may be set, `tail.rs` what a deposed side has alone, `refusal.rs` why not.
 
+mod bounds;
 pub mod command;
 mod fork;
 pub mod lease;
 pub mod plan;
 pub mod refusal;
 pub mod seed;
+pub mod shape;
 mod shipped;
 pub mod tail;
 mod transition;
@@ -35,7 +37,9 @@ use super::state::State;
 use lease::Leasing;
 use refusal::RegionRefusal;
 use seed::{SeedRow, Seeding};
+use shape::Shape;
 
+pub use bounds::check as check_settings;
 pub(super) use transition::{record, run};
 
 /// A region's generation. A higher number fences a lower; the same number from two regions is a
@@ -151,16 +155,6 @@ pub struct RegionSettings {
     pub throttle: bool,
     /// How long a grant of the other region lets this one write; `None` = no region lease.
     pub lease: Option<Span>,
-}
-
-/// How the line between the regions is made to behave, for rehearsals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shape {
-    pub delay: Span,
-    pub jitter: Span,
-    /// `None` = as fast as the line is.
-    pub bytes_per_second: Option<u64>,
-    pub paused: bool,
 }
 
 /// A cluster's part in a pair of regions: one row.
@@ -322,6 +316,12 @@ impl State {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         transition::is_empty(&self.counters)
+    }
+
+    /// The number that the next message sent will have: those before it were sent.
+    #[must_use]
+    pub fn next_message(&self) -> u64 {
+        self.counters.next_number
     }
 
     /// What was done to the authority, the oldest of at most 1,000 first.

@@ -39,6 +39,7 @@ use crate::consensus::types::Member;
 use crate::consensus::zones::{self, Wanted};
 use crate::geo::failover;
 use crate::geo::herald::Herald;
+use crate::geo::lag;
 use crate::geo::lease::LeaseKeeper;
 use crate::geo::other::OtherRegion;
 use crate::geo::pair::Pair;
@@ -313,6 +314,7 @@ fn pair(config: &Config, started: &mut Started, clock: &SharedClock) -> Pair {
     started.tasks.push(("herald", Box::pin(herald.run())));
     let keeper = LeaseKeeper::new(group.clone(), other.clone(), Arc::clone(clock));
     started.tasks.push(("region lease", Box::pin(keeper.run())));
+    started.tasks.push(("lag", Box::pin(lag::run(group.clone()))));
     let failover = failover::run(group.clone(), watermark.clone());
     started.tasks.push(("failover", Box::pin(failover)));
     Pair::new(group, config.region.clone(), other, watermark, heard, Arc::clone(clock))

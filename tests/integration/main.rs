@@ -14,6 +14,7 @@ mod faults;
 mod inspection;
 mod lab_verbs;
 mod leases;
+mod lines;
 mod lost_tables;
 mod members;
 mod mending;

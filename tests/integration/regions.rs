@@ -67,7 +67,7 @@ impl Region {
         self.nodes = (0..3).map(|_| None).collect();
     }
 
-    fn urls(&self) -> Vec<String> {
+    pub fn urls(&self) -> Vec<String> {
         (0..3).map(|at| format!("http://127.0.0.1:{}", self.ports.grpc + at)).collect()
     }
 }

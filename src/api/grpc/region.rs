@@ -3,6 +3,8 @@
 //! Laws: any node answers what it knows; a change is made by the leader, to which it is passed
 //! on, once, and so is the question how far the copy is, which only the leader knows.
 
+mod line;
+
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -10,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::admin::precondition;
 use super::call::Call;
-use super::convert::{duration, lasting, span, timestamp};
+use super::convert::{lasting, span, timestamp};
 use super::error::Refusal;
 use super::forward::{self, Kind};
 use crate::geo::error::PairError;
@@ -21,7 +23,7 @@ use crate::proto::admin::v1 as pb;
 use crate::proto::admin::v1::region_service_client::RegionServiceClient;
 use crate::proto::admin::v1::region_service_server::{RegionService, RegionServiceServer};
 use crate::queue::authority::tail::TailCursor;
-use crate::queue::authority::{AuditRow, Authority, RegionEpoch, Role};
+use crate::queue::authority::{AuditRow, RegionEpoch, Role};
 use crate::queue::ids::LogTime;
 
 /// The longest that a failover is waited for when the caller gives no deadline.
@@ -117,7 +119,9 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
         complete: authority.is_complete,
         heard_ago,
         peer_role: peer_role.into(),
-        lease: lease_out(&status, authority),
+        lease: line::lease_out(&status, authority),
+        shape: status.shaped.as_ref().map(line::shape_out),
+        limit: line::limit_out(&status, authority),
         ..base
     };
     match &authority.role {
@@ -128,12 +132,15 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
             out.entries_behind = Some(mark.positions_behind);
             out.bytes_behind = Some(mark.bytes_behind);
             out.drain = mark.drain_seconds().map(|it| lasting(Duration::from_secs(it)));
-            let troubles = [&mark.trouble, &status.lease_trouble].into_iter().flatten();
+            out.messages_behind = status.messages_behind;
+            let troubles =
+                [&mark.trouble, &status.lease_trouble, &status.lag_trouble].into_iter().flatten();
             out.trouble = troubles.cloned().collect::<Vec<_>>().join("; ");
         }
         Role::Secondary => {
             let near = status.heard.as_ref().is_some_and(|(_, age)| *age < SILENCE);
-            let known = match (near, authority.is_complete) {
+            let down = status.shaped.as_ref().is_some_and(|it| it.is_down);
+            let known = match (near && !down, authority.is_complete) {
                 (false, _) => pb::GeoStatus::Unavailable,
                 (true, false) => pb::GeoStatus::Bootstrap,
                 (true, true) => pb::GeoStatus::Live,
@@ -145,23 +152,11 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
             let head = theirs.and_then(|it| it.applied).map(|at| at.index);
             let head = head.max(authority.head.map(|head| head.position.index));
             out.entries_behind = head.map(|head| head.saturating_sub(through));
+            out.messages_behind = status.messages_behind;
         }
         _ => {}
     }
     out
-}
-
-/// What was agreed about region leases, where one was ever asked for.
-fn lease_out(status: &PairStatus, authority: &Authority) -> Option<pb::RegionLease> {
-    let (wanted, leasing) = (authority.settings.lease, authority.leasing);
-    let lease = pb::RegionLease {
-        wanted: wanted.map(duration),
-        in_force: leasing.in_force.map(duration),
-        left: status.lease_left.filter(|_| leasing.in_force.is_some()).map(lasting),
-        longest: leasing.longest.map(duration),
-        stopped: leasing.stopped.is_some(),
-    };
-    (lease != pb::RegionLease::default()).then_some(lease)
 }
 
 fn audit_out(row: AuditRow) -> pb::AuditEntry {
@@ -253,6 +248,8 @@ impl RegionFace {
             complete: loss.is_complete,
             promoted: !asked.dry_run,
             lease_wait: loss.lease_wait.map(lasting),
+            messages_lost: loss.messages,
+            bytes_lost_at_most: loss.bytes_at_most,
         })
     }
 }
@@ -358,6 +355,29 @@ impl RegionService for RegionFace {
             let who = who(message.who);
             let done = self.pair.set_lease(&who, lease, message.force, within).await;
             done.map(|in_force| pb::SetRegionLeaseResponse { in_force }).map_err(refusal)
+        })
+    }
+
+    async fn shape_line(
+        &self,
+        request: Request<pb::ShapeLineRequest>,
+    ) -> Answered<pb::ShapeLineResponse> {
+        leader_verb!(self, request, Write, shape_line, |_call, message| {
+            let who = who(message.who.clone());
+            let change = line::change_in(message).map_err(|status| *status)?;
+            let done = self.pair.shape(&who, change).await;
+            done.map(|()| pb::ShapeLineResponse {}).map_err(refusal)
+        })
+    }
+
+    async fn set_lag_limit(
+        &self,
+        request: Request<pb::SetLagLimitRequest>,
+    ) -> Answered<pb::SetLagLimitResponse> {
+        leader_verb!(self, request, Write, set_lag_limit, |_call, message| {
+            let change = line::limit_in(&message).map_err(|status| *status)?;
+            let done = self.pair.limit(&who(message.who), change).await;
+            done.map(|()| pb::SetLagLimitResponse {}).map_err(refusal)
         })
     }
 

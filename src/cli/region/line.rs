@@ -8,6 +8,7 @@ use clap::builder::FalseyValueParser;
 use serde_json::{Value, json};
 
 use super::seconds;
+use crate::cli::output::counted;
 use crate::cli::parse_span;
 use crate::client::Regions;
 use crate::proto::admin::v1 as pb;
@@ -71,6 +72,18 @@ pub fn lease_json(lease: &pb::RegionLease) -> Value {
     })
 }
 
+pub fn messages_lost(answer: &pb::ForceFailOverResponse) -> String {
+    answer.messages_lost.map_or(String::new(), |it| format!("{}, ", counted(it, "message")))
+}
+
+/// The most that can be lost.
+pub fn at_most(answer: &pb::ForceFailOverResponse) -> String {
+    match answer.bytes_lost_at_most {
+        Some(bytes) => format!(": at most {bytes} bytes of writes in all, by its limit"),
+        None => ", and how much that is is not known".to_owned(),
+    }
+}
+
 /// What a forced promotion waits for.
 pub fn lease_wait(answer: &pb::ForceFailOverResponse) -> String {
     match seconds(answer.lease_wait.as_ref()) {
@@ -84,6 +97,12 @@ pub fn lease_wait(answer: &pb::ForceFailOverResponse) -> String {
 /// The line between the regions, in the words of the status.
 pub fn said(status: &pb::GetRegionResponse) -> String {
     let mut text = String::new();
+    if let Some(shape) = &status.shape {
+        text += &format!("; {}", super::shape::shape_said(shape));
+    }
+    if let Some(limit) = &status.limit {
+        text += &format!("; {}", super::limit::limit_said(limit));
+    }
     if let Some(lease) = &status.lease {
         text += &lease_said(lease);
     }

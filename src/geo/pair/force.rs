@@ -31,6 +31,11 @@ pub struct Loss {
     /// How long ago that was known; `None` = not since this node leads.
     pub age: Option<Duration>,
     pub is_complete: bool,
+    /// Messages sent at the primary that this copy lacks.
+    pub messages: Option<u64>,
+    /// The most that clients can have written there and this copy lacks, by the limit at which it
+    /// lets writes wait, as that was when it was heard last.
+    pub bytes_at_most: Option<u64>,
     /// How long the last region lease may still run; `None` = none was ever agreed to.
     pub lease_wait: Option<Duration>,
 }
@@ -57,6 +62,13 @@ impl Pair {
         let fresh = heard.filter(|it| {
             it.status.epoch.clone().map(codec::epoch_from).as_ref() == Some(&authority.epoch)
         });
+        let (messages, bytes_at_most) = match &fresh {
+            Some(it) => {
+                let own = self.group.store().read().state().next_message();
+                (Some(it.status.next_message.saturating_sub(own)), it.status.max_unshipped_bytes)
+            }
+            None => (None, None),
+        };
         let (head, age) = match fresh {
             Some(it) => {
                 let at = it.status.applied.map(|at| (at.index, LogTime(it.status.log_time_us)));
@@ -70,6 +82,8 @@ impl Pair {
             time: head.map(|(_, at)| Duration::from_micros(at.since(log_time).0)),
             age,
             is_complete: authority.is_complete,
+            messages,
+            bytes_at_most,
             lease_wait: self.lease_wait(&authority.leasing),
         })
     }

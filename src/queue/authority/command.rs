@@ -264,6 +264,9 @@ impl RegionCommand {
             RegionVerb::Attach(Attach { ledger, .. })
             | RegionVerb::Fence { ledger, .. }
             | RegionVerb::SeedBegin { ledger, .. } => ledger.len() * LINE,
+            RegionVerb::Configure(settings) => {
+                (settings.shape.outages.len() + settings.shape.trace.len()) * LINE
+            }
             RegionVerb::SeedChunk(chunk) => {
                 let bodies: usize = chunk.contents.iter().map(|(_, it)| it.size()).sum();
                 bodies + chunk.rows.len() * ROW

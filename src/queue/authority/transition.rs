@@ -182,7 +182,7 @@ fn change(
         }
         RegionVerb::Detach if next.role == Role::Detached => {}
         RegionVerb::Configure(settings) => {
-            lease::check_length(settings.lease)?;
+            super::bounds::check(settings)?;
             next.settings = settings.clone();
         }
         RegionVerb::Decline { number } if next.role == Role::Secondary => {

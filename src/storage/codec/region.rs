@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::entry::{decode_entry, encode_inner};
 use super::seeds;
+use super::shapes::{shape_from, shape_to};
 use super::{CodecError, big, big_bytes, need, position_from, position_to};
 use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::region_command::Verb as Wire;
@@ -12,9 +13,10 @@ use crate::queue::authority::command::{
     Actor, Attach, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
 };
 use crate::queue::authority::lease::Leasing;
+use crate::queue::authority::shape::Shape;
 use crate::queue::authority::{
     Attachment, AuditRow, Authority, Fork, Head, LedgerLine, RegionEpoch, RegionSettings, Rest,
-    Role, Shape,
+    Role,
 };
 use crate::queue::ids::{Epoch, LogTime, Span};
 
@@ -255,15 +257,10 @@ fn fork_from(fork: pb::Fork) -> Fork {
 }
 
 fn settings_to(settings: &RegionSettings) -> pb::RegionSettings {
-    let shape = settings.shape;
+    let shape = &settings.shape;
     pb::RegionSettings {
         read_access: settings.read_access,
-        shape: (shape != Shape::default()).then_some(pb::Shape {
-            delay_us: shape.delay.0,
-            jitter_us: shape.jitter.0,
-            bytes_per_second: shape.bytes_per_second,
-            paused: shape.paused,
-        }),
+        shape: (*shape != Shape::default()).then(|| shape_to(shape)),
         max_lag_us: settings.max_lag.map(|span| span.0),
         max_unshipped_bytes: settings.max_unshipped_bytes,
         throttle: settings.throttle,
@@ -274,12 +271,7 @@ fn settings_to(settings: &RegionSettings) -> pb::RegionSettings {
 fn settings_from(settings: pb::RegionSettings) -> RegionSettings {
     RegionSettings {
         read_access: settings.read_access,
-        shape: settings.shape.map_or_else(Shape::default, |it| Shape {
-            delay: Span(it.delay_us),
-            jitter: Span(it.jitter_us),
-            bytes_per_second: it.bytes_per_second,
-            paused: it.paused,
-        }),
+        shape: settings.shape.map(shape_from).unwrap_or_default(),
         max_lag: settings.max_lag_us.map(Span),
         max_unshipped_bytes: settings.max_unshipped_bytes,
         throttle: settings.throttle,

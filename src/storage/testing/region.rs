@@ -7,9 +7,10 @@ use crate::queue::authority::command::{
     Actor, Attach, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
 };
 use crate::queue::authority::lease::Leasing;
+use crate::queue::authority::shape::{Outage, Shape, TraceStep};
 use crate::queue::authority::{
     Attachment, AuditRow, Authority, Fork, Head, LedgerLine, RegionEpoch, RegionSettings, Rest,
-    Role, Shape,
+    Role,
 };
 use crate::queue::command::{Command, Entry};
 use crate::queue::ids::{Digest, Epoch, Position};
@@ -51,15 +52,24 @@ fn fork() -> BoxedStrategy<Option<Fork>> {
     prop::option::of(fork).boxed()
 }
 
-fn settings() -> BoxedStrategy<RegionSettings> {
-    let shape = (span(), span(), prop::option::of(number()), any::<bool>()).prop_map(
-        |(delay, jitter, bytes_per_second, paused)| Shape {
-            delay,
-            jitter,
-            bytes_per_second,
-            paused,
-        },
+fn shape() -> BoxedStrategy<Shape> {
+    let outage = (span(), span(), prop::option::of(span()))
+        .prop_map(|(after, lasts, every)| Outage { after, lasts, every });
+    let step = (span(), span(), prop::option::of(number()), any::<bool>()).prop_map(
+        |(at, delay, bytes_per_second, is_down)| TraceStep { at, delay, bytes_per_second, is_down },
     );
+    let line = (span(), span(), prop::option::of(number()), any::<bool>(), time());
+    let (outages, trace) = (prop::collection::vec(outage, 0..3), prop::collection::vec(step, 0..3));
+    (line, outages, trace, prop::option::of(span()))
+        .prop_map(|(line, outages, trace, trace_repeats)| {
+            let (delay, jitter, bytes_per_second, paused, since) = line;
+            Shape { delay, jitter, bytes_per_second, paused, since, outages, trace, trace_repeats }
+        })
+        .boxed()
+}
+
+fn settings() -> BoxedStrategy<RegionSettings> {
+    let shape = shape();
     let limits = (prop::option::of(span()), prop::option::of(number()), prop::option::of(span()));
     (any::<bool>(), any::<bool>(), shape, limits)
         .prop_map(|(read_access, throttle, shape, (max_lag, max_unshipped_bytes, lease))| {
