@@ -1,7 +1,10 @@
 //! Two groups in one process, a region each, with the line between them over real sockets.
 
+mod leases;
+mod limits;
 mod patches;
 mod reseeds;
+mod shapes;
 mod tails;
 
 use std::collections::BTreeMap;
@@ -17,6 +20,8 @@ use tokio::time::Instant;
 use super::error::PairError;
 use super::failover;
 use super::herald::Herald;
+use super::lag;
+use super::lease::LeaseKeeper;
 use super::other::OtherRegion;
 use super::pair::Pair;
 use super::receiver::Receiver;
@@ -110,6 +115,8 @@ impl Region {
         let other = OtherRegion::new(group.clone(), vec![other.to_owned()]);
         let (shipper, watermark) = Shipper::new(group.clone(), other.clone(), clock.clone());
         let (herald, heard) = Herald::new(group.clone(), other.clone(), clock.clone());
+        let keeper = LeaseKeeper::new(group.clone(), other.clone(), clock.clone());
+        let lag = lag::run(group.clone());
         let failover = failover::run(group.clone(), watermark.clone());
         let (region, mark) = (name.to_owned(), watermark.clone());
         let pair = Pair::new(group.clone(), region, other, mark, heard, clock);
@@ -125,6 +132,8 @@ impl Region {
         }));
         tasks.push(tokio::spawn(shipper.run()));
         tasks.push(tokio::spawn(herald.run()));
+        tasks.push(tokio::spawn(keeper.run()));
+        tasks.push(tokio::spawn(lag));
         tasks.push(tokio::spawn(failover));
         group.join(Wanted::Lrs, Duration::from_secs(10)).await.unwrap();
         let mut leadership = group.leadership();

@@ -195,6 +195,7 @@ fn seed_steps() -> Vec<Vec<u8>> {
             number: 0,
             rows,
             contents: Vec::new(),
+            ..Default::default()
         }),
         Step::Commit(log::SeedCommit { attachment: id(), id: id(), chunks: 1, digest: id() }),
         Step::Drop(log::SeedDrop { attachment: id() }),

@@ -14,6 +14,8 @@ mod faults;
 mod inspection;
 mod lab_regions;
 mod lab_verbs;
+mod leases;
+mod lines;
 mod lost_tables;
 mod members;
 mod mending;

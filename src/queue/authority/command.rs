@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::replay::{Replayed, TailOutcome};
 use super::{Head, LedgerLine, RegionEpoch, RegionSettings, TailFate};
 use crate::queue::command::{Content, Entry, Envelope};
-use crate::queue::ids::{ContentId, Digest, Epoch, Number, Position};
+use crate::queue::ids::{ContentId, Digest, Epoch, Number, Position, Span};
 use crate::queue::rows::{Row, RowKey};
 
 /// Who asked, for the audit.
@@ -61,15 +61,30 @@ pub enum RegionVerb {
     Declined {
         number: Epoch,
     },
-    /// On the secondary: whether region leases are granted.
+    /// On the secondary: whether region leases are granted. That they are not is answered with
+    /// the entry since which it is so.
     SetGranting {
         on: bool,
     },
+    /// On the secondary: it will grant region leases of this length; `None` = none any more.
+    AcceptLease {
+        attachment: u128,
+        epoch: Epoch,
+        lease: Option<Span>,
+    },
+    /// On the primary, once the other side has committed that: nothing is acknowledged without a
+    /// grant from here on; `None` = it is, without.
+    RelyOnLease {
+        attachment: u128,
+        lease: Option<Span>,
+    },
     /// A secondary becomes the primary by force. One that never had all that its primary had is
-    /// refused unless that is `accepted`.
+    /// refused unless that is `accepted`. Where leases were granted, that was `stopped` at this
+    /// entry, and they have run out since.
     Promote {
         number: Epoch,
         accepted: bool,
+        stopped: Option<Position>,
     },
     /// A primary that had handed over becomes one again by force.
     TakeBack {
@@ -223,6 +238,14 @@ impl RegionVerb {
             }
             RegionVerb::SetGranting { on: true } => "grant region leases".to_owned(),
             RegionVerb::SetGranting { on: false } => "stop granting region leases".to_owned(),
+            RegionVerb::AcceptLease { lease, .. } => match lease {
+                Some(lease) => format!("agree to grant region leases of {}", lease_said(*lease)),
+                None => "agree to grant no region leases".to_owned(),
+            },
+            RegionVerb::RelyOnLease { lease, .. } => match lease {
+                Some(lease) => format!("rely on a region lease of {}", lease_said(*lease)),
+                None => "rely on no region lease".to_owned(),
+            },
             RegionVerb::Promote { number, .. } => {
                 format!("promote itself by force to epoch {}", number.0)
             }
@@ -263,6 +286,9 @@ impl RegionCommand {
             RegionVerb::Attach(Attach { ledger, .. })
             | RegionVerb::Fence { ledger, .. }
             | RegionVerb::SeedBegin { ledger, .. } => ledger.len() * LINE,
+            RegionVerb::Configure(settings) => {
+                (settings.shape.outages.len() + settings.shape.trace.len()) * LINE
+            }
             RegionVerb::SeedChunk(chunk) => {
                 let bodies: usize = chunk.contents.iter().map(|(_, it)| it.size()).sum();
                 bodies + (chunk.rows.len() + chunk.removed.len()) * ROW
@@ -270,6 +296,10 @@ impl RegionCommand {
             _ => self.by.who.len(),
         }
     }
+}
+
+fn lease_said(lease: Span) -> String {
+    format!("{} ms", lease.0 / 1_000)
 }
 
 /// About how many bytes a stored row takes.

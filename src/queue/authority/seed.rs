@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::command::{RegionReply, RegionVerb, SeedChunk};
+use super::lease::Leasing;
 use super::refusal::RegionRefusal;
 use super::replay::Replayed;
 use super::transition::{is_empty, keep};
@@ -224,7 +225,7 @@ fn follow(next: &mut Authority) {
     next.shipped = None;
     next.head = None;
     next.is_complete = false;
-    next.stopped_granting = false;
+    next.leasing = Leasing::default();
 }
 
 /// What a cluster is in its pair is no part of what both hold.

@@ -28,7 +28,8 @@ fn parted() -> (Side, Side) {
     east.commit(secs(2), vec![plain(send(vec![text("of east"); 3]))]);
     east.commit(secs(2), vec![plain(Command::Clear { queue: "old".to_owned() })]);
     east.commit(secs(2), vec![plain(create("alone"))]);
-    west.region(RegionVerb::Promote { number: Epoch(2), accepted: false }).expect("promoted");
+    west.region(RegionVerb::Promote { number: Epoch(2), accepted: false, stopped: None })
+        .expect("promoted");
     west.commit(secs(2), vec![plain(send(vec![text("of west"); 5]))]);
     let ledger = west.stage.state.authority().expect("in a pair").ledger.clone();
     east.region(RegionVerb::Fence { lineage: LINEAGE, ledger }).expect("fenced");
