@@ -306,6 +306,9 @@ impl Operator {
             };
             let mut history = self.history.lock();
             history.event(now(), format_args!("the operator is told {told:?}"));
+            if told.role == "secondary" {
+                history.pair.open(region);
+            }
             history.pair.told.push(told.clone());
             return Some(told);
         }
