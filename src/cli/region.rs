@@ -6,6 +6,11 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+mod limit;
+mod line;
+mod shape;
+mod watch;
+
 use super::Context;
 use super::exit::Exit;
 use super::failback::Failback;
@@ -20,8 +25,9 @@ const USUAL: Duration = Duration::from_secs(60);
 #[derive(Debug, Subcommand)]
 pub enum RegionVerb {
     /// Show what this cluster is in its pair, and how far the copy is
-    #[command(after_help = "Example:\n  zoneq region status --json")]
-    Status,
+    #[command(after_help = "Examples:\n  zoneq region status --json\n  \
+                            zoneq region status --watch")]
+    Status(watch::Status),
     /// Show what was done to this cluster's part of the pair, and who did it
     #[command(after_help = "Example:\n  zoneq region audit")]
     Audit,
@@ -48,6 +54,21 @@ pub enum RegionVerb {
     /// Allow or refuse reads while this cluster is the secondary
     #[command(after_help = "Example:\n  zoneq region read-access on")]
     ReadAccess(ReadAccess),
+    /// Limit how far the secondary may be behind
+    #[command(after_help = "Examples:\n  zoneq region limit --max-lag 1m --alert\n  \
+                            zoneq region limit --max-unshipped 64MiB --throttle\n  \
+                            zoneq region limit --max-lag off --max-unshipped off")]
+    Limit(limit::Limit),
+    /// Make the line to the secondary slow, narrow or broken, live, for rehearsals
+    #[command(
+        after_help = "Examples:\n  zoneq region shape --delay 15m --jitter 30s --bandwidth 2MiB/s\n  \
+                            zoneq region shape --outage 10s/5s/1m\n  \
+                            zoneq region shape --off"
+    )]
+    Shape(shape::Shape),
+    /// Let the primary acknowledge only what the secondary gives leave for, a while at a time
+    #[command(after_help = "Examples:\n  zoneq region lease 5s\n  zoneq region lease off")]
+    Lease(line::Lease),
     /// Compare the data of both regions at one position; exits 1 when they differ
     #[command(after_help = "Example:\n  zoneq region verify")]
     Verify,
@@ -119,7 +140,7 @@ impl RegionVerb {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let regions = context.client_within(USUAL)?.admin().regions(who());
         match self {
-            RegionVerb::Status => return show(context, &regions.status().await?),
+            RegionVerb::Status(status) => return status.run(context, &regions).await,
             RegionVerb::Audit => return audit(context, regions.audit().await?),
             RegionVerb::Verify => return verify(context, &regions.verify().await?),
             RegionVerb::Tail(verb) => return verb.run(context, &regions).await,
@@ -169,7 +190,10 @@ impl RegionVerb {
                 let word = if on { "on" } else { "off" };
                 done("read-access", &format!("reads at this cluster, while secondary, are {word}"))
             }
-            RegionVerb::Status
+            RegionVerb::Lease(lease) => return lease.run(regions).await,
+            RegionVerb::Shape(shape) => return shape.run(regions).await,
+            RegionVerb::Limit(limit) => return limit.run(regions).await,
+            RegionVerb::Status(_)
             | RegionVerb::Audit
             | RegionVerb::Verify
             | RegionVerb::Failback(_)
@@ -191,20 +215,28 @@ fn forced(answer: &pb::ForceFailOverResponse) -> (Value, String) {
         "entries_lost": answer.entries_lost,
         "seconds_lost": time,
         "heard_seconds_ago": heard,
+        "lease_wait_seconds": seconds(answer.lease_wait.as_ref()),
+        "messages_lost": answer.messages_lost,
+        "bytes_lost_at_most": answer.bytes_lost_at_most,
     });
     let lost = match answer.entries_lost {
-        Some(entries) => format!("{entries} entries, {:.1} s", time.unwrap_or(0.0)),
+        Some(entries) => {
+            let messages = line::messages_lost(answer);
+            format!("{entries} entries, {messages}{:.1} s", time.unwrap_or(0.0))
+        }
         None => "not known".to_owned(),
     };
     let age = match heard {
         Some(age) => {
-            format!("as the primary said {age:.1} s ago; what it took since then is lost too")
+            let most = line::at_most(answer);
+            format!("as the primary said {age:.1} s ago; what it took since then is lost too{most}")
         }
         None => "as of the last batch; the primary was not heard since".to_owned(),
     };
     let head = if answer.promoted { "promoted; the loss is" } else { "it would lose" };
     let whole = if answer.complete { "" } else { "; this copy never had all" };
-    (value, format!("{head} {lost}, {age}{whole}"))
+    let wait = line::lease_wait(answer);
+    (value, format!("{head} {lost}, {age}{whole}{wait}"))
 }
 
 /// The word for a role.
@@ -262,10 +294,15 @@ pub fn status_json(status: &pb::GetRegionResponse) -> Value {
         "trouble": text(&status.trouble),
         "tail": tail_name(status.tail),
         "copied_bytes": status.copied_bytes,
+        "messages_behind": status.messages_behind,
+        "limit": status.limit.as_ref().map(limit::limit_json),
+        "shape": status.shape.as_ref().map(shape::shape_json),
+        "lease": status.lease.as_ref().map(line::lease_json),
     })
 }
 
-fn show(context: &Context, status: &pb::GetRegionResponse) -> anyhow::Result<Exit> {
+/// A status as people read it.
+fn status_text(status: &pb::GetRegionResponse) -> String {
     let mut text =
         format!("region {} ({}): {}", status.region, status.redundancy, role_name(status.role));
     if let Some(epoch) = &status.epoch {
@@ -287,11 +324,14 @@ fn show(context: &Context, status: &pb::GetRegionResponse) -> anyhow::Result<Exi
     if let Some(fate) = tail_name(status.tail) {
         text += &format!("; its tail is {fate}");
     }
+    if let Some(messages) = status.messages_behind {
+        text += &format!(", {}", output::counted(messages, "message"));
+    }
+    text += &line::said(status);
     if !status.trouble.is_empty() {
         text += &format!("; {}", status.trouble);
     }
-    context.out.result(&status_json(status), &text)?;
-    Ok(Exit::Done)
+    text
 }
 
 fn audit(context: &Context, entries: Vec<pb::AuditEntry>) -> anyhow::Result<Exit> {

@@ -53,16 +53,17 @@ impl TailVerb {
     }
 }
 
-/// Walks over the tail; answers its head and how many messages there were.
+/// Walks over the tail; answers its head, how many messages there were, and what was deleted.
 async fn walk(
     regions: &Regions,
     mut each: impl FnMut(pb::TailMessage) -> anyhow::Result<()>,
-) -> anyhow::Result<(pb::TailHead, u64)> {
+) -> anyhow::Result<(pb::TailHead, u64, Vec<pb::TailDelete>)> {
     let mut stream = regions.tail().await?;
-    let (mut head, mut count) = (pb::TailHead::default(), 0);
+    let (mut head, mut count, mut deleted) = (pb::TailHead::default(), 0, Vec::new());
     while let Some(part) = stream.message().await.context("the tail broke off")? {
         match part.item {
             Some(Item::Head(first)) => head = first,
+            Some(Item::Deleted(one)) => deleted.push(one),
             Some(Item::Message(message)) => {
                 each(message)?;
                 count += 1;
@@ -70,18 +71,19 @@ async fn walk(
             None => {}
         }
     }
-    Ok((head, count))
+    Ok((head, count, deleted))
 }
 
 fn time(at: Option<&prost_types::Timestamp>) -> Option<String> {
     at.map(ToString::to_string)
 }
 
-fn summary(head: &pb::TailHead, count: u64) -> (Value, String) {
+fn summary(head: &pb::TailHead, count: u64, deleted: &[pb::TailDelete]) -> (Value, String) {
     let by = head.fenced_by.as_ref();
     let value = json!({
         "ok": true,
         "messages": count,
+        "deleted": deleted.len(),
         "epoch": head.epoch.as_ref().map(|epoch| epoch.number),
         "fenced_by_epoch": by.map(|epoch| epoch.number),
         "fenced_by_region": by.map(|epoch| &epoch.region),
@@ -100,7 +102,7 @@ fn summary(head: &pb::TailHead, count: u64) -> (Value, String) {
 
 async fn list(context: &Context, regions: &Regions) -> anyhow::Result<Exit> {
     let mut rows = Vec::new();
-    let (head, count) = walk(regions, |message| {
+    let (head, count, deleted) = walk(regions, |message| {
         context.out.item(&json!({
             "account": message.account,
             "queue": message.queue,
@@ -116,22 +118,44 @@ async fn list(context: &Context, regions: &Regions) -> anyhow::Result<Exit> {
     })
     .await?;
     context.out.table(&["account", "queue", "id", "bytes", "inserted"], rows)?;
-    let (value, text) = summary(&head, count);
+    let mut rows = Vec::new();
+    for one in &deleted {
+        let (account, queue, id) = (one.account.clone(), one.queue.clone(), one.id.clone());
+        let at = time(one.at.as_ref()).unwrap_or_default();
+        context.out.item(&json!({
+            "account": account,
+            "queue": queue,
+            "id": id,
+            "deleted_at": at,
+            "shared": one.shared,
+        }))?;
+        let what = if one.shared { "undone there" } else { "never there" };
+        rows.push(vec![account, queue, id, at, what.to_owned()]);
+    }
+    context.out.table(&["account", "queue", "deleted", "at", "the new primary"], rows)?;
+    let (value, text) = summary(&head, count, &deleted);
     context.out.result(&value, &text)?;
     Ok(Exit::Done)
 }
 
 async fn export(context: &Context, regions: &Regions, path: PathBuf) -> anyhow::Result<Exit> {
-    let (head, count) = write(regions, &path).await?;
-    let (mut value, text) = summary(&head, count);
+    let Exported { head, count, deleted } = write(regions, &path).await?;
+    let (mut value, text) = summary(&head, count, &deleted);
     value["file"] = json!(path.display().to_string());
     context.out.result(&value, &format!("{text}; written to {}", path.display()))?;
     Ok(Exit::Done)
 }
 
-/// Writes the tail to a file that is not there yet, and notes there that it is in one; answers its
-/// head and how many messages there were.
-pub async fn write(regions: &Regions, path: &Path) -> anyhow::Result<(pb::TailHead, u64)> {
+/// What a tail was found to hold.
+pub struct Exported {
+    pub head: pb::TailHead,
+    /// Messages that are alive.
+    pub count: u64,
+    pub deleted: Vec<pb::TailDelete>,
+}
+
+/// Writes the tail to a file that is not there yet, and notes there that it is in one.
+pub async fn write(regions: &Regions, path: &Path) -> anyhow::Result<Exported> {
     let named = || format!("the file {}", path.display());
     let file = std::fs::File::create_new(path).with_context(named)?;
     let mut out = std::io::BufWriter::new(file);
@@ -151,12 +175,12 @@ pub async fn write(regions: &Regions, path: &Path) -> anyhow::Result<(pb::TailHe
         writeln!(out, "{line}").with_context(named)
     })
     .await;
-    let (head, count) = walked?;
+    let (head, count, deleted) = walked?;
     let file = out.into_inner().map_err(|error| error.into_error()).with_context(named)?;
     // The copy outlives the region whose only one it may be.
     file.sync_all().with_context(named)?;
     regions.settle_tail(pb::TailFate::Exported).await?;
-    Ok((head, count))
+    Ok(Exported { head, count, deleted })
 }
 
 fn reason(reason: i32) -> String {

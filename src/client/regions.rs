@@ -116,6 +116,32 @@ impl Regions {
         region!(self, Safety::OnlyIfNotApplied, self.whole(), set_read_access, request).map(drop)
     }
 
+    /// Shapes the line from the primary, live; who asks is filled in.
+    pub async fn shape_line(&self, change: pb::ShapeLineRequest) -> Result<(), ClientError> {
+        let request = pb::ShapeLineRequest { who: self.who.clone(), ..change };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), shape_line, request).map(drop)
+    }
+
+    /// Limits how far the secondary may be behind; what is absent stays, 0 is no limit, and who
+    /// asks is filled in.
+    pub async fn limit_lag(&self, change: pb::SetLagLimitRequest) -> Result<(), ClientError> {
+        let request = pb::SetLagLimitRequest { who: self.who.clone(), ..change };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), set_lag_limit, request).map(drop)
+    }
+
+    /// Sets the region lease of the primary, 1 to 30 seconds, or turns it off; by `force` without
+    /// the other region's word. Answers whether both regions agree by now.
+    pub async fn set_lease(
+        &self,
+        lease: Option<Duration>,
+        force: bool,
+    ) -> Result<bool, ClientError> {
+        let lease = lease.and_then(|lease| lease.try_into().ok());
+        let request = pb::SetRegionLeaseRequest { who: self.who.clone(), lease, force };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), set_region_lease, request)
+            .map(|answer| answer.in_force)
+    }
+
     /// Compares the data of both regions at one position.
     pub async fn verify(&self) -> Result<pb::VerifyRegionsResponse, ClientError> {
         let request = pb::VerifyRegionsRequest {};

@@ -43,6 +43,10 @@ pub enum Reason {
     Deadline,
     #[error("leadership moved while the write was under way")]
     LeaderChanged,
+    #[error("the region lease has run out: the other region does not grant it anew")]
+    NoRegionLease,
+    #[error("the other region is further behind than the limit: writes wait for it")]
+    TooFarBehind,
     #[error("the disk of node {node} is nearly full: {what} are refused until it has space")]
     DiskFull { node: NodeId, what: &'static str },
 }

@@ -7,7 +7,9 @@
 //!
 //! Long-lived work is handed out as [`Task`]s: who assembles the node spawns and joins them.
 
+mod lag;
 mod leadership;
+mod lease;
 mod local;
 mod receive;
 mod shipping;
@@ -29,7 +31,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+pub use lag::{Behind, Limits};
 pub use leadership::Leadership;
+pub use lease::{Grant, RegionLease};
 pub use shipping::Standing;
 pub use status::{NodeView, Role, Status};
 pub(super) use waiting::Waiting;
@@ -139,6 +143,8 @@ struct Inner {
     began_empty: bool,
     draining: AtomicBool,
     refusing: space::Refusing,
+    lease: RegionLease,
+    copy: lag::Copy,
 }
 
 fn raft_config(config: &GroupConfig) -> Result<Arc<openraft::Config>, StartError> {
@@ -248,21 +254,21 @@ impl Group {
             began_empty,
             draining: AtomicBool::new(false),
             refusing: space::Refusing::default(),
+            lease: RegionLease::new(Arc::clone(&clock)),
+            copy: lag::Copy::default(),
             config,
         };
         let group = Group { inner: Arc::new(inner) };
         let local = Arc::new(local::Local::new(group.clone(), began_empty, mode));
         let peer_service =
             PeerService::new(raft.clone(), peers.clone(), local, Arc::clone(&clock), signal);
-        let fast = fastpath::run(raft, peers, FastPathOptions::default(), lost);
+        let options = FastPathOptions::default();
+        let leading = leadership::run(group.clone(), clock, leadership_out, terms_out);
         let tasks: Vec<Task> = vec![
             ("proposer", Box::pin(propose)),
             ("confirmer", Box::pin(confirm)),
-            ("fast path", Box::pin(fast)),
-            (
-                "leadership",
-                Box::pin(leadership::run(group.clone(), clock, leadership_out, terms_out)),
-            ),
+            ("fast path", Box::pin(fastpath::run(raft, peers, options, lost))),
+            ("leadership", Box::pin(leading)),
             ("receivers", Box::pin(receive::serve(group.clone()))),
             ("disk space", Box::pin(space::run(group.clone(), mode))),
             ("upkeep", Box::pin(upkeep::run(group.clone()))),
@@ -365,7 +371,8 @@ impl Group {
     /// use [`Group::propose`].
     ///
     /// # Errors
-    /// Not applied: this node does not lead, drains, has too much in flight, or a disk is full.
+    /// Not applied: this node does not lead, drains, has too much in flight, holds no region lease
+    /// where one is relied on, the other region is too far behind, or a disk is full.
     pub fn submit(
         &self,
         envelope: Envelope,
@@ -377,9 +384,16 @@ impl Group {
         let term = self.term()?;
         self.check_footing(&term, &envelope.command)?;
         self.check_space(&envelope.command)?;
+        let is_clients = lease::is_clients(&envelope.command);
+        if is_clients {
+            self.check_lease()?;
+            self.check_lag(&envelope.command)?;
+        }
         let answer = self.inner.proposer.submit(envelope, |sent| self.announce(sent))?;
+        let group = self.clone();
         Ok(async move {
             match tokio::time::timeout_at(deadline, answer).await {
+                Ok(Ok(Ok(done))) if is_clients => group.check_lease_after().map(|()| done),
                 Ok(Ok(done)) => done,
                 Ok(Err(_)) => Err(GroupError::unknown(Reason::LeaderChanged)),
                 Err(_) => Err(GroupError::unknown(Reason::Deadline)),
@@ -392,6 +406,7 @@ impl Group {
     /// # Errors
     /// As [`Group::submit`]; *unknown* when no answer came by the deadline.
     pub async fn propose(&self, envelope: Envelope, deadline: Instant) -> Result<Done, GroupError> {
+        self.until_within_limits(&envelope.command, deadline).await?;
         self.submit(envelope, deadline)?.await
     }
 
@@ -422,6 +437,7 @@ impl Group {
             Freshness::Linearizable => {
                 let term = self.term()?;
                 self.confirm(deadline).await?;
+                self.check_lease()?;
                 term.clock.stamp()
             }
             Freshness::Stale(bound) => {
@@ -432,7 +448,11 @@ impl Group {
             }
         };
         let store = self.inner.store.read();
-        if let Some(Err(refusal)) = store.state().authority().map(|it| it.check_read()) {
+        let allowed = store.state().authority().map(|it| match freshness {
+            Freshness::Linearizable => it.check_newest(),
+            Freshness::Stale(_) => it.check_read(),
+        });
+        if let Some(Err(refusal)) = allowed {
             return Err(GroupError::Rejected(refusal.into()));
         }
         let at = store.state().log_time();

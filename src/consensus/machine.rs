@@ -15,7 +15,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
 
 use super::error::GroupError;
-use super::group::Waiting;
+use super::group::{Limits, Waiting};
 use super::pending::Pending;
 use super::proposer::Done;
 use super::types::{
@@ -45,11 +45,15 @@ pub struct SharedStore {
     footing: watch::Sender<Footing>,
 }
 
-/// Whether this cluster may write now, and in which epoch.
+/// Whether this cluster may write now, in which epoch, and by whose leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footing {
     pub epoch: Epoch,
     pub is_writable: bool,
+    /// Nothing is acknowledged without a grant of the other region.
+    pub needs_lease: bool,
+    /// Beyond them writes wait for the other region.
+    pub limits: Option<Limits>,
 }
 
 impl SharedStore {
@@ -151,7 +155,9 @@ fn mark_of(store: &Store) -> AppliedMark {
 
 fn footing_of(store: &Store) -> Footing {
     let state = store.state();
-    Footing { epoch: state.epoch(), is_writable: state.is_writable() }
+    let needs_lease = state.authority().is_some_and(|it| it.leasing.in_force.is_some());
+    let limits = state.authority().and_then(Limits::throttling);
+    Footing { epoch: state.epoch(), is_writable: state.is_writable(), needs_lease, limits }
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {

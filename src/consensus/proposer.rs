@@ -98,6 +98,12 @@ impl Proposer {
         *self.seat.lock().unwrap_or_else(PoisonError::into_inner) = Some(envelope);
     }
 
+    /// Bytes accepted and not yet answered, rounded up.
+    #[must_use]
+    pub fn bytes_in_flight(&self) -> u64 {
+        (UNITS_IN_FLIGHT.saturating_sub(self.units.available_permits()) * UNIT) as u64
+    }
+
     /// Queues a command, and calls `first` when it is sure to be queued and before it is. What it
     /// resolves to is its answer; when the sender's end is gone, the outcome is unknown.
     ///

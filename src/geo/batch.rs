@@ -38,12 +38,29 @@ impl Batch {
     }
 }
 
-/// The next batch for a copy that ends there; `None` = it has all that this node has applied.
+/// How much of the log a batch may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach {
+    /// As if this were all that there is; `None` = what this node has applied.
+    pub through: Option<Head>,
+    /// Bytes of entries after which it takes no more.
+    pub bytes: usize,
+}
+
+impl Default for Reach {
+    fn default() -> Reach {
+        Reach { through: None, bytes: BATCH_BYTES }
+    }
+}
+
+/// The next batch for a copy that ends there; `None` = it has all within that reach.
 ///
 /// # Errors
 /// [`ShipError`]: the copy cannot go on from this node's log.
-pub fn next(group: &Group, copy: &CopyEnd) -> Result<Option<Batch>, ShipError> {
+pub fn next(group: &Group, copy: &CopyEnd, reach: Reach) -> Result<Option<Batch>, ShipError> {
     let Some(Standing { authority, applied, log_time }) = group.standing() else { return Ok(None) };
+    let head = reach.through.unwrap_or(Head { position: applied, log_time });
+    let applied = head.position;
     let part = authority.plan(copy)?;
     let from = part.after.map_or(0, |after| after.index.saturating_add(1));
     let to = part.last.map_or(applied.index, |last| last.index.min(applied.index));
@@ -55,12 +72,16 @@ pub fn next(group: &Group, copy: &CopyEnd) -> Result<Option<Batch>, ShipError> {
     } else if group.log_first().is_none_or(|first| first > 0) {
         return Err(ShipError::Purged(Position::default()));
     }
-    let mut read = group.log_entries(from, to.saturating_add(1), BATCH_BYTES)?;
+    let mut read = group.log_entries(from, to.saturating_add(1), reach.bytes)?;
     read.truncate(SHIPPED_ENTRIES);
     let Some(through) = read.last().map(|entry| entry.position) else { return Ok(None) };
     let entries = read
         .into_iter()
         .filter(|entry| !authority.rested(entry.position.index))
+        .filter(|entry| {
+            let is_hole = entry.position.index.is_multiple_of(17);
+            !(is_hole && crate::mutants::is_chosen("hole-in-shipping"))
+        })
         .filter_map(|entry| match entry.payload {
             Payload::Commands(bytes) => Some((entry.position, bytes)),
             Payload::Blank | Payload::Membership(_) => None,
@@ -72,7 +93,7 @@ pub fn next(group: &Group, copy: &CopyEnd) -> Result<Option<Batch>, ShipError> {
         line: part.line,
         after: part.after,
         through,
-        head: Head { position: applied, log_time },
+        head,
         entries,
     }))
 }

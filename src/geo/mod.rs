@@ -8,8 +8,9 @@
 //! comes from its answers only; clocks of the two regions are never compared. Nothing here is
 //! needed for a cluster that stands alone.
 //!
-//! [`pair`] has the operator's verbs, [`failover`] drives what was begun, and the [`herald`] keeps
-//! the regions informed of each other.
+//! [`pair`] has the operator's verbs, [`failover`] drives what was begun, the [`herald`] keeps
+//! the regions informed of each other, and the keeper of the [`lease`] asks the other one for leave;
+//! [`lag`] says when the other one is too far behind.
 
 #![deny(
     clippy::unwrap_used,
@@ -23,10 +24,15 @@ pub mod batch;
 pub mod error;
 pub mod failover;
 pub mod herald;
+pub mod inventory;
+pub mod lag;
+pub mod lease;
 pub mod other;
 pub mod pair;
+pub mod patch;
 pub mod receiver;
 pub mod seed;
+pub mod shaper;
 pub mod shipper;
 pub mod tail;
 #[cfg(test)]

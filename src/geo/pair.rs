@@ -6,7 +6,11 @@
 //! known of the other side is said to be known as of its last word.
 
 mod failback;
+mod force;
+mod lease;
+mod limit;
 mod replay;
+mod shape;
 mod verify;
 
 pub use failback::{Return, Stage, Way};
@@ -17,27 +21,35 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use force::Loss;
+pub use limit::LimitChange;
+pub use shape::{ShapeChange, Shaped};
+
 use super::batch;
 use super::error::PairError;
 use super::failover::MAX_PAUSE;
 use super::herald::Heard;
+use super::lag;
 use super::other::OtherRegion;
 use super::watermark::{GeoStatus, Watermark};
 use super::wire;
 use crate::clock::SharedClock;
 use crate::consensus::error::{Fate, GroupError};
-use crate::consensus::group::{Group, Standing};
+use crate::consensus::group::{Group, Limits, Standing};
 use crate::proto::geo::v1 as pb;
 use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
 use crate::queue::authority::plan::CopyEnd;
 use crate::queue::authority::{AuditRow, Authority, RegionSettings, Role};
 use crate::queue::command::{Command, Envelope};
-use crate::queue::ids::{Epoch, LogTime};
+use crate::queue::ids::Epoch;
 use crate::queue::outcome::Reply;
 use crate::storage::codec;
 
 /// One step has this long.
 const STEP: Duration = Duration::from_secs(10);
+
+/// What a primary says that relies on a region lease and holds none.
+const NO_LEASE: &str = "there is no region lease, and nothing is acknowledged without";
 
 /// One node's view of the pair, and its verbs. A clone is the same.
 #[derive(Clone)]
@@ -48,6 +60,7 @@ pub struct Pair {
     watermark: watch::Receiver<Watermark>,
     heard: watch::Receiver<Option<Heard>>,
     clock: SharedClock,
+    stopped: force::Stopped,
 }
 
 /// What a pair of regions is, as one node knows it.
@@ -59,20 +72,17 @@ pub struct PairStatus {
     /// The other region's last word, and how long ago it came.
     pub heard: Option<(pb::GetStatusResponse, Duration)>,
     pub redundancy: String,
+    /// Of a primary: messages that were sent and that the copy lacks, as of its last word.
+    pub messages_behind: Option<u64>,
+    /// Of a primary: why the copy is too far behind, where it is.
+    pub lag_trouble: Option<String>,
+    /// How the line is shaped, on both sides.
+    pub shaped: Option<Shaped>,
+    /// What is left of the region lease that this node leads by.
+    pub lease_left: Option<Duration>,
+    /// Why it holds none, where it relies on one.
+    pub lease_trouble: Option<String>,
     pub audit: Vec<AuditRow>,
-}
-
-/// What a forced promotion is known to lose, as of the primary's last word.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Loss {
-    /// Positions of the primary's log that this copy lacks, bookkeeping included; `None` = the
-    /// primary was never heard.
-    pub positions: Option<u64>,
-    /// How much later the primary's time was.
-    pub time: Option<Duration>,
-    /// How long ago that was known; `None` = not since this node leads.
-    pub age: Option<Duration>,
-    pub is_complete: bool,
 }
 
 impl Pair {
@@ -85,7 +95,8 @@ impl Pair {
         heard: watch::Receiver<Option<Heard>>,
         clock: SharedClock,
     ) -> Pair {
-        Pair { group, region, other, watermark, heard, clock }
+        let stopped = force::Stopped::default();
+        Pair { group, region, other, watermark, heard, clock, stopped }
     }
 
     /// The region that this node was configured for.
@@ -111,6 +122,7 @@ impl Pair {
             applied: store.applied().map(wire::position),
             digest: wire::wide(state.digest().0),
             is_empty: state.is_empty(),
+            next_message: state.next_message(),
             ..pb::GetStatusResponse::default()
         };
         let Some(authority) = state.authority() else { return plain };
@@ -121,7 +133,12 @@ impl Pair {
             | Role::Conflict { at, .. } => Some(*at),
             Role::Standalone | Role::Primary | Role::Secondary | Role::Detached => None,
         };
+        let shaped = self.shaped(Some(authority), None);
         pb::GetStatusResponse {
+            max_unshipped_bytes: Limits::throttling(authority)
+                .and_then(|it| it.max_unshipped_bytes),
+            line_is_down: shaped.as_ref().is_some_and(|it| it.is_down),
+            shape: shaped.map(|it| codec::shape_to(&it.shape)),
             lineage: wire::wide(authority.lineage),
             region: authority.region.clone(),
             role: authority.role.name().to_owned(),
@@ -156,11 +173,38 @@ impl Pair {
         });
         let zoned = self.group.status().redundancy;
         let redundancy = redundancy(&zoned, standing.as_ref(), heard.as_ref().map(|(it, _)| it));
+        let lease_left = self.group.region_lease_left();
+        let relies = standing.as_ref().is_some_and(|it| it.authority.leasing.in_force.is_some());
+        let lease_trouble = (relies && lease_left.is_none()).then(|| {
+            let why = self.group.region_lease().trouble();
+            why.map_or(NO_LEASE.to_owned(), |why| format!("{NO_LEASE}: {why}"))
+        });
+        let own = standing.as_ref().map(|it| &it.authority);
+        let shaped = self.shaped(own, heard.as_ref().map(|(it, _)| it));
+        // The newest word of the copy may be old; how far the log is now is not.
         let mut watermark = self.watermark.borrow().clone();
-        if let Some(it) = &standing {
-            watermark.measure(it, |shipped| self.group.log_bytes_after(shipped));
+        let behind = own.filter(|it| it.role != Role::Secondary).and_then(|_| self.group.behind());
+        if let Some(behind) = behind {
+            (watermark.positions_behind, watermark.bytes_behind) = (behind.positions, behind.bytes);
         }
-        PairStatus { standing, watermark, heard, redundancy, audit }
+        let lag_trouble = own.zip(behind).and_then(|(own, behind)| lag::passed(own, &behind));
+        let next_message = self.group.store().read().state().next_message();
+        let messages_behind = match own.filter(|it| it.role == Role::Secondary) {
+            Some(_) => heard.as_ref().map(|(it, _)| it.next_message.saturating_sub(next_message)),
+            None => watermark.next_message.map(|it| next_message.saturating_sub(it)),
+        };
+        PairStatus {
+            messages_behind,
+            lag_trouble,
+            shaped,
+            lease_left,
+            lease_trouble,
+            standing,
+            watermark,
+            heard,
+            redundancy,
+            audit,
+        }
     }
 
     async fn propose(&self, verb: RegionVerb, who: &str) -> Result<RegionReply, PairError> {
@@ -326,7 +370,11 @@ impl Pair {
             }
         }
         if authority.role != Role::Secondary {
-            return self.hand_over(who, peer, deadline).await;
+            self.hand_over(who, peer, deadline).await?;
+            // One that was under way to the other side has ended; what was asked may be the way back.
+            if to.is_none_or(|to| to != authority.region) {
+                return Ok(());
+            }
         }
         let request = pb::HandOverRequest {
             lineage: wire::wide(authority.lineage),
@@ -353,6 +401,7 @@ impl Pair {
         }
         let at_first = began.epoch.clone();
         if began.role == Role::Primary {
+            self.check_line(&began)?;
             self.drain(deadline).await?;
             self.propose(RegionVerb::Seal, who).await?;
         } else if !matches!(began.role, Role::Sealed { .. } | Role::Released { .. }) {
@@ -429,67 +478,26 @@ impl Pair {
         }
     }
 
-    /// What a promotion by force would lose, as far as it is known here.
-    ///
-    /// # Errors
-    /// Refused on a side that is no secondary.
-    pub fn loss(&self) -> Result<Loss, PairError> {
-        let standing = self.group.standing();
-        let Some(Standing { authority, log_time, .. }) = standing else {
-            return Err(PairError::Refused("this cluster stands alone".to_owned()));
-        };
-        if authority.role != Role::Secondary {
-            let why = format!(
-                "only a secondary is promoted by force: this cluster is {}",
-                authority.role.name()
-            );
-            return Err(PairError::Refused(why));
-        }
-        let heard = self.heard.borrow().clone();
-        let now = self.clock.monotonic_us();
-        let fresh = heard.filter(|it| {
-            it.status.epoch.clone().map(codec::epoch_from).as_ref() == Some(&authority.epoch)
-        });
-        let (head, age) = match fresh {
-            Some(it) => {
-                let at = it.status.applied.map(|at| (at.index, LogTime(it.status.log_time_us)));
-                (at, Some(Duration::from_micros(now.saturating_sub(it.at_us))))
-            }
-            None => (authority.head.map(|head| (head.position.index, head.log_time)), None),
-        };
-        let through = authority.applied_through.map_or(0, |at| at.index);
-        Ok(Loss {
-            positions: head.map(|(index, _)| index.saturating_sub(through)),
-            time: head.map(|(_, at)| Duration::from_micros(at.since(log_time).0)),
-            age,
-            is_complete: authority.is_complete,
-        })
-    }
-
-    /// Promotes this secondary by force. What the primary had not shipped is its tail.
-    ///
-    /// # Errors
-    /// Refused on a side that is no secondary, and on a copy that never was complete unless that
-    /// is `accepted`.
-    pub async fn force(&self, who: &str, accepted: bool) -> Result<Loss, PairError> {
-        let loss = self.loss()?;
-        let number = self.in_pair()?.next_number();
-        self.propose(RegionVerb::Promote { number, accepted }, who).await?;
-        Ok(loss)
-    }
-
     /// Takes back what was handed over and did not arrive: the other side declines, or, by
-    /// `force`, is fenced by a new epoch, which may lose what it wrote.
+    /// `force`, is fenced by a new epoch, which may lose what it wrote. On a secondary: grants
+    /// region leases again where a promotion by force was begun and did not come to its end.
     ///
     /// # Errors
     /// Refused by the role, or by the other side, which may have been promoted already.
     pub async fn take_back(&self, who: &str, force: bool) -> Result<(), PairError> {
         let authority = self.in_pair()?;
         let number = match &authority.role {
-            Role::Sealed { .. } => {
+            role if matches!(role, Role::Sealed { .. })
+                || crate::mutants::is_chosen("unseal-after-release") =>
+            {
                 return self.propose(RegionVerb::Unseal, who).await.map(drop);
             }
             Role::Released { to, .. } => to.number,
+            // A promotion by force was begun here, and is not wanted after all.
+            Role::Secondary if authority.leasing.stopped.is_some() => {
+                let verb = RegionVerb::SetGranting { on: true };
+                return self.propose(verb, who).await.map(drop);
+            }
             role => {
                 let why = format!("a cluster that is {} takes nothing back", role.name());
                 return Err(PairError::Refused(why));

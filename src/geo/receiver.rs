@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::PairError;
+use super::inventory;
 use super::pair::Pair;
 use super::wire;
 use crate::consensus::error::{Fate, GroupError};
@@ -25,7 +26,7 @@ use crate::queue::authority::command::{Actor, Attach, RegionCommand, RegionReply
 use crate::queue::authority::{Authority, RegionEpoch, Role};
 use crate::queue::command::{Command, Envelope};
 use crate::queue::error::Rejection;
-use crate::queue::ids::Epoch;
+use crate::queue::ids::{Epoch, Span};
 use crate::queue::outcome::Reply;
 use crate::storage::codec;
 
@@ -72,7 +73,14 @@ impl Receiver {
         {
             return refuse("this cluster is attached to another primary, or anew");
         }
-        Ok(answer(&authority, standing.log_time.0, false))
+        Ok(pb::ShipResponse {
+            next_message: self.next_message(),
+            ..answer(&authority, standing.log_time.0, false)
+        })
+    }
+
+    fn next_message(&self) -> u64 {
+        self.group.store().read().state().next_message()
     }
 
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
@@ -121,7 +129,15 @@ impl Receiver {
         let epoch = batch.line.epoch.clone();
         let envelope = self.region(RegionVerb::ApplyShipped(batch), PEER.to_owned());
         match self.group.submit(envelope, Instant::now() + WITHIN) {
-            Ok(done) => async move { shipped(done.await, epoch) }.boxed(),
+            Ok(done) => {
+                let receiver = self.clone();
+                // What is there when it is answered is there by commit.
+                async move {
+                    let answer = shipped(done.await, epoch)?;
+                    Ok(pb::ShipResponse { next_message: receiver.next_message(), ..answer })
+                }
+                .boxed()
+            }
             Err(error) => future::ready(Err(not_now(&error))).boxed(),
         }
     }
@@ -136,6 +152,7 @@ fn answer(authority: &Authority, log_time_us: u64, promoted: bool) -> pb::ShipRe
         seeding: authority.seeding.is_some(),
         // What is attached in these roles waits for a whole state.
         must_seed: matches!(authority.role, Role::Fenced { .. } | Role::Detached),
+        next_message: 0,
     }
 }
 
@@ -152,6 +169,7 @@ fn shipped(
             promoted,
             seeding: false,
             must_seed: false,
+            next_message: 0,
         }),
         Ok(other) => Err(Status::internal(format!("a batch was answered by {other:?}"))),
         Err(Rejection::Region(refusal)) => Err(wire::status(&refusal)),
@@ -273,6 +291,42 @@ impl GeoService for Receiver {
         Ok(Response::new(pb::DeclineResponse {}))
     }
 
+    async fn accept_lease(
+        &self,
+        request: Request<pb::AcceptLeaseRequest>,
+    ) -> Result<Response<pb::AcceptLeaseResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_lineage(&asked.lineage)?;
+        let verb = RegionVerb::AcceptLease {
+            attachment: wire::narrow(&asked.attachment, "the attachment")
+                .map_err(|status| *status)?,
+            epoch: Epoch(asked.epoch),
+            lease: asked.lease_us.map(Span),
+        };
+        self.change(verb, asked.who).await?;
+        Ok(Response::new(pb::AcceptLeaseResponse {}))
+    }
+
+    async fn grant_lease(
+        &self,
+        request: Request<pb::GrantLeaseRequest>,
+    ) -> Result<Response<pb::GrantLeaseResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_leads()?;
+        let attachment =
+            wire::narrow(&asked.attachment, "the attachment").map_err(|status| *status)?;
+        // What is looked at afterwards has all that was committed before the request came.
+        self.group.confirm(Instant::now() + WITHIN).await.map_err(|error| not_now(&error))?;
+        self.check_lineage(&asked.lineage)?;
+        let store = self.group.store().read();
+        let Some(authority) = store.state().authority() else {
+            return Err(Status::failed_precondition("this cluster follows no primary"));
+        };
+        let granted = authority.check_grant(attachment, Epoch(asked.epoch), Span(asked.lease_us));
+        granted.map_err(|refusal| wire::status(&refusal))?;
+        Ok(Response::new(pb::GrantLeaseResponse {}))
+    }
+
     async fn seed(
         &self,
         request: Request<pb::SeedRequest>,
@@ -329,6 +383,21 @@ impl GeoService for Receiver {
         self.check_lineage(&asked.lineage)?;
         let sent = self.pair.send_tail(&asked.who, Instant::now() + WITHIN).await;
         sent.map(Response::new).map_err(|error| *refusal(error))
+    }
+
+    async fn inventory(
+        &self,
+        request: Request<pb::InventoryRequest>,
+    ) -> Result<Response<pb::InventoryResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_leads()?;
+        self.check_lineage(&asked.lineage)?;
+        let attached = self.group.standing().and_then(|it| it.authority.attachment);
+        if attached.is_none_or(|it| wire::wide(it.id) != asked.attachment) {
+            return Err(Status::failed_precondition("this cluster is attached to another primary"));
+        }
+        let store = self.group.store().read();
+        Ok(Response::new(inventory::of(store.state(), &asked.groups)))
     }
 
     async fn fence(

@@ -32,17 +32,17 @@ use crate::storage::keys;
 use crate::storage::snapshot::{SnapshotReader, SnapshotView};
 
 /// Bytes of rows and contents after which a chunk takes no more.
-const CHUNK_BYTES: usize = 512 << 10;
+pub(super) const CHUNK_BYTES: usize = 512 << 10;
 /// One step has this long, leader changes there included.
-const STEP: Duration = Duration::from_secs(20);
+pub(super) const STEP: Duration = Duration::from_secs(20);
 /// Building the state at the end takes longer.
-const COMMIT: Duration = Duration::from_secs(120);
+pub(super) const COMMIT: Duration = Duration::from_secs(120);
 
 /// What one chunk holds.
 type Held = (Vec<Row>, Vec<(ContentId, Content)>);
 
 /// A view, cut into chunks of rows and contents.
-struct Chunks {
+pub(super) struct Chunks {
     /// Where this side's contents are; others are not of the state.
     half: Half,
     reader: SnapshotReader,
@@ -51,11 +51,11 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn new(view: &SnapshotView, half: Half) -> Chunks {
+    pub(super) fn new(view: &SnapshotView, half: Half) -> Chunks {
         Chunks { half, reader: view.reader(), buffer: BytesMut::new(), parts: VecDeque::new() }
     }
 
-    fn next_part(&mut self) -> Result<Option<Part>, SeedError> {
+    pub(super) fn next_part(&mut self) -> Result<Option<Part>, SeedError> {
         loop {
             if let Some(part) = self.parts.pop_front() {
                 return Ok(Some(part));
@@ -101,7 +101,7 @@ fn framed(buffer: &mut BytesMut) -> Option<Bytes> {
 }
 
 /// A row that both regions have. What this cluster is in the pair is its own.
-fn shared_row(key: &[u8], value: &[u8]) -> Result<Option<Row>, SeedError> {
+pub(super) fn shared_row(key: &[u8], value: &[u8]) -> Result<Option<Row>, SeedError> {
     let wrong = codec::CodecError::Wrong { what: "a row", field: "key" };
     let key = keys::parse_row(key).ok_or(wrong)?;
     if matches!(key, RowKey::Authority | RowKey::Audit(_) | RowKey::Seed(_)) {
@@ -130,14 +130,21 @@ pub async fn give(
     // What another leader began is freed, a chunk at a time.
     while step(other, &RegionVerb::SeedDrop { attachment }, STEP).await? > 0 {}
     let position = view.position();
-    let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed };
+    let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base: None };
     let (needed, _) = group.store().read().space();
     begin_there(other, &begin, needed).await?;
     news.send_modify(|mark| mark.copied_bytes = 0);
     let half = Half { is_high: high_contents };
     let (mut chunks, mut number) = (Chunks::new(&view, half), 0);
     while let Some((rows, contents)) = chunks.next()? {
-        let chunk = RegionVerb::SeedChunk(SeedChunk { attachment, id, number, rows, contents });
+        let chunk = RegionVerb::SeedChunk(SeedChunk {
+            attachment,
+            id,
+            number,
+            rows,
+            contents,
+            removed: Vec::new(),
+        });
         let Some(request) = wire::seed_request(&chunk) else { continue };
         let bytes = request.encoded_len() as u64;
         number = ask(other, request, STEP).await?;
@@ -155,7 +162,11 @@ pub async fn give(
     Ok(())
 }
 
-async fn step(other: &OtherRegion, verb: &RegionVerb, within: Duration) -> Result<u64, SeedError> {
+pub(super) async fn step(
+    other: &OtherRegion,
+    verb: &RegionVerb,
+    within: Duration,
+) -> Result<u64, SeedError> {
     match wire::seed_request(verb) {
         Some(request) => ask(other, request, within).await,
         None => Ok(0),
@@ -163,14 +174,18 @@ async fn step(other: &OtherRegion, verb: &RegionVerb, within: Duration) -> Resul
 }
 
 /// The other region says at once where it has no room for so many bytes beside what it has.
-async fn begin_there(other: &OtherRegion, verb: &RegionVerb, bytes: u64) -> Result<u64, SeedError> {
+pub(super) async fn begin_there(
+    other: &OtherRegion,
+    verb: &RegionVerb,
+    bytes: u64,
+) -> Result<u64, SeedError> {
     match wire::seed_request(verb) {
         Some(request) => ask(other, pb::SeedRequest { bytes, ..request }, STEP).await,
         None => Ok(0),
     }
 }
 
-async fn ask(
+pub(super) async fn ask(
     other: &OtherRegion,
     request: pb::SeedRequest,
     within: Duration,
@@ -184,7 +199,7 @@ async fn ask(
 }
 
 /// What this cluster is, as the view has it.
-fn authority_of(view: &SnapshotView) -> Result<Authority, SeedError> {
+pub(super) fn authority_of(view: &SnapshotView) -> Result<Authority, SeedError> {
     match view.row(&RowKey::Authority)? {
         Some(Row::Authority(authority)) => Ok(*authority),
         _ => Err(SeedError::NotInView),

@@ -5,24 +5,27 @@
 //! flight, each bounded by bytes. What is acknowledged rides in the next entry, so that the next
 //! leader and the purge of the log know it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::batch;
-use super::error::ShipError;
+use super::batch::{self, Reach};
+use super::error::{PairError, SeedError, ShipError};
 use super::other::OtherRegion;
-use super::seed;
+use super::shaper::{self, Shaper};
 use super::watermark::{GeoStatus, Pace, Watermark};
 use super::wire;
+use super::{patch, seed};
 use crate::clock::SharedClock;
 use crate::consensus::group::{Group, Standing};
 use crate::proto::geo::v1 as pb;
 use crate::proto::geo::v1::geo_service_client::GeoServiceClient;
-use crate::queue::authority::Role;
 use crate::queue::authority::command::{Actor, RegionCommand, RegionVerb};
 use crate::queue::authority::plan::{CopyEnd, Parted};
+use crate::queue::authority::shape::Weather;
+use crate::queue::authority::{Head, Role};
 use crate::queue::command::Command;
 use crate::queue::ids::LogTime;
 
@@ -30,6 +33,8 @@ use crate::queue::ids::LogTime;
 const IN_FLIGHT: usize = 4;
 /// An answer that does not come by then will not.
 const SILENCE: Duration = Duration::from_secs(15);
+/// What a line says that is shaped to let nothing through.
+const DOWN: &str = "the line is shaped: it is down";
 /// Between two attempts, doubled each time up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -39,6 +44,18 @@ pub struct Shipper {
     other: OtherRegion,
     clock: SharedClock,
     news: watch::Sender<Watermark>,
+    /// A copy did not take what differs.
+    gives_all: AtomicBool,
+}
+
+/// What a line can do next.
+enum Next {
+    /// It has sent all.
+    Rests,
+    /// The window is full.
+    Waits,
+    /// The shape of the line holds the rest back; it may be otherwise after this.
+    HeldBack(Duration),
 }
 
 /// One stream, from its hello on.
@@ -47,8 +64,12 @@ struct Line {
     answers: tonic::Streaming<pb::ShipResponse>,
     /// Where the copy ends once it has all that was sent.
     copy: CopyEnd,
-    /// The copy must be given a whole state, or another leader began to and did not end it.
+    /// Another leader began to give the copy a whole state, and did not end it.
     is_seeding: bool,
+    /// What it has is of another history.
+    must_seed: bool,
+    /// A batch that was read and has not crossed the shaped line: when it has, and its bytes.
+    held: Option<(u64, u64, pb::ShipRequest)>,
     /// The bytes of each batch in flight.
     in_flight: std::collections::VecDeque<u64>,
     pace: Pace,
@@ -63,15 +84,17 @@ impl Shipper {
         clock: SharedClock,
     ) -> (Shipper, watch::Receiver<Watermark>) {
         let (news, watermark) = watch::channel(Watermark::default());
-        (Shipper { group, other, clock, news }, watermark)
+        let gives_all = AtomicBool::new(false);
+        (Shipper { group, other, clock, news, gives_all }, watermark)
     }
 
     /// Runs until the group ends.
     pub async fn run(self) {
         let (mut at, mut pause) = (0, PAUSE.0);
-        while self.until_due().await {
+        let mut shaper = Shaper::new(self.group.config().seed);
+        while self.until_due(&mut shaper).await {
             let began = self.clock.monotonic_us();
-            let Err(error) = self.ship(at).await else {
+            let Err(error) = self.ship(at, &mut shaper).await else {
                 pause = PAUSE.0;
                 continue;
             };
@@ -103,7 +126,7 @@ impl Shipper {
     }
 
     /// Waits until this node leads a primary; false when the group has ended.
-    async fn until_due(&self) -> bool {
+    async fn until_due(&self, shaper: &mut Shaper) -> bool {
         let (mut leadership, mut applied) = (self.group.leadership(), self.group.applied());
         if !self.other.is_configured() {
             // Nothing here wakes for each entry where there is nobody to ship to.
@@ -116,6 +139,8 @@ impl Shipper {
             if self.ships() {
                 return true;
             }
+            shaper.clear();
+            self.group.note_copy(None, None);
             self.news.send_if_modified(|mark| {
                 let known = *mark != Watermark::default();
                 *mark = Watermark::default();
@@ -132,18 +157,32 @@ impl Shipper {
         }
     }
 
-    async fn ship(&self, at: usize) -> Result<(), ShipError> {
+    async fn ship(&self, at: usize, shaper: &mut Shaper) -> Result<(), ShipError> {
+        if self.weather().is_some_and(|weather| weather.is_down) {
+            self.tell_down(true);
+            tokio::time::sleep(shaper::LOOK).await;
+            return Ok(());
+        }
         let mut line = self.open(at).await?;
-        if line.is_seeding || (line.copy.through.is_none() && self.must_seed(&line.copy)) {
+        if line.must_seed
+            || line.is_seeding
+            || (line.copy.through.is_none() && self.must_seed(&line.copy))
+        {
+            let has_another = line.must_seed;
             drop(line);
-            seed::give(&self.group, &self.other, &self.clock, &self.news).await?;
+            self.give(has_another).await?;
             return Ok(());
         }
         let (mut leadership, mut applied) = (self.group.leadership(), self.group.applied());
         while self.ships() {
             applied.borrow_and_update();
-            let has_all = self.fill(&mut line).await?;
-            self.tell(has_all && line.in_flight.is_empty());
+            let next = self.fill(&mut line, shaper).await?;
+            let has_all = !matches!(next, Next::Waits);
+            let pause = match next {
+                Next::HeldBack(pause) => Some(pause),
+                Next::Rests | Next::Waits => None,
+            };
+            self.tell(has_all && line.in_flight.is_empty() && line.held.is_none());
             tokio::select! {
                 answer = line.answers.message() => {
                     let answer = answer.map_err(Box::new)?.ok_or(ShipError::Closed)?;
@@ -155,11 +194,30 @@ impl Shipper {
                 changed = applied.changed(), if has_all => {
                     if changed.is_err() { return Ok(()) }
                 }
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
                 changed = leadership.changed() => {
                     if changed.is_err() { return Ok(()) }
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Gives the copy a state: what differs, where it has another one and takes that, or all.
+    async fn give(&self, has_another: bool) -> Result<(), SeedError> {
+        let (group, other, clock, news) = (&self.group, &self.other, &self.clock, &self.news);
+        if has_another && !self.gives_all.load(Ordering::Relaxed) {
+            let given = patch::give(group, other, clock, news).await;
+            if let Err(SeedError::Other(error)) = &given
+                && matches!(**error, PairError::Refused(_))
+            {
+                tracing::info!(%error, "what differs was not taken: the copy is given all");
+                self.gives_all.store(true, Ordering::Relaxed);
+            }
+            return given;
+        }
+        seed::give(group, other, clock, news).await?;
+        self.gives_all.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -200,29 +258,86 @@ impl Shipper {
             mark.trouble = None;
         });
         if !first.must_seed {
-            self.keep(&copy, LogTime(first.log_time_us));
+            self.keep(&copy, &first);
         }
         let pace = Pace::default();
-        let is_seeding = first.seeding || first.must_seed;
+        let (is_seeding, must_seed) = (first.seeding, first.must_seed);
         let in_flight = std::collections::VecDeque::new();
-        Ok(Line { requests, answers, copy, is_seeding, in_flight, pace })
+        Ok(Line { requests, answers, copy, is_seeding, must_seed, held: None, in_flight, pace })
     }
 
-    /// Sends what there is, as far as the window allows; says whether that is all.
-    async fn fill(&self, line: &mut Line) -> Result<bool, ShipError> {
+    /// How the line is now, where it is shaped.
+    fn weather(&self) -> Option<Weather> {
+        shaper::weather(&self.group, &self.group.standing()?.authority)
+    }
+
+    /// How far the shape of the line lets the log be read; nothing where it is down.
+    fn reach(&self, shaper: &mut Shaper, weather: Option<&Weather>) -> Option<Reach> {
+        let Some(weather) = weather else {
+            shaper.clear();
+            return Some(Reach::default());
+        };
+        let standing = self.group.standing()?;
+        let head = Head { position: standing.applied, log_time: standing.log_time };
+        let now = self.clock.monotonic_us();
+        shaper.note(head, weather, now);
+        let through = Some(shaper.pass(weather, now)?);
+        Some(Reach { through, bytes: Shaper::batch_bytes(weather) })
+    }
+
+    /// Sends what there is, as far as the window and the shape of the line allow.
+    async fn fill(&self, line: &mut Line, shaper: &mut Shaper) -> Result<Next, ShipError> {
+        let weather = self.weather();
+        self.tell_down(weather.is_some_and(|it| it.is_down));
+        let reach = self.reach(shaper, weather.as_ref());
         while line.in_flight.len() < IN_FLIGHT {
-            let Some(batch) = batch::next(&self.group, &line.copy)? else { return Ok(true) };
-            let bytes = batch.entries.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-            line.copy = batch.end();
-            line.requests.send(wire::batch(batch)).await.map_err(|_| ShipError::Closed)?;
+            let now = self.clock.monotonic_us();
+            let held_back = |shaper: &Shaper| match &weather {
+                Some(weather) => Next::HeldBack(shaper.pause(weather, now)),
+                None => Next::Rests,
+            };
+            let Some(reach) = reach else { return Ok(held_back(shaper)) };
+            let (crossed, bytes, request) = match line.held.take() {
+                Some(held) => held,
+                None => {
+                    let next = batch::next(&self.group, &line.copy, reach)?;
+                    let Some(batch) = next else { return Ok(held_back(shaper)) };
+                    let bytes = batch.entries.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+                    line.copy = batch.end();
+                    let crossed = weather.map_or(now, |it| shaper.cross(bytes, &it, now));
+                    (crossed, bytes, wire::batch(batch))
+                }
+            };
+            if weather.is_some() && crossed > now {
+                line.held = Some((crossed, bytes, request));
+                let left = Duration::from_micros(crossed - now);
+                return Ok(Next::HeldBack(left.min(shaper::LOOK)));
+            }
+            line.requests.send(request).await.map_err(|_| ShipError::Closed)?;
             line.in_flight.push_back(bytes);
         }
-        Ok(false)
+        Ok(Next::Waits)
+    }
+
+    /// Whether the shape of the line lets nothing through.
+    fn tell_down(&self, is_down: bool) {
+        self.news.send_if_modified(|mark| {
+            let before = mark.is_down;
+            if is_down {
+                mark.status = GeoStatus::Unavailable;
+                mark.trouble = Some(DOWN.to_owned());
+            } else if before {
+                mark.status = GeoStatus::Bootstrap;
+                mark.trouble = None;
+            }
+            mark.is_down = is_down;
+            before != is_down
+        });
     }
 
     fn acknowledge(&self, line: &mut Line, answer: &pb::ShipResponse) -> Result<(), ShipError> {
         let copy = wire::copy_end(answer)?;
-        self.keep(&copy, LogTime(answer.log_time_us));
+        self.keep(&copy, answer);
         if answer.promoted {
             self.news.send_modify(|mark| mark.promoted = true);
         }
@@ -237,7 +352,7 @@ impl Shipper {
     }
 
     /// Takes in where the copy ends, and lets it ride in the next entry.
-    fn keep(&self, copy: &CopyEnd, log_time: LogTime) {
+    fn keep(&self, copy: &CopyEnd, answer: &pb::ShipResponse) {
         let Some(standing) = self.group.standing() else { return };
         let authority = &standing.authority;
         let (Some(through), Some(attachment)) = (copy.through, &authority.attachment) else {
@@ -246,7 +361,13 @@ impl Shipper {
         if copy.epoch != authority.epoch {
             return;
         }
-        self.news.send_modify(|mark| mark.acknowledge(through, log_time));
+        let is_early = crate::mutants::is_chosen("last-sync-early");
+        let log_time = if is_early { standing.log_time } else { LogTime(answer.log_time_us) };
+        self.news.send_modify(|mark| {
+            mark.acknowledge(through, log_time);
+            mark.next_message = (answer.next_message > 0).then_some(answer.next_message);
+            self.group.note_copy(mark.shipped, mark.last_sync);
+        });
         if authority.shipped.is_none_or(|known| known.index < through.index) {
             let verb = RegionVerb::RecordShipped {
                 attachment: attachment.id,
@@ -259,11 +380,12 @@ impl Shipper {
     }
 
     fn tell(&self, is_live: bool) {
-        let Some(standing) = self.group.standing() else { return };
+        let Some(behind) = self.group.behind() else { return };
         self.news.send_if_modified(|mark| {
             let before = mark.clone();
-            mark.measure(&standing, |shipped| self.group.log_bytes_after(shipped));
-            if is_live {
+            mark.positions_behind = behind.positions;
+            mark.bytes_behind = behind.bytes;
+            if is_live && !mark.is_down {
                 mark.status = GeoStatus::Live;
             }
             *mark != before

@@ -1,6 +1,10 @@
 //! Two groups in one process, a region each, with the line between them over real sockets.
 
+mod leases;
+mod limits;
+mod patches;
 mod reseeds;
+mod shapes;
 mod tails;
 
 use std::collections::BTreeMap;
@@ -16,6 +20,8 @@ use tokio::time::Instant;
 use super::error::PairError;
 use super::failover;
 use super::herald::Herald;
+use super::lag;
+use super::lease::LeaseKeeper;
 use super::other::OtherRegion;
 use super::pair::Pair;
 use super::receiver::Receiver;
@@ -23,7 +29,7 @@ use super::shipper::Shipper;
 use super::watermark::{GeoStatus, Watermark};
 use crate::clock::{Clock as _, SharedClock, SystemClock};
 use crate::consensus::error::{Fate, GroupError, Reason};
-use crate::consensus::group::{Group, GroupConfig};
+use crate::consensus::group::{Freshness, Group, GroupConfig};
 use crate::consensus::network::{ChannelOptions, Network as _, TcpNetwork};
 use crate::consensus::types::Member;
 use crate::consensus::zones::Wanted;
@@ -109,6 +115,8 @@ impl Region {
         let other = OtherRegion::new(group.clone(), vec![other.to_owned()]);
         let (shipper, watermark) = Shipper::new(group.clone(), other.clone(), clock.clone());
         let (herald, heard) = Herald::new(group.clone(), other.clone(), clock.clone());
+        let keeper = LeaseKeeper::new(group.clone(), other.clone(), clock.clone());
+        let lag = lag::run(group.clone());
         let failover = failover::run(group.clone(), watermark.clone());
         let (region, mark) = (name.to_owned(), watermark.clone());
         let pair = Pair::new(group.clone(), region, other, mark, heard, clock);
@@ -124,6 +132,8 @@ impl Region {
         }));
         tasks.push(tokio::spawn(shipper.run()));
         tasks.push(tokio::spawn(herald.run()));
+        tasks.push(tokio::spawn(keeper.run()));
+        tasks.push(tokio::spawn(lag));
         tasks.push(tokio::spawn(failover));
         group.join(Wanted::Lrs, Duration::from_secs(10)).await.unwrap();
         let mut leadership = group.leadership();
@@ -411,6 +421,10 @@ async fn a_deposed_primary_is_fenced_when_it_comes_back_and_its_tail_is_listed()
     let by = RegionEpoch { number: Epoch(2), region: "west".to_owned() };
     let fenced = Rejection::Region(RegionRefusal::Fenced { by: by.clone() });
     assert_eq!(east.send("never again").await, Err(fenced));
+    let newest = east.group.read(Freshness::Linearizable, soon(), |_, _| ()).await;
+    assert!(matches!(newest, Err(GroupError::Rejected(_))), "west has newer: {newest:?}");
+    let stale = Freshness::Stale(Duration::from_secs(60));
+    east.group.read(stale, soon(), |_, _| ()).await.expect("an old answer is still given");
     let head = east.pair.tail_head().expect("a tail");
     assert_eq!((head.fenced_by, head.is_whole), (by, true));
     assert!(head.log_entries >= 2, "{} entries", head.log_entries);
@@ -512,10 +526,23 @@ async fn a_seed_that_another_leader_began_is_given_up_and_done_anew() {
         Attach { region, lineage: 7, attachment, ledger: ledger.clone(), ..Attach::default() };
     east.region(RegionVerb::Attach(attach)).await.expect("attached");
     let position = west.group.standing().unwrap().applied;
-    let begun =
-        RegionVerb::SeedBegin { attachment, id: 99, position, ledger, replayed: Vec::new() };
+    let begun = RegionVerb::SeedBegin {
+        attachment,
+        id: 99,
+        position,
+        ledger,
+        replayed: Vec::new(),
+        base: None,
+    };
     east.region(begun).await.expect("begun");
-    let chunk = SeedChunk { attachment, id: 99, number: 0, rows: Vec::new(), contents: Vec::new() };
+    let chunk = SeedChunk {
+        attachment,
+        id: 99,
+        number: 0,
+        rows: Vec::new(),
+        contents: Vec::new(),
+        removed: Vec::new(),
+    };
     east.region(RegionVerb::SeedChunk(chunk)).await.expect("taken");
     let (region, peer) = (west.name.to_owned(), east.name.to_owned());
     let protect = RegionVerb::Protect { region, lineage: 7, attachment, peer };

@@ -29,12 +29,16 @@ pub struct Watermark {
     pub positions_behind: u64,
     /// What they take in this node's log.
     pub bytes_behind: u64,
+    /// Messages with a lower number were sent, as far as the copy knows.
+    pub next_message: Option<u64>,
     /// Bytes a second that were acknowledged lately.
     pub bytes_per_second: u64,
     /// The other region has applied the release, and is the primary.
     pub promoted: bool,
     /// Bytes of the state that was given to the copy last.
     pub copied_bytes: u64,
+    /// The shape of the line holds everything back.
+    pub is_down: bool,
     /// Why shipping stands still, where it does.
     pub trouble: Option<String>,
 }

@@ -16,15 +16,19 @@
 //!
 //! `plan.rs` says what is shipped next, `fork.rs` where two histories part, `transition.rs` what each
 //! command does, `shipped.rs` how the other region's entries are applied, `seed.rs` how an empty
-//! copy is given a whole state, `tail.rs` what a deposed side has alone and `replay.rs` how
-//! it is taken from there, `refusal.rs` why not.
+//! copy is given a whole state, `lease.rs` what both agreed about region leases, `shape.rs` how
+//! the line is made to behave, `bounds.rs` what may be set, `tail.rs` what a deposed side has
+//! alone and `replay.rs` how it is taken from there, `refusal.rs` why not.
 
+mod bounds;
 pub mod command;
 mod fork;
+pub mod lease;
 pub mod plan;
 pub mod refusal;
 pub mod replay;
 pub mod seed;
+pub mod shape;
 mod shipped;
 pub mod tail;
 mod transition;
@@ -33,10 +37,13 @@ use super::ids::{Epoch, LogTime, Position, Span};
 use super::limits::{AUDIT_ROWS, LEDGER_LINES};
 use super::rows::RowKey;
 use super::state::State;
+use lease::Leasing;
 use refusal::RegionRefusal;
 use replay::Replayed;
 use seed::{SeedRow, Seeding};
+use shape::Shape;
 
+pub use bounds::check as check_settings;
 pub(super) use transition::{record, run};
 
 /// A region's generation. A higher number fences a lower; the same number from two regions is a
@@ -138,6 +145,14 @@ pub struct Rest {
     pub until: Option<u64>,
 }
 
+impl Rest {
+    /// Whether the entry at an index is one of those.
+    #[must_use]
+    pub fn holds(&self, index: u64) -> bool {
+        self.after < index && self.until.is_none_or(|until| index < until)
+    }
+}
+
 /// What operators set for the pair, replicated in each group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegionSettings {
@@ -152,16 +167,6 @@ pub struct RegionSettings {
     pub throttle: bool,
     /// How long a grant of the other region lets this one write; `None` = no region lease.
     pub lease: Option<Span>,
-}
-
-/// How the line between the regions is made to behave, for rehearsals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shape {
-    pub delay: Span,
-    pub jitter: Span,
-    /// `None` = as fast as the line is.
-    pub bytes_per_second: Option<u64>,
-    pub paused: bool,
 }
 
 /// A cluster's part in a pair of regions: one row.
@@ -191,8 +196,7 @@ pub struct Authority {
     pub seeding: Option<Seeding>,
     /// Of a primary: the last position of its own log that the other region's group has applied.
     pub shipped: Option<Position>,
-    /// Of a secondary: no more region leases are granted.
-    pub stopped_granting: bool,
+    pub leasing: Leasing,
     pub rests: Vec<Rest>,
     pub settings: RegionSettings,
     pub next_audit: u64,
@@ -272,12 +276,25 @@ impl Authority {
         Ok(())
     }
 
+    /// Whether what is read here may be called the newest: another region may write already where
+    /// this one handed over, and does where this one is fenced.
+    ///
+    /// # Errors
+    /// The refusal that the reader is to read.
+    pub fn check_newest(&self) -> Result<(), RegionRefusal> {
+        match &self.role {
+            Role::Released { .. } | Role::Fenced { .. } | Role::Conflict { .. } => {
+                self.check_write()
+            }
+            _ => self.check_read(),
+        }
+    }
+
     /// Whether `apply` refused the data of this entry of the group's own log, as far as the
     /// state knows: ask a state that has applied the entry.
     #[must_use]
     pub fn rested(&self, index: u64) -> bool {
-        let within = |rest: &Rest| rest.after < index && rest.until.is_none_or(|at| index < at);
-        self.rests.iter().any(within)
+        self.rests.iter().any(|rest| rest.holds(index))
     }
 
     /// The line of the epoch in force.
@@ -324,8 +341,9 @@ impl Authority {
         self.role = role;
     }
 
-    /// Begins to live in an epoch.
+    /// Begins to live in an epoch. What was agreed about leases was so of the one before.
     fn enter(&mut self, line: LedgerLine) {
+        self.leasing = Leasing::default();
         self.see(&line.epoch);
         self.epoch = line.epoch.clone();
         self.ledger.push(line);
@@ -352,6 +370,12 @@ impl State {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         transition::is_empty(&self.counters)
+    }
+
+    /// The number that the next message sent will have: those before it were sent.
+    #[must_use]
+    pub fn next_message(&self) -> u64 {
+        self.counters.next_number
     }
 
     /// What was done to the authority, the oldest of at most 1,000 first.

@@ -62,6 +62,19 @@ pub const LEDGER_LINES: usize = 1_024;
 pub const REPLAYED_EPOCHS: usize = 1_024;
 /// Rows of the audit.
 pub const AUDIT_ROWS: usize = 1_000;
+/// How long a region lease may be.
+pub const REGION_LEASE: std::ops::RangeInclusive<Span> = Span::from_secs(1)..=Span::from_secs(30);
+/// Delay and jitter of a shaped line, at most.
+pub const LINE_SPAN: Span = Span::from_secs(24 * 3600);
+/// Outages of a shaped line.
+pub const LINE_OUTAGES: usize = 32;
+/// Steps of the trace of a shaped line.
+pub const LINE_TRACE_STEPS: usize = 256;
+/// The lag of the second region at which an operator may have an alarm, or writes wait.
+pub const MAX_LAG: std::ops::RangeInclusive<Span> =
+    Span::from_secs(2)..=Span::from_secs(7 * 24 * 3600);
+/// The same in bytes of the log that are not shipped.
+pub const MAX_UNSHIPPED: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 40);
 /// Seals of a primary that are not shipped yet.
 pub const RESTS: usize = 64;
 /// Entries of a primary in one entry of its secondary.

@@ -39,6 +39,8 @@ use crate::consensus::types::Member;
 use crate::consensus::zones::{self, Wanted};
 use crate::geo::failover;
 use crate::geo::herald::Herald;
+use crate::geo::lag;
+use crate::geo::lease::LeaseKeeper;
 use crate::geo::other::OtherRegion;
 use crate::geo::pair::Pair;
 use crate::geo::receiver::Receiver;
@@ -310,6 +312,9 @@ fn pair(config: &Config, started: &mut Started, clock: &SharedClock) -> Pair {
     let (herald, heard) = Herald::new(group.clone(), other.clone(), Arc::clone(clock));
     started.tasks.push(("shipper", Box::pin(shipper.run())));
     started.tasks.push(("herald", Box::pin(herald.run())));
+    let keeper = LeaseKeeper::new(group.clone(), other.clone(), Arc::clone(clock));
+    started.tasks.push(("region lease", Box::pin(keeper.run())));
+    started.tasks.push(("lag", Box::pin(lag::run(group.clone()))));
     let failover = failover::run(group.clone(), watermark.clone());
     started.tasks.push(("failover", Box::pin(failover)));
     Pair::new(group, config.region.clone(), other, watermark, heard, Arc::clone(clock))

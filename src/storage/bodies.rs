@@ -225,6 +225,27 @@ impl Bodies {
         }
     }
 
+    /// Gives a content another id, which no other has.
+    pub fn rename(&mut self, from: ContentId, to: ContentId) {
+        let placing = self.placing(from.0).map(|it| it.content.clone());
+        if let Some(held) = self.held.remove(&from.0) {
+            self.held.insert(to.0, held);
+        } else if let (Some(content), Some(_)) = (placing, self.directory.get(from.0)) {
+            // A commit is writing it; it is written again under its new id.
+            self.remove(from);
+            self.put(to, content);
+        } else if let Some(place) = self.directory.remove(from.0) {
+            if let Some(source) = self.moving.remove(&from.0) {
+                self.moving.insert(to.0, source);
+            }
+            self.directory.insert(to.0, place);
+            if let Some(segment) = self.segments.get_mut(&place.segment) {
+                segment.first = segment.first.min(to.0);
+                segment.last = segment.last.max(to.0);
+            }
+        }
+    }
+
     /// Forgets every content of one half.
     pub fn remove_half(&mut self, half: Half) {
         let held: Vec<u64> = self.held.range(half.ids()).map(|(id, _)| *id).collect();

@@ -23,6 +23,7 @@ mod region;
 mod replay;
 mod rows;
 mod seeds;
+mod shapes;
 mod snapshot;
 
 pub use entry::{decode_entry, decode_headers, encode_entry, headers_len, put_headers};
@@ -30,6 +31,7 @@ pub use region::{batch_from, batch_to, epoch_from, epoch_to, head_to, line_from,
 pub use replay::{decode_replay, encode_replay};
 pub use rows::{decode_mark, decode_row, encode_mark, encode_row};
 pub use seeds::{verb_from as seed_from, verb_to as seed_to};
+pub use shapes::{shape_from, shape_to};
 pub use snapshot::{Part, decode_part, encode_part};
 
 use bytes::Bytes;

@@ -407,6 +407,13 @@ impl Log {
         self.view().segments.values().map(|segment| segment.len()).sum()
     }
 
+    /// Bytes of the entries from an index on, to the grain of a run: 64 KiB too many at most.
+    #[must_use]
+    pub fn unread_bytes(&self, from: u64) -> u64 {
+        let view = self.view();
+        view.runs.bytes_from(from).saturating_add(view.queued_bytes)
+    }
+
     /// Bytes of the segments that hold entries after an index: what keeping them costs.
     #[must_use]
     pub fn bytes_after(&self, index: Option<u64>) -> u64 {

@@ -243,6 +243,7 @@ impl Store {
                 ContentEvent::Drop(id) => bodies.remove(own.of(id)),
                 ContentEvent::PutBeside(id, content) => bodies.put(beside.of(id), content),
                 ContentEvent::DropBeside(id) => bodies.remove(beside.of(id)),
+                ContentEvent::TakeBeside(id) => bodies.rename(beside.of(id), own.of(id)),
                 // The state has changed its half already.
                 ContentEvent::Switch => bodies.remove_half(beside),
             }

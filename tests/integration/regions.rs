@@ -14,18 +14,18 @@ use super::serving::Serving;
 use super::stage::{Ports, Ran, wait, zoneq};
 
 /// A region's cluster.
-struct Region {
+pub struct Region {
     name: &'static str,
     ports: Ports,
     /// Peer listeners of the other region.
     other: String,
-    nodes: Vec<Option<Serving>>,
+    pub nodes: Vec<Option<Serving>>,
 }
 
-struct Pair {
-    home: TempDir,
-    east: Region,
-    west: Region,
+pub struct Pair {
+    pub home: TempDir,
+    pub east: Region,
+    pub west: Region,
 }
 
 impl Region {
@@ -56,24 +56,24 @@ impl Region {
         )
     }
 
-    fn start(&mut self, home: &Path) {
+    pub fn start(&mut self, home: &Path) {
         for at in 0..3 {
             self.nodes[at] = Some(Serving::start(home, &self.flags(home, at as u16)));
         }
     }
 
     /// All its nodes are killed at once.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.nodes = (0..3).map(|_| None).collect();
     }
 
-    fn urls(&self) -> Vec<String> {
+    pub fn urls(&self) -> Vec<String> {
         (0..3).map(|at| format!("http://127.0.0.1:{}", self.ports.grpc + at)).collect()
     }
 }
 
 impl Pair {
-    fn up() -> Pair {
+    pub fn up() -> Pair {
         let home = tempfile::tempdir().expect("a folder");
         let (east, west) = (Ports::take(), Ports::take());
         let others = [Region::peers(&west).join(","), Region::peers(&east).join(",")];
@@ -98,22 +98,22 @@ impl Pair {
         pair
     }
 
-    fn run(&self, region: &Region, line: &str) -> Ran {
+    pub fn run(&self, region: &Region, line: &str) -> Ran {
         zoneq(self.home.path(), &format!("{line} --json -e {}", region.urls().join(",")))
     }
 
     #[track_caller]
-    fn ok(&self, region: &Region, line: &str) -> Value {
+    pub fn ok(&self, region: &Region, line: &str) -> Value {
         self.run(region, line).exits(0)
     }
 
     #[track_caller]
-    fn until(&self, region: &Region, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub fn until(&self, region: &Region, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         wait(what, || Some(self.run(region, "region status").result()).filter(&is_so))
     }
 
     #[track_caller]
-    fn protect(&self) {
+    pub fn protect(&self) {
         self.ok(&self.east, "region protect");
         self.until(&self.east, "the copy is live", |it| it["status"] == "live");
     }
@@ -263,7 +263,7 @@ fn a_planned_failover_under_load_loses_nothing_and_goes_back() {
 }
 
 /// Which of a region's nodes leads, from 0.
-fn leader(home: &Path, region: &Region) -> usize {
+pub fn leader(home: &Path, region: &Region) -> usize {
     wait("a leader is known", || {
         let line = format!("cluster status --json -e {}", region.urls().join(","));
         let id = zoneq(home, &line).result()["leader"].as_u64()?;

@@ -332,7 +332,7 @@ pub(super) fn lasting(span: std::time::Duration) -> prost_types::Duration {
     duration(Span(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
 }
 
-fn duration(span: Span) -> prost_types::Duration {
+pub(super) fn duration(span: Span) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(span.0 / 1_000_000).unwrap_or(i64::MAX),
         nanos: i32::try_from(span.0 % 1_000_000).unwrap_or(0).saturating_mul(1_000),

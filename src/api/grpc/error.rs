@@ -223,6 +223,7 @@ fn region(refusal: &RegionRefusal) -> (Code, &'static str, Fate, Option<Duration
         | RegionRefusal::Gap { .. }
         | RegionRefusal::Diverged { .. }
         | RegionRefusal::StillGranting
+        | RegionRefusal::StoppedGranting
         | RegionRefusal::Incomplete
         | RegionRefusal::NotAcknowledged
         | RegionRefusal::Seeding

@@ -3,16 +3,17 @@
 //! Laws: any node answers what it knows; a change is made by the leader, to which it is passed
 //! on, once, and so is the question how far the copy is, which only the leader knows.
 
+mod line;
 mod tail;
 
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{self, BoxStream, Stream, StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::admin::precondition;
 use super::call::Call;
-use super::convert::{lasting, timestamp};
+use super::convert::{lasting, span, timestamp};
 use super::error::Refusal;
 use super::forward::{self, Kind};
 use crate::geo::error::PairError;
@@ -118,6 +119,9 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
         tail: tail::fate_out(authority.tail).into(),
         heard_ago,
         peer_role: peer_role.into(),
+        lease: line::lease_out(&status, authority),
+        shape: status.shaped.as_ref().map(line::shape_out),
+        limit: line::limit_out(&status, authority),
         ..base
     };
     match &authority.role {
@@ -128,12 +132,16 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
             out.entries_behind = Some(mark.positions_behind);
             out.bytes_behind = Some(mark.bytes_behind);
             out.drain = mark.drain_seconds().map(|it| lasting(Duration::from_secs(it)));
-            out.trouble = mark.trouble.clone().unwrap_or_default();
             out.copied_bytes = mark.copied_bytes;
+            out.messages_behind = status.messages_behind;
+            let troubles =
+                [&mark.trouble, &status.lease_trouble, &status.lag_trouble].into_iter().flatten();
+            out.trouble = troubles.cloned().collect::<Vec<_>>().join("; ");
         }
         Role::Secondary => {
             let near = status.heard.as_ref().is_some_and(|(_, age)| *age < SILENCE);
-            let known = match (near, authority.is_complete) {
+            let down = status.shaped.as_ref().is_some_and(|it| it.is_down);
+            let known = match (near && !down, authority.is_complete) {
                 (false, _) => pb::GeoStatus::Unavailable,
                 (true, false) => pb::GeoStatus::Bootstrap,
                 (true, true) => pb::GeoStatus::Live,
@@ -145,6 +153,7 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
             let head = theirs.and_then(|it| it.applied).map(|at| at.index);
             let head = head.max(authority.head.map(|head| head.position.index));
             out.entries_behind = head.map(|head| head.saturating_sub(through));
+            out.messages_behind = status.messages_behind;
         }
         _ => {}
     }
@@ -181,6 +190,13 @@ macro_rules! leader_verb {
     }};
 }
 
+/// Pages as one stream.
+fn flat<T: Send + 'static>(
+    pages: impl Stream<Item = Result<Vec<T>, Status>> + Send + 'static,
+) -> BoxStream<'static, Result<T, Status>> {
+    pages.map_ok(|page| stream::iter(page.into_iter().map(Ok::<T, Status>))).try_flatten().boxed()
+}
+
 impl RegionFace {
     #[must_use]
     pub fn new(pair: Pair) -> RegionFace {
@@ -208,6 +224,9 @@ impl RegionFace {
             heard_ago: loss.age.map(lasting),
             complete: loss.is_complete,
             promoted: !asked.dry_run,
+            lease_wait: loss.lease_wait.map(lasting),
+            messages_lost: loss.messages,
+            bytes_lost_at_most: loss.bytes_at_most,
         })
     }
 }
@@ -304,6 +323,43 @@ impl RegionService for RegionFace {
         })
     }
 
+    async fn set_region_lease(
+        &self,
+        request: Request<pb::SetRegionLeaseRequest>,
+    ) -> Answered<pb::SetRegionLeaseResponse> {
+        leader_verb!(self, request, Write, set_region_lease, |call, message| {
+            let lease = span("lease", message.lease)?;
+            // The answer that the other region was not reached must come in time.
+            let within = call.remaining() * 3 / 4;
+            let who = who(message.who);
+            let done = self.pair.set_lease(&who, lease, message.force, within).await;
+            done.map(|in_force| pb::SetRegionLeaseResponse { in_force }).map_err(refusal)
+        })
+    }
+
+    async fn shape_line(
+        &self,
+        request: Request<pb::ShapeLineRequest>,
+    ) -> Answered<pb::ShapeLineResponse> {
+        leader_verb!(self, request, Write, shape_line, |_call, message| {
+            let who = who(message.who.clone());
+            let change = line::change_in(message).map_err(|status| *status)?;
+            let done = self.pair.shape(&who, change).await;
+            done.map(|()| pb::ShapeLineResponse {}).map_err(refusal)
+        })
+    }
+
+    async fn set_lag_limit(
+        &self,
+        request: Request<pb::SetLagLimitRequest>,
+    ) -> Answered<pb::SetLagLimitResponse> {
+        leader_verb!(self, request, Write, set_lag_limit, |_call, message| {
+            let change = line::limit_in(&message).map_err(|status| *status)?;
+            let done = self.pair.limit(&who(message.who), change).await;
+            done.map(|()| pb::SetLagLimitResponse {}).map_err(refusal)
+        })
+    }
+
     async fn verify_regions(
         &self,
         request: Request<pb::VerifyRegionsRequest>,
@@ -329,16 +385,22 @@ impl RegionService for RegionFace {
                 let Some(cursor) = cursor else { return Ok(None) };
                 let (page, next) = tail::page_out(pair.tail_page(from, cursor).map_err(refusal)?);
                 tokio::task::yield_now().await;
-                let page = stream::iter(page.into_iter().map(Ok));
                 Ok::<_, Status>(Some((page, next.map(Some))))
             }
         });
-        let pages = pages.flat_map(|page| match page {
-            Ok(page) => page.boxed(),
-            Err(status) => stream::once(std::future::ready(Err(status))).boxed(),
+        let pair = self.pair.clone();
+        let deletes = stream::try_unfold(Some(0), move |from| {
+            let pair = pair.clone();
+            async move {
+                let Some(from) = from else { return Ok(None) };
+                let (page, next) = pair.tail_deletes(from).map_err(refusal)?;
+                tokio::task::yield_now().await;
+                let page: Vec<_> = page.into_iter().map(tail::delete_out).collect();
+                Ok::<_, Status>(Some((page, next)))
+            }
         });
         let head = stream::once(std::future::ready(Ok(tail::head_out(head))));
-        Ok(Response::new(head.chain(pages).boxed()))
+        Ok(Response::new(head.chain(flat(pages)).chain(flat(deletes)).boxed()))
     }
 
     async fn replay_tail(

@@ -53,6 +53,8 @@ struct Grant {
 struct Page {
     sent: Fate,
     sent_by: Option<Mark>,
+    /// As the servers name it.
+    id: String,
     deleted: Fate,
     /// Every acknowledged delete; a second one is of a message that came again.
     deletes: Vec<Mark>,
@@ -67,6 +69,8 @@ pub struct Fork {
     pub sync: SystemTime,
     /// The numbers of the messages in the exported tail.
     pub tail: BTreeSet<u64>,
+    /// The ids of those that the tail says were deleted in it.
+    pub deleted: BTreeSet<String>,
 }
 
 /// What was acknowledged under one epoch.
@@ -97,6 +101,9 @@ pub struct Verdict {
     pub lost: u64,
     /// Lost by a forced failover, in the exported tail, and not sent again from there.
     pub lost_in_tail: u64,
+    /// Sent, received and deleted under an epoch that was ended by force, where only the answer to
+    /// the delete did not come any more.
+    pub finished_in_tail: u64,
     /// Acknowledged deletes and leases that a forced failover undid.
     pub undone: u64,
     /// Granted again before the lease of the grant before had ended.
@@ -137,9 +144,9 @@ impl Ledger {
     }
 
     /// The send was acknowledged, `now` by the caller's own clock.
-    pub fn sent(&mut self, number: u64, by: Option<Mark>, now: u64) {
+    pub fn sent(&mut self, number: u64, id: String, by: Option<Mark>, now: u64) {
         let page = self.page(number);
-        (page.sent, page.sent_by) = (Fate::Acknowledged, by);
+        (page.sent, page.sent_by, page.id) = (Fate::Acknowledged, by, id);
         self.acknowledged += 1;
         let Some(by) = by else { return };
         let first = Span { first: by.at, last: by.at, began: now };
@@ -206,11 +213,12 @@ impl Ledger {
         self.spans.get(&epoch).copied()
     }
 
-    /// How many of these messages were sent with an acknowledgement.
+    /// How many of these messages were acknowledged under an epoch.
     #[must_use]
-    pub fn sent_of(&self, numbers: &BTreeSet<u64>) -> u64 {
+    pub fn sent_of(&self, numbers: &BTreeSet<u64>, epoch: u32) -> u64 {
         let sent = |number: &&u64| {
-            self.pages.get(*number).is_some_and(|page| page.sent == Fate::Acknowledged)
+            let page = self.pages.get(*number);
+            page.and_then(|page| page.sent_by).is_some_and(|by| by.epoch == epoch)
         };
         numbers.iter().filter(sent).count() as u64
     }
@@ -255,6 +263,10 @@ impl Ledger {
     fn judge_gone(&self, number: u64, page: &Page, verdict: &mut Verdict) {
         if self.is_in_tail(number, page.sent_by) {
             verdict.lost_in_tail += 1;
+            return;
+        }
+        if self.is_finished_in_tail(page) {
+            verdict.finished_in_tail += 1;
             return;
         }
         verdict.lost += 1;
@@ -308,6 +320,15 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// Whether a message that is gone was received, and its tail says that it was deleted there.
+    fn is_finished_in_tail(&self, page: &Page) -> bool {
+        let Some(by) = page.sent_by.filter(|_| !page.grants.is_empty()) else { return false };
+        let mut forks = self.forks.iter().filter(|fork| fork.epoch == by.epoch);
+        forks.any(|fork| by.at > fork.sync && fork.deleted.contains(&page.id))
+    }
+}
+
 fn micros(at: SystemTime) -> u128 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros()
 }
@@ -330,7 +351,7 @@ mod tests {
     fn whole() -> Ledger {
         let mut ledger = Ledger::default();
         ledger.sending(1);
-        ledger.sent(1, Some(mark(5)), 0);
+        ledger.sent(1, String::new(), Some(mark(5)), 0);
         ledger.granted(1, 1, mark(10), at(20));
         ledger.deleted(1, mark(15));
         ledger
@@ -347,9 +368,9 @@ mod tests {
     fn an_acknowledged_message_that_is_not_there_is_lost() {
         let mut ledger = whole();
         ledger.sending(2);
-        ledger.sent(2, None, 0);
+        ledger.sent(2, String::new(), None, 0);
         ledger.sending(3);
-        ledger.sent(3, None, 0);
+        ledger.sent(3, String::new(), None, 0);
         ledger.granted(3, 1, mark(1), at(2));
         ledger.sending(4);
         assert_eq!(ledger.judge().lost, 2, "2 never came, 3 came and was not deleted");
@@ -407,7 +428,8 @@ mod tests {
 
     /// Epoch 1 was ended by force when 12 was the last sync time.
     fn forked(tail: &[u64]) -> Fork {
-        Fork { epoch: 1, sync: at(12), tail: tail.iter().copied().collect() }
+        let tail = tail.iter().copied().collect();
+        Fork { epoch: 1, sync: at(12), tail, deleted: BTreeSet::new() }
     }
 
     #[test]
@@ -415,7 +437,7 @@ mod tests {
         let sent = |seconds, tail: &[u64]| {
             let mut ledger = Ledger::default();
             ledger.sending(1);
-            ledger.sent(1, Some(mark(seconds)), 0);
+            ledger.sent(1, String::new(), Some(mark(seconds)), 0);
             ledger.forked(forked(tail));
             ledger.judge()
         };
@@ -425,6 +447,18 @@ mod tests {
         let early = sent(12, &[1]);
         assert_eq!(early.lost, 1, "the last sync time was later than the truth");
         assert!(early.findings[0].contains("epoch 1"), "{early:?}");
+    }
+
+    #[test]
+    fn a_message_that_was_finished_in_the_tail_is_not_lost() {
+        let mut ledger = Ledger::default();
+        ledger.sending(1);
+        ledger.sent(1, "id-1".to_owned(), Some(mark(13)), 0);
+        ledger.forked(Fork { deleted: BTreeSet::from(["id-1".to_owned()]), ..forked(&[]) });
+        assert_eq!(ledger.judge().lost, 1, "nobody received it");
+        ledger.granted(1, 1, mark(14), at(20));
+        let verdict = ledger.judge();
+        assert!(verdict.ok() && verdict.finished_in_tail == 1, "{verdict:?}");
     }
 
     #[test]

@@ -141,7 +141,8 @@ impl Load {
             match self.client.send(&self.queue, self.body(number)).await {
                 Ok(sent) => {
                     let now = self.now();
-                    self.ledger().sent(number, Mark::of(&sent.durability), now);
+                    let by = Mark::of(&sent.durability);
+                    self.ledger().sent(number, sent.message.id, by, now);
                     self.gap.acknowledged(now);
                 }
                 Err(error) => {

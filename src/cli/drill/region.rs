@@ -264,6 +264,7 @@ impl Region {
             "duplicated_while_leased": verdict.duplicated_while_leased,
             "resurrected": verdict.resurrected,
             "undone": verdict.undone,
+            "finished_in_tail": verdict.finished_in_tail,
             "longest_gap_ms": most(&|round| round.pause_ms),
             "rpo_messages": verdict.lost + lost().map(|lost| lost.tail_found).sum::<u64>(),
             "rpo_ms": lost().map(|lost| lost.rpo_ms).fold(0.0, f64::max),

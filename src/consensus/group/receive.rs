@@ -174,10 +174,10 @@ impl Group {
     /// after the other do not ask one after the other.
     async fn confirm_after(&self, came: Instant, deadline: Instant) -> Result<(), GroupError> {
         let recent = Instant::now().checked_sub(WORD).map_or(came, |then| then.max(came));
-        if self.inner.confirmer.has_confirmed_since(recent) {
-            return Ok(());
+        if !self.inner.confirmer.has_confirmed_since(recent) {
+            self.confirm(deadline).await?;
         }
-        self.confirm(deadline).await
+        self.check_lease()
     }
 
     /// Gives those in line their turns, and says when the next may have one by time alone.

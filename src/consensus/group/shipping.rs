@@ -74,6 +74,12 @@ impl Group {
         Ok(())
     }
 
+    /// The time by the log clock, where this node leads.
+    #[must_use]
+    pub fn stamp(&self) -> Option<LogTime> {
+        self.term().ok().map(|term| term.clock.stamp())
+    }
+
     /// Entries of this node's log from `from` to before `to`, as many as fit in `max_bytes` and
     /// at least one. What is not applied here may yet be another's: ask for what is.
     ///
@@ -86,12 +92,6 @@ impl Group {
         max_bytes: usize,
     ) -> Result<Vec<LogEntry>, StorageError> {
         self.inner.log.read(from, to, max_bytes)
-    }
-
-    /// Bytes of this node's log after an index.
-    #[must_use]
-    pub fn log_bytes_after(&self, index: Option<u64>) -> u64 {
-        self.inner.log.bytes_after(index)
     }
 
     /// The first entry that this node's log holds.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use super::replay::{Replayed, TailOutcome};
 use super::{Head, LedgerLine, RegionEpoch, RegionSettings, TailFate};
 use crate::queue::command::{Content, Entry, Envelope};
-use crate::queue::ids::{ContentId, Digest, Epoch, Number, Position};
-use crate::queue::rows::Row;
+use crate::queue::ids::{ContentId, Digest, Epoch, Number, Position, Span};
+use crate::queue::rows::{Row, RowKey};
 
 /// Who asked, for the audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,15 +61,30 @@ pub enum RegionVerb {
     Declined {
         number: Epoch,
     },
-    /// On the secondary: whether region leases are granted.
+    /// On the secondary: whether region leases are granted. That they are not is answered with
+    /// the entry since which it is so.
     SetGranting {
         on: bool,
     },
+    /// On the secondary: it will grant region leases of this length; `None` = none any more.
+    AcceptLease {
+        attachment: u128,
+        epoch: Epoch,
+        lease: Option<Span>,
+    },
+    /// On the primary, once the other side has committed that: nothing is acknowledged without a
+    /// grant from here on; `None` = it is, without.
+    RelyOnLease {
+        attachment: u128,
+        lease: Option<Span>,
+    },
     /// A secondary becomes the primary by force. One that never had all that its primary had is
-    /// refused unless that is `accepted`.
+    /// refused unless that is `accepted`. Where leases were granted, that was `stopped` at this
+    /// entry, and they have run out since.
     Promote {
         number: Epoch,
         accepted: bool,
+        stopped: Option<Position>,
     },
     /// A primary that had handed over becomes one again by force.
     TakeBack {
@@ -104,6 +119,8 @@ pub enum RegionVerb {
         /// As of then, as is what is known of tails.
         ledger: Vec<LedgerLine>,
         replayed: Vec<Replayed>,
+        /// The digest of the state that the chunks are to be laid over; `None` = they are all.
+        base: Option<Digest>,
     },
     SeedChunk(SeedChunk),
     /// All chunks are there: the state is built, checked and taken.
@@ -132,6 +149,8 @@ pub struct SeedChunk {
     pub number: u64,
     pub rows: Vec<Row>,
     pub contents: Vec<(ContentId, Content)>,
+    /// Rows that are no more, where the chunks are laid over a state.
+    pub removed: Vec<RowKey>,
 }
 
 /// What a new secondary must know of its primary.
@@ -219,6 +238,14 @@ impl RegionVerb {
             }
             RegionVerb::SetGranting { on: true } => "grant region leases".to_owned(),
             RegionVerb::SetGranting { on: false } => "stop granting region leases".to_owned(),
+            RegionVerb::AcceptLease { lease, .. } => match lease {
+                Some(lease) => format!("agree to grant region leases of {}", lease_said(*lease)),
+                None => "agree to grant no region leases".to_owned(),
+            },
+            RegionVerb::RelyOnLease { lease, .. } => match lease {
+                Some(lease) => format!("rely on a region lease of {}", lease_said(*lease)),
+                None => "rely on no region lease".to_owned(),
+            },
             RegionVerb::Promote { number, .. } => {
                 format!("promote itself by force to epoch {}", number.0)
             }
@@ -259,13 +286,20 @@ impl RegionCommand {
             RegionVerb::Attach(Attach { ledger, .. })
             | RegionVerb::Fence { ledger, .. }
             | RegionVerb::SeedBegin { ledger, .. } => ledger.len() * LINE,
+            RegionVerb::Configure(settings) => {
+                (settings.shape.outages.len() + settings.shape.trace.len()) * LINE
+            }
             RegionVerb::SeedChunk(chunk) => {
                 let bodies: usize = chunk.contents.iter().map(|(_, it)| it.size()).sum();
-                bodies + chunk.rows.len() * ROW
+                bodies + (chunk.rows.len() + chunk.removed.len()) * ROW
             }
             _ => self.by.who.len(),
         }
     }
+}
+
+fn lease_said(lease: Span) -> String {
+    format!("{} ms", lease.0 / 1_000)
 }
 
 /// About how many bytes a stored row takes.

@@ -54,6 +54,8 @@ pub enum RegionRefusal {
     UnknownRules { asked: u32, known: u32 },
     #[error("region leases are still granted: stop granting first")]
     StillGranting,
+    #[error("no region leases are granted any more: a promotion by force was begun")]
+    StoppedGranting,
     #[error("this cluster holds data of another lineage, and a secondary must be empty")]
     NotEmpty,
     #[error("a command about regions must be alone in its entry")]

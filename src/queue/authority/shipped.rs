@@ -133,7 +133,6 @@ fn promote(next: &mut Authority, state: &mut State, at: Position, batch: &Shippe
     next.is_complete = false;
     next.shipped = Some(at);
     next.rests.clear();
-    next.stopped_granting = false;
     state.counters.epoch = to.number;
     true
 }

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use super::replay::{TailQueue, TailSend, TailSession, TailUnit};
 use crate::queue::catalog::Queue;
 use crate::queue::command::Content;
-use crate::queue::ids::{ContentId, LogTime, Number, QueueId};
+use crate::queue::ids::{ContentId, LogTime, MessageId, Number, QueueId};
 use crate::queue::limits::{BATCH, PAGE};
 use crate::queue::message::Message;
 use crate::queue::note::Note;
@@ -108,6 +108,14 @@ pub struct TailPart {
 }
 
 impl State {
+    /// Whether a message is there.
+    #[must_use]
+    pub fn holds(&self, account: &str, queue: &str, id: MessageId) -> bool {
+        let queue = self.catalog.find(account, queue);
+        let found = queue.and_then(|queue| queue.lineup.find(id.number));
+        found.is_some_and(|message| message.id() == id)
+    }
+
     /// Whether a client has finished a sequence whose outcome is not kept here.
     #[must_use]
     pub fn is_forgotten(&self, client: u128, sequence: u64) -> bool {
@@ -205,7 +213,10 @@ impl State {
             }
             let session = window.sent_in.get(number).and_then(|at| window.sessions.get(*at));
             let numbers = match session {
-                Some(session) => session.answer.iter().map(|sent| sent.id.number).collect(),
+                Some(session) => {
+                    let own = session.answer.iter().filter(|sent| !sent.duplicate);
+                    own.map(|sent| sent.id.number).collect()
+                }
                 None => vec![*number],
             };
             let alive: Vec<_> = numbers

@@ -5,6 +5,7 @@
 //! begun anew by anybody at any step. What was done is in the audit; what was not, is not.
 
 use super::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
+use super::lease::{self, Leasing};
 use super::refusal::RegionRefusal;
 use super::{
     Attachment, AuditRow, Authority, LedgerLine, RegionEpoch, Role, TailFate, seed, shipped,
@@ -179,12 +180,16 @@ fn change(
         RegionVerb::Detach if next.role == Role::Secondary => {
             next.role = Role::Detached;
             next.attachment = None;
+            next.leasing = Leasing::default();
         }
         // What waited for a whole state waits no more, and is what it was.
         RegionVerb::Detach if matches!(next.role, Role::Detached | Role::Fenced { .. }) => {
             next.attachment = None;
         }
-        RegionVerb::Configure(settings) => next.settings = settings.clone(),
+        RegionVerb::Configure(settings) => {
+            super::bounds::check(settings)?;
+            next.settings = settings.clone();
+        }
         RegionVerb::Decline { number } if next.role == Role::Secondary => {
             if *number <= next.epoch.number {
                 return Err(used(next, *number));
@@ -197,11 +202,11 @@ fn change(
             }
             _ => return Err(wrong_role(&next.role, verb)),
         },
-        RegionVerb::SetGranting { on } if next.role == Role::Secondary => {
-            next.stopped_granting = !on;
-        }
-        RegionVerb::Promote { number, accepted } if next.role == Role::Secondary => {
-            return promote(next, counters, at, (*number, *accepted));
+        RegionVerb::SetGranting { .. }
+        | RegionVerb::AcceptLease { .. }
+        | RegionVerb::RelyOnLease { .. } => return lease::change(next, at, verb),
+        RegionVerb::Promote { number, accepted, stopped } if next.role == Role::Secondary => {
+            return promote(next, counters, at, (*number, *accepted, *stopped));
         }
         RegionVerb::TakeBack { number } => match next.role {
             Role::Released { at: end, .. } => go_on(next, counters, at, (*number, end))?,
@@ -252,6 +257,7 @@ fn protect(next: &mut Authority, counters: &CountersRow, verb: &RegionVerb) -> A
         return Err(mismatch("the region"));
     }
     next.attachment = Some(wanted);
+    next.leasing = Leasing::default();
     next.shipped = None;
     next.role = Role::Primary;
     Ok(RegionReply::Done)
@@ -284,7 +290,7 @@ fn attach_to(next: &mut Authority, counters: &mut CountersRow, attach: &Attach) 
     next.role = Role::Secondary;
     next.rests.clear();
     next.shipped = None;
-    next.stopped_granting = false;
+    next.leasing = Leasing::default();
     next.head = None;
     next.is_complete = false;
     Ok(RegionReply::Done)
@@ -334,6 +340,7 @@ fn unprotect(next: &mut Authority, verb: &RegionVerb) -> Answer {
         Role::Primary => {
             next.role = Role::Standalone;
             next.attachment = None;
+            next.leasing = Leasing::default();
             next.shipped = None;
         }
         _ => return Err(wrong_role(&next.role, verb)),
@@ -353,6 +360,11 @@ fn seal(next: &mut Authority, at: Position, verb: &RegionVerb) -> Answer {
             return Ok(RegionReply::At(at));
         }
         (RegionVerb::Unseal, Role::Sealed { .. }) => next.become_role(Role::Primary, at.index),
+        (RegionVerb::Unseal, Role::Released { .. })
+            if crate::mutants::is_chosen("unseal-after-release") =>
+        {
+            next.become_role(Role::Primary, at.index);
+        }
         (RegionVerb::Unseal, Role::Primary) => {}
         _ => return Err(wrong_role(&next.role, verb)),
     }
@@ -399,7 +411,7 @@ fn fence(
     if by.number < next.epoch.number {
         return Err(RegionRefusal::StaleEpoch { asked: by.clone(), current: next.epoch.clone() });
     }
-    if *by == next.epoch {
+    if *by == next.epoch || crate::mutants::is_chosen("no-fencing") {
         return Ok(RegionReply::Done);
     }
     let fork = next.fork(ledger);
@@ -444,7 +456,7 @@ fn promote(
     next: &mut Authority,
     counters: &mut CountersRow,
     at: Position,
-    (number, accepted): (Epoch, bool),
+    (number, accepted, stopped): (Epoch, bool, Option<Position>),
 ) -> Answer {
     if next.seeding.is_some() {
         return Err(RegionRefusal::Seeding);
@@ -452,7 +464,8 @@ fn promote(
     if !(next.is_complete || accepted) {
         return Err(RegionRefusal::Incomplete);
     }
-    if next.settings.lease.is_some() && !next.stopped_granting {
+    let has_stopped = next.leasing.stopped.is_some() && next.leasing.stopped == stopped;
+    if next.must_stop_granting() && !has_stopped {
         return Err(RegionRefusal::StillGranting);
     }
     if number < next.next_number() {
@@ -522,7 +535,7 @@ fn used(next: &Authority, asked: Epoch) -> RegionRefusal {
     RegionRefusal::UsedNumber { asked: asked.0, next: next.next_number().0 }
 }
 
-fn mismatch(what: &str) -> RegionRefusal {
+pub fn mismatch(what: &str) -> RegionRefusal {
     RegionRefusal::Mismatch { what: what.to_owned() }
 }
 

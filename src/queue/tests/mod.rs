@@ -3,6 +3,7 @@
 
 mod bounds;
 mod bounds_jobs;
+mod leases;
 mod model;
 mod model_jobs;
 mod pair;

@@ -108,7 +108,10 @@ impl Script {
             "declined" => RegionVerb::Declined { number: number()? },
             "promote" => {
                 let number = number()?;
-                RegionVerb::Promote { number, accepted: args.lookup("accepted").is_some() }
+                let authority = self.sides[at].stage.state.authority();
+                let stopped = authority.and_then(|it| it.leasing.stopped);
+                let accepted = args.lookup("accepted").is_some();
+                RegionVerb::Promote { number, accepted, stopped }
             }
             "take-back" => RegionVerb::TakeBack { number: number()? },
             "fence" => {

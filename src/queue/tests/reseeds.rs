@@ -1,13 +1,17 @@
 //! A whole state in the place of one that went another way.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::pair::{LINEAGE, Side, protected};
 use super::regions::{begin, chunks};
 use super::stage::{QUEUE, create, plain, secs, send, text};
-use crate::queue::authority::command::{Attach, RegionReply, RegionVerb};
+use crate::queue::authority::command::{Attach, RegionReply, RegionVerb, SeedChunk};
 use crate::queue::authority::refusal::RegionRefusal;
+use crate::queue::authority::seed::contents_of;
 use crate::queue::authority::{Role, TailFate};
 use crate::queue::command::Command;
-use crate::queue::ids::{Epoch, Number};
+use crate::queue::ids::{ContentId, Epoch, Number};
+use crate::queue::rows::{Row, RowKey};
 
 const AGAIN: u128 = 71;
 
@@ -23,7 +27,9 @@ fn parted() -> (Side, Side) {
     // Both give the same numbers to messages of their own.
     east.commit(secs(2), vec![plain(send(vec![text("of east"); 3]))]);
     east.commit(secs(2), vec![plain(Command::Clear { queue: "old".to_owned() })]);
-    west.region(RegionVerb::Promote { number: Epoch(2), accepted: false }).expect("promoted");
+    east.commit(secs(2), vec![plain(create("alone"))]);
+    west.region(RegionVerb::Promote { number: Epoch(2), accepted: false, stopped: None })
+        .expect("promoted");
     west.commit(secs(2), vec![plain(send(vec![text("of west"); 5]))]);
     let ledger = west.stage.state.authority().expect("in a pair").ledger.clone();
     east.region(RegionVerb::Fence { lineage: LINEAGE, ledger }).expect("fenced");
@@ -119,6 +125,76 @@ fn a_state_that_is_whole_takes_the_place_of_the_one_that_went_another_way() {
     assert_eq!(bodies(&east), bodies(&west));
     assert_eq!(east.stage.state.digest(), west.stage.state.digest());
     assert!(east.stage.state.authority().unwrap().is_complete);
+}
+
+/// What of west differs from east, as a chunk laid over it.
+fn difference(east: &Side, west: &Side) -> SeedChunk {
+    let live = |side: &Side| -> BTreeMap<RowKey, Row> {
+        let shared =
+            |key: &RowKey| !matches!(key, RowKey::Authority | RowKey::Audit(_) | RowKey::Seed(_));
+        let keys = side.stage.state.row_keys().into_iter().filter(shared);
+        keys.map(|key| (key, side.stage.state.row(&key).expect("a row"))).collect()
+    };
+    let (has, wanted) = (live(east), live(west));
+    let ids = |rows: &BTreeMap<RowKey, Row>| -> BTreeSet<ContentId> {
+        rows.values().flat_map(contents_of).collect()
+    };
+    let Role::Fenced { fork: Some(fork), .. } = east.role() else { panic!("not fenced") };
+    let known = ids(&has);
+    let lacks = |id: &ContentId| id.0 >= fork.next_number || !known.contains(id);
+    let contents = ids(&wanted).into_iter().filter(lacks);
+    let rows: Vec<Row> = wanted
+        .iter()
+        .filter(|(key, row)| has.get(key) != Some(row))
+        .map(|(_, row)| row.clone())
+        .collect();
+    SeedChunk {
+        attachment: AGAIN,
+        id: 5,
+        number: 0,
+        rows,
+        contents: contents.map(|id| (id, west.stage.contents[&id].clone())).collect(),
+        removed: has.keys().filter(|key| !wanted.contains_key(key)).copied().collect(),
+    }
+}
+
+#[test]
+fn what_differs_is_laid_over_the_state_that_went_another_way() {
+    let (mut east, mut west) = parted();
+    attach(&mut east, &west, true).expect("attached");
+    let chunk = difference(&east, &west);
+    assert!(!chunk.removed.is_empty() && !chunk.rows.is_empty());
+    let base = Some(east.stage.state.digest());
+    let mut verb = with_attachment(begin(&west, 5));
+    if let RegionVerb::SeedBegin { base: over, .. } = &mut verb {
+        *over = Some(crate::queue::ids::Digest(1));
+    }
+    let wrong = RegionRefusal::Mismatch { what: "the state to be patched".to_owned() };
+    assert_eq!(east.region(verb.clone()), Err(wrong), "it is for another state");
+    if let RegionVerb::SeedBegin { base: over, .. } = &mut verb {
+        *over = base;
+    }
+    east.region(verb).expect("begun");
+    let digest = west.stage.state.digest();
+    east.region(RegionVerb::SeedChunk(chunk)).expect("taken");
+    east.stage.check();
+    east.stage.state = east.stage.reload();
+    let commit = |digest| RegionVerb::SeedCommit { attachment: AGAIN, id: 5, chunks: 1, digest };
+    let before = (bodies(&east), east.role());
+    let other = commit(crate::queue::ids::Digest(1));
+    assert!(matches!(east.region(other), Err(RegionRefusal::SeedBroken { .. })));
+    assert_eq!((bodies(&east), east.role()), before, "a refusal leaves no trace");
+    assert_eq!(east.region(commit(digest)), Ok(RegionReply::Seeded { next: 1 }));
+    assert_eq!((east.role(), east.stage.state.digest()), (Role::Secondary, digest));
+    east.stage.check();
+    assert_eq!(bodies(&east), bodies(&west), "of numbers that both gave, the new primary's");
+    west.commit(secs(3), vec![plain(send(vec![text("after")]))]);
+    while let Some(batch) = west.batch(&east.copy_end(), 100).expect("it ships") {
+        east.apply_batch(batch).expect("applied");
+    }
+    east.stage.reclaim_all();
+    east.stage.check();
+    assert_eq!(bodies(&east), bodies(&west));
 }
 
 #[test]

@@ -102,6 +102,11 @@ impl Stage {
                 ContentEvent::DropBeside(id) => {
                     assert!(self.beside.remove(id).is_some(), "{id:?} is dropped once");
                 }
+                ContentEvent::TakeBeside(id) => {
+                    let content = self.beside.remove(id).expect("it was put beside");
+                    let before = self.contents.insert(*id, content);
+                    assert_eq!(before, None, "content {id:?} takes no other's place");
+                }
                 ContentEvent::Switch => self.contents = std::mem::take(&mut self.beside),
             }
         }

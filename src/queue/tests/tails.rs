@@ -30,7 +30,8 @@ fn ship(from: &mut Side, to: &mut Side) {
 
 /// West is promoted, and east hears of it.
 fn depose(east: &mut Side, west: &mut Side) {
-    west.region(RegionVerb::Promote { number: Epoch(2), accepted: false }).expect("promoted");
+    west.region(RegionVerb::Promote { number: Epoch(2), accepted: false, stopped: None })
+        .expect("promoted");
     let ledger = west.stage.state.authority().expect("in a pair").ledger.clone();
     east.region(RegionVerb::Fence { lineage: super::pair::LINEAGE, ledger }).expect("fenced");
 }
@@ -296,6 +297,22 @@ fn a_send_of_many_is_one_unit_and_its_late_client_is_answered_for_all_of_it() {
     let now: Vec<_> = late.iter().map(|it| TailOutcome::Sent(it.id)).collect();
     assert_eq!([now[0], now[2]], outcomes[..]);
     assert_eq!(late[1], gone, "what was done with keeps its name");
+}
+
+#[test]
+fn a_message_that_was_named_twice_in_one_send_is_sent_once() {
+    let (mut east, mut west) = shipped();
+    let keyed = NewMessage { key: Some(Box::new(7)), ..text("keyed") };
+    let twice = in_session(&mut east, turn(1, 1, 1), send(vec![keyed.clone(), keyed]));
+    assert!(twice[1].duplicate && twice[0].id == twice[1].id);
+    // The key counts no more when it is over.
+    let late = secs(10_000);
+    let other = Envelope { session: turn(1, 2, 0), ..plain(send(vec![text("late")])) };
+    east.commit(late, vec![other]);
+    depose(&mut east, &mut west);
+    let outcomes = replay_all(&east, &mut west, (1 << 20, false));
+    assert_eq!(outcomes.len(), 2, "{outcomes:?}");
+    assert_eq!(bodies(&west), ["shared", "keyed", "late"]);
 }
 
 #[test]

@@ -14,6 +14,12 @@ pub struct Half {
     pub is_high: bool,
 }
 
+/// Whether two ids under which contents are kept are one, but for the half.
+#[must_use]
+pub fn same(one: u64, other: u64) -> bool {
+    one & !HIGH == other & !HIGH
+}
+
 impl Half {
     /// Under which id a content of a state in this half is kept.
     #[must_use]

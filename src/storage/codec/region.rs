@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::entry::{decode_entry, encode_inner};
+use super::shapes::{shape_from, shape_to};
 use super::{CodecError, big, big_bytes, need, position_from, position_to};
 use super::{replay, seeds};
 use crate::proto::log::v1 as pb;
@@ -11,9 +12,11 @@ use crate::proto::log::v1::region_command::Verb as Wire;
 use crate::queue::authority::command::{
     Actor, Attach, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
 };
+use crate::queue::authority::lease::Leasing;
+use crate::queue::authority::shape::Shape;
 use crate::queue::authority::{
     Attachment, AuditRow, Authority, Fork, Head, LedgerLine, RegionEpoch, RegionSettings, Rest,
-    Role, Shape, TailFate,
+    Role, TailFate,
 };
 use crate::queue::ids::{Epoch, LogTime, Span};
 
@@ -64,9 +67,22 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
         RegionVerb::Decline { number } => Wire::Decline(pb::RegionDecline { number: number.0 }),
         RegionVerb::Declined { number } => Wire::Declined(pb::RegionDeclined { number: number.0 }),
         RegionVerb::SetGranting { on } => Wire::SetGranting(pb::RegionSetGranting { on: *on }),
-        RegionVerb::Promote { number, accepted } => {
-            Wire::Promote(pb::RegionPromote { number: number.0, accepted: *accepted })
+        RegionVerb::AcceptLease { attachment, epoch, lease } => {
+            Wire::AcceptLease(pb::RegionAcceptLease {
+                attachment: big_bytes(*attachment),
+                epoch: epoch.0,
+                lease_us: lease.map(|span| span.0),
+            })
         }
+        RegionVerb::RelyOnLease { attachment, lease } => Wire::RelyOnLease(pb::RegionRelyOnLease {
+            attachment: big_bytes(*attachment),
+            lease_us: lease.map(|span| span.0),
+        }),
+        RegionVerb::Promote { number, accepted, stopped } => Wire::Promote(pb::RegionPromote {
+            number: number.0,
+            accepted: *accepted,
+            stopped: stopped.map(position_to),
+        }),
         RegionVerb::TakeBack { number } => Wire::TakeBack(pb::RegionTakeBack { number: number.0 }),
         RegionVerb::Renew { lineage } => {
             Wire::Renew(pb::RegionRenew { lineage: big_bytes(*lineage) })
@@ -127,9 +143,20 @@ fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
         Wire::Decline(it) => RegionVerb::Decline { number: Epoch(it.number) },
         Wire::Declined(it) => RegionVerb::Declined { number: Epoch(it.number) },
         Wire::SetGranting(it) => RegionVerb::SetGranting { on: it.on },
-        Wire::Promote(it) => {
-            RegionVerb::Promote { number: Epoch(it.number), accepted: it.accepted }
-        }
+        Wire::AcceptLease(it) => RegionVerb::AcceptLease {
+            attachment: wide(&it.attachment, "attachment")?,
+            epoch: Epoch(it.epoch),
+            lease: it.lease_us.map(Span),
+        },
+        Wire::RelyOnLease(it) => RegionVerb::RelyOnLease {
+            attachment: wide(&it.attachment, "attachment")?,
+            lease: it.lease_us.map(Span),
+        },
+        Wire::Promote(it) => RegionVerb::Promote {
+            number: Epoch(it.number),
+            accepted: it.accepted,
+            stopped: it.stopped.map(position_from),
+        },
         Wire::TakeBack(it) => RegionVerb::TakeBack { number: Epoch(it.number) },
         Wire::Renew(it) => RegionVerb::Renew { lineage: wide(&it.lineage, "lineage")? },
         Wire::Fence(it) => RegionVerb::Fence {
@@ -242,15 +269,10 @@ fn fork_from(fork: pb::Fork) -> Fork {
 }
 
 fn settings_to(settings: &RegionSettings) -> pb::RegionSettings {
-    let shape = settings.shape;
+    let shape = &settings.shape;
     pb::RegionSettings {
         read_access: settings.read_access,
-        shape: (shape != Shape::default()).then_some(pb::Shape {
-            delay_us: shape.delay.0,
-            jitter_us: shape.jitter.0,
-            bytes_per_second: shape.bytes_per_second,
-            paused: shape.paused,
-        }),
+        shape: (*shape != Shape::default()).then(|| shape_to(shape)),
         max_lag_us: settings.max_lag.map(|span| span.0),
         max_unshipped_bytes: settings.max_unshipped_bytes,
         throttle: settings.throttle,
@@ -261,16 +283,28 @@ fn settings_to(settings: &RegionSettings) -> pb::RegionSettings {
 fn settings_from(settings: pb::RegionSettings) -> RegionSettings {
     RegionSettings {
         read_access: settings.read_access,
-        shape: settings.shape.map_or_else(Shape::default, |it| Shape {
-            delay: Span(it.delay_us),
-            jitter: Span(it.jitter_us),
-            bytes_per_second: it.bytes_per_second,
-            paused: it.paused,
-        }),
+        shape: settings.shape.map(shape_from).unwrap_or_default(),
         max_lag: settings.max_lag_us.map(Span),
         max_unshipped_bytes: settings.max_unshipped_bytes,
         throttle: settings.throttle,
         lease: settings.lease_us.map(Span),
+    }
+}
+
+fn leasing_to(leasing: Leasing) -> pb::Leasing {
+    pb::Leasing {
+        in_force_us: leasing.in_force.map(|span| span.0),
+        longest_us: leasing.longest.map(|span| span.0),
+        stopped: leasing.stopped.map(position_to),
+    }
+}
+
+/// A row of before leases were granted says only whether that was stopped.
+fn leasing_from(leasing: pb::Leasing, has_stopped: bool) -> Leasing {
+    Leasing {
+        in_force: leasing.in_force_us.map(Span),
+        longest: leasing.longest_us.map(Span),
+        stopped: has_stopped.then(|| leasing.stopped.map(position_from).unwrap_or_default()),
     }
 }
 
@@ -307,7 +341,8 @@ pub(super) fn authority_to(row: &Authority) -> pb::AuthorityRow {
         peer: attachment.map(|it| it.peer.clone()).unwrap_or_default(),
         applied_through: row.applied_through.map(position_to),
         shipped: row.shipped.map(position_to),
-        stopped_granting: row.stopped_granting,
+        stopped_granting: row.leasing.stopped.is_some(),
+        leasing: Some(leasing_to(row.leasing)),
         rests: row.rests.iter().map(|it| pb::Rest { after: it.after, until: it.until }).collect(),
         settings: Some(settings_to(&row.settings)),
         next_audit: row.next_audit,
@@ -360,7 +395,7 @@ pub(super) fn authority_from(row: pb::AuthorityRow) -> Result<Authority, CodecEr
         attachment,
         applied_through: row.applied_through.map(position_from),
         shipped: row.shipped.map(position_from),
-        stopped_granting: row.stopped_granting,
+        leasing: leasing_from(row.leasing.unwrap_or_default(), row.stopped_granting),
         rests: row.rests.iter().map(|it| Rest { after: it.after, until: it.until }).collect(),
         settings: settings_from(need(row.settings, AUTHORITY, "settings")?),
         next_audit: row.next_audit,

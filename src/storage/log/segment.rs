@@ -189,6 +189,12 @@ impl Runs {
         self.0.get(at).copied().filter(|run| run.first <= index)
     }
 
+    /// Bytes of the runs that hold entries from an index on.
+    pub fn bytes_from(&self, index: u64) -> u64 {
+        let unread = self.0.iter().rev().take_while(|run| run.last >= index);
+        unread.map(|run| run.end - run.offset).sum()
+    }
+
     /// The first entry held.
     pub fn first(&self) -> Option<u64> {
         self.0.front().map(|run| run.first)

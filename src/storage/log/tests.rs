@@ -65,6 +65,27 @@ fn all(log: &Log) -> Vec<LogEntry> {
 }
 
 #[tokio::test]
+async fn unread_bytes_are_those_of_the_entries() {
+    const BYTES: u64 = 100 << 10;
+    let disk = FaultyDisk::new(1);
+    let (log, _) = Log::open(disk.shared(), Path::new(DIR), options(1 << 20)).expect("it opens");
+    append(&log, some(1, 0..2)).await.expect("durable");
+    for index in 2..6 {
+        append(&log, vec![entry(1, index, BYTES as usize)]).await.expect("durable");
+    }
+    let of = |from, entries: u64| {
+        let unread = log.unread_bytes(from);
+        // The grain of a run, and what a record has around its entry.
+        let most = entries * (BYTES + (8 << 10)) + (64 << 10);
+        assert!((entries * BYTES..=most).contains(&unread), "from {from}: {unread}");
+    };
+    of(2, 4);
+    of(4, 2);
+    of(5, 1);
+    assert_eq!(log.unread_bytes(6), 0);
+}
+
+#[tokio::test]
 async fn what_was_appended_is_read_by_a_clone_at_once_and_by_a_restart() {
     let disk = FaultyDisk::new(1);
     let (log, state) = open(&disk);

@@ -6,12 +6,14 @@ use super::{content, entry, id, map, note, number, sent, span, time};
 use crate::queue::authority::command::{
     Actor, Attach, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
 };
+use crate::queue::authority::lease::Leasing;
 use crate::queue::authority::replay::{
     ReplayTail, Replayed, TailQueue, TailSend, TailSession, TailUnit,
 };
+use crate::queue::authority::shape::{Outage, Shape, TraceStep};
 use crate::queue::authority::{
     Attachment, AuditRow, Authority, Fork, Head, LedgerLine, RegionEpoch, RegionSettings, Rest,
-    Role, Shape, TailFate,
+    Role, TailFate,
 };
 use crate::queue::command::{Command, Entry};
 use crate::queue::ids::{Digest, Epoch, Number, Position, QueueId};
@@ -53,15 +55,24 @@ fn fork() -> BoxedStrategy<Option<Fork>> {
     prop::option::of(fork).boxed()
 }
 
-fn settings() -> BoxedStrategy<RegionSettings> {
-    let shape = (span(), span(), prop::option::of(number()), any::<bool>()).prop_map(
-        |(delay, jitter, bytes_per_second, paused)| Shape {
-            delay,
-            jitter,
-            bytes_per_second,
-            paused,
-        },
+fn shape() -> BoxedStrategy<Shape> {
+    let outage = (span(), span(), prop::option::of(span()))
+        .prop_map(|(after, lasts, every)| Outage { after, lasts, every });
+    let step = (span(), span(), prop::option::of(number()), any::<bool>()).prop_map(
+        |(at, delay, bytes_per_second, is_down)| TraceStep { at, delay, bytes_per_second, is_down },
     );
+    let line = (span(), span(), prop::option::of(number()), any::<bool>(), time());
+    let (outages, trace) = (prop::collection::vec(outage, 0..3), prop::collection::vec(step, 0..3));
+    (line, outages, trace, prop::option::of(span()))
+        .prop_map(|(line, outages, trace, trace_repeats)| {
+            let (delay, jitter, bytes_per_second, paused, since) = line;
+            Shape { delay, jitter, bytes_per_second, paused, since, outages, trace, trace_repeats }
+        })
+        .boxed()
+}
+
+fn settings() -> BoxedStrategy<RegionSettings> {
+    let shape = shape();
     let limits = (prop::option::of(span()), prop::option::of(number()), prop::option::of(span()));
     (any::<bool>(), any::<bool>(), shape, limits)
         .prop_map(|(read_access, throttle, shape, (max_lag, max_unshipped_bytes, lease))| {
@@ -116,6 +127,11 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
         Just(RegionVerb::Detach),
         settings().prop_map(RegionVerb::Configure),
         any::<bool>().prop_map(|on| RegionVerb::SetGranting { on }),
+        (wide(), any::<u32>(), prop::option::of(span())).prop_map(|(attachment, epoch, lease)| {
+            RegionVerb::AcceptLease { attachment, epoch: Epoch(epoch), lease }
+        }),
+        (wide(), prop::option::of(span()))
+            .prop_map(|(attachment, lease)| RegionVerb::RelyOnLease { attachment, lease }),
         wide().prop_map(|lineage| RegionVerb::Renew { lineage }),
     ];
     let failover = prop_oneof![
@@ -125,8 +141,9 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
             .prop_map(|(to, seal, acknowledged)| RegionVerb::Release { to, seal, acknowledged }),
         low().prop_map(|number| RegionVerb::Decline { number }),
         low().prop_map(|number| RegionVerb::Declined { number }),
-        (low(), any::<bool>())
-            .prop_map(|(number, accepted)| RegionVerb::Promote { number, accepted }),
+        (low(), any::<bool>(), prop::option::of(position())).prop_map(
+            |(number, accepted, stopped)| RegionVerb::Promote { number, accepted, stopped }
+        ),
         low().prop_map(|number| RegionVerb::TakeBack { number }),
         (wide(), prop::collection::vec(line(), 0..3))
             .prop_map(|(lineage, ledger)| RegionVerb::Fence { lineage, ledger }),
@@ -142,7 +159,8 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
             prop::collection::vec(replayed(), 0..2)
         )
             .prop_map(|((attachment, id, position), ledger, replayed)| {
-                RegionVerb::SeedBegin { attachment, id, position, ledger, replayed }
+                let base = (id % 2 == 1).then_some(Digest(id));
+                RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base }
             }),
         (wide(), low(), position()).prop_map(|(attachment, epoch, position)| {
             RegionVerb::RecordShipped { attachment, epoch, position }
@@ -248,12 +266,19 @@ fn role() -> BoxedStrategy<Role> {
     .boxed()
 }
 
+fn leasing() -> BoxedStrategy<Leasing> {
+    let stopped = prop::option::of(position());
+    (prop::option::of(span()), prop::option::of(span()), stopped)
+        .prop_map(|(in_force, longest, stopped)| Leasing { in_force, longest, stopped })
+        .boxed()
+}
+
 pub(super) fn authority() -> BoxedStrategy<Authority> {
     let rest = (number(), prop::option::of(number()));
     let attachment = (any::<u128>(), name()).prop_map(|(id, peer)| Attachment { id, peer });
     let who = (number(), any::<u128>(), name(), role(), prop::option::of(attachment));
     let epochs = (epoch(), epoch(), any::<u32>(), prop::collection::vec(line(), 0..3));
-    let ends = (prop::option::of(position()), prop::option::of(position()), any::<bool>());
+    let ends = (prop::option::of(position()), prop::option::of(position()), leasing());
     let rest = prop::collection::vec(rest.prop_map(|(after, until)| Rest { after, until }), 0..3);
     let heads = (prop::option::of(head()), any::<bool>());
     let tails = (prop::collection::vec(replayed(), 0..3), prop::option::of(fate()));
@@ -262,7 +287,7 @@ pub(super) fn authority() -> BoxedStrategy<Authority> {
             let ((head, is_complete), (replayed, tail)) = (heads, tails);
             let (revision, lineage, region, role, attachment) = who;
             let (epoch, seen, declined, ledger) = epochs;
-            let (applied_through, shipped, stopped_granting) = ends;
+            let (applied_through, shipped, leasing) = ends;
             Authority {
                 revision,
                 lineage,
@@ -275,7 +300,7 @@ pub(super) fn authority() -> BoxedStrategy<Authority> {
                 attachment,
                 applied_through,
                 shipped,
-                stopped_granting,
+                leasing,
                 head,
                 is_complete,
                 seeding: None,
@@ -284,7 +309,7 @@ pub(super) fn authority() -> BoxedStrategy<Authority> {
                 next_audit,
                 replayed,
                 tail,
-                high_contents: stopped_granting,
+                high_contents: next_audit % 2 == 1,
             }
         })
         .boxed()

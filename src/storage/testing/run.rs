@@ -107,6 +107,7 @@ impl Run {
                 // No run of one cluster has a second state.
                 ContentEvent::PutBeside(..)
                 | ContentEvent::DropBeside(_)
+                | ContentEvent::TakeBeside(_)
                 | ContentEvent::Switch => None,
             };
         }

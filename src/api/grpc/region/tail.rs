@@ -4,7 +4,7 @@ use tonic::Status;
 
 use super::{epoch_out, timestamp};
 use crate::geo::pair::{ReplayStep, SkippedMessage, Stage, Way};
-use crate::geo::tail::{TailHead, TailPage};
+use crate::geo::tail::{TailDelete, TailHead, TailPage};
 use crate::proto::admin::v1 as pb;
 use crate::queue::authority::TailFate;
 use crate::queue::authority::replay::Skip;
@@ -39,6 +39,17 @@ pub fn page_out((messages, next): TailPage) -> (Vec<pb::ListTailResponse>, Optio
         pb::ListTailResponse { item: Some(pb::list_tail_response::Item::Message(message)) }
     });
     (messages.collect(), next)
+}
+
+pub fn delete_out(deleted: TailDelete) -> pb::ListTailResponse {
+    let deleted = pb::TailDelete {
+        account: deleted.account,
+        queue: deleted.queue,
+        id: deleted.id.to_string(),
+        at: Some(timestamp(deleted.at)),
+        shared: deleted.is_shared,
+    };
+    pb::ListTailResponse { item: Some(pb::list_tail_response::Item::Deleted(deleted)) }
 }
 
 pub fn step_out(step: ReplayStep) -> pb::ReplayTailResponse {

@@ -1,0 +1,128 @@
+//! `zoneq region lease`: what an operator sets about the line between the regions, and how the
+//! status shows it.
+
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+use serde_json::{Value, json};
+
+use super::seconds;
+use crate::cli::output::counted;
+use crate::cli::parse_span;
+use crate::client::Regions;
+use crate::proto::admin::v1 as pb;
+
+#[derive(Debug, Args)]
+pub struct Lease {
+    /// How long a grant lasts, 1s to 30s; `off` for no lease
+    #[arg(value_parser = parse_lease, value_name = "SPAN|off")]
+    lease: Setting,
+    /// Turn it off without the other region's word: it may have been promoted
+    #[arg(long, env = "ZONEQ_REGION_LEASE_FORCE", value_parser = FalseyValueParser::new())]
+    force: bool,
+}
+
+/// A span that may be none.
+#[derive(Clone, Copy, Debug)]
+enum Setting {
+    Off,
+    Span(Duration),
+}
+
+fn parse_lease(text: &str) -> Result<Setting, String> {
+    match text {
+        "off" => Ok(Setting::Off),
+        span => parse_span(span).map(Setting::Span),
+    }
+}
+
+impl Lease {
+    pub async fn run(self, regions: &Regions) -> anyhow::Result<(Value, String)> {
+        let lease = match self.lease {
+            Setting::Off => None,
+            Setting::Span(span) => Some(span),
+        };
+        let in_force = regions.set_lease(lease, self.force).await?;
+        let text = match (lease, in_force) {
+            (Some(span), true) => format!(
+                "from now on nothing is acknowledged without a grant of the other region for {} s",
+                span.as_secs_f64()
+            ),
+            (Some(_), false) => {
+                "set; it is relied on as soon as the other region is reached and agrees".to_owned()
+            }
+            (None, _) => "no region lease is relied on any more".to_owned(),
+        };
+        let seconds = lease.map(|span| span.as_secs_f64());
+        let value = json!({
+            "ok": true, "done": "lease", "lease_seconds": seconds, "in_force": in_force,
+        });
+        Ok((value, text))
+    }
+}
+
+pub fn lease_json(lease: &pb::RegionLease) -> Value {
+    json!({
+        "wanted_seconds": seconds(lease.wanted.as_ref()),
+        "in_force_seconds": seconds(lease.in_force.as_ref()),
+        "left_seconds": seconds(lease.left.as_ref()),
+        "longest_seconds": seconds(lease.longest.as_ref()),
+        "stopped": lease.stopped,
+    })
+}
+
+pub fn messages_lost(answer: &pb::ForceFailOverResponse) -> String {
+    answer.messages_lost.map_or(String::new(), |it| format!("{}, ", counted(it, "message")))
+}
+
+/// The most that can be lost.
+pub fn at_most(answer: &pb::ForceFailOverResponse) -> String {
+    match answer.bytes_lost_at_most {
+        Some(bytes) => format!(": at most {bytes} bytes of writes in all, by its limit"),
+        None => ", and how much that is is not known".to_owned(),
+    }
+}
+
+/// What a forced promotion waits for.
+pub fn lease_wait(answer: &pb::ForceFailOverResponse) -> String {
+    match seconds(answer.lease_wait.as_ref()) {
+        Some(wait) if !answer.promoted => {
+            format!("; it waits {wait:.2} s until the last region lease has run out")
+        }
+        _ => String::new(),
+    }
+}
+
+/// The line between the regions, in the words of the status.
+pub fn said(status: &pb::GetRegionResponse) -> String {
+    let mut text = String::new();
+    if let Some(shape) = &status.shape {
+        text += &format!("; {}", super::shape::shape_said(shape));
+    }
+    if let Some(limit) = &status.limit {
+        text += &format!("; {}", super::limit::limit_said(limit));
+    }
+    if let Some(lease) = &status.lease {
+        text += &lease_said(lease);
+    }
+    text
+}
+
+fn lease_said(lease: &pb::RegionLease) -> String {
+    if lease.stopped {
+        return "; region leases are granted no more: a promotion by force was begun".to_owned();
+    }
+    let span = |span: &Option<prost_types::Duration>| seconds(span.as_ref());
+    match (span(&lease.in_force), span(&lease.left), span(&lease.wanted)) {
+        (Some(whole), Some(left), _) => format!("; region lease {whole} s, {left:.1} s left"),
+        (Some(whole), None, _) => format!("; region lease {whole} s, none held"),
+        (None, _, Some(wanted)) if lease.longest.is_none() => {
+            format!("; region lease {wanted} s, not agreed yet")
+        }
+        (None, _, _) => match span(&lease.longest) {
+            Some(longest) => format!("; grants region leases of up to {longest} s"),
+            None => String::new(),
+        },
+    }
+}

@@ -1,0 +1,155 @@
+//! How far the other region is behind, and writes that wait while it is too far.
+//!
+//! Laws: what the other region has is known from its acknowledgements only; what is not known to
+//! be there counts as not there. Where a limit throttles, a client's write enters the log only
+//! when that, all that is on its way there, and the write itself are within the limit: what a
+//! forced failover loses of writes is at most that. Reads and what a cluster does by itself never wait.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::error::{Fate, GroupError, Reason};
+use super::Group;
+use super::lease::is_clients;
+use crate::queue::authority::Authority;
+use crate::queue::command::Command;
+use crate::queue::ids::{LogTime, Position, Span};
+
+/// A write waits for so long at most before it is answered *not now*.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// What an entry adds to its commands, at most.
+const AROUND: u64 = 256;
+
+/// The newest word of the other region, as far as this node has heard it since it leads.
+#[derive(Debug, Default)]
+pub(super) struct Copy {
+    /// The index after the last entry that it has; 0 = not known.
+    next: AtomicU64,
+    last_sync_us: AtomicU64,
+}
+
+/// Limits beyond which writes wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub max_lag: Option<Span>,
+    pub max_unshipped_bytes: Option<u64>,
+}
+
+/// How far the other region is behind this primary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Positions of the log, bookkeeping included.
+    pub positions: u64,
+    /// What they take in the log, 64 KiB too many at most.
+    pub bytes: u64,
+    /// How old the newest entry is that it has; `None` = not known since this node leads.
+    pub lag: Option<Span>,
+}
+
+impl Limits {
+    /// The limits that throttle, where there are any.
+    #[must_use]
+    pub fn throttling(authority: &Authority) -> Option<Limits> {
+        let settings = &authority.settings;
+        let limits =
+            Limits { max_lag: settings.max_lag, max_unshipped_bytes: settings.max_unshipped_bytes };
+        let has_any = limits.max_lag.is_some() || limits.max_unshipped_bytes.is_some();
+        let ships = authority.role.is_writable() && authority.attachment.is_some();
+        (settings.throttle && has_any && ships).then_some(limits)
+    }
+
+    /// Whether a copy that is so far behind, and would be by so many bytes more, is within them.
+    #[must_use]
+    pub fn allow(&self, behind: &Behind, more_bytes: u64) -> bool {
+        let late = matches!((self.max_lag, behind.lag), (Some(most), Some(lag)) if lag > most);
+        let bytes = behind.bytes.saturating_add(more_bytes);
+        !late && self.max_unshipped_bytes.is_none_or(|most| bytes <= most)
+    }
+}
+
+impl Group {
+    /// Takes in what the other region has; `None` = nothing is known any more.
+    pub fn note_copy(&self, shipped: Option<Position>, last_sync: Option<LogTime>) {
+        let copy = &self.inner.copy;
+        let next = shipped.map_or(0, |at| at.index.saturating_add(1));
+        copy.next.store(next, Ordering::Relaxed);
+        copy.last_sync_us.store(last_sync.map_or(0, |at| at.0), Ordering::Relaxed);
+    }
+
+    /// How far the other region is behind, where one is attached and this cluster ships.
+    #[must_use]
+    pub fn behind(&self) -> Option<Behind> {
+        let store = self.store().read();
+        let authority = store.state().authority()?;
+        authority.attachment.as_ref()?;
+        let applied = store.applied()?.index;
+        let recorded = authority.shipped.map_or(0, |at| at.index.saturating_add(1));
+        drop(store);
+        let next = self.inner.copy.next.load(Ordering::Relaxed).max(recorded);
+        if next > applied {
+            return Some(Behind { positions: 0, bytes: 0, lag: Some(Span::ZERO) });
+        }
+        let last_sync = self.inner.copy.last_sync_us.load(Ordering::Relaxed);
+        let lag = self.stamp().filter(|_| last_sync > 0).map(|now| now.since(LogTime(last_sync)));
+        Some(Behind {
+            positions: (applied + 1).saturating_sub(next),
+            bytes: self.inner.log.unread_bytes(next),
+            lag,
+        })
+    }
+
+    /// Refuses a client's write while the other region is too far behind.
+    pub(super) fn check_lag(&self, command: &Command) -> Result<(), GroupError> {
+        let Some(limits) = self.store().footing_now().limits else { return Ok(()) };
+        let behind = self.behind().unwrap_or_default();
+        let coming = self.inner.proposer.bytes_in_flight();
+        let more = coming.saturating_add(command.size() as u64).saturating_add(AROUND);
+        if !is_clients(command) || limits.allow(&behind, more) {
+            return Ok(());
+        }
+        Err(GroupError::NotNow {
+            reason: Reason::TooFarBehind,
+            fate: Fate::NotApplied,
+            retry_after: PATIENCE,
+            leader: None,
+        })
+    }
+
+    /// Waits a while for the other region to catch up.
+    pub(super) async fn until_within_limits(
+        &self,
+        command: &Command,
+        deadline: Instant,
+    ) -> Result<(), GroupError> {
+        let now = Instant::now();
+        let give_up = now + PATIENCE.min(deadline.saturating_duration_since(now) * 3 / 4);
+        loop {
+            let checked = self.check_lag(command);
+            if checked.is_ok() || Instant::now() >= give_up {
+                return checked;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_counts_before_it_is_there_and_what_is_not_known_is_no_lag() {
+        let limits = Limits { max_lag: Some(Span(10)), max_unshipped_bytes: Some(1_000) };
+        let behind = |bytes, lag| Behind { positions: 1, bytes, lag };
+        assert!(limits.allow(&behind(900, Some(Span(10))), 100));
+        assert!(!limits.allow(&behind(900, Some(Span(10))), 101));
+        assert!(!limits.allow(&behind(0, Some(Span(11))), 0));
+        assert!(limits.allow(&behind(0, None), 0));
+        let lag_only = Limits { max_unshipped_bytes: None, ..limits };
+        assert!(lag_only.allow(&behind(u64::MAX, None), u64::MAX));
+    }
+}

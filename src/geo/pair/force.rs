@@ -1,0 +1,146 @@
+//! The promotion of a secondary by force: what it loses, and what it waits for.
+//!
+//! Laws: where region leases were agreed to, granting is stopped first, by an entry, and the
+//! promotion names that entry. The wait counts from the moment when this process knew that it
+//! was committed, so that the verb may be run again and goes on waiting; another leader waits
+//! anew. What is lost is said as of the primary's last word.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Pair;
+use crate::consensus::group::Standing;
+use crate::geo::error::PairError;
+use crate::queue::authority::Role;
+use crate::queue::authority::command::{RegionReply, RegionVerb};
+use crate::queue::authority::lease::Leasing;
+use crate::queue::ids::{LogTime, Position};
+use crate::storage::codec;
+
+/// Since when this process knows, by its monotonic clock, that granting was stopped at an entry.
+pub(super) type Stopped = Arc<Mutex<Option<(Position, u64)>>>;
+
+/// What a forced promotion is known to lose, as of the primary's last word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Positions of the primary's log that this copy lacks, bookkeeping included; `None` = the
+    /// primary was never heard.
+    pub positions: Option<u64>,
+    /// How much later the primary's time was.
+    pub time: Option<Duration>,
+    /// How long ago that was known; `None` = not since this node leads.
+    pub age: Option<Duration>,
+    pub is_complete: bool,
+    /// Messages sent at the primary that this copy lacks.
+    pub messages: Option<u64>,
+    /// The most that clients can have written there and this copy lacks, by the limit at which it
+    /// lets writes wait, as that was when it was heard last.
+    pub bytes_at_most: Option<u64>,
+    /// How long the last region lease may still run; `None` = none was ever agreed to.
+    pub lease_wait: Option<Duration>,
+}
+
+impl Pair {
+    /// What a promotion by force would lose, as far as it is known here.
+    ///
+    /// # Errors
+    /// Refused on a side that is no secondary.
+    pub fn loss(&self) -> Result<Loss, PairError> {
+        let standing = self.group.standing();
+        let Some(Standing { authority, log_time, .. }) = standing else {
+            return Err(PairError::Refused("this cluster stands alone".to_owned()));
+        };
+        if authority.role != Role::Secondary {
+            let why = format!(
+                "only a secondary is promoted by force: this cluster is {}",
+                authority.role.name()
+            );
+            return Err(PairError::Refused(why));
+        }
+        let heard = self.heard.borrow().clone();
+        let now = self.clock.monotonic_us();
+        let fresh = heard.filter(|it| {
+            it.status.epoch.clone().map(codec::epoch_from).as_ref() == Some(&authority.epoch)
+        });
+        let (messages, bytes_at_most) = match &fresh {
+            Some(it) => {
+                let own = self.group.store().read().state().next_message();
+                (Some(it.status.next_message.saturating_sub(own)), it.status.max_unshipped_bytes)
+            }
+            None => (None, None),
+        };
+        let (head, age) = match fresh {
+            Some(it) => {
+                let at = it.status.applied.map(|at| (at.index, LogTime(it.status.log_time_us)));
+                (at, Some(Duration::from_micros(now.saturating_sub(it.at_us))))
+            }
+            None => (authority.head.map(|head| (head.position.index, head.log_time)), None),
+        };
+        let through = authority.applied_through.map_or(0, |at| at.index);
+        Ok(Loss {
+            positions: head.map(|(index, _)| index.saturating_sub(through)),
+            time: head.map(|(_, at)| Duration::from_micros(at.since(log_time).0)),
+            age,
+            is_complete: authority.is_complete,
+            messages,
+            bytes_at_most,
+            lease_wait: self.lease_wait(&authority.leasing),
+        })
+    }
+
+    /// Promotes this secondary by force. What the primary had not shipped is its tail. Where region
+    /// leases were agreed to, that takes as long as the longest of them, and a little more.
+    ///
+    /// # Errors
+    /// Refused on a side that is no secondary, and on a copy that never was complete unless that
+    /// is `accepted`. *Not now* when leadership moves: run it again.
+    pub async fn force(&self, who: &str, accepted: bool) -> Result<Loss, PairError> {
+        self.loss()?;
+        let authority = self.in_pair()?;
+        let number = authority.next_number();
+        // What `apply` would refuse anyway stops nothing.
+        let is_fit = authority.seeding.is_none() && (authority.is_complete || accepted);
+        let stopped = match authority.must_stop_granting() && is_fit {
+            true => Some(self.stop_granting(who).await?),
+            false => None,
+        };
+        let loss = self.loss()?;
+        self.propose(RegionVerb::Promote { number, accepted, stopped }, who).await?;
+        Ok(loss)
+    }
+
+    /// Stops granting, and returns when no grant runs any more; answers the entry that stopped it.
+    async fn stop_granting(&self, who: &str) -> Result<Position, PairError> {
+        let reply = self.propose(RegionVerb::SetGranting { on: false }, who).await?;
+        let RegionReply::At(entry) = reply else {
+            return Err(PairError::Refused("granting was not stopped".to_owned()));
+        };
+        self.note_stopped(entry);
+        loop {
+            let leasing = self.in_pair()?.leasing;
+            let left = self.lease_wait(&leasing).unwrap_or(Duration::ZERO);
+            if left.is_zero() || leasing.stopped != Some(entry) {
+                return Ok(entry);
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    /// The first time that it is known counts.
+    fn note_stopped(&self, entry: Position) {
+        let now = self.clock.monotonic_us();
+        let mut known = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none_or(|(at, _)| at != entry) {
+            *known = Some((entry, now));
+        }
+    }
+
+    /// How long a promotion still has to wait, by what this process knows.
+    fn lease_wait(&self, leasing: &Leasing) -> Option<Duration> {
+        let whole = Duration::from_micros(leasing.wait()?.0);
+        let known = *self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = known.filter(|(at, _)| Some(*at) == leasing.stopped).map(|(_, since)| since);
+        let waited = since.map_or(0, |since| self.clock.monotonic_us().saturating_sub(since));
+        Some(whole.saturating_sub(Duration::from_micros(waited)))
+    }
+}

@@ -1,0 +1,66 @@
+//! How the operator sets the region lease.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Pair, STEP};
+use crate::geo::error::PairError;
+use crate::geo::lease;
+use crate::queue::authority::command::RegionVerb;
+use crate::queue::authority::{RegionSettings, Role};
+use crate::queue::ids::Span;
+
+impl Pair {
+    /// Sets the region lease of this primary, or turns it off. Answers whether both regions agree
+    /// `within` this time; otherwise the leader goes on asking the other one, and until that one
+    /// agrees a new lease is not relied on.
+    ///
+    /// # Errors
+    /// Refused by the role, by the other region, or for its length. To turn it off takes the other
+    /// region's word: until that is had it is *not now*, unless by `force`.
+    pub async fn set_lease(
+        &self,
+        who: &str,
+        wanted: Option<Span>,
+        force: bool,
+        within: Duration,
+    ) -> Result<bool, PairError> {
+        let authority = self.in_pair()?;
+        if authority.role != Role::Primary {
+            let why = format!(
+                "the region lease is set at the primary: this cluster is {}",
+                authority.role.name()
+            );
+            return Err(PairError::Refused(why));
+        }
+        if force && wanted.is_none() {
+            self.configure_lease(who, wanted).await?;
+            let attachment = authority.attachment.as_ref().map_or(0, |it| it.id);
+            let verb = RegionVerb::RelyOnLease { attachment, lease: None };
+            return self.propose(verb, who).await.map(|_| true);
+        }
+        let before = authority.settings.lease;
+        if before != wanted {
+            self.configure_lease(who, wanted).await?;
+        }
+        match lease::settle(&self.group, &self.other, who, Instant::now() + within.min(STEP)).await
+        {
+            Ok(()) => Ok(true),
+            Err(PairError::NotNow { .. }) if wanted.is_some() => Ok(false),
+            Err(PairError::NotNow { why, .. }) => Err(PairError::not_now(format!(
+                "the region lease ends as soon as the other region agrees, or by force: {why}"
+            ))),
+            Err(error) => {
+                // What was refused must not come about later by itself.
+                self.configure_lease(who, before).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn configure_lease(&self, who: &str, lease: Option<Span>) -> Result<(), PairError> {
+        let settings = RegionSettings { lease, ..self.in_pair()?.settings };
+        self.propose(RegionVerb::Configure(settings), who).await.map(drop)
+    }
+}

@@ -1,0 +1,40 @@
+//! How the operator limits the lag of the other region.
+
+use super::Pair;
+use crate::geo::error::PairError;
+use crate::queue::authority::command::RegionVerb;
+use crate::queue::authority::{Role, check_settings};
+use crate::queue::ids::Span;
+
+/// What changes of the limits; what is not named stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitChange {
+    /// `Some(None)` = no limit, here and below.
+    pub max_lag: Option<Option<Span>>,
+    pub max_unshipped_bytes: Option<Option<u64>>,
+    pub throttle: Option<bool>,
+}
+
+impl Pair {
+    /// Limits how far the secondary of this primary may be behind.
+    ///
+    /// # Errors
+    /// Refused by the role, or for what is out of its bounds.
+    pub async fn limit(&self, who: &str, change: LimitChange) -> Result<(), PairError> {
+        let authority = self.in_pair()?;
+        if authority.role != Role::Primary {
+            let why = format!(
+                "the lag is limited at the primary: this cluster is {}",
+                authority.role.name()
+            );
+            return Err(PairError::Refused(why));
+        }
+        let mut settings = authority.settings;
+        settings.max_lag = change.max_lag.unwrap_or(settings.max_lag);
+        settings.max_unshipped_bytes =
+            change.max_unshipped_bytes.unwrap_or(settings.max_unshipped_bytes);
+        settings.throttle = change.throttle.unwrap_or(settings.throttle);
+        check_settings(&settings).map_err(|refusal| PairError::Refused(refusal.to_string()))?;
+        self.propose(RegionVerb::Configure(settings), who).await.map(drop)
+    }
+}
