@@ -190,18 +190,19 @@ fn seed_steps() -> Vec<Vec<u8>> {
             id: id(),
             position: Some(log::Position { term: 1, node: 1, index: 4 }),
             ledger: vec![ledger_line()],
+            ..log::SeedBegin::default()
         }),
         Step::Chunk(log::SeedChunk {
             attachment: id(),
             id: id(),
             number: 0,
             rows,
-            contents: Vec::new(),
+            ..log::SeedChunk::default()
         }),
         Step::Commit(log::SeedCommit { attachment: id(), id: id(), chunks: 1, digest: id() }),
         Step::Drop(log::SeedDrop { attachment: id() }),
     ];
-    steps.map(|step| geo::SeedRequest { step: Some(step) }.encode_to_vec()).into()
+    steps.map(|step| geo::SeedRequest { step: Some(step), bytes: 0 }.encode_to_vec()).into()
 }
 
 fn vote() -> peer::Vote {
