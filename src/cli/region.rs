@@ -207,12 +207,16 @@ fn forced(answer: &pb::ForceFailOverResponse) -> (Value, String) {
     (value, format!("{head} {lost}, {age}{whole}"))
 }
 
-fn role_name(role: i32) -> String {
+/// The word for a role.
+#[must_use]
+pub fn role_name(role: i32) -> String {
     let role = pb::RegionRole::try_from(role).unwrap_or_default();
     role.as_str_name().trim_start_matches("REGION_ROLE_").to_ascii_lowercase()
 }
 
-fn status_name(status: i32) -> Option<String> {
+/// The word for how a copy does, where there is one.
+#[must_use]
+pub fn status_name(status: i32) -> Option<String> {
     match pb::GeoStatus::try_from(status).unwrap_or_default() {
         pb::GeoStatus::Unspecified => None,
         known => Some(known.as_str_name().trim_start_matches("GEO_STATUS_").to_ascii_lowercase()),

@@ -1,7 +1,7 @@
 //! `zoneq region tail`: what a deposed primary has alone.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::builder::FalseyValueParser;
@@ -139,8 +139,25 @@ async fn list(context: &Context, regions: &Regions) -> anyhow::Result<Exit> {
 }
 
 async fn export(context: &Context, regions: &Regions, path: PathBuf) -> anyhow::Result<Exit> {
+    let Exported { head, count, deleted } = write(regions, &path).await?;
+    let (mut value, text) = summary(&head, count, &deleted);
+    value["file"] = json!(path.display().to_string());
+    context.out.result(&value, &format!("{text}; written to {}", path.display()))?;
+    Ok(Exit::Done)
+}
+
+/// What a tail was found to hold.
+pub struct Exported {
+    pub head: pb::TailHead,
+    /// Messages that are alive.
+    pub count: u64,
+    pub deleted: Vec<pb::TailDelete>,
+}
+
+/// Writes the tail to a file that is not there yet.
+pub async fn write(regions: &Regions, path: &Path) -> anyhow::Result<Exported> {
     let named = || format!("the file {}", path.display());
-    let file = std::fs::File::create_new(&path).with_context(named)?;
+    let file = std::fs::File::create_new(path).with_context(named)?;
     let mut out = std::io::BufWriter::new(file);
     let walked = walk(regions, |message| {
         let line = json!({
@@ -163,10 +180,7 @@ async fn export(context: &Context, regions: &Regions, path: PathBuf) -> anyhow::
     // The copy outlives the region whose only one it may be.
     file.sync_all().with_context(named)?;
     regions.settle_tail(pb::TailFate::Exported).await?;
-    let (mut value, text) = summary(&head, count, &deleted);
-    value["file"] = json!(path.display().to_string());
-    context.out.result(&value, &format!("{text}; written to {}", path.display()))?;
-    Ok(Exit::Done)
+    Ok(Exported { head, count, deleted })
 }
 
 fn reason(reason: i32) -> String {

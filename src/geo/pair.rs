@@ -156,13 +156,11 @@ impl Pair {
         });
         let zoned = self.group.status().redundancy;
         let redundancy = redundancy(&zoned, standing.as_ref(), heard.as_ref().map(|(it, _)| it));
-        PairStatus {
-            standing,
-            watermark: self.watermark.borrow().clone(),
-            heard,
-            redundancy,
-            audit,
+        let mut watermark = self.watermark.borrow().clone();
+        if let Some(it) = &standing {
+            watermark.measure(it, |shipped| self.group.log_bytes_after(shipped));
         }
+        PairStatus { standing, watermark, heard, redundancy, audit }
     }
 
     async fn propose(&self, verb: RegionVerb, who: &str) -> Result<RegionReply, PairError> {
@@ -488,7 +486,9 @@ impl Pair {
     pub async fn take_back(&self, who: &str, force: bool) -> Result<(), PairError> {
         let authority = self.in_pair()?;
         let number = match &authority.role {
-            Role::Sealed { .. } => {
+            role if matches!(role, Role::Sealed { .. })
+                || crate::mutants::is_chosen("unseal-after-release") =>
+            {
                 return self.propose(RegionVerb::Unseal, who).await.map(drop);
             }
             Role::Released { to, .. } => to.number,

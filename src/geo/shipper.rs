@@ -274,6 +274,8 @@ impl Shipper {
         if copy.epoch != authority.epoch {
             return;
         }
+        let is_early = crate::mutants::is_chosen("last-sync-early");
+        let log_time = if is_early { standing.log_time } else { log_time };
         self.news.send_modify(|mark| mark.acknowledge(through, log_time));
         if authority.shipped.is_none_or(|known| known.index < through.index) {
             let verb = RegionVerb::RecordShipped {
@@ -288,13 +290,9 @@ impl Shipper {
 
     fn tell(&self, is_live: bool) {
         let Some(standing) = self.group.standing() else { return };
-        let applied = standing.applied.index;
         self.news.send_if_modified(|mark| {
             let before = mark.clone();
-            let shipped = mark.shipped.map(|at| at.index);
-            mark.positions_behind = applied.saturating_sub(shipped.unwrap_or(0));
-            mark.bytes_behind =
-                if shipped == Some(applied) { 0 } else { self.group.log_bytes_after(shipped) };
+            mark.measure(&standing, |shipped| self.group.log_bytes_after(shipped));
             if is_live {
                 mark.status = GeoStatus::Live;
             }

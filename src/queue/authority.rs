@@ -280,6 +280,20 @@ impl Authority {
         Ok(())
     }
 
+    /// Whether what is read here may be called the newest: another region may write already where
+    /// this one handed over, and does where this one is fenced.
+    ///
+    /// # Errors
+    /// The refusal that the reader is to read.
+    pub fn check_newest(&self) -> Result<(), RegionRefusal> {
+        match &self.role {
+            Role::Released { .. } | Role::Fenced { .. } | Role::Conflict { .. } => {
+                self.check_write()
+            }
+            _ => self.check_read(),
+        }
+    }
+
     /// Whether `apply` refused the data of this entry of the group's own log, as far as the
     /// state knows: ask a state that has applied the entry.
     #[must_use]

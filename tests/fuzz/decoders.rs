@@ -35,7 +35,7 @@ pub struct Decoder {
     pub read: fn(&[u8]) -> bool,
 }
 
-pub const ALL: [Decoder; 15] = [
+pub const ALL: [Decoder; 16] = [
     Decoder { name: "entry", read: entry },
     Decoder { name: "apply", read: apply },
     Decoder { name: "row", read: row },
@@ -45,6 +45,7 @@ pub const ALL: [Decoder; 15] = [
     Decoder { name: "shipped-batch", read: shipped_batch },
     Decoder { name: "seed-step", read: seed_step },
     Decoder { name: "ledger-line", read: ledger_line },
+    Decoder { name: "tail-part", read: tail_part },
     Decoder { name: "peer-append", read: peer_append },
     Decoder { name: "peer-vote", read: peer_vote },
     Decoder { name: "log-segment", read: log_segment },
@@ -146,6 +147,13 @@ fn ledger_line(data: &[u8]) -> bool {
     let Ok(line) = log::LedgerLine::decode(data) else { return false };
     let Ok(read) = codec::line_from(line) else { return false };
     assert_eq!(codec::line_from(codec::line_to(&read)).expect("what was written is read"), read);
+    true
+}
+
+fn tail_part(data: &[u8]) -> bool {
+    let Ok(read) = codec::decode_replay(bytes(data)) else { return false };
+    let again = codec::decode_replay(codec::encode_replay(&read));
+    assert_eq!(again.expect("what was written is read"), read);
     true
 }
 

@@ -1,7 +1,7 @@
 //! Bytes from a disk, a peer or another region that nobody wrote so.
 //!
 //! Here each decoder reads the corpus, and what is near to it: changed, cut and spliced at random
-//! (proptest). `guided.sh` lets libFuzzer look for more, led by coverage, for as long as one
+//! (proptest). `guided/run.sh` lets libFuzzer look for more, led by coverage, for as long as one
 //! likes; what it finds is added to `corpus/`, one folder for each decoder.
 
 mod decoders;
@@ -15,8 +15,23 @@ use proptest::test_runner::{Config, TestRunner};
 /// Tries of each decoder.
 const TRIES: u32 = 20_000;
 
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name)
+}
+
+/// With `ZONEQ_RECORD_EXAMPLES` set the examples are written into the corpus, where libFuzzer
+/// finds them.
+fn record(name: &str, examples: &[Vec<u8>]) {
+    if std::env::var_os("ZONEQ_RECORD_EXAMPLES").is_some() {
+        std::fs::create_dir_all(folder(name)).expect("a folder");
+        for (at, bytes) in examples.iter().enumerate() {
+            std::fs::write(folder(name).join(format!("example-{at}")), bytes).expect("a file");
+        }
+    }
+}
+
 fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
+    let folder = folder(name);
     let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)
         .map(|found| found.filter_map(|entry| Some(entry.ok()?.path())).collect())
         .unwrap_or_default();
@@ -57,10 +72,14 @@ fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
         let place = |at: &prop::sample::Index| at.index(len + 1);
         match change {
             Change::Flip(at, bit) => {
-                bytes.get_mut(place(at)).map(|byte| *byte ^= 1 << bit);
+                if let Some(byte) = bytes.get_mut(place(at)) {
+                    *byte ^= 1 << bit;
+                }
             }
             Change::Set(at, to) => {
-                bytes.get_mut(place(at)).map(|byte| *byte = *to);
+                if let Some(byte) = bytes.get_mut(place(at)) {
+                    *byte = *to;
+                }
             }
             Change::Insert(at, more) => {
                 bytes.splice(place(at)..place(at), more.iter().copied());
@@ -91,6 +110,7 @@ fn every_decoder_has_an_example_and_reads_its_corpus() {
         for (at, bytes) in examples.iter().enumerate() {
             assert!((decoder.read)(bytes), "example {at} of {} is refused", decoder.name);
         }
+        record(decoder.name, &examples);
         for bytes in corpus(decoder.name) {
             (decoder.read)(&bytes);
         }

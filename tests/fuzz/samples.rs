@@ -34,6 +34,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "shipped-batch" => vec![codec::batch_to(&batch()).encode_to_vec()],
         "seed-step" => seed_steps(),
         "ledger-line" => vec![ledger_line().encode_to_vec()],
+        "tail-part" => vec![tail_part().encode_to_vec()],
         "peer-append" => vec![append().encode_to_vec()],
         "peer-vote" => votes(),
         "log-segment" => vec![segment()],
@@ -83,11 +84,7 @@ fn entries() -> Vec<Entry> {
             position: Position { term: 1, node: 1, index },
             stamp: LogTime(1_000_000 * index),
             epoch: Epoch(0),
-            commands: vec![Envelope {
-                session: session.clone(),
-                account: "main".to_owned(),
-                command,
-            }],
+            commands: vec![Envelope { session, account: "main".to_owned(), command }],
         })
         .collect()
 }
@@ -190,19 +187,38 @@ fn seed_steps() -> Vec<Vec<u8>> {
             id: id(),
             position: Some(log::Position { term: 1, node: 1, index: 4 }),
             ledger: vec![ledger_line()],
-            ..log::SeedBegin::default()
+            ..Default::default()
         }),
         Step::Chunk(log::SeedChunk {
             attachment: id(),
             id: id(),
             number: 0,
             rows,
-            ..log::SeedChunk::default()
+            contents: Vec::new(),
         }),
         Step::Commit(log::SeedCommit { attachment: id(), id: id(), chunks: 1, digest: id() }),
         Step::Drop(log::SeedDrop { attachment: id() }),
     ];
-    steps.map(|step| geo::SeedRequest { step: Some(step), bytes: 0 }.encode_to_vec()).into()
+    steps
+        .map(|step| geo::SeedRequest { step: Some(step), ..Default::default() }.encode_to_vec())
+        .into()
+}
+
+fn tail_part() -> log::ReplayTail {
+    let queue = log::TailQueue {
+        id: 1,
+        account: "main".to_owned(),
+        name: "orders".to_owned(),
+        created_at_us: 7,
+        make: None,
+    };
+    log::ReplayTail {
+        epoch: Some(log::RegionEpoch { number: 3, region: "east".to_owned() }),
+        after: 5,
+        through: 9,
+        queues: vec![queue],
+        ..Default::default()
+    }
 }
 
 fn vote() -> peer::Vote {

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Fuzzes every decoder, or those named, led by coverage: guided.sh [SECONDS EACH] [DECODER...]
+# Fuzzes every decoder, or those named, led by coverage: run.sh [SECONDS EACH] [DECODER...]
 # Needs a C++ compiler. What it finds that reaches new code is kept in corpus/, a failure beside it.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../../.."
 
 seconds=${1:-60}
 shift || true
 host=$(rustc -vV | sed -n 's/^host: //p')
 # What cargo-fuzz gives to the compiler, without a sanitizer: those need a nightly one. A target
 # is named so that build scripts are built without these.
-export RUSTFLAGS="--cfg tokio_unstable --cfg fuzzing -Cpasses=sancov-module \
+export RUSTFLAGS="--cfg tokio_unstable -Cpasses=sancov-module \
 -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares \
 -Ccodegen-units=1"
-cargo build --target "$host" --test fuzz_guided --target-dir target/fuzz
-binary=$(find "target/fuzz/$host/debug/deps" -name 'fuzz_guided-*' -type f -perm -u+x -printf '%T@ %p\n' |
-    sort -n | tail -1 | cut -d' ' -f2)
+cp Cargo.lock tests/fuzz/guided/Cargo.lock
+cargo build --manifest-path tests/fuzz/guided/Cargo.toml --target "$host" --target-dir target/fuzz
+binary=target/fuzz/$host/debug/zoneq-guided-fuzz
 
 names=("$@")
 if [[ ${#names[@]} -eq 0 ]]; then
