@@ -453,7 +453,8 @@ async fn listed(node: &mut Client) -> Option<(pb::TailHead, Vec<String>)> {
         match answer.item {
             Some(pb::list_tail_response::Item::Head(it)) => head = Some(it),
             Some(pb::list_tail_response::Item::Message(it)) => ids.push(it.id),
-            None => {}
+            // What was deleted there is lost to nobody.
+            Some(pb::list_tail_response::Item::Deleted(_)) | None => {}
         }
     }
     Some((head?, ids))
