@@ -95,7 +95,7 @@ pub struct Verdict {
     pub acknowledged: u64,
     /// Acknowledged, never deleted, and not there, though no forced failover explains it.
     pub lost: u64,
-    /// Lost by a forced failover, and in the exported tail.
+    /// Lost by a forced failover, in the exported tail, and not sent again from there.
     pub lost_in_tail: u64,
     /// Acknowledged deletes and leases that a forced failover undid.
     pub undone: u64,
