@@ -275,6 +275,7 @@ impl Region {
             "tail_replayed": lost().map(|lost| lost.tail_replayed).sum::<u64>(),
             "tail_skipped": lost().map(|lost| lost.tail_skipped).sum::<u64>(),
             "lost_in_tail": verdict.lost_in_tail,
+            "completed_in_tail": verdict.completed_in_tail,
             "samples": sampled.samples,
             "two_writable": sampled.two_writable,
             "sync_later_than_truth": sampled.sync_later_than_truth,

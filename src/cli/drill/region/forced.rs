@@ -93,14 +93,14 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     bring_back(stage, &from).await?;
     lost.fenced_ms = begun.elapsed().as_millis() as f64;
     stage.sampler.set_lost(false);
-    let tail = export(stage, &lab, &from, &lost.file).await?;
+    let (tail, completed) = export(stage, &lab, &from, &lost.file).await?;
     {
         let mut ledger = load.ledger();
         lost.tail_messages = tail.len() as u64;
         lost.tail_found = ledger.sent_of(&tail);
         let end = ledger.span(epoch).map_or(sync, |span| span.last);
         lost.rpo_ms = end.duration_since(sync).unwrap_or_default().as_micros() as f64 / 1e3;
-        ledger.forked(Fork { epoch, sync, tail });
+        ledger.forked(Fork { epoch, sync, tail, completed });
     }
     let begun = Instant::now();
     let mut round = Round { pause_ms, rto_ms, ..Round::default() };
@@ -163,16 +163,20 @@ async fn bring_back(stage: &Stage<'_>, region: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the tail of a fenced region to a file, and reads the drill's own messages from it.
+/// Writes the tail of a fenced region to a file, and reads the drill's own messages from it; with
+/// the ids of those that were sent and deleted there.
 async fn export(
     stage: &Stage<'_>,
     lab: &Lab,
     region: &str,
     file: &Path,
-) -> anyhow::Result<BTreeSet<u64>> {
+) -> anyhow::Result<(BTreeSet<u64>, BTreeSet<String>)> {
     let regions = stage.regions(lab, region)?;
-    let head = tail::write(&regions, file).await?.head;
-    anyhow::ensure!(head.whole, "the log of region {region} no longer holds all of its tail");
+    let exported = tail::write(&regions, file).await?;
+    anyhow::ensure!(
+        exported.head.whole,
+        "the log of region {region} no longer holds all of its tail"
+    );
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("the file {} cannot be read", file.display()))?;
     let mut numbers = BTreeSet::new();
@@ -187,7 +191,8 @@ async fn export(
         let number = stage.load.number(&body);
         numbers.insert(number.context("a message of the exported tail is not whole")?);
     }
-    Ok(numbers)
+    let completed = exported.deleted.into_iter().filter(|one| !one.shared).map(|one| one.id);
+    Ok((numbers, completed.collect()))
 }
 
 /// Sends the tail of the old primary to the new one, and attaches it again.
