@@ -51,10 +51,10 @@ struct Grant {
 
 #[derive(Clone, Debug, Default)]
 struct Page {
+    /// As it was given out.
+    id: Option<String>,
     sent: Fate,
     sent_by: Option<Mark>,
-    /// As the servers name it.
-    id: String,
     deleted: Fate,
     /// Every acknowledged delete; a second one is of a message that came again.
     deletes: Vec<Mark>,
@@ -69,8 +69,9 @@ pub struct Fork {
     pub sync: SystemTime,
     /// The numbers of the messages in the exported tail.
     pub tail: BTreeSet<u64>,
-    /// The ids of those that the tail says were deleted in it.
-    pub deleted: BTreeSet<String>,
+    /// The ids of those that were sent in the tail and deleted there. The answer to such a delete
+    /// may be lost with the region, and the next try finds nothing.
+    pub completed: BTreeSet<String>,
 }
 
 /// What was acknowledged under one epoch.
@@ -101,9 +102,8 @@ pub struct Verdict {
     pub lost: u64,
     /// Lost by a forced failover, in the exported tail, and not sent again from there.
     pub lost_in_tail: u64,
-    /// Sent, received and deleted under an epoch that was ended by force, where only the answer to
-    /// the delete did not come any more.
-    pub finished_in_tail: u64,
+    /// Sent and deleted in a tail, though the delete was not answered.
+    pub completed_in_tail: u64,
     /// Acknowledged deletes and leases that a forced failover undid.
     pub undone: u64,
     /// Granted again before the lease of the grant before had ended.
@@ -144,9 +144,9 @@ impl Ledger {
     }
 
     /// The send was acknowledged, `now` by the caller's own clock.
-    pub fn sent(&mut self, number: u64, id: String, by: Option<Mark>, now: u64) {
+    pub fn sent(&mut self, number: u64, by: Option<Mark>, now: u64) {
         let page = self.page(number);
-        (page.sent, page.sent_by, page.id) = (Fate::Acknowledged, by, id);
+        (page.sent, page.sent_by) = (Fate::Acknowledged, by);
         self.acknowledged += 1;
         let Some(by) = by else { return };
         let first = Span { first: by.at, last: by.at, began: now };
@@ -164,6 +164,13 @@ impl Ledger {
         match self.pages.get_mut(&number) {
             Some(page) => page.grants.push(Grant { count, mark, ends, ends_by: mark }),
             None => self.strange += 1,
+        }
+    }
+
+    /// A message was received under this id.
+    pub fn named(&mut self, number: u64, id: &str) {
+        if let Some(page) = self.pages.get_mut(&number) {
+            page.id = Some(id.to_owned());
         }
     }
 
@@ -213,7 +220,8 @@ impl Ledger {
         self.spans.get(&epoch).copied()
     }
 
-    /// How many of these messages were acknowledged under an epoch.
+    /// How many of these messages were acknowledged under an epoch. A send whose region was lost
+    /// before it answered is acknowledged by the next one, and is no loss.
     #[must_use]
     pub fn sent_of(&self, numbers: &BTreeSet<u64>, epoch: u32) -> u64 {
         let sent = |number: &&u64| {
@@ -233,6 +241,13 @@ impl Ledger {
         let Some(by) = by else { return false };
         let mut forks = self.forks.iter().filter(|fork| fork.epoch == by.epoch);
         forks.any(|fork| by.at > fork.sync && fork.tail.contains(&number))
+    }
+
+    /// Whether the old region lists it among what was sent and deleted there alone.
+    fn is_completed_in_tail(&self, page: &Page) -> bool {
+        let (Some(by), Some(id)) = (page.sent_by, &page.id) else { return false };
+        let mut forks = self.forks.iter().filter(|fork| fork.epoch == by.epoch);
+        forks.any(|fork| by.at > fork.sync && fork.completed.contains(id))
     }
 
     /// Judges the book. The queue must be empty: all that was there was received and deleted.
@@ -265,8 +280,8 @@ impl Ledger {
             verdict.lost_in_tail += 1;
             return;
         }
-        if self.is_finished_in_tail(page) {
-            verdict.finished_in_tail += 1;
+        if self.is_completed_in_tail(page) {
+            verdict.completed_in_tail += 1;
             return;
         }
         verdict.lost += 1;
@@ -320,15 +335,6 @@ impl Ledger {
     }
 }
 
-impl Ledger {
-    /// Whether a message that is gone was received, and its tail says that it was deleted there.
-    fn is_finished_in_tail(&self, page: &Page) -> bool {
-        let Some(by) = page.sent_by.filter(|_| !page.grants.is_empty()) else { return false };
-        let mut forks = self.forks.iter().filter(|fork| fork.epoch == by.epoch);
-        forks.any(|fork| by.at > fork.sync && fork.deleted.contains(&page.id))
-    }
-}
-
 fn micros(at: SystemTime) -> u128 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros()
 }
@@ -351,7 +357,7 @@ mod tests {
     fn whole() -> Ledger {
         let mut ledger = Ledger::default();
         ledger.sending(1);
-        ledger.sent(1, String::new(), Some(mark(5)), 0);
+        ledger.sent(1, Some(mark(5)), 0);
         ledger.granted(1, 1, mark(10), at(20));
         ledger.deleted(1, mark(15));
         ledger
@@ -368,9 +374,9 @@ mod tests {
     fn an_acknowledged_message_that_is_not_there_is_lost() {
         let mut ledger = whole();
         ledger.sending(2);
-        ledger.sent(2, String::new(), None, 0);
+        ledger.sent(2, None, 0);
         ledger.sending(3);
-        ledger.sent(3, String::new(), None, 0);
+        ledger.sent(3, None, 0);
         ledger.granted(3, 1, mark(1), at(2));
         ledger.sending(4);
         assert_eq!(ledger.judge().lost, 2, "2 never came, 3 came and was not deleted");
@@ -429,7 +435,7 @@ mod tests {
     /// Epoch 1 was ended by force when 12 was the last sync time.
     fn forked(tail: &[u64]) -> Fork {
         let tail = tail.iter().copied().collect();
-        Fork { epoch: 1, sync: at(12), tail, deleted: BTreeSet::new() }
+        Fork { epoch: 1, sync: at(12), tail, completed: BTreeSet::new() }
     }
 
     #[test]
@@ -437,7 +443,7 @@ mod tests {
         let sent = |seconds, tail: &[u64]| {
             let mut ledger = Ledger::default();
             ledger.sending(1);
-            ledger.sent(1, String::new(), Some(mark(seconds)), 0);
+            ledger.sent(1, Some(mark(seconds)), 0);
             ledger.forked(forked(tail));
             ledger.judge()
         };
@@ -450,15 +456,19 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_was_finished_in_the_tail_is_not_lost() {
-        let mut ledger = Ledger::default();
-        ledger.sending(1);
-        ledger.sent(1, "id-1".to_owned(), Some(mark(13)), 0);
-        ledger.forked(Fork { deleted: BTreeSet::from(["id-1".to_owned()]), ..forked(&[]) });
-        assert_eq!(ledger.judge().lost, 1, "nobody received it");
-        ledger.granted(1, 1, mark(14), at(20));
-        let verdict = ledger.judge();
-        assert!(verdict.ok() && verdict.finished_in_tail == 1, "{verdict:?}");
+    fn a_message_that_was_sent_and_deleted_in_a_tail_is_no_loss_where_the_old_region_lists_it() {
+        let sent = |seconds, listed: &str| {
+            let mut ledger = Ledger::default();
+            ledger.sending(1);
+            ledger.sent(1, Some(mark(seconds)), 0);
+            ledger.granted(1, 1, mark(14), at(24));
+            ledger.named(1, "an-id");
+            ledger.forked(Fork { completed: [listed.to_owned()].into(), ..forked(&[]) });
+            ledger.judge()
+        };
+        assert_eq!((sent(13, "an-id").lost, sent(13, "an-id").completed_in_tail), (0, 1));
+        assert_eq!(sent(13, "another").lost, 1, "nobody says that it was deleted");
+        assert_eq!(sent(12, "an-id").lost, 1, "it was in the copy");
     }
 
     #[test]

@@ -141,8 +141,7 @@ impl Load {
             match self.client.send(&self.queue, self.body(number)).await {
                 Ok(sent) => {
                     let now = self.now();
-                    let by = Mark::of(&sent.durability);
-                    self.ledger().sent(number, sent.message.id, by, now);
+                    self.ledger().sent(number, Mark::of(&sent.durability), now);
                     self.gap.acknowledged(now);
                 }
                 Err(error) => {
@@ -178,6 +177,7 @@ impl Load {
                 let number = self.number(&message.body).unwrap_or(u64::MAX);
                 let ends = message.visible_at.unwrap_or(mark.at);
                 self.ledger().granted(number, message.dequeue_count, mark, ends);
+                self.ledger().named(number, &message.id);
                 taken.push((number, message));
             }
             self.work(taken, mark).await;

@@ -93,14 +93,14 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     bring_back(stage, &from).await?;
     lost.fenced_ms = begun.elapsed().as_millis() as f64;
     stage.sampler.set_lost(false);
-    let (tail, deleted) = export(stage, &lab, &from, &lost.file).await?;
+    let (tail, completed) = export(stage, &lab, &from, &lost.file).await?;
     {
         let mut ledger = load.ledger();
         lost.tail_messages = tail.len() as u64;
         lost.tail_found = ledger.sent_of(&tail, epoch);
         let end = ledger.span(epoch).map_or(sync, |span| span.last);
         lost.rpo_ms = end.duration_since(sync).unwrap_or_default().as_micros() as f64 / 1e3;
-        ledger.forked(Fork { epoch, sync, tail, deleted });
+        ledger.forked(Fork { epoch, sync, tail, completed });
     }
     let begun = Instant::now();
     let mut round = Round { pause_ms, rto_ms, ..Round::default() };
@@ -163,8 +163,8 @@ async fn bring_back(stage: &Stage<'_>, region: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the tail of a fenced region to a file, and reads the numbers of the drill's own messages
-/// from it; also the ids of those that were deleted in the tail.
+/// Writes the tail of a fenced region to a file, and reads the drill's own messages from it; with
+/// the ids of those that were sent and deleted there.
 async fn export(
     stage: &Stage<'_>,
     lab: &Lab,
@@ -172,9 +172,9 @@ async fn export(
     file: &Path,
 ) -> anyhow::Result<(BTreeSet<u64>, BTreeSet<String>)> {
     let regions = stage.regions(lab, region)?;
-    let written = tail::write(&regions, file).await?;
+    let exported = tail::write(&regions, file).await?;
     anyhow::ensure!(
-        written.head.whole,
+        exported.head.whole,
         "the log of region {region} no longer holds all of its tail"
     );
     let text = std::fs::read_to_string(file)
@@ -191,7 +191,8 @@ async fn export(
         let number = stage.load.number(&body);
         numbers.insert(number.context("a message of the exported tail is not whole")?);
     }
-    Ok((numbers, written.deleted.into_iter().map(|one| one.id).collect()))
+    let completed = exported.deleted.into_iter().filter(|one| !one.shared).map(|one| one.id);
+    Ok((numbers, completed.collect()))
 }
 
 /// Sends the tail of the old primary to the new one, and attaches it again.
