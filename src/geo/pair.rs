@@ -368,13 +368,13 @@ impl Pair {
             if is_primary || follows {
                 return Ok(());
             }
+            if to == authority.region && authority.role != Role::Secondary {
+                let why = format!("region {to:?} is handing over just now, or was deposed");
+                return Err(PairError::not_now(why));
+            }
         }
         if authority.role != Role::Secondary {
-            self.hand_over(who, peer, deadline).await?;
-            // One that was under way to the other side has ended; what was asked may be the way back.
-            if to.is_none_or(|to| to != authority.region) {
-                return Ok(());
-            }
+            return self.hand_over(who, peer, deadline).await;
         }
         let request = pb::HandOverRequest {
             lineage: wire::wide(authority.lineage),
