@@ -5,6 +5,7 @@
 //! and are left out when they are not known. The runs are for comparing with other queues on the
 //! same machine in the same hour: client and servers share its processors.
 
+mod copy;
 mod failover;
 mod fill;
 mod flow;
@@ -22,6 +23,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use self::copy::Copy;
 use self::report::put;
 use self::workload::Line;
 use super::Context;
@@ -39,6 +41,7 @@ Examples:
   zoneq bench enqueue -c 16 --batch 100
   zoneq bench pipeline --batch 100 --secs 10
   zoneq bench paced --rate 200
+  zoneq bench enqueue --rate 10000 --secs 20
   zoneq bench failover --rounds 50
   zoneq bench failover --rounds 20 --silent
   zoneq bench backlog 1000000
@@ -92,8 +95,8 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Run {
-    /// Senders in a closed loop
-    Enqueue,
+    /// Senders in a closed loop, or in an open one
+    Enqueue(Enqueue),
     /// Send, receive and delete at once; then drain and compare the numbers
     Pipeline,
     /// An open loop at a fixed rate, for latencies
@@ -109,6 +112,14 @@ enum Run {
 }
 
 #[derive(Clone, Copy, Debug, Args)]
+struct Enqueue {
+    /// Messages a second that are due, in the place of a closed loop; a sender that falls behind
+    /// catches up
+    #[arg(long, env = "ZONEQ_BENCH_ENQUEUE_RATE")]
+    rate: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
 struct Paced {
     /// Messages a second
     #[arg(long, env = "ZONEQ_BENCH_PACED_RATE", default_value_t = 200.0)]
@@ -120,6 +131,8 @@ struct Ground {
     options: Options,
     line: Line,
     lab: Option<Lab>,
+    /// The copy in the other region, where the lab has one.
+    copy: Option<Copy>,
     head: Value,
 }
 
@@ -176,7 +189,7 @@ impl Bench {
         let ground = prepare(context, self.options, deadline).await?;
         let spinner = context.out.progress(None, "measuring");
         let result = match self.run {
-            Run::Enqueue => flow::enqueue(&ground).await,
+            Run::Enqueue(verb) => flow::enqueue(&ground, verb.rate).await,
             Run::Pipeline => flow::pipeline(&ground).await,
             Run::Paced(paced) => flow::paced(&ground, paced.rate).await,
             Run::Failover(verb) => failover::run(&ground, verb, context).await,
@@ -207,9 +220,12 @@ async fn prepare(
     deadline: Duration,
 ) -> anyhow::Result<Ground> {
     // Of two regions the one that takes writes is measured.
-    let lab = match lab_of(context) {
-        Some(whole) => Some(whole.part(&pair::primary(&whole).await?)),
-        None => None,
+    let (lab, copy) = match lab_of(context) {
+        Some(whole) => {
+            let primary = pair::primary(&whole).await?;
+            (Some(whole.part(&primary)), Copy::of(&whole, &primary).await?)
+        }
+        None => (None, None),
     };
     let mut endpoints = context.global.endpoint.clone();
     let mut replicas = endpoints.len();
@@ -264,7 +280,7 @@ async fn prepare(
         "notes": "the leader's endpoint first; batches are one send; deletes are answered",
         "loadavg_before": probe::load_average(),
     });
-    Ok(Ground { options, line, lab, head })
+    Ok(Ground { options, line, lab, copy, head })
 }
 
 /// Deletes the queue if it is there, then makes it empty and ready.

@@ -294,6 +294,7 @@ pub fn status_json(status: &pb::GetRegionResponse) -> Value {
         "trouble": text(&status.trouble),
         "tail": tail_name(status.tail),
         "copied_bytes": status.copied_bytes,
+        "shipped_bytes": status.shipped_bytes,
         "messages_behind": status.messages_behind,
         "limit": status.limit.as_ref().map(limit::limit_json),
         "shape": status.shape.as_ref().map(shape::shape_json),

@@ -93,6 +93,9 @@ pub struct Serve {
     /// Peer listeners of the other region's nodes, host:port,host:port
     #[arg(long, env = "ZONEQ_OTHER_REGION")]
     other_region: Option<String>,
+    /// How what goes to the other region is made smaller: none or zstd [default: none]
+    #[arg(long, env = "ZONEQ_REGION_COMPRESSION")]
+    region_compression: Option<String>,
     /// Client calls and stream items in progress at most [default: 65536]
     #[arg(long, env = "ZONEQ_MAX_IN_FLIGHT_REQUESTS")]
     max_in_flight_requests: Option<usize>,
@@ -138,6 +141,7 @@ impl Serve {
             election_ms: self.election_ms,
             preferred_zone: self.preferred_zone,
             other_region: self.other_region,
+            region_compression: self.region_compression,
             enable_faults: self.enable_faults.then_some(true),
             max_in_flight_requests: self.max_in_flight_requests,
             max_in_flight_bytes: self.max_in_flight_bytes,

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
@@ -23,20 +24,57 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 /// Between two rounds over all nodes.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How what goes to the other region, and what it answers, is made smaller on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    #[default]
+    None,
+    /// Each message by itself, at the library's usual level. Taken by every node that knows the
+    /// setting, whatever its own says; one that does not answers that it cannot.
+    Zstd,
+}
+
+impl Compression {
+    /// Of a name: `none` or `zstd`.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Compression> {
+        match name {
+            "none" => Some(Compression::None),
+            "zstd" => Some(Compression::Zstd),
+            _ => None,
+        }
+    }
+}
+
 /// The other region as this node reaches it. Cheap to clone.
 #[derive(Clone)]
 pub struct OtherRegion {
     group: Group,
     /// Peer listeners of its nodes, `host:port` each.
     endpoints: Vec<String>,
+    compression: Compression,
 }
 
 type Client = GeoServiceClient<Channel>;
 
 impl OtherRegion {
     #[must_use]
-    pub fn new(group: Group, endpoints: Vec<String>) -> OtherRegion {
-        OtherRegion { group, endpoints }
+    pub fn new(group: Group, endpoints: Vec<String>, compression: Compression) -> OtherRegion {
+        OtherRegion { group, endpoints, compression }
+    }
+
+    /// Speaks over a channel to one of its nodes, compressed as it is set.
+    #[must_use]
+    pub fn client(&self, channel: Channel) -> GeoServiceClient<Channel> {
+        let client = GeoServiceClient::new(channel)
+            .max_encoding_message_size(wire::MESSAGE_BYTES)
+            .max_decoding_message_size(wire::MESSAGE_BYTES);
+        match self.compression {
+            Compression::None => client,
+            Compression::Zstd => client
+                .send_compressed(CompressionEncoding::Zstd)
+                .accept_compressed(CompressionEncoding::Zstd),
+        }
     }
 
     #[must_use]
@@ -92,10 +130,8 @@ impl OtherRegion {
                         continue;
                     }
                 };
-                let client =
-                    GeoServiceClient::new(channel).max_decoding_message_size(wire::MESSAGE_BYTES);
                 let until = deadline.min(Instant::now() + attempt);
-                let asked = call(client);
+                let asked = call(self.client(channel));
                 match tokio::time::timeout_at(until, asked).await {
                     Ok(Ok(answer)) => return Ok(answer.into_inner()),
                     Ok(Err(status)) if is_final(status.code()) => {

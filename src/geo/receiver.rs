@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _, future};
 use tokio::time::Instant;
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::PairError;
@@ -56,7 +57,10 @@ impl Receiver {
 
     #[must_use]
     pub fn into_server(self) -> GeoServiceServer<Receiver> {
-        GeoServiceServer::new(self).max_decoding_message_size(wire::MESSAGE_BYTES)
+        GeoServiceServer::new(self)
+            .max_decoding_message_size(wire::MESSAGE_BYTES)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Zstd)
     }
 
     /// Whether the caller is whom this cluster is attached to, and where the copy ends.

@@ -5,9 +5,10 @@
 //! flight, each bounded by bytes. What is acknowledged rides in the next entry, so that the next
 //! leader and the purge of the log know it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -21,7 +22,6 @@ use super::{patch, seed};
 use crate::clock::SharedClock;
 use crate::consensus::group::{Group, Standing};
 use crate::proto::geo::v1 as pb;
-use crate::proto::geo::v1::geo_service_client::GeoServiceClient;
 use crate::queue::authority::command::{Actor, RegionCommand, RegionVerb};
 use crate::queue::authority::plan::{CopyEnd, Parted};
 use crate::queue::authority::shape::Weather;
@@ -46,6 +46,8 @@ pub struct Shipper {
     news: watch::Sender<Watermark>,
     /// A copy did not take what differs.
     gives_all: AtomicBool,
+    /// Bytes of batches that were put on the line since this node leads.
+    shipped_bytes: AtomicU64,
 }
 
 /// What a line can do next.
@@ -84,8 +86,8 @@ impl Shipper {
         clock: SharedClock,
     ) -> (Shipper, watch::Receiver<Watermark>) {
         let (news, watermark) = watch::channel(Watermark::default());
-        let gives_all = AtomicBool::new(false);
-        (Shipper { group, other, clock, news, gives_all }, watermark)
+        let (gives_all, shipped_bytes) = (AtomicBool::new(false), AtomicU64::new(0));
+        (Shipper { group, other, clock, news, gives_all, shipped_bytes }, watermark)
     }
 
     /// Runs until the group ends.
@@ -140,6 +142,7 @@ impl Shipper {
                 return true;
             }
             shaper.clear();
+            self.shipped_bytes.store(0, Ordering::Relaxed);
             self.group.note_copy(None, None);
             self.news.send_if_modified(|mark| {
                 let known = *mark != Watermark::default();
@@ -242,8 +245,7 @@ impl Shipper {
         let (requests, queued) = mpsc::channel(IN_FLIGHT + 1);
         let hello = wire::hello(authority.lineage, attachment, &authority.region);
         requests.send(hello).await.map_err(|_| ShipError::Closed)?;
-        let mut client =
-            GeoServiceClient::new(channel).max_encoding_message_size(wire::MESSAGE_BYTES);
+        let mut client = self.other.client(channel);
         let opened = async {
             let mut answers = client.ship(ReceiverStream::new(queued)).await?.into_inner();
             let first = answers.message().await?;
@@ -313,6 +315,7 @@ impl Shipper {
                 let left = Duration::from_micros(crossed - now);
                 return Ok(Next::HeldBack(left.min(shaper::LOOK)));
             }
+            self.shipped_bytes.fetch_add(request.encoded_len() as u64, Ordering::Relaxed);
             line.requests.send(request).await.map_err(|_| ShipError::Closed)?;
             line.in_flight.push_back(bytes);
         }
@@ -385,6 +388,7 @@ impl Shipper {
             let before = mark.clone();
             mark.positions_behind = behind.positions;
             mark.bytes_behind = behind.bytes;
+            mark.shipped_bytes = self.shipped_bytes.load(Ordering::Relaxed);
             if is_live && !mark.is_down {
                 mark.status = GeoStatus::Live;
             }

@@ -1,5 +1,6 @@
 //! Two groups in one process, a region each, with the line between them over real sockets.
 
+mod compresses;
 mod leases;
 mod limits;
 mod patches;
@@ -22,7 +23,7 @@ use super::failover;
 use super::herald::Herald;
 use super::lag;
 use super::lease::LeaseKeeper;
-use super::other::OtherRegion;
+use super::other::{Compression, OtherRegion};
 use super::pair::Pair;
 use super::receiver::Receiver;
 use super::shipper::Shipper;
@@ -81,6 +82,16 @@ async fn until(what: &str, condition: impl Future<Output = ()>) {
 
 impl Region {
     async fn start(dir: &Path, name: &'static str, at: &str, other: &str) -> Region {
+        Region::start_with(dir, name, at, other, Compression::None).await
+    }
+
+    async fn start_with(
+        dir: &Path,
+        name: &'static str,
+        at: &str,
+        other: &str,
+        compression: Compression,
+    ) -> Region {
         let disk: Arc<dyn crate::storage::disk::Disk> = Arc::new(RealDisk);
         let clock: SharedClock = Arc::new(SystemClock::default());
         let dir = dir.join(name);
@@ -112,7 +123,7 @@ impl Region {
         let mode = FlushMode::Threads;
         let started = Group::start(config, log, store, mode, clock.clone(), network).await.unwrap();
         let group = started.group;
-        let other = OtherRegion::new(group.clone(), vec![other.to_owned()]);
+        let other = OtherRegion::new(group.clone(), vec![other.to_owned()], compression);
         let (shipper, watermark) = Shipper::new(group.clone(), other.clone(), clock.clone());
         let (herald, heard) = Herald::new(group.clone(), other.clone(), clock.clone());
         let keeper = LeaseKeeper::new(group.clone(), other.clone(), clock.clone());
@@ -250,6 +261,12 @@ async fn protected(dir: &Path) -> (Region, Region, [String; 2]) {
     let east = Region::start(dir, "east", &at[0], &at[1]).await;
     let west = Region::start(dir, "west", &at[1], &at[0]).await;
     east.create().await;
+    pair_up(&east, &west).await;
+    (east, west, at)
+}
+
+/// Makes two regions a pair, the first of them the primary.
+async fn pair_up(east: &Region, west: &Region) {
     let (region, peer) = (east.name.to_owned(), west.name.to_owned());
     let attachment = 70;
     east.region(RegionVerb::Protect { region, lineage: 7, attachment, peer }).await.unwrap();
@@ -257,7 +274,6 @@ async fn protected(dir: &Path) -> (Region, Region, [String; 2]) {
     let region = west.name.to_owned();
     let attach = Attach { region, lineage: 7, attachment, ledger, ..Attach::default() };
     west.region(RegionVerb::Attach(attach)).await.unwrap();
-    (east, west, at)
 }
 
 fn digests_are_equal(one: &Region, other: &Region) -> bool {

@@ -36,6 +36,9 @@ pub struct Watermark {
     pub promoted: bool,
     /// Bytes of the state that was given to the copy last.
     pub copied_bytes: u64,
+    /// Bytes of batches of the log that were put on the line since this node leads, before they
+    /// are compressed.
+    pub shipped_bytes: u64,
     /// The shape of the line holds everything back.
     pub is_down: bool,
     /// Why shipping stands still, where it does.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::ServerError;
+use crate::geo::other::Compression;
 use crate::storage::tables::EngineKind;
 
 /// Nodes that may form a cluster.
@@ -43,6 +44,7 @@ pub struct ConfigKeys {
     pub election_ms: Option<ElectionMs>,
     pub preferred_zone: Option<String>,
     pub other_region: Option<String>,
+    pub region_compression: Option<String>,
     pub enable_faults: Option<bool>,
     pub max_in_flight_requests: Option<usize>,
     pub max_in_flight_bytes: Option<usize>,
@@ -74,6 +76,8 @@ pub struct Config {
     pub preferred_zone: Option<String>,
     /// `host:port` of the peer listeners of the other region; empty = there is none.
     pub other_region: Vec<String>,
+    /// How what goes to the other region is made smaller.
+    pub region_compression: Compression,
     pub enable_faults: bool,
     /// Client calls and stream items in progress; more are answered `OVERLOADED`.
     pub max_in_flight_requests: usize,
@@ -239,6 +243,7 @@ impl ConfigKeys {
             election_ms: self.election_ms.or(under.election_ms),
             preferred_zone: self.preferred_zone.or(under.preferred_zone),
             other_region: self.other_region.or(under.other_region),
+            region_compression: self.region_compression.or(under.region_compression),
             enable_faults: self.enable_faults.or(under.enable_faults),
             max_in_flight_requests: self.max_in_flight_requests.or(under.max_in_flight_requests),
             max_in_flight_bytes: self.max_in_flight_bytes.or(under.max_in_flight_bytes),
@@ -271,6 +276,10 @@ impl ConfigKeys {
         config.tls = tls;
         if let Some(name) = self.engine {
             config.engine = engine(&name)?;
+        }
+        if let Some(name) = self.region_compression {
+            let unknown = || refuse("region_compression", format!("is {name:?}"), "none or zstd");
+            config.region_compression = Compression::of(&name).ok_or_else(unknown)?;
         }
         config.grpc_advertise = self.grpc_advertise;
         config.peer_advertise = self.peer_advertise;
@@ -346,6 +355,7 @@ impl Config {
             election_ms: ElectionMs::default(),
             preferred_zone: None,
             other_region: Vec::new(),
+            region_compression: Compression::default(),
             enable_faults: false,
             max_in_flight_requests: 65_536,
             max_in_flight_bytes: 256 << 20,
@@ -546,6 +556,10 @@ mod tests {
             ("election_ms = \"200..300\"", "election_ms is 200..300; allowed: shortest at least"),
             ("election_ms = \"fast\"", "write for example 500..1000"),
             ("engine = \"rocks\"", "engine is \"rocks\"; allowed: redb or sled"),
+            (
+                "region_compression = \"lz4\"",
+                "region_compression is \"lz4\"; allowed: none or zstd",
+            ),
             ("region = \"East\"", "region is \"East\"; allowed: 1 to 63 of a-z, 0-9 and -"),
             ("grpc_listen = \"0.0.0.0:7401\"", "grpc_listen is 0.0.0.0:7401, which others reach"),
             (

@@ -307,7 +307,8 @@ impl Node {
 /// What this node does in a pair of regions; its tasks join the group's.
 fn pair(config: &Config, started: &mut Started, clock: &SharedClock) -> Pair {
     let group = started.group.clone();
-    let other = OtherRegion::new(group.clone(), config.other_region.clone());
+    let other =
+        OtherRegion::new(group.clone(), config.other_region.clone(), config.region_compression);
     let (shipper, watermark) = Shipper::new(group.clone(), other.clone(), Arc::clone(clock));
     let (herald, heard) = Herald::new(group.clone(), other.clone(), Arc::clone(clock));
     started.tasks.push(("shipper", Box::pin(shipper.run())));

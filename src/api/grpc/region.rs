@@ -133,6 +133,7 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
             out.bytes_behind = Some(mark.bytes_behind);
             out.drain = mark.drain_seconds().map(|it| lasting(Duration::from_secs(it)));
             out.copied_bytes = mark.copied_bytes;
+            out.shipped_bytes = mark.shipped_bytes;
             out.messages_behind = status.messages_behind;
             let troubles =
                 [&mark.trouble, &status.lease_trouble, &status.lag_trouble].into_iter().flatten();

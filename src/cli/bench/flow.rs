@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Ground;
+use super::copy::Watch;
 use super::probe::Probe;
 use super::report::{Latency, put, tenths};
 use super::timetable::Timetable;
@@ -78,10 +79,21 @@ struct Enqueue {
 }
 
 impl Enqueue {
-    async fn sender(self: Arc<Self>, mut sender: Sender) -> Latency {
+    async fn sender(
+        self: Arc<Self>,
+        mut sender: Sender,
+        mut timetable: Option<Timetable>,
+    ) -> Latency {
         let mut latency = Latency::default();
         while self.phase.load(Relaxed) != STOP {
-            let begun = Instant::now();
+            let begun = match &mut timetable {
+                None => Instant::now(),
+                // Counted from when it should have gone out, so that a stall is not hidden.
+                Some(timetable) => match timetable.next().await {
+                    Some(due) => due,
+                    None => break,
+                },
+            };
             let sent = sender.send(self.maker.batch(self.batch, self.maker.now())).await;
             if self.phase.load(Relaxed) != MEASURE {
                 continue;
@@ -101,15 +113,20 @@ impl Enqueue {
     }
 }
 
-/// Each of the senders waits for the acknowledgement of its one send before the next.
-pub async fn enqueue(ground: &Ground) -> anyhow::Result<Value> {
+/// Each of the senders waits for the acknowledgement of its one send before the next, and for the
+/// time at which that is due, where there is a rate.
+pub async fn enqueue(ground: &Ground, rate: Option<f64>) -> anyhow::Result<Value> {
     let workers = ground.options.concurrency.unwrap_or(64);
     let batch = ground.options.batch;
-    let name = if batch == 1 {
+    let rate = rate.map(checked).transpose()?;
+    let mut name = if batch == 1 {
         format!("enqueue C={workers}")
     } else {
         format!("enqueue {workers}x{batch}")
     };
+    if let Some(rate) = rate {
+        name = format!("{name} {rate}/s");
+    }
     let mut out = ground.head(&name, "enqueue");
     let run = Arc::new(Enqueue {
         maker: Maker::new(ground.options.payload),
@@ -118,17 +135,21 @@ pub async fn enqueue(ground: &Ground) -> anyhow::Result<Value> {
         acked: AtomicU64::new(0),
         errors: Errors::default(),
     });
-    let senders = (0..workers).map(|worker| run.clone().sender(ground.line.sender(worker)));
-    let tasks: Vec<_> = senders.map(tokio::spawn).collect();
+    let mut tasks = Vec::new();
+    for worker in 0..workers {
+        let timetable = rate.map(|rate| timetable(rate, (worker, workers), batch)).transpose()?;
+        tasks.push(tokio::spawn(run.clone().sender(ground.line.sender(worker), timetable)));
+    }
     sleep(ground.warmup()).await;
-    let probe = Probe::start(&ground.pids());
+    let window = Window::begin(ground).await;
     run.phase.store(MEASURE, Relaxed);
     let begun = Instant::now();
     sleep(ground.window()).await;
     let acked = run.acked.load(Relaxed);
     let seconds = begun.elapsed().as_secs_f64();
-    let used = probe.end(acked);
+    let used = window.end(acked);
     run.phase.store(STOP, Relaxed);
+    let used = used.await;
     let mut latency = Latency::default();
     for task in tasks {
         if let Ok(Ok(one)) = timeout(END, task).await {
@@ -139,6 +160,7 @@ pub async fn enqueue(ground: &Ground) -> anyhow::Result<Value> {
         &mut out,
         json!({
             "workers": workers,
+            "rate": rate,
             "secs": tenths(seconds),
             "acked": acked,
             "msgs_per_s": tenths(acked as f64 / seconds),
@@ -165,12 +187,63 @@ struct Plan {
 impl Plan {
     /// When a producer's batches are due, where there is a rate.
     fn timetable(&self, worker: usize, batch: usize) -> std::io::Result<Option<Timetable>> {
-        if self.rate <= 0.0 {
-            return Ok(None);
+        let rate = Some(self.rate).filter(|rate| *rate > 0.0);
+        rate.map(|rate| timetable(rate, (worker, self.producers), batch)).transpose()
+    }
+}
+
+/// When the batches of one of some senders are due, at a rate of messages of them all.
+fn timetable(
+    rate: f64,
+    (worker, workers): (usize, usize),
+    batch: usize,
+) -> std::io::Result<Timetable> {
+    let gap = Duration::from_secs_f64(workers as f64 * batch as f64 / rate);
+    let first = gap.mul_f64(worker as f64 / workers as f64);
+    Timetable::start(Instant::now() + first, gap)
+}
+
+fn checked(rate: f64) -> anyhow::Result<f64> {
+    if rate.is_finite() && rate > 0.0 && rate <= 1e7 {
+        return Ok(rate);
+    }
+    let text = format!("--rate is {rate}; allowed: more than 0, at most 10000000");
+    Err(crate::cli::exit::Usage(text).into())
+}
+
+/// What is used, and how far the copy is behind, while messages are counted.
+struct Window {
+    probe: Probe,
+    /// Of the nodes of the copy.
+    copying: Option<Probe>,
+    watch: Option<Watch>,
+    payload: usize,
+}
+
+impl Window {
+    async fn begin(ground: &Ground) -> Window {
+        let watch = match &ground.copy {
+            Some(copy) => Some(copy.watch().await),
+            None => None,
+        };
+        let copying = ground.copy.as_ref().map(|copy| Probe::start(&copy.pids));
+        let probe = Probe::start(&ground.pids());
+        Window { probe, copying, watch, payload: ground.options.payload }
+    }
+
+    /// The window ends with this call; what it answers is to be waited for when the load rests.
+    fn end(self, messages: u64) -> impl Future<Output = Value> {
+        let mut used = self.probe.end(messages);
+        if let Some(copying) = self.copying {
+            let each = copying.end(messages);
+            put(&mut used, json!({ "copy_cpu_us_per_msg": each.get("server_cpu_us_per_msg") }));
         }
-        let gap = Duration::from_secs_f64(self.producers as f64 * batch as f64 / self.rate);
-        let first = gap.mul_f64(worker as f64 / self.producers as f64);
-        Timetable::start(Instant::now() + first, gap).map(Some)
+        async move {
+            if let Some(watch) = self.watch {
+                put(&mut used, watch.end(messages, self.payload).await);
+            }
+            used
+        }
     }
 }
 
@@ -216,10 +289,7 @@ pub async fn pipeline(ground: &Ground) -> anyhow::Result<Value> {
 
 /// 8 senders on a timetable and 8 receivers of one message.
 pub async fn paced(ground: &Ground, rate: f64) -> anyhow::Result<Value> {
-    if !rate.is_finite() || rate <= 0.0 || rate > 1e7 {
-        let text = format!("--rate is {rate}; allowed: more than 0, at most 10000000");
-        return Err(crate::cli::exit::Usage(text).into());
-    }
+    let rate = checked(rate)?;
     let workers = ground.options.concurrency.unwrap_or(8);
     let plan = Plan {
         name: format!("paced {rate}/s"),
@@ -247,14 +317,15 @@ async fn flow(ground: &Ground, plan: Plan) -> anyhow::Result<Value> {
         producers.push(tokio::spawn(run.clone().producer(ground.line.sender(worker), timetable)));
     }
     sleep(ground.warmup()).await;
-    let probe = Probe::start(&ground.pids());
+    let window = Window::begin(ground).await;
     run.phase.store(MEASURE, Relaxed);
     let begun = Instant::now();
     sleep(ground.window()).await;
     let completed = run.counted.load(Relaxed);
     let seconds = begun.elapsed().as_secs_f64();
-    let used = probe.end(completed);
+    let used = window.end(completed);
     run.phase.store(STOP, Relaxed);
+    let used = used.await;
     run.window.add_permits(plan.producers * batch);
     let (mut sends, mut late) = (Latency::default(), Latency::default());
     for task in producers {

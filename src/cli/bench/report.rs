@@ -140,7 +140,7 @@ pub fn middle_and_largest(mut numbers: Vec<f64>) -> (f64, f64) {
 /// The result in a few lines for people: those of these fields that are there.
 #[must_use]
 pub fn text(result: &Value) -> String {
-    const FIELDS: [&str; 28] = [
+    const FIELDS: [&str; 31] = [
         "run",
         "durability",
         "msgs_per_s",
@@ -152,6 +152,9 @@ pub fn text(result: &Value) -> String {
         "send_latency",
         "deliver_latency",
         "end_to_end_latency",
+        "copy_lag",
+        "shipped_bytes_per_payload_byte",
+        "copy_cpu_us_per_msg",
         "rounds",
         "gap_ms",
         "longest_gap_ms",
