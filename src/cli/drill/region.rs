@@ -231,6 +231,8 @@ impl Region {
                 "{gone} messages of the tails are not there, and {listed} were listed as not sent"
             ));
         }
+        let lost = rounds.iter().filter_map(|round| round.lost.as_ref());
+        findings.extend(lost.flat_map(forced::Lost::broken));
         if !equal {
             findings.push("the regions hold different data at the end".to_owned());
         }

@@ -30,7 +30,12 @@ pub(super) struct Lost {
     pub rpo_ms: f64,
     /// What was known of the loss before the promotion.
     known_entries: Option<u64>,
+    known_messages: Option<u64>,
     known_ms: Option<f64>,
+    bytes_at_most: Option<u64>,
+    /// Messages that were sent there alone, deleted ones too, and bytes of those that are alive.
+    true_messages: u64,
+    true_bytes: u64,
     /// From the start of the lost region to the moment when it was fenced.
     fenced_ms: f64,
     file: PathBuf,
@@ -46,15 +51,41 @@ impl Lost {
             "tail_file": self.file.display().to_string(),
             "rpo_ms": self.rpo_ms,
             "known_entries_lost": self.known_entries,
+            "known_messages_lost": self.known_messages,
+            "true_messages_lost": self.true_messages,
+            "bytes_lost_at_most": self.bytes_at_most,
+            "true_bytes_lost": self.true_bytes,
             "known_ms_lost": self.known_ms,
             "fenced_ms": self.fenced_ms,
         })
     }
 
+    /// What was said of the loss before the promotion, and is not so.
+    pub(super) fn broken(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        if self.known_messages > Some(self.true_messages) {
+            let (known, lost) = (self.known_messages.unwrap_or(0), self.true_messages);
+            broken.push(format!("{known} messages were known to be lost, and {lost} are"));
+        }
+        if let Some(most) = self.bytes_at_most
+            && self.true_bytes > most
+        {
+            let lost = self.true_bytes;
+            broken.push(format!("{lost} bytes are lost, and the limit was {most}"));
+        }
+        broken
+    }
+
     pub(super) fn text(&self) -> String {
         let known = self.known_entries.map_or_else(
             || "nothing known of the loss before".to_owned(),
-            |entries| format!("{entries} entries known to be lost before"),
+            |entries| {
+                format!(
+                    "{entries} entries and {} of its {} messages known to be lost before",
+                    self.known_messages.unwrap_or(0),
+                    self.true_messages
+                )
+            },
         );
         format!(
             "; {} of {} messages in the tail were acknowledged, {:.0} ms of writes, {} were sent \
@@ -83,6 +114,8 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
 
     let mut lost = Lost {
         known_entries: known.entries_lost,
+        known_messages: known.messages_lost,
+        bytes_at_most: known.bytes_lost_at_most,
         known_ms: known
             .time_lost
             .map(|span| span.seconds as f64 * 1e3 + f64::from(span.nanos) / 1e6),
@@ -93,7 +126,9 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     bring_back(stage, &from).await?;
     lost.fenced_ms = begun.elapsed().as_millis() as f64;
     stage.sampler.set_lost(false);
-    let (tail, completed) = export(stage, &lab, &from, &lost.file).await?;
+    let Tail { numbers: tail, completed, bytes, messages } =
+        export(stage, &lab, &from, &lost.file).await?;
+    (lost.true_messages, lost.true_bytes) = (messages, bytes);
     {
         let mut ledger = load.ledger();
         lost.tail_messages = tail.len() as u64;
@@ -163,14 +198,20 @@ async fn bring_back(stage: &Stage<'_>, region: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the tail of a fenced region to a file, and reads the drill's own messages from it; with
-/// the ids of those that were sent and deleted there.
-async fn export(
-    stage: &Stage<'_>,
-    lab: &Lab,
-    region: &str,
-    file: &Path,
-) -> anyhow::Result<(BTreeSet<u64>, BTreeSet<String>)> {
+/// What a fenced region has alone.
+struct Tail {
+    /// The drill's own messages that are alive there.
+    numbers: BTreeSet<u64>,
+    /// Ids of those that were sent and deleted there.
+    completed: BTreeSet<String>,
+    /// Bodies of all that are alive.
+    bytes: u64,
+    /// All that were sent there, deleted ones too.
+    messages: u64,
+}
+
+/// Writes the tail of a fenced region to a file, and reads it.
+async fn export(stage: &Stage<'_>, lab: &Lab, region: &str, file: &Path) -> anyhow::Result<Tail> {
     let regions = stage.regions(lab, region)?;
     let exported = tail::write(&regions, file).await?;
     anyhow::ensure!(
@@ -179,20 +220,23 @@ async fn export(
     );
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("the file {} cannot be read", file.display()))?;
-    let mut numbers = BTreeSet::new();
+    let (mut numbers, mut bytes) = (BTreeSet::new(), 0);
     for line in text.lines() {
         let line: Value = serde_json::from_str(line)?;
+        let body = line.get("body_base64").and_then(Value::as_str).unwrap_or_default();
+        let body = output::from_base64(body).context("a body of the exported tail is no base64")?;
+        bytes += body.len() as u64;
         let queue = line.get("queue").and_then(Value::as_str).unwrap_or_default();
         if queue != stage.load.queue() {
             continue;
         }
-        let body = line.get("body_base64").and_then(Value::as_str).unwrap_or_default();
-        let body = output::from_base64(body).context("a body of the exported tail is no base64")?;
         let number = stage.load.number(&body);
         numbers.insert(number.context("a message of the exported tail is not whole")?);
     }
     let completed = exported.deleted.into_iter().filter(|one| !one.shared).map(|one| one.id);
-    Ok((numbers, completed.collect()))
+    let completed: BTreeSet<String> = completed.collect();
+    let messages = exported.count + completed.len() as u64;
+    Ok(Tail { numbers, completed, bytes, messages })
 }
 
 /// Sends the tail of the old primary to the new one, and attaches it again.
