@@ -8,7 +8,7 @@
 compile_error!("the feature `mutants` breaks promises on purpose: build it with debug assertions");
 
 /// Every break by its name, and what it does.
-pub const ALL: [(&str, &str); 16] = [
+pub const ALL: [(&str, &str); 20] = [
     ("no-fsync", "a record of the log counts as durable when it is written"),
     ("vote-unsynced", "a vote counts as durable when it is written"),
     ("no-directory-fsync", "the name of a log segment counts as durable when it is given"),
@@ -28,6 +28,10 @@ pub const ALL: [(&str, &str); 16] = [
     ("redrive-copies", "a dead letter that is sent back stays where it was"),
     ("undelete-empties", "a queue that comes back has lost its messages"),
     ("account-quota-ignored", "an account is sent more than it may hold"),
+    ("last-sync-early", "the last sync time is the primary's own time"),
+    ("hole-in-shipping", "some entries are not shipped"),
+    ("no-fencing", "a primary that hears of a higher epoch goes on"),
+    ("unseal-after-release", "what was handed over is taken back without asking"),
 ];
 
 /// Whether this break is chosen.

@@ -11,6 +11,7 @@ mod flow;
 pub mod probe;
 mod queues;
 pub mod report;
+mod timetable;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -26,13 +27,14 @@ use self::workload::Line;
 use super::Context;
 use super::exit::{Exit, Usage};
 use super::lab::files::Lab;
+use super::lab::pair;
 use super::lab::table::{self, Eye};
 use crate::client::{Client, ClientError, QueueSettings, Reason, Ttl};
 use crate::clock::{Clock as _, SystemClock};
 
 const EXAMPLES: &str = "\
 Examples:
-  zoneq lab up --detach
+  zoneq lab up --regions 1 --detach
   zoneq bench enqueue -c 64
   zoneq bench enqueue -c 16 --batch 100
   zoneq bench pipeline --batch 100 --secs 10
@@ -204,13 +206,23 @@ async fn prepare(
     options: Options,
     deadline: Duration,
 ) -> anyhow::Result<Ground> {
-    let lab = lab_of(context);
+    // Of two regions the one that takes writes is measured.
+    let lab = match lab_of(context) {
+        Some(whole) => Some(whole.part(&pair::primary(&whole).await?)),
+        None => None,
+    };
     let mut endpoints = context.global.endpoint.clone();
     let mut replicas = endpoints.len();
     if let Some(lab) = &lab {
+        let urls = lab.urls();
+        endpoints.retain(|endpoint| urls.contains(endpoint));
+        if endpoints.is_empty() {
+            endpoints = urls;
+        }
         let views = table::look(lab, &Eye::all(lab)?).await;
         replicas = lab.file.nodes.len();
-        if let Some(leader) = table::leader(&views).and_then(|id| lab.node(id)) {
+        let region = lab.regions().into_iter().next().unwrap_or_default();
+        if let Some(leader) = table::leader(&views, &region).and_then(|id| lab.node(id)) {
             let url = leader.url();
             endpoints.sort_by_key(|endpoint| *endpoint != url);
         }

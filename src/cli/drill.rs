@@ -1,4 +1,4 @@
-//! `zoneq drill`: loses a zone on purpose under load, and proves what was promised.
+//! `zoneq drill`: loses a zone or a region on purpose under load, and proves what was promised.
 //!
 //! Laws: the client's own ledger is the witness, not the servers; a drill that found a loss, an
 //! early redelivery or a resurrection exits with 1. It works on a queue of its own and removes
@@ -6,6 +6,7 @@
 
 pub mod ledger;
 mod load;
+mod region;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use super::Context;
 use super::exit::{Exit, Usage};
 use super::lab;
 use super::lab::files::{Lab, LabLock};
+use super::lab::pair;
 use super::lab::process::State;
 use super::lab::start::{self, Layout};
 use super::lab::table::{self, Eye};
@@ -29,7 +31,7 @@ use crate::clock::{Clock as _, SystemClock};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Copy, Debug, Subcommand)]
 pub enum DrillVerb {
     /// Lose the leader's zone under load, heal it, drain, and compare
     #[command(after_help = "\
@@ -39,6 +41,15 @@ Examples:
   zoneq drill zone --graceful        as an operator stops a zone
   zoneq drill zone --dir /tmp/lab    on a lab of one's own")]
     Zone(Zone),
+    /// Hand over, lose or get back the primary region under load, drain, and compare
+    #[command(after_help = "\
+Examples:
+  zoneq drill region --planned --rounds 20
+  zoneq drill region --forced            SIGKILL of the whole primary region
+  zoneq drill region --forced --behind 500ms
+                                         with the line cut so long before
+  zoneq drill region --failback          and home again")]
+    Region(region::Region),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -52,16 +63,30 @@ pub struct Zone {
 }
 
 impl DrillVerb {
-    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let DrillVerb::Zone(zone) = self;
-        if zone.rounds == 0 {
-            return Err(Usage("--rounds is 0; allowed: 1 and more".to_owned()).into());
+    fn checked(self) -> anyhow::Result<DrillVerb> {
+        match self {
+            DrillVerb::Zone(Zone { rounds: 0, .. }) => {
+                Err(Usage("--rounds is 0; allowed: 1 and more".to_owned()).into())
+            }
+            DrillVerb::Region(region) => region.checked().map(DrillVerb::Region),
+            DrillVerb::Zone(_) => Ok(self),
         }
+    }
+
+    async fn on(self, context: &Context, dir: &Path) -> anyhow::Result<Exit> {
+        match self {
+            DrillVerb::Zone(zone) => zone.on(context, dir).await,
+            DrillVerb::Region(region) => region.on(context, dir).await,
+        }
+    }
+
+    pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let verb = self.checked()?;
         let dir = context.lab_dir();
         let running = Lab::load(&dir)
             .is_ok_and(|lab| lab.file.nodes.iter().any(|node| node.state() != State::Down));
         if running {
-            return zone.on(context, &dir).await;
+            return verb.on(context, &dir).await;
         }
         if context.global.dir.is_some() {
             Lab::load(&dir)?;
@@ -70,11 +95,13 @@ impl DrillVerb {
         }
         let own = own_dir();
         context.out.say(&format!("no lab is running: starting one in {}", own.display()))?;
-        let up = start::up(&own, &Layout::default()).await?;
+        let regions = if matches!(verb, DrillVerb::Zone(_)) { 1 } else { 2 };
+        let layout = Layout { regions: Some(regions), ..Layout::default() };
+        let up = start::up(&own, &layout).await?;
         for note in &up.notes {
             context.out.say(note)?;
         }
-        let drilled = zone.on(context, &own).await;
+        let drilled = verb.on(context, &own).await;
         let down = lab::down(&own).await;
         let exit = drilled?;
         down?;
@@ -101,7 +128,9 @@ struct Round {
 
 impl Zone {
     async fn on(self, context: &Context, dir: &Path) -> anyhow::Result<Exit> {
-        let lab = Lab::load(dir)?;
+        let whole = Lab::load(dir)?;
+        let region = pair::primary(&whole).await?;
+        let lab = whole.part(&region);
         if lab.zones().len() < 3 {
             let text = "the lab has one zone only; a drill needs three to lose one";
             return Err(Usage(text.to_owned()).into());
@@ -118,7 +147,7 @@ impl Zone {
         let bar = context.out.progress(Some(u64::from(self.rounds)), "losing zones");
         let mut longest: f64 = 0.0;
         for number in 1..=self.rounds {
-            let round = self.round(dir, &running).await?;
+            let round = self.round(dir, &region, &running).await?;
             longest = longest.max(round.gap_ms);
             let value = json!({
                 "round": number, "zone": round.zone, "graceful": self.graceful,
@@ -141,14 +170,14 @@ impl Zone {
         self.conclude(context, &verdict, &load, longest)
     }
 
-    /// Loses the leader's zone once, and waits until all is well again.
-    async fn round(self, dir: &Path, running: &Running) -> anyhow::Result<Round> {
+    /// Loses the leader's zone of a region once, and waits until all is well again.
+    async fn round(self, dir: &Path, region: &str, running: &Running) -> anyhow::Result<Round> {
         let load = &running.load;
         load.wait_acknowledged(300, PATIENCE).await?;
         let _lock = LabLock::take(dir).await?;
         let mut lab = Lab::load(dir)?;
         let views = table::look(&lab, &Eye::all(&lab)?).await;
-        let leader = table::leader(&views).and_then(|id| lab.node(id));
+        let leader = table::leader(&views, region).and_then(|id| lab.node(id));
         let zone = leader
             .map(|node| node.zone.clone())
             .ok_or_else(|| anyhow::anyhow!("nobody leads, so there is no leader's zone to lose"))?;

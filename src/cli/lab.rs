@@ -1,40 +1,45 @@
-//! `zoneq lab`: a cluster of real processes of this same binary on this machine, to try things
-//! with, and the means to hurt it.
+//! `zoneq lab`: clusters of real processes of this same binary on this machine, one in each of two
+//! regions, to try things with, and the means to hurt them.
 //!
 //! Laws: what a verb did is in `lab.json` before it returns; a lab that did not come up leaves
 //! no process behind; everything is waited for by its condition. A layout that does not survive
 //! the loss of a zone is refused, but for one zone, which must be asked for and is called LRS.
 
 pub mod files;
+pub mod line;
+pub mod pair;
 pub mod process;
 pub mod start;
 pub mod table;
+mod up;
 
-use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand};
 use rustix::process::Signal;
-use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use serde_json::{Value, json};
 
 use self::files::{Lab, LabLock};
+use self::pair::RegionView;
 use self::process::State;
-use self::start::Layout;
-use self::table::{Eye, Live, NodeView};
+use self::table::{Eye, NodeView};
+pub use self::up::Up;
 use super::Context;
 use super::exit::{Exit, Usage};
 
 const EXAMPLES: &str = "\
 Examples:
-  zoneq lab up                    three zones, with a live table; Ctrl-C ends it
+  zoneq lab up                    two regions of three zones, protected, with a live table;
+                                  Ctrl-C ends it
   zoneq lab up --detach           the same in the background
+  zoneq lab up --regions 1        one region
   zoneq lab kill z1               SIGKILL of every node of a zone
   zoneq lab start z1
+  zoneq lab kill east             of every node of a region
   zoneq lab pause node 2          SIGSTOP; `resume` continues it
-  zoneq lab partition z3          cut a zone off from the others; `heal` ends it
+  zoneq lab partition z3          cut a zone off from the others of its region
+  zoneq lab cut east west         cut the line between the regions; `heal` ends both
   zoneq lab down                  end it and keep its data";
 
 /// How long nodes may take to end by themselves.
@@ -49,7 +54,7 @@ pub enum LabVerb {
     Status,
     /// End all nodes gracefully; the data stays
     Down,
-    /// SIGKILL nodes: a number, a zone, or `all`
+    /// SIGKILL nodes: a number, a zone, a region, or `all`
     Kill(Target),
     /// Start nodes that are down
     Start(Target),
@@ -57,45 +62,35 @@ pub enum LabVerb {
     Pause(Target),
     /// SIGCONT nodes
     Resume(Target),
-    /// Cut nodes off from all others, both ways
+    /// Cut nodes off from all others of their region, both ways
     Partition(Target),
-    /// End partitions: all, or those of these nodes
+    /// Cut the line between the two regions, both ways
+    Cut(Cut),
+    /// End partitions and the cut of the line: all, or those of these nodes or regions
     Heal(Heal),
-}
-
-#[derive(Debug, Args)]
-pub struct Up {
-    /// Regions; one for now
-    #[arg(long, env = "ZONEQ_LAB_UP_REGIONS", default_value_t = 1)]
-    regions: u32,
-    /// Zones [default: 3]; 1 is LRS and survives no loss of a zone
-    #[arg(long, env = "ZONEQ_LAB_UP_ZONES")]
-    zones: Option<u32>,
-    /// Nodes in each zone [default: 1]
-    #[arg(long, env = "ZONEQ_LAB_UP_NODES_PER_ZONE")]
-    nodes_per_zone: Option<u32>,
-    /// First port for clients; taken ones are passed over
-    #[arg(long, env = "ZONEQ_LAB_UP_GRPC_PORT", default_value_t = 7401, value_name = "PORT")]
-    grpc_port: u16,
-    /// First port between nodes; taken ones are passed over
-    #[arg(long, env = "ZONEQ_LAB_UP_PEER_PORT", default_value_t = 7501, value_name = "PORT")]
-    peer_port: u16,
-    /// Return once every node serves, and leave them running
-    #[arg(long, env = "ZONEQ_LAB_UP_DETACH", value_parser = FalseyValueParser::new())]
-    detach: bool,
+    /// Carry what the regions have for each other; `lab up` starts it
+    #[command(hide = true)]
+    Carry(line::Carry),
 }
 
 #[derive(Debug, Args)]
 pub struct Target {
-    /// Node numbers, zones, or `all`
-    #[arg(required = true, value_name = "NODE|ZONE")]
+    /// Node numbers, zones, regions, or `all`
+    #[arg(required = true, value_name = "NODE|ZONE|REGION")]
     what: Vec<String>,
 }
 
 #[derive(Debug, Args)]
+pub struct Cut {
+    /// The two regions
+    #[arg(required = true, num_args = 2, value_name = "REGION")]
+    regions: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 pub struct Heal {
-    /// Node numbers or zones [default: all]
-    #[arg(value_name = "NODE|ZONE")]
+    /// Node numbers, zones, or the two regions of the line [default: all]
+    #[arg(value_name = "NODE|ZONE|REGION")]
     what: Vec<String>,
 }
 
@@ -118,7 +113,9 @@ impl LabVerb {
                 ended(context, &lab, &format!("{} serving", these(&ids))).await
             }
             LabVerb::Partition(target) => partition(context, &dir, &target.what).await,
+            LabVerb::Cut(cut) => sever(context, &dir, &cut.regions).await,
             LabVerb::Heal(heal) => mend(context, &dir, &heal.what).await,
+            LabVerb::Carry(carry) => carry.run().await,
         }
     }
 }
@@ -133,125 +130,64 @@ fn these(ids: &[u64]) -> String {
     }
 }
 
+/// Asks every node and every region at once.
+async fn look(lab: &Lab, eyes: &[Eye]) -> (Vec<NodeView>, Vec<RegionView>) {
+    futures::join!(table::look(lab, eyes), pair::look(lab, eyes))
+}
+
+/// What is there, as scripts read it, with the fields of `more`.
+fn value_of(lab: &Lab, views: &[NodeView], regions: &[RegionView], more: Value) -> Value {
+    let mut value = more;
+    value["nodes"] = table::nodes_json(views);
+    if !regions.is_empty() {
+        value["regions"] = pair::json(lab, views, regions);
+    }
+    value
+}
+
 /// The result that most verbs end with: the nodes as they are now.
 async fn ended(context: &Context, lab: &Lab, text: &str) -> anyhow::Result<Exit> {
-    let views = table::look(lab, &Eye::all(lab)?).await;
-    context.out.result(&json!({ "ok": true, "nodes": table::nodes_json(&views) }), text)?;
+    let (views, regions) = look(lab, &Eye::all(lab)?).await;
+    let value = value_of(lab, &views, &regions, json!({ "ok": true }));
+    context.out.result(&value, text)?;
     Ok(Exit::Done)
 }
 
 async fn status(context: &Context, dir: &Path) -> anyhow::Result<Exit> {
     let lab = Lab::load(dir)?;
-    let views = table::look(&lab, &Eye::all(&lab)?).await;
-    context.out.table(&table::HEAD, table::rows(&views))?;
-    let value = json!({ "nodes": table::nodes_json(&views) });
-    context.out.result(&value, &foot(&lab, &views))?;
+    let (views, regions) = look(&lab, &Eye::all(&lab)?).await;
+    context.out.table(&table::head(&views), table::rows(&views))?;
+    let value = value_of(&lab, &views, &regions, json!({}));
+    context.out.result(&value, &foot(&lab, &views, &regions))?;
     Ok(Exit::Done)
 }
 
 /// One sentence on the whole.
-fn foot(lab: &Lab, views: &[NodeView]) -> String {
-    let leader = table::leader(views).and_then(|id| lab.node(id));
-    let leader = leader.map_or_else(
-        || "nobody leads".to_owned(),
-        |node| format!("node {} in zone {} leads", node.id, node.zone),
-    );
-    let redundancy = if lab.zones().len() == 1 { "LRS" } else { "ZRS" };
-    let mut text = format!("{redundancy}: {leader}");
+fn foot(lab: &Lab, views: &[NodeView], regions: &[RegionView]) -> String {
+    let mut text = if regions.is_empty() {
+        let region = lab.regions().into_iter().next().unwrap_or_default();
+        let leader = table::leader(views, &region).and_then(|id| lab.node(id));
+        let leader = leader.map_or_else(
+            || "nobody leads".to_owned(),
+            |node| format!("node {} in zone {} leads", node.id, node.zone),
+        );
+        format!("{}: {leader}", redundancy(lab, regions))
+    } else {
+        pair::sentence(lab, views, regions)
+    };
     if !lab.file.partitions.is_empty() {
         text.push_str(&format!("; cut off: {:?}", lab.file.partitions));
     }
     text
 }
 
-impl Up {
-    fn layout(&self, dir: &Path) -> anyhow::Result<Layout> {
-        if self.regions != 1 {
-            let text = format!("--regions is {}; this version has one region only", self.regions);
-            return Err(Usage(text).into());
-        }
-        Layout {
-            zones: self.zones,
-            nodes_per_zone: self.nodes_per_zone,
-            grpc_port: self.grpc_port,
-            peer_port: self.peer_port,
-        }
-        .checked(dir)
-    }
-
-    async fn run(self, context: &Context, dir: &Path) -> anyhow::Result<Exit> {
-        let layout = self.layout(dir)?;
-        let spinner = context.out.progress(None, "starting the lab");
-        let up = start::up(dir, &layout).await;
-        spinner.finish_and_clear();
-        let up = up?;
-        for note in &up.notes {
-            context.out.say(note)?;
-        }
-        let lab = up.lab;
-        let views = table::look(&lab, &Eye::all(&lab)?).await;
-        let value = json!({
-            "ok": true,
-            "dir": dir.display().to_string(),
-            "cluster_id": lab.file.cluster_id,
-            "redundancy": if lab.zones().len() == 1 { "LRS" } else { "ZRS" },
-            "leader": table::leader(&views),
-            "ready_ms": u64::try_from(up.took.as_millis()).unwrap_or(u64::MAX),
-            "notes": up.notes,
-            "nodes": table::nodes_json(&views),
-        });
-        let text = format!(
-            "{} nodes in {} serve after {:.1} s",
-            lab.file.nodes.len(),
-            dir.display(),
-            up.took.as_secs_f64()
-        );
-        if self.detach {
-            context.out.table(&table::HEAD, table::rows(&views))?;
-            let text = format!("{text}; {}", foot(&lab, &views));
-            context.out.result(&value, &text)?;
-            return Ok(Exit::Done);
-        }
-        context.out.item(&value)?;
-        context.out.say(&format!("{text}; Ctrl-C ends it"))?;
-        watch(context, dir).await?;
-        let lab = down(dir).await?;
-        ended(context, &lab, "the lab is down; its data stays").await
-    }
-}
-
-/// Shows the nodes until somebody ends it.
-async fn watch(context: &Context, dir: &Path) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut every = tokio::time::interval(Duration::from_secs(1));
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let live = !context.out.is_json() && io::stdout().is_terminal();
-    let mut drawn = Live::default();
-    let mut eyes: Option<(Lab, Vec<Eye>)> = None;
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
-            _ = every.tick() => {}
-        }
-        // Other verbs change the lab meanwhile. The states are asked for without a terminal
-        // too: that reaps the processes that ended.
-        let Ok(lab) = Lab::load(dir) else { continue };
-        let known = eyes.take().filter(|(before, _)| before.file.nodes == lab.file.nodes);
-        let looking = match known {
-            Some((_, eyes)) => eyes,
-            None => Eye::all(&lab)?,
-        };
-        if live {
-            let views = table::look(&lab, &looking).await;
-            drawn.draw(&views, &foot(&lab, &views))?;
-        } else {
-            lab.file.nodes.iter().for_each(|node| {
-                let _ = node.state();
-            });
-        }
-        eyes = Some((lab, looking));
+/// The name of what the lab survives, were each zone and region a place of its own.
+fn redundancy(lab: &Lab, regions: &[RegionView]) -> String {
+    let writes = regions.iter().find(|view| view.is_writable());
+    match writes.and_then(|view| view.status.as_ref()) {
+        Some(status) => status.redundancy.clone(),
+        None if start::widest(lab) == 1 => "LRS".to_owned(),
+        None => "ZRS".to_owned(),
     }
 }
 
@@ -262,7 +198,11 @@ pub async fn down(dir: &Path) -> anyhow::Result<Lab> {
     lab = Lab { file: Lab::load(dir)?.file, ..lab };
     let ids: Vec<u64> = lab.file.nodes.iter().map(|node| node.id).collect();
     stop(&mut lab, &ids).await?;
+    line::end(&mut lab).await?;
     lab.file.partitions.clear();
+    if let Some(line) = &mut lab.file.line {
+        line.cut = false;
+    }
     lab.save()?;
     Ok(lab)
 }
@@ -313,6 +253,9 @@ async fn hurt(
     let ids = lab.targets(words)?;
     let text = if what == Signal::KILL {
         kill(&mut lab, &ids).await?;
+        if ids.len() == lab.file.nodes.len() {
+            line::end(&mut lab).await?;
+        }
         lab.save()?;
         "killed"
     } else {
@@ -339,6 +282,7 @@ async fn start_nodes(dir: &Path, words: &[String]) -> anyhow::Result<(Lab, Vec<u
     let _lock = LabLock::take(dir).await?;
     let mut lab = Lab::load(dir)?;
     let ids = lab.targets(words)?;
+    line::ensure(&mut lab).await?;
     start::nodes(&mut lab, &ids).await?;
     start::wait_serving(&lab, &ids, start::PATIENCE).await?;
     set_faults(&lab).await?;
@@ -350,13 +294,39 @@ async fn partition(context: &Context, dir: &Path, words: &[String]) -> anyhow::R
     let _lock = LabLock::take(dir).await?;
     let mut lab = Lab::load(dir)?;
     let ids = lab.targets(words)?;
-    if ids.len() == lab.file.nodes.len() {
-        return Err(Usage("a partition of all nodes cuts nobody off".to_owned()).into());
+    for region in lab.regions() {
+        let (all, cut) = (lab.in_region(&region), |id: &u64| ids.contains(id));
+        if all.iter().all(cut) {
+            let text = format!(
+                "a partition of all nodes of region {region} cuts nobody off; the line between \
+                 two regions is cut by `zoneq lab cut`"
+            );
+            return Err(Usage(text).into());
+        }
     }
     lab.file.partitions.push(ids.clone());
     lab.save()?;
     set_faults(&lab).await?;
     ended(context, &lab, &format!("{} cut off from the others", these(&ids))).await
+}
+
+/// Cuts the line between the regions that words name.
+async fn sever(context: &Context, dir: &Path, words: &[String]) -> anyhow::Result<Exit> {
+    Lab::load(dir)?;
+    let _lock = LabLock::take(dir).await?;
+    let mut lab = Lab::load(dir)?;
+    let regions = lab.regions();
+    if regions.len() < 2 || !names_all(&regions, words) {
+        let text = format!("the line is between two regions; this lab has {regions:?}");
+        return Err(Usage(text).into());
+    }
+    line::set_cut(&mut lab, true).await?;
+    let text = format!("the line between {} is cut", regions.join(" and "));
+    ended(context, &lab, &text).await
+}
+
+fn names_all(regions: &[String], words: &[String]) -> bool {
+    regions.iter().all(|region| words.contains(region))
 }
 
 async fn mend(context: &Context, dir: &Path, words: &[String]) -> anyhow::Result<Exit> {
@@ -370,8 +340,14 @@ async fn mend(context: &Context, dir: &Path, words: &[String]) -> anyhow::Result
         .retain(|group| !words.is_empty() && !group.iter().any(|id| ids.contains(id)));
     let healed = before - lab.file.partitions.len();
     lab.save()?;
+    let line = lab.file.line.as_ref().is_some_and(|line| line.cut)
+        && (words.is_empty() || names_all(&lab.regions(), words));
+    if line {
+        line::set_cut(&mut lab, false).await?;
+    }
     set_faults(&lab).await?;
-    ended(context, &lab, &format!("partitions healed: {healed}")).await
+    let line = if line { "; the line between the regions is healed" } else { "" };
+    ended(context, &lab, &format!("partitions healed: {healed}{line}")).await
 }
 
 /// Tells every running node whom it is cut off from.

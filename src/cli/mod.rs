@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod doctor;
 pub mod drill;
 pub mod exit;
+mod failback;
 pub mod inspect;
 pub mod lab;
 mod mend;
@@ -35,7 +36,7 @@ use crate::client::{BackOff, Client, Ttl};
 
 const EXAMPLES: &str = "\
 Examples:
-  zoneq lab up --detach                       three zones on this machine
+  zoneq lab up --detach                       two regions of three zones on this machine
   zoneq queue create orders
   zoneq send orders 'one order' --header kind=book
   zoneq receive orders --wait 10s --delete    take one and delete it
@@ -66,8 +67,8 @@ pub struct Global {
     /// Print JSON, one object a line; the last one is the result
     #[arg(long, global = true, env = "ZONEQ_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
-    /// Nodes to talk to, separated by commas; the first is asked first [default: those of the lab
-    /// in --dir, else http://127.0.0.1:7401]
+    /// Nodes to talk to, or a region of the lab, separated by commas; the first is asked first
+    /// [default: those of the lab in --dir, else http://127.0.0.1:7401]
     #[arg(long, short, global = true, env = "ZONEQ_ENDPOINT", value_delimiter = ',')]
     pub endpoint: Vec<String>,
     /// The folder of the lab that is meant [default: ./zoneq-lab]
@@ -122,10 +123,10 @@ pub enum Verb {
     /// Protect a cluster by a second region, and fail over to it
     #[command(subcommand)]
     Region(region::RegionVerb),
-    /// Run a cluster of real processes on this machine, and hurt it
+    /// Run clusters of real processes on this machine, and hurt them
     #[command(subcommand)]
     Lab(lab::LabVerb),
-    /// Lose a zone on purpose under load, and prove that nothing was lost
+    /// Lose a zone or a region on purpose under load, and prove what was promised
     #[command(subcommand)]
     Drill(drill::DrillVerb),
     /// Measure throughput, latency, failover and footprint
@@ -157,8 +158,9 @@ impl Context {
     pub fn new(mut global: Global) -> Context {
         let out = Output::new(global.json);
         global.endpoint.retain(|address| !address.is_empty());
+        let dir = global.dir.clone().unwrap_or_else(|| lab::files::DEFAULT_DIR.into());
+        global.endpoint = lab::files::resolved(global.endpoint, &dir);
         if global.endpoint.is_empty() {
-            let dir = global.dir.clone().unwrap_or_else(|| lab::files::DEFAULT_DIR.into());
             global.endpoint = lab::files::endpoints(&dir).unwrap_or_else(|| vec![ENDPOINT.into()]);
         }
         Context { global, out }

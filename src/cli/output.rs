@@ -430,6 +430,37 @@ pub fn base64(bytes: &[u8]) -> String {
     text
 }
 
+/// The bytes of RFC 4648 base64 with padding; `None` when it is none.
+#[must_use]
+pub fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let six = |letter: u8| match letter {
+        b'A'..=b'Z' => Some(letter - b'A'),
+        b'a'..=b'z' => Some(letter - b'a' + 26),
+        b'0'..=b'9' => Some(letter - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    if !text.len().is_multiple_of(4) {
+        return None;
+    }
+    let letters = text.trim_end_matches('=');
+    if text.len() - letters.len() > 2 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(letters.len() * 3 / 4);
+    for group in letters.as_bytes().chunks(4) {
+        let mut joined = 0u32;
+        for letter in group {
+            joined = (joined << 6) | u32::from(six(*letter)?);
+        }
+        joined <<= 6 * (4 - group.len());
+        let [_, whole @ ..] = joined.to_be_bytes();
+        bytes.extend_from_slice(whole.get(..group.len().saturating_sub(1))?);
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,6 +475,7 @@ mod tests {
             (b"\xff\xfe\xfd\xfc", "//79/A=="),
         ] {
             assert_eq!(base64(bytes), text);
+            assert_eq!(from_base64(text).as_deref(), Some(bytes));
         }
         let message = Message { body: vec![0xff].into(), ..Message::default() };
         let value = message_json(&message);

@@ -13,6 +13,7 @@ mod watch;
 
 use super::Context;
 use super::exit::Exit;
+use super::failback::Failback;
 use super::output;
 use super::tail::TailVerb;
 use crate::client::Regions;
@@ -30,9 +31,9 @@ pub enum RegionVerb {
     /// Show what was done to this cluster's part of the pair, and who did it
     #[command(after_help = "Example:\n  zoneq region audit")]
     Audit,
-    /// Attach the other region, which must be empty or a kept copy, and ship to it
+    /// Attach the other region, and ship to it: an empty one, a kept copy, or a deposed primary
     #[command(after_help = "Example:\n  zoneq region protect")]
-    Protect,
+    Protect(Protect),
     /// Stand alone again; the copy is kept. On a secondary: keep its copy and follow nobody
     #[command(after_help = "Example:\n  zoneq region unprotect")]
     Unprotect,
@@ -41,6 +42,9 @@ pub enum RegionVerb {
                             zoneq region failover --force --dry-run\n  \
                             zoneq region failover --force")]
     Failover(Failover),
+    /// Make the region where the data was at first the primary again; run it on the one that is
+    #[command(after_help = "Examples:\n  zoneq region failback --dry-run\n  zoneq region failback")]
+    Failback(Failback),
     /// Take back what was handed over and did not arrive there
     #[command(after_help = "Example:\n  zoneq region take-back")]
     TakeBack(TakeBack),
@@ -94,6 +98,13 @@ pub struct Failover {
 }
 
 #[derive(Debug, Args)]
+pub struct Protect {
+    /// Give up what a deposed primary has alone, if it was neither replayed nor exported
+    #[arg(long, env = "ZONEQ_REGION_PROTECT_DISCARD_TAIL", value_parser = FalseyValueParser::new())]
+    discard_tail: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct TakeBack {
     /// Without the other region's word: what it wrote may be lost to its tail
     #[arg(long, env = "ZONEQ_REGION_TAKE_BACK_FORCE", value_parser = FalseyValueParser::new())]
@@ -133,6 +144,7 @@ impl RegionVerb {
             RegionVerb::Audit => return audit(context, regions.audit().await?),
             RegionVerb::Verify => return verify(context, &regions.verify().await?),
             RegionVerb::Tail(verb) => return verb.run(context, &regions).await,
+            RegionVerb::Failback(verb) => return verb.run(context, &regions).await,
             _ => {}
         }
         let spinner = context.out.progress(None, "waiting for the regions");
@@ -146,8 +158,8 @@ impl RegionVerb {
     async fn change(self, regions: &Regions) -> anyhow::Result<(Value, String)> {
         let done = |verb: &str, text: &str| (json!({ "ok": true, "done": verb }), text.to_owned());
         Ok(match self {
-            RegionVerb::Protect => {
-                regions.protect().await?;
+            RegionVerb::Protect(Protect { discard_tail }) => {
+                regions.protect(discard_tail).await?;
                 done("protect", "protected: the other region is being given the data")
             }
             RegionVerb::Unprotect => {
@@ -184,6 +196,7 @@ impl RegionVerb {
             RegionVerb::Status(_)
             | RegionVerb::Audit
             | RegionVerb::Verify
+            | RegionVerb::Failback(_)
             | RegionVerb::Tail(_) => done("nothing", "nothing was changed"),
         })
     }
@@ -226,15 +239,26 @@ fn forced(answer: &pb::ForceFailOverResponse) -> (Value, String) {
     (value, format!("{head} {lost}, {age}{whole}{wait}"))
 }
 
-fn role_name(role: i32) -> String {
+/// The word for a role.
+#[must_use]
+pub fn role_name(role: i32) -> String {
     let role = pb::RegionRole::try_from(role).unwrap_or_default();
     role.as_str_name().trim_start_matches("REGION_ROLE_").to_ascii_lowercase()
 }
 
-fn status_name(status: i32) -> Option<String> {
+/// The word for how a copy does, where there is one.
+#[must_use]
+pub fn status_name(status: i32) -> Option<String> {
     match pb::GeoStatus::try_from(status).unwrap_or_default() {
         pb::GeoStatus::Unspecified => None,
         known => Some(known.as_str_name().trim_start_matches("GEO_STATUS_").to_ascii_lowercase()),
+    }
+}
+
+fn tail_name(fate: i32) -> Option<String> {
+    match pb::TailFate::try_from(fate).unwrap_or_default() {
+        pb::TailFate::Unspecified => None,
+        known => Some(known.as_str_name().trim_start_matches("TAIL_FATE_").to_ascii_lowercase()),
     }
 }
 
@@ -268,6 +292,8 @@ pub fn status_json(status: &pb::GetRegionResponse) -> Value {
         "heard_seconds_ago": seconds(status.heard_ago.as_ref()),
         "complete": status.complete,
         "trouble": text(&status.trouble),
+        "tail": tail_name(status.tail),
+        "copied_bytes": status.copied_bytes,
         "messages_behind": status.messages_behind,
         "limit": status.limit.as_ref().map(limit::limit_json),
         "shape": status.shape.as_ref().map(shape::shape_json),
@@ -294,6 +320,9 @@ fn status_text(status: &pb::GetRegionResponse) -> String {
     }
     if let Some(bytes) = status.bytes_behind {
         text += &format!(", {bytes} bytes");
+    }
+    if let Some(fate) = tail_name(status.tail) {
+        text += &format!("; its tail is {fate}");
     }
     if let Some(messages) = status.messages_behind {
         text += &format!(", {}", output::counted(messages, "message"));

@@ -1,9 +1,10 @@
 //! `zoneq region tail`: what a deposed primary has alone.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -22,6 +23,18 @@ pub enum TailVerb {
     /// Write the messages of the tail, with their bodies, as JSON lines
     #[command(after_help = "Example:\n  zoneq region tail export tail.jsonl")]
     Export(Export),
+    /// Send the messages of the tail to the new primary, each once; run it on the region that is
+    /// fenced, and again where it broke off
+    #[command(after_help = "Example:\n  zoneq region tail replay")]
+    Replay(Replay),
+}
+
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Send those too that expired, that their clients may have sent again, and those of queues
+    /// that are gone or were made anew
+    #[arg(long, env = "ZONEQ_REGION_TAIL_REPLAY_ALL", value_parser = FalseyValueParser::new())]
+    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -35,20 +48,22 @@ impl TailVerb {
         match self {
             TailVerb::List => list(context, regions).await,
             TailVerb::Export(Export { file }) => export(context, regions, file).await,
+            TailVerb::Replay(Replay { all }) => replay(context, regions, all).await,
         }
     }
 }
 
-/// Walks over the tail; answers its head and how many messages there were.
+/// Walks over the tail; answers its head, how many messages there were, and what was deleted.
 async fn walk(
     regions: &Regions,
     mut each: impl FnMut(pb::TailMessage) -> anyhow::Result<()>,
-) -> anyhow::Result<(pb::TailHead, u64)> {
+) -> anyhow::Result<(pb::TailHead, u64, Vec<pb::TailDelete>)> {
     let mut stream = regions.tail().await?;
-    let (mut head, mut count) = (pb::TailHead::default(), 0);
+    let (mut head, mut count, mut deleted) = (pb::TailHead::default(), 0, Vec::new());
     while let Some(part) = stream.message().await.context("the tail broke off")? {
         match part.item {
             Some(Item::Head(first)) => head = first,
+            Some(Item::Deleted(one)) => deleted.push(one),
             Some(Item::Message(message)) => {
                 each(message)?;
                 count += 1;
@@ -56,18 +71,19 @@ async fn walk(
             None => {}
         }
     }
-    Ok((head, count))
+    Ok((head, count, deleted))
 }
 
 fn time(at: Option<&prost_types::Timestamp>) -> Option<String> {
     at.map(ToString::to_string)
 }
 
-fn summary(head: &pb::TailHead, count: u64) -> (Value, String) {
+fn summary(head: &pb::TailHead, count: u64, deleted: &[pb::TailDelete]) -> (Value, String) {
     let by = head.fenced_by.as_ref();
     let value = json!({
         "ok": true,
         "messages": count,
+        "deleted": deleted.len(),
         "epoch": head.epoch.as_ref().map(|epoch| epoch.number),
         "fenced_by_epoch": by.map(|epoch| epoch.number),
         "fenced_by_region": by.map(|epoch| &epoch.region),
@@ -86,7 +102,7 @@ fn summary(head: &pb::TailHead, count: u64) -> (Value, String) {
 
 async fn list(context: &Context, regions: &Regions) -> anyhow::Result<Exit> {
     let mut rows = Vec::new();
-    let (head, count) = walk(regions, |message| {
+    let (head, count, deleted) = walk(regions, |message| {
         context.out.item(&json!({
             "account": message.account,
             "queue": message.queue,
@@ -102,14 +118,46 @@ async fn list(context: &Context, regions: &Regions) -> anyhow::Result<Exit> {
     })
     .await?;
     context.out.table(&["account", "queue", "id", "bytes", "inserted"], rows)?;
-    let (value, text) = summary(&head, count);
+    let mut rows = Vec::new();
+    for one in &deleted {
+        let (account, queue, id) = (one.account.clone(), one.queue.clone(), one.id.clone());
+        let at = time(one.at.as_ref()).unwrap_or_default();
+        context.out.item(&json!({
+            "account": account,
+            "queue": queue,
+            "id": id,
+            "deleted_at": at,
+            "shared": one.shared,
+        }))?;
+        let what = if one.shared { "undone there" } else { "never there" };
+        rows.push(vec![account, queue, id, at, what.to_owned()]);
+    }
+    context.out.table(&["account", "queue", "deleted", "at", "the new primary"], rows)?;
+    let (value, text) = summary(&head, count, &deleted);
     context.out.result(&value, &text)?;
     Ok(Exit::Done)
 }
 
 async fn export(context: &Context, regions: &Regions, path: PathBuf) -> anyhow::Result<Exit> {
+    let Exported { head, count, deleted } = write(regions, &path).await?;
+    let (mut value, text) = summary(&head, count, &deleted);
+    value["file"] = json!(path.display().to_string());
+    context.out.result(&value, &format!("{text}; written to {}", path.display()))?;
+    Ok(Exit::Done)
+}
+
+/// What a tail was found to hold.
+pub struct Exported {
+    pub head: pb::TailHead,
+    /// Messages that are alive.
+    pub count: u64,
+    pub deleted: Vec<pb::TailDelete>,
+}
+
+/// Writes the tail to a file that is not there yet.
+pub async fn write(regions: &Regions, path: &Path) -> anyhow::Result<Exported> {
     let named = || format!("the file {}", path.display());
-    let file = std::fs::File::create_new(&path).with_context(named)?;
+    let file = std::fs::File::create_new(path).with_context(named)?;
     let mut out = std::io::BufWriter::new(file);
     let walked = walk(regions, |message| {
         let line = json!({
@@ -127,12 +175,61 @@ async fn export(context: &Context, regions: &Regions, path: PathBuf) -> anyhow::
         writeln!(out, "{line}").with_context(named)
     })
     .await;
-    let (head, count) = walked?;
+    let (head, count, deleted) = walked?;
     let file = out.into_inner().map_err(|error| error.into_error()).with_context(named)?;
     // The copy outlives the region whose only one it may be.
     file.sync_all().with_context(named)?;
-    let (mut value, text) = summary(&head, count);
-    value["file"] = json!(path.display().to_string());
-    context.out.result(&value, &format!("{text}; written to {}", path.display()))?;
-    Ok(Exit::Done)
+    regions.settle_tail(pb::TailFate::Exported).await?;
+    Ok(Exported { head, count, deleted })
+}
+
+fn reason(reason: i32) -> String {
+    let reason = pb::TailSkip::try_from(reason).unwrap_or_default();
+    reason.as_str_name().trim_start_matches("TAIL_SKIP_").to_ascii_lowercase().replace('_', "-")
+}
+
+async fn replay(context: &Context, regions: &Regions, all: bool) -> anyhow::Result<Exit> {
+    let spinner = context.out.progress(None, "replaying the tail");
+    let mut stream = regions.replay_tail(all).await?;
+    let (mut found, mut sent, mut last) = (0, 0, pb::ReplayTailResponse::default());
+    let (mut items, mut rows) = (Vec::new(), Vec::new());
+    while let Some(part) = stream.message().await.context("the replay broke off: run it again")? {
+        found += part.found;
+        sent += part.sent;
+        for message in &part.skipped {
+            let why = reason(message.reason);
+            items.push(json!({
+                "account": message.account,
+                "queue": message.queue,
+                "id": message.id,
+                "reason": why,
+            }));
+            let (account, queue) = (message.account.clone(), message.queue.clone());
+            rows.push(vec![account, queue, message.id.clone(), why]);
+        }
+        last = part;
+    }
+    spinner.finish_and_clear();
+    for item in &items {
+        context.out.item(item)?;
+    }
+    context.out.table(&["account", "queue", "id", "not sent"], rows)?;
+    let value = json!({
+        "ok": last.done,
+        "found": found,
+        "replayed": sent,
+        "skipped": items.len(),
+        "total_replayed": last.total_sent,
+        "total_skipped": last.total_skipped,
+        "done": last.done,
+    });
+    let text = format!(
+        "{} found, {sent} sent to the new primary, {} not; in all runs {} sent, {} not",
+        messages(found),
+        items.len(),
+        last.total_sent,
+        last.total_skipped,
+    );
+    context.out.result(&value, &text)?;
+    Ok(if last.done { Exit::Done } else { Exit::Failed })
 }

@@ -66,9 +66,10 @@ impl Regions {
             .map(|answer| answer.entries)
     }
 
-    /// Attaches the other region and begins to ship.
-    pub async fn protect(&self) -> Result<(), ClientError> {
-        let request = pb::ProtectRequest { who: self.who.clone() };
+    /// Attaches the other region and begins to ship. What a deposed primary has alone is given up
+    /// by `discard_tail`; otherwise it must have been replayed or exported.
+    pub async fn protect(&self, discard_tail: bool) -> Result<(), ClientError> {
+        let request = pb::ProtectRequest { who: self.who.clone(), discard_tail };
         region!(self, Safety::OnlyIfNotApplied, self.whole(), protect, request).map(drop)
     }
 
@@ -151,5 +152,36 @@ impl Regions {
     pub async fn tail(&self) -> Result<Streaming<pb::ListTailResponse>, ClientError> {
         let request = pb::ListTailRequest {};
         region!(self, Safety::Always, self.whole(), list_tail, request)
+    }
+
+    /// Sends the tail of a deposed primary, asked of it, to the new one: part after part, until
+    /// one is `done`. It may be run again: nothing is sent twice. `all` sends those too that
+    /// expired, that may have been sent again, and those of queues that are gone.
+    pub async fn replay_tail(
+        &self,
+        all: bool,
+    ) -> Result<Streaming<pb::ReplayTailResponse>, ClientError> {
+        let request = pb::ReplayTailRequest { who: self.who.clone(), all };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), replay_tail, request)
+    }
+
+    /// Notes that the tail of a deposed primary, asked of it, is in a file or given up.
+    pub async fn settle_tail(&self, fate: pb::TailFate) -> Result<(), ClientError> {
+        let request = pb::SettleTailRequest { who: self.who.clone(), fate: fate.into() };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), settle_tail, request).map(drop)
+    }
+
+    /// Makes the region where the data was at first, or `to`, the primary again, asked of the one
+    /// that is. Each answer says what is left to do, the last that nothing is; with `dry_run` there
+    /// is only the first. It may be run again, and goes on from where it is.
+    pub async fn fail_back(
+        &self,
+        to: Option<&str>,
+        dry_run: bool,
+        discard_tail: bool,
+    ) -> Result<Streaming<pb::FailBackResponse>, ClientError> {
+        let (who, to) = (self.who.clone(), to.unwrap_or_default().to_owned());
+        let request = pb::FailBackRequest { who, to, dry_run, discard_tail };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), fail_back, request)
     }
 }

@@ -448,7 +448,11 @@ impl Group {
             }
         };
         let store = self.inner.store.read();
-        if let Some(Err(refusal)) = store.state().authority().map(|it| it.check_read()) {
+        let allowed = store.state().authority().map(|it| match freshness {
+            Freshness::Linearizable => it.check_newest(),
+            Freshness::Stale(_) => it.check_read(),
+        });
+        if let Some(Err(refusal)) = allowed {
             return Err(GroupError::Rejected(refusal.into()));
         }
         let at = store.state().log_time();

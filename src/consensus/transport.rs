@@ -8,7 +8,7 @@
 
 mod acknowledged;
 pub mod client;
-mod convert;
+pub mod convert;
 pub mod faults;
 mod outgoing;
 pub mod peers;

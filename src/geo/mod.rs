@@ -24,10 +24,12 @@ pub mod batch;
 pub mod error;
 pub mod failover;
 pub mod herald;
+pub mod inventory;
 pub mod lag;
 pub mod lease;
 pub mod other;
 pub mod pair;
+pub mod patch;
 pub mod receiver;
 pub mod seed;
 pub mod shaper;
@@ -36,4 +38,4 @@ pub mod tail;
 #[cfg(test)]
 mod tests;
 pub mod watermark;
-mod wire;
+pub mod wire;

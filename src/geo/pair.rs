@@ -5,11 +5,16 @@
 //! Where the other region has its part it is asked before anything here is final. What is only
 //! known of the other side is said to be known as of its last word.
 
+mod failback;
 mod force;
 mod lease;
 mod limit;
+mod replay;
 mod shape;
 mod verify;
+
+pub use failback::{Return, Stage, Way};
+pub use replay::{Replay, ReplayStep, SkippedMessage, result_to};
 
 use std::time::Duration;
 
@@ -151,6 +156,7 @@ impl Pair {
                 .as_ref()
                 .map(|it| wire::wide(it.id))
                 .unwrap_or_default(),
+            tail: authority.tail.map(|fate| fate.name().to_owned()).unwrap_or_default(),
             ..plain
         }
     }
@@ -225,12 +231,13 @@ impl Pair {
         self.authority().ok_or_else(alone)
     }
 
-    /// Attaches the other region, which must be empty or a kept copy of this lineage, and begins
-    /// to ship.
+    /// Attaches the other region, and begins to ship: an empty one, a kept copy of this lineage, or
+    /// the primary that this side deposed. What the last has alone must have been replayed or
+    /// exported, unless it is to be given up by `discard_tail`.
     ///
     /// # Errors
     /// Refused by either side, with nothing changed; or *not now*: run it again.
-    pub async fn protect(&self, who: &str) -> Result<(), PairError> {
+    pub async fn protect(&self, who: &str, discard_tail: bool) -> Result<(), PairError> {
         let theirs = self.other.status(Instant::now() + STEP).await?;
         let own = self.authority();
         let region = own.as_ref().map_or(self.region.clone(), |it| it.region.clone());
@@ -238,7 +245,7 @@ impl Pair {
             let why = format!("both clusters are of region {region:?}: give one another name");
             return Err(PairError::Refused(why));
         }
-        self.check_reach(own.as_ref(), &theirs)?;
+        let reseed = self.must_seed(own.as_ref(), &theirs)?;
         let (lineage, attachment) = match &own {
             Some(it) => {
                 let known = it.attachment.as_ref().map(|attached| attached.id);
@@ -255,6 +262,8 @@ impl Pair {
             attachment: wire::wide(attachment),
             ledger: wire::ledger_to(&authority.ledger),
             who: who.to_owned(),
+            reseed,
+            discard_tail,
         };
         let attached = self
             .other
@@ -269,16 +278,18 @@ impl Pair {
         attached.map(drop)
     }
 
-    /// Whether this node's log reaches back to where the other region's copy ends.
-    fn check_reach(
+    /// Whether what the other region has must be replaced by a whole state: it went another way, or
+    /// this node's log does not reach back to where it ends.
+    fn must_seed(
         &self,
         own: Option<&Authority>,
         theirs: &pb::GetStatusResponse,
-    ) -> Result<(), PairError> {
+    ) -> Result<bool, PairError> {
         let cannot = |why: String| Err(PairError::Refused(why));
+        let gives_way = matches!(theirs.role.as_str(), "fenced" | "detached");
         if !theirs.is_empty && own.is_none_or(|own| theirs.lineage != wire::wide(own.lineage)) {
             return cannot(format!(
-                "region {:?} holds data of its own: only an empty cluster, or a kept copy of this one, can be attached",
+                "region {:?} holds data of its own: only an empty cluster, or one of the same history, can be attached",
                 theirs.region
             ));
         }
@@ -289,11 +300,15 @@ impl Pair {
                 through: theirs.applied_through.map(wire::position_from),
             };
             let primary = Authority { role: Role::Primary, ..own.clone() };
-            if let Err(parted) = batch::reach(&self.group, &primary, &end) {
-                return cannot(format!("the kept copy cannot go on from here: {parted}"));
-            }
+            let reach = batch::reach(&self.group, &primary, &end);
+            return match reach {
+                _ if theirs.role == "fenced" => Ok(true),
+                Ok(()) => Ok(false),
+                Err(_) if gives_way => Ok(true),
+                Err(parted) => cannot(format!("the kept copy cannot go on from here: {parted}")),
+            };
         }
-        Ok(())
+        Ok(false)
     }
 
     /// A number that no cluster has had: made of the time, and of who makes it.
@@ -468,7 +483,9 @@ impl Pair {
     pub async fn take_back(&self, who: &str, force: bool) -> Result<(), PairError> {
         let authority = self.in_pair()?;
         let number = match &authority.role {
-            Role::Sealed { .. } => {
+            role if matches!(role, Role::Sealed { .. })
+                || crate::mutants::is_chosen("unseal-after-release") =>
+            {
                 return self.propose(RegionVerb::Unseal, who).await.map(drop);
             }
             Role::Released { to, .. } => to.number,

@@ -4,6 +4,8 @@
 //! out of courtesy. Batches are proposed in the order in which they come, a few at a time, and
 //! answered in that order once applied. The first refusal ends the stream.
 
+mod replay;
+
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
@@ -12,6 +14,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::PairError;
+use super::inventory;
 use super::pair::Pair;
 use super::wire;
 use crate::consensus::error::{Fate, GroupError};
@@ -20,7 +23,7 @@ use crate::proto::geo::v1 as pb;
 use crate::proto::geo::v1::geo_service_server::{GeoService, GeoServiceServer};
 use crate::proto::geo::v1::ship_request::Message;
 use crate::queue::authority::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
-use crate::queue::authority::{Authority, RegionEpoch};
+use crate::queue::authority::{Authority, RegionEpoch, Role};
 use crate::queue::command::{Command, Envelope};
 use crate::queue::error::Rejection;
 use crate::queue::ids::{Epoch, Span};
@@ -147,6 +150,8 @@ fn answer(authority: &Authority, log_time_us: u64, promoted: bool) -> pb::ShipRe
         log_time_us,
         promoted,
         seeding: authority.seeding.is_some(),
+        // What is attached in these roles waits for a whole state.
+        must_seed: matches!(authority.role, Role::Fenced { .. } | Role::Detached),
         next_message: 0,
     }
 }
@@ -163,6 +168,7 @@ fn shipped(
             log_time_us: done.log_time.0,
             promoted,
             seeding: false,
+            must_seed: false,
             next_message: 0,
         }),
         Ok(other) => Err(Status::internal(format!("a batch was answered by {other:?}"))),
@@ -246,6 +252,8 @@ impl GeoService for Receiver {
             attachment: wire::narrow(&asked.attachment, "the attachment")
                 .map_err(|status| *status)?,
             ledger: ledger.map_err(|error| Status::invalid_argument(error.to_string()))?,
+            reseed: asked.reseed,
+            discard_tail: asked.discard_tail || self.pair.has_no_tail(),
         };
         self.change(RegionVerb::Attach(attach), asked.who).await?;
         Ok(Response::new(pb::AttachResponse {}))
@@ -324,7 +332,13 @@ impl GeoService for Receiver {
         request: Request<pb::SeedRequest>,
     ) -> Result<Response<pb::SeedResponse>, Status> {
         self.check_leads()?;
-        let step = request.into_inner().step;
+        let request = request.into_inner();
+        let room = self.group.store().read().disk_space().beyond_reserves(1);
+        if request.bytes > room.unwrap_or(u64::MAX) {
+            let why = format!("there is no room for a state of {} bytes", request.bytes);
+            return Err(Status::failed_precondition(why));
+        }
+        let step = request.step;
         let step = step.ok_or_else(|| Status::invalid_argument("a step is missing"))?;
         let verb = codec::seed_from(wire::seed_step(step));
         let verb = verb.map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -348,6 +362,42 @@ impl GeoService for Receiver {
         let verb = RegionVerb::Resolve { keep: asked.keep, number: Epoch(asked.number) };
         self.change(verb, asked.who).await?;
         Ok(Response::new(pb::ResolveResponse {}))
+    }
+
+    async fn replay_tail(
+        &self,
+        request: Request<pb::ReplayTailRequest>,
+    ) -> Result<Response<pb::ReplayTailResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_leads()?;
+        self.check_lineage(&asked.lineage)?;
+        self.take_tail(asked).await.map(Response::new)
+    }
+
+    async fn send_tail(
+        &self,
+        request: Request<pb::SendTailRequest>,
+    ) -> Result<Response<pb::SendTailResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_leads()?;
+        self.check_lineage(&asked.lineage)?;
+        let sent = self.pair.send_tail(&asked.who, Instant::now() + WITHIN).await;
+        sent.map(Response::new).map_err(|error| *refusal(error))
+    }
+
+    async fn inventory(
+        &self,
+        request: Request<pb::InventoryRequest>,
+    ) -> Result<Response<pb::InventoryResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_leads()?;
+        self.check_lineage(&asked.lineage)?;
+        let attached = self.group.standing().and_then(|it| it.authority.attachment);
+        if attached.is_none_or(|it| wire::wide(it.id) != asked.attachment) {
+            return Err(Status::failed_precondition("this cluster is attached to another primary"));
+        }
+        let store = self.group.store().read();
+        Ok(Response::new(inventory::of(store.state(), &asked.groups)))
     }
 
     async fn fence(

@@ -1,54 +1,61 @@
-//! Gives an empty secondary a whole state of this cluster, where the log does not reach back to
-//! the beginning.
+//! Gives the other region a whole state of this cluster, where the log alone does not do: an empty
+//! one that the log does not reach back for, or one whose history went another way.
 //!
 //! Laws: the state is a pinned view of the tables, read as it is, while the primary serves on. A
 //! seed is of one view: another node that begins to lead, or this one after a restart, gives up
 //! what was under way there and begins anew. The log after the view's position is kept until it
-//! is shipped, as for any copy.
+//! is shipped, as for any copy. How many bytes were given is shown.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use prost::Message as _;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::{PairError, SeedError};
 use super::other::OtherRegion;
+use super::watermark::Watermark;
 use super::wire;
 use crate::clock::SharedClock;
 use crate::consensus::group::{Group, Standing};
-use crate::queue::authority::LedgerLine;
+use crate::proto::geo::v1 as pb;
+use crate::queue::authority::Authority;
 use crate::queue::authority::command::{RegionVerb, SeedChunk};
 use crate::queue::command::Content;
 use crate::queue::ids::ContentId;
 use crate::queue::rows::{Row, RowKey};
+use crate::storage::bodies::Half;
 use crate::storage::codec::{self, Part};
 use crate::storage::keys;
 use crate::storage::snapshot::{SnapshotReader, SnapshotView};
 
 /// Bytes of rows and contents after which a chunk takes no more.
-const CHUNK_BYTES: usize = 512 << 10;
+pub(super) const CHUNK_BYTES: usize = 512 << 10;
 /// One step has this long, leader changes there included.
-const STEP: Duration = Duration::from_secs(20);
+pub(super) const STEP: Duration = Duration::from_secs(20);
 /// Building the state at the end takes longer.
-const COMMIT: Duration = Duration::from_secs(120);
+pub(super) const COMMIT: Duration = Duration::from_secs(120);
 
 /// What one chunk holds.
 type Held = (Vec<Row>, Vec<(ContentId, Content)>);
 
 /// A view, cut into chunks of rows and contents.
-struct Chunks {
+pub(super) struct Chunks {
+    /// Where this side's contents are; others are not of the state.
+    half: Half,
     reader: SnapshotReader,
     buffer: BytesMut,
     parts: VecDeque<Part>,
 }
 
 impl Chunks {
-    fn new(view: &SnapshotView) -> Chunks {
-        Chunks { reader: view.reader(), buffer: BytesMut::new(), parts: VecDeque::new() }
+    pub(super) fn new(view: &SnapshotView, half: Half) -> Chunks {
+        Chunks { half, reader: view.reader(), buffer: BytesMut::new(), parts: VecDeque::new() }
     }
 
-    fn next_part(&mut self) -> Result<Option<Part>, SeedError> {
+    pub(super) fn next_part(&mut self) -> Result<Option<Part>, SeedError> {
         loop {
             if let Some(part) = self.parts.pop_front() {
                 return Ok(Some(part));
@@ -72,6 +79,7 @@ impl Chunks {
                     rows.extend(shared_row(&key, &value)?);
                 }
                 Part::Content { id, content } => {
+                    let Some(id) = self.half.own(id) else { continue };
                     bytes += content.size();
                     contents.push((id, content));
                 }
@@ -93,7 +101,7 @@ fn framed(buffer: &mut BytesMut) -> Option<Bytes> {
 }
 
 /// A row that both regions have. What this cluster is in the pair is its own.
-fn shared_row(key: &[u8], value: &[u8]) -> Result<Option<Row>, SeedError> {
+pub(super) fn shared_row(key: &[u8], value: &[u8]) -> Result<Option<Row>, SeedError> {
     let wrong = codec::CodecError::Wrong { what: "a row", field: "key" };
     let key = keys::parse_row(key).ok_or(wrong)?;
     if matches!(key, RowKey::Authority | RowKey::Audit(_) | RowKey::Seed(_)) {
@@ -110,22 +118,37 @@ pub async fn give(
     group: &Group,
     other: &OtherRegion,
     clock: &SharedClock,
+    news: &watch::Sender<Watermark>,
 ) -> Result<(), SeedError> {
     let Some(Standing { authority, .. }) = group.standing() else { return Ok(()) };
     let Some(attachment) = authority.attachment.as_ref().map(|it| it.id) else { return Ok(()) };
     // What the copy is attached to must be in the view.
     group.store().commit().await?;
     let view = group.store().read().view()?;
-    let ledger = ledger_of(&view)?;
+    let Authority { ledger, replayed, high_contents, .. } = authority_of(&view)?;
     let id = u128::from(clock.wall_us()) << 64 | u128::from(group.node());
     // What another leader began is freed, a chunk at a time.
     while step(other, &RegionVerb::SeedDrop { attachment }, STEP).await? > 0 {}
     let position = view.position();
-    step(other, &RegionVerb::SeedBegin { attachment, id, position, ledger }, STEP).await?;
-    let (mut chunks, mut number) = (Chunks::new(&view), 0);
+    let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base: None };
+    let (needed, _) = group.store().read().space();
+    begin_there(other, &begin, needed).await?;
+    news.send_modify(|mark| mark.copied_bytes = 0);
+    let half = Half { is_high: high_contents };
+    let (mut chunks, mut number) = (Chunks::new(&view, half), 0);
     while let Some((rows, contents)) = chunks.next()? {
-        let chunk = SeedChunk { attachment, id, number, rows, contents };
-        number = step(other, &RegionVerb::SeedChunk(chunk), STEP).await?;
+        let chunk = RegionVerb::SeedChunk(SeedChunk {
+            attachment,
+            id,
+            number,
+            rows,
+            contents,
+            removed: Vec::new(),
+        });
+        let Some(request) = wire::seed_request(&chunk) else { continue };
+        let bytes = request.encoded_len() as u64;
+        number = ask(other, request, STEP).await?;
+        news.send_modify(|mark| mark.copied_bytes += bytes);
         if !group.leadership().borrow().is_me {
             return Err(SeedError::LeadsNoMore);
         }
@@ -139,8 +162,34 @@ pub async fn give(
     Ok(())
 }
 
-async fn step(other: &OtherRegion, verb: &RegionVerb, within: Duration) -> Result<u64, SeedError> {
-    let Some(request) = wire::seed_request(verb) else { return Ok(0) };
+pub(super) async fn step(
+    other: &OtherRegion,
+    verb: &RegionVerb,
+    within: Duration,
+) -> Result<u64, SeedError> {
+    match wire::seed_request(verb) {
+        Some(request) => ask(other, request, within).await,
+        None => Ok(0),
+    }
+}
+
+/// The other region says at once where it has no room for so many bytes beside what it has.
+pub(super) async fn begin_there(
+    other: &OtherRegion,
+    verb: &RegionVerb,
+    bytes: u64,
+) -> Result<u64, SeedError> {
+    match wire::seed_request(verb) {
+        Some(request) => ask(other, pb::SeedRequest { bytes, ..request }, STEP).await,
+        None => Ok(0),
+    }
+}
+
+pub(super) async fn ask(
+    other: &OtherRegion,
+    request: pb::SeedRequest,
+    within: Duration,
+) -> Result<u64, SeedError> {
     let answer = other.ask_patiently(Instant::now() + within, within, |client| {
         let request = request.clone();
         let mut client = client.max_encoding_message_size(wire::MESSAGE_BYTES);
@@ -149,10 +198,10 @@ async fn step(other: &OtherRegion, verb: &RegionVerb, within: Duration) -> Resul
     Ok(answer.await.map_err(|error: PairError| SeedError::Other(Box::new(error)))?.next)
 }
 
-/// The ledger as the view has it.
-fn ledger_of(view: &SnapshotView) -> Result<Vec<LedgerLine>, SeedError> {
+/// What this cluster is, as the view has it.
+pub(super) fn authority_of(view: &SnapshotView) -> Result<Authority, SeedError> {
     match view.row(&RowKey::Authority)? {
-        Some(Row::Authority(authority)) => Ok(authority.ledger),
+        Some(Row::Authority(authority)) => Ok(*authority),
         _ => Err(SeedError::NotInView),
     }
 }

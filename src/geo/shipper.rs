@@ -5,18 +5,19 @@
 //! flight, each bounded by bytes. What is acknowledged rides in the next entry, so that the next
 //! leader and the purge of the log know it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::batch::{self, Reach};
-use super::error::ShipError;
+use super::error::{PairError, SeedError, ShipError};
 use super::other::OtherRegion;
-use super::seed;
 use super::shaper::{self, Shaper};
 use super::watermark::{GeoStatus, Pace, Watermark};
 use super::wire;
+use super::{patch, seed};
 use crate::clock::SharedClock;
 use crate::consensus::group::{Group, Standing};
 use crate::proto::geo::v1 as pb;
@@ -43,6 +44,8 @@ pub struct Shipper {
     other: OtherRegion,
     clock: SharedClock,
     news: watch::Sender<Watermark>,
+    /// A copy did not take what differs.
+    gives_all: AtomicBool,
 }
 
 /// What a line can do next.
@@ -63,6 +66,8 @@ struct Line {
     copy: CopyEnd,
     /// Another leader began to give the copy a whole state, and did not end it.
     is_seeding: bool,
+    /// What it has is of another history.
+    must_seed: bool,
     /// A batch that was read and has not crossed the shaped line: when it has, and its bytes.
     held: Option<(u64, u64, pb::ShipRequest)>,
     /// The bytes of each batch in flight.
@@ -79,7 +84,8 @@ impl Shipper {
         clock: SharedClock,
     ) -> (Shipper, watch::Receiver<Watermark>) {
         let (news, watermark) = watch::channel(Watermark::default());
-        (Shipper { group, other, clock, news }, watermark)
+        let gives_all = AtomicBool::new(false);
+        (Shipper { group, other, clock, news, gives_all }, watermark)
     }
 
     /// Runs until the group ends.
@@ -158,9 +164,13 @@ impl Shipper {
             return Ok(());
         }
         let mut line = self.open(at).await?;
-        if line.is_seeding || (line.copy.through.is_none() && self.must_seed(&line.copy)) {
+        if line.must_seed
+            || line.is_seeding
+            || (line.copy.through.is_none() && self.must_seed(&line.copy))
+        {
+            let has_another = line.must_seed;
             drop(line);
-            seed::give(&self.group, &self.other, &self.clock).await?;
+            self.give(has_another).await?;
             return Ok(());
         }
         let (mut leadership, mut applied) = (self.group.leadership(), self.group.applied());
@@ -190,6 +200,24 @@ impl Shipper {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Gives the copy a state: what differs, where it has another one and takes that, or all.
+    async fn give(&self, has_another: bool) -> Result<(), SeedError> {
+        let (group, other, clock, news) = (&self.group, &self.other, &self.clock, &self.news);
+        if has_another && !self.gives_all.load(Ordering::Relaxed) {
+            let given = patch::give(group, other, clock, news).await;
+            if let Err(SeedError::Other(error)) = &given
+                && matches!(**error, PairError::Refused(_))
+            {
+                tracing::info!(%error, "what differs was not taken: the copy is given all");
+                self.gives_all.store(true, Ordering::Relaxed);
+            }
+            return given;
+        }
+        seed::give(group, other, clock, news).await?;
+        self.gives_all.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -229,10 +257,13 @@ impl Shipper {
             mark.status = GeoStatus::Bootstrap;
             mark.trouble = None;
         });
-        self.keep(&copy, &first);
+        if !first.must_seed {
+            self.keep(&copy, &first);
+        }
         let pace = Pace::default();
-        let (in_flight, is_seeding) = (std::collections::VecDeque::new(), first.seeding);
-        Ok(Line { requests, answers, copy, is_seeding, held: None, in_flight, pace })
+        let (is_seeding, must_seed) = (first.seeding, first.must_seed);
+        let in_flight = std::collections::VecDeque::new();
+        Ok(Line { requests, answers, copy, is_seeding, must_seed, held: None, in_flight, pace })
     }
 
     /// How the line is now, where it is shaped.
@@ -330,8 +361,10 @@ impl Shipper {
         if copy.epoch != authority.epoch {
             return;
         }
+        let is_early = crate::mutants::is_chosen("last-sync-early");
+        let log_time = if is_early { standing.log_time } else { LogTime(answer.log_time_us) };
         self.news.send_modify(|mark| {
-            mark.acknowledge(through, LogTime(answer.log_time_us));
+            mark.acknowledge(through, log_time);
             mark.next_message = (answer.next_message > 0).then_some(answer.next_message);
             self.group.note_copy(mark.shipped, mark.last_sync);
         });

@@ -2,15 +2,18 @@
 //!
 //! Laws: nothing is merged, and nothing is thrown away: it is listed from the state of the side
 //! that is fenced, which changes no more. The head says whether the log still reaches back to the
-//! fork; messages that are alive are listed in any case.
+//! fork; messages that are alive are listed in any case, and what was deleted as long as the log
+//! says so.
 
 use super::error::PairError;
 use super::pair::Pair;
+use crate::consensus::error::GroupError;
 use crate::consensus::group::Group;
 use crate::queue::authority::tail::{TailCursor, TailMessage};
 use crate::queue::authority::{Authority, Fork, RegionEpoch, Role};
-use crate::queue::command::Content;
-use crate::queue::ids::Number;
+use crate::queue::command::{Command, Content, Envelope};
+use crate::queue::ids::{LogTime, MessageId, Number};
+use crate::storage::codec;
 use crate::storage::log::Payload;
 
 /// Messages on one page.
@@ -28,6 +31,18 @@ pub struct TailHead {
     pub log_entries: u64,
     /// The log still reaches back to the fork.
     pub is_whole: bool,
+}
+
+/// A message that was deleted after the fork.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailDelete {
+    pub account: String,
+    pub queue: String,
+    pub id: MessageId,
+    /// About when.
+    pub at: LogTime,
+    /// It was sent before the fork: the new primary may still have it.
+    pub is_shared: bool,
 }
 
 /// One page of a tail; the next begins at the cursor.
@@ -54,12 +69,56 @@ impl Pair {
             }
         };
         let first = fork.after.map_or(0, |after| after.index.saturating_add(1));
-        let rested = |index: u64| {
-            rests.iter().any(|it| it.after < index && it.until.is_none_or(|until| index < until))
-        };
+        let rested = |index: u64| rests.iter().any(|rest| rest.holds(index));
         let log_entries = count(self.group(), first, at.index, rested)?;
         let is_whole = self.group().log_first().is_some_and(|held| held <= first);
         Ok(TailHead { epoch, fenced_by, fork, log_entries, is_whole })
+    }
+
+    /// Messages that entries of the tail's log from index `from` on say are deleted, and that are not
+    /// there; and where the next page begins, if there is one. A page may be empty and have a next.
+    ///
+    /// # Errors
+    /// As [`Pair::tail_head`], and when the log cannot be read.
+    pub fn tail_deletes(&self, from: u64) -> Result<(Vec<TailDelete>, Option<u64>), PairError> {
+        let refuse = || PairError::Refused("this side has no tail".to_owned());
+        let Authority { role, rests, .. } = self.group().standing().ok_or_else(refuse)?.authority;
+        let Role::Fenced { fork: Some(fork), at, .. } = role else { return Err(refuse()) };
+        let first = fork.after.map_or(0, |after| after.index.saturating_add(1));
+        let from = from.max(first).max(self.group().log_first().unwrap_or(0));
+        if from > at.index {
+            return Ok((Vec::new(), None));
+        }
+        let entries = self.group().log_entries(from, at.index.saturating_add(1), READ)?;
+        let next = entries.last().map(|entry| entry.position.index.saturating_add(1));
+        let mut found = Vec::new();
+        for entry in entries {
+            let index = entry.position.index;
+            let rested = rests.iter().any(|rest| rest.holds(index));
+            let Payload::Commands(bytes) = entry.payload else { continue };
+            if rested {
+                continue;
+            }
+            let entry = codec::decode_entry(entry.position, bytes);
+            let entry = entry.map_err(|error| GroupError::Fatal(error.to_string()))?;
+            for envelope in &entry.commands {
+                found.extend(deletes(envelope, entry.stamp, fork.next_number));
+            }
+        }
+        let store = self.group().store().read();
+        found.retain(|it| !store.state().holds(&it.account, &it.queue, it.id));
+        Ok((found, next.filter(|next| *next <= at.index)))
+    }
+
+    /// Whether this side is fenced and is known to have nothing alone.
+    #[must_use]
+    pub fn has_no_tail(&self) -> bool {
+        let Ok(head) = self.tail_head() else { return false };
+        let nothing = head.is_whole && head.log_entries == 0;
+        nothing
+            && self
+                .tail_page(head.fork.next_number, None)
+                .is_ok_and(|(page, next)| page.is_empty() && next.is_none())
     }
 
     /// A page of the tail's messages that are alive, with their contents.
@@ -87,6 +146,24 @@ impl Pair {
             page.push((message, content.map_err(|error| lost(error.to_string()))?));
         }
         Ok((page, next))
+    }
+}
+
+/// What a command deletes, if it does as it says.
+fn deletes(envelope: &Envelope, at: LogTime, fork: u64) -> Vec<TailDelete> {
+    let one = |queue: &str, id: MessageId| TailDelete {
+        account: envelope.account.clone(),
+        queue: queue.to_owned(),
+        id,
+        at,
+        is_shared: id.number.0 < fork,
+    };
+    match &envelope.command {
+        Command::Delete { queue, items } => items.iter().map(|(id, _)| one(queue, *id)).collect(),
+        Command::Transact(asked) => {
+            asked.deletes.iter().map(|(queue, id, _)| one(queue, *id)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

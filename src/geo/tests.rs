@@ -2,7 +2,10 @@
 
 mod leases;
 mod limits;
+mod patches;
+mod reseeds;
 mod shapes;
+mod tails;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,7 +29,7 @@ use super::shipper::Shipper;
 use super::watermark::{GeoStatus, Watermark};
 use crate::clock::{Clock as _, SharedClock, SystemClock};
 use crate::consensus::error::{Fate, GroupError, Reason};
-use crate::consensus::group::{Group, GroupConfig};
+use crate::consensus::group::{Freshness, Group, GroupConfig};
 use crate::consensus::network::{ChannelOptions, Network as _, TcpNetwork};
 use crate::consensus::types::Member;
 use crate::consensus::zones::Wanted;
@@ -252,9 +255,8 @@ async fn protected(dir: &Path) -> (Region, Region, [String; 2]) {
     east.region(RegionVerb::Protect { region, lineage: 7, attachment, peer }).await.unwrap();
     let ledger = east.group.standing().unwrap().authority.ledger;
     let region = west.name.to_owned();
-    west.region(RegionVerb::Attach(Attach { region, lineage: 7, attachment, ledger }))
-        .await
-        .unwrap();
+    let attach = Attach { region, lineage: 7, attachment, ledger, ..Attach::default() };
+    west.region(RegionVerb::Attach(attach)).await.unwrap();
     (east, west, at)
 }
 
@@ -419,6 +421,10 @@ async fn a_deposed_primary_is_fenced_when_it_comes_back_and_its_tail_is_listed()
     let by = RegionEpoch { number: Epoch(2), region: "west".to_owned() };
     let fenced = Rejection::Region(RegionRefusal::Fenced { by: by.clone() });
     assert_eq!(east.send("never again").await, Err(fenced));
+    let newest = east.group.read(Freshness::Linearizable, soon(), |_, _| ()).await;
+    assert!(matches!(newest, Err(GroupError::Rejected(_))), "west has newer: {newest:?}");
+    let stale = Freshness::Stale(Duration::from_secs(60));
+    east.group.read(stale, soon(), |_, _| ()).await.expect("an old answer is still given");
     let head = east.pair.tail_head().expect("a tail");
     assert_eq!((head.fenced_by, head.is_whole), (by, true));
     assert!(head.log_entries >= 2, "{} entries", head.log_entries);
@@ -439,14 +445,14 @@ async fn a_cluster_protects_itself_by_an_empty_one_and_by_no_other() {
     let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
     west.create().await;
     east.create().await;
-    let refused = east.pair.protect("anna").await;
+    let refused = east.pair.protect("anna", false).await;
     assert!(matches!(refused, Err(PairError::Refused(_))), "{refused:?}");
     assert_eq!(east.role(), Role::Standalone, "nothing was begun");
     west.stop().await;
     std::fs::remove_dir_all(dir.path().join("west")).unwrap();
     let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
     for _ in 0..2 {
-        east.pair.protect("anna").await.expect("protected, and so already");
+        east.pair.protect("anna", false).await.expect("protected, and so already");
     }
     west.until_applied("a copy", |west| digests_are_equal(&east, west)).await;
     assert_eq!(east.pair.status().redundancy, "GRS");
@@ -454,7 +460,7 @@ async fn a_cluster_protects_itself_by_an_empty_one_and_by_no_other() {
     east.pair.unprotect("anna").await.expect("apart");
     assert_eq!((east.role(), west.role()), (Role::Standalone, Role::Detached));
     east.send("meanwhile").await.expect("sent");
-    east.pair.protect("anna").await.expect("protected again");
+    east.pair.protect("anna", false).await.expect("protected again");
     west.until_applied("a copy", |west| west.total() == 1).await;
     east.stop().await;
     west.stop().await;
@@ -474,7 +480,7 @@ async fn after_a_forced_failover_an_empty_cluster_is_given_all_and_is_handed_bac
     west.send_patiently("after").await;
     std::fs::remove_dir_all(dir.path().join("east")).unwrap();
     let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
-    west.pair.protect("anna").await.expect("protected anew");
+    west.pair.protect("anna", false).await.expect("protected anew");
     west.send_patiently("while it is seeded").await;
     west.until_known("live", |mark| mark.status == GeoStatus::Live).await;
     east.until_applied("equal", |east| digests_are_equal(east, &west)).await;
@@ -516,12 +522,27 @@ async fn a_seed_that_another_leader_began_is_given_up_and_done_anew() {
     let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
     let ledger = west.group.standing().unwrap().authority.ledger;
     let (region, attachment) = (east.name.to_owned(), 71);
-    let attach = Attach { region, lineage: 7, attachment, ledger: ledger.clone() };
+    let attach =
+        Attach { region, lineage: 7, attachment, ledger: ledger.clone(), ..Attach::default() };
     east.region(RegionVerb::Attach(attach)).await.expect("attached");
     let position = west.group.standing().unwrap().applied;
-    let begun = RegionVerb::SeedBegin { attachment, id: 99, position, ledger };
+    let begun = RegionVerb::SeedBegin {
+        attachment,
+        id: 99,
+        position,
+        ledger,
+        replayed: Vec::new(),
+        base: None,
+    };
     east.region(begun).await.expect("begun");
-    let chunk = SeedChunk { attachment, id: 99, number: 0, rows: Vec::new(), contents: Vec::new() };
+    let chunk = SeedChunk {
+        attachment,
+        id: 99,
+        number: 0,
+        rows: Vec::new(),
+        contents: Vec::new(),
+        removed: Vec::new(),
+    };
     east.region(RegionVerb::SeedChunk(chunk)).await.expect("taken");
     let (region, peer) = (west.name.to_owned(), east.name.to_owned());
     let protect = RegionVerb::Protect { region, lineage: 7, attachment, peer };

@@ -3,6 +3,7 @@
 //! Law: the last sync time is the T of the newest entry that the secondary's group has applied,
 //! taken from its acknowledgement and from nowhere else; within an epoch it never falls.
 
+use crate::consensus::group::Standing;
 use crate::queue::ids::{LogTime, Position};
 
 /// Azure's word for how the copy does.
@@ -34,6 +35,8 @@ pub struct Watermark {
     pub bytes_per_second: u64,
     /// The other region has applied the release, and is the primary.
     pub promoted: bool,
+    /// Bytes of the state that was given to the copy last.
+    pub copied_bytes: u64,
     /// The shape of the line holds everything back.
     pub is_down: bool,
     /// Why shipping stands still, where it does.
@@ -49,6 +52,14 @@ impl Watermark {
             (_, 0) => None,
             (bytes, pace) => Some(bytes.div_ceil(pace)),
         }
+    }
+
+    /// What the copy lacks of this state: also while it is not reached, when nobody ships.
+    pub fn measure(&mut self, standing: &Standing, bytes_after: impl Fn(Option<u64>) -> u64) {
+        let shipped = self.shipped.or(standing.authority.shipped).map(|at| at.index);
+        let applied = standing.applied.index;
+        self.positions_behind = applied.saturating_sub(shipped.unwrap_or(0));
+        self.bytes_behind = if self.positions_behind == 0 { 0 } else { bytes_after(shipped) };
     }
 
     /// Takes an acknowledgement in; an older one changes nothing.

@@ -95,7 +95,7 @@ pub fn seed_request(verb: &RegionVerb) -> Option<pb::SeedRequest> {
         Verb::SeedDrop(it) => Step::Drop(it),
         _ => return None,
     };
-    Some(pb::SeedRequest { step: Some(step) })
+    Some(pb::SeedRequest { step: Some(step), bytes: 0 })
 }
 
 /// A number of 128 bits.

@@ -16,7 +16,9 @@
 //!
 //! `plan.rs` says what is shipped next, `fork.rs` where two histories part, `transition.rs` what each
 //! command does, `shipped.rs` how the other region's entries are applied, `seed.rs` how an empty
-//! copy is given a whole state, `lease.rs` what both agreed about region leases, `shape.rs` how the line is made to behave, `bounds.rs` what may be set, `tail.rs` what a deposed side has alone, `refusal.rs` why not.
+//! copy is given a whole state, `lease.rs` what both agreed about region leases, `shape.rs` how
+//! the line is made to behave, `bounds.rs` what may be set, `tail.rs` what a deposed side has
+//! alone and `replay.rs` how it is taken from there, `refusal.rs` why not.
 
 mod bounds;
 pub mod command;
@@ -24,6 +26,7 @@ mod fork;
 pub mod lease;
 pub mod plan;
 pub mod refusal;
+pub mod replay;
 pub mod seed;
 pub mod shape;
 mod shipped;
@@ -36,6 +39,7 @@ use super::rows::RowKey;
 use super::state::State;
 use lease::Leasing;
 use refusal::RegionRefusal;
+use replay::Replayed;
 use seed::{SeedRow, Seeding};
 use shape::Shape;
 
@@ -141,6 +145,14 @@ pub struct Rest {
     pub until: Option<u64>,
 }
 
+impl Rest {
+    /// Whether the entry at an index is one of those.
+    #[must_use]
+    pub fn holds(&self, index: u64) -> bool {
+        self.after < index && self.until.is_none_or(|until| index < until)
+    }
+}
+
 /// What operators set for the pair, replicated in each group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegionSettings {
@@ -180,7 +192,7 @@ pub struct Authority {
     pub head: Option<Head>,
     /// Of a secondary: it has had all that its primary had, at one time at least.
     pub is_complete: bool,
-    /// Of a secondary that is empty: a whole state is under way to it.
+    /// A whole state is under way to it.
     pub seeding: Option<Seeding>,
     /// Of a primary: the last position of its own log that the other region's group has applied.
     pub shipped: Option<Position>,
@@ -188,6 +200,35 @@ pub struct Authority {
     pub rests: Vec<Rest>,
     pub settings: RegionSettings,
     pub next_audit: u64,
+    /// Of each fenced epoch whose tail came here, for ever.
+    pub replayed: Vec<Replayed>,
+    /// Of a fenced side: what became of its tail; `None` = nothing yet.
+    pub tail: Option<TailFate>,
+    /// Which half of the ids its contents have; see `seed.rs`.
+    pub high_contents: bool,
+}
+
+/// What became of the tail of a fenced side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TailFate {
+    /// The new primary has taken it.
+    Replayed,
+    /// A person has it in a file.
+    Exported,
+    /// A person gave it up.
+    Discarded,
+}
+
+impl TailFate {
+    /// One word, as `region status` shows it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            TailFate::Replayed => "replayed",
+            TailFate::Exported => "exported",
+            TailFate::Discarded => "discarded",
+        }
+    }
 }
 
 /// What was done to a cluster's authority, by whom.
@@ -235,12 +276,25 @@ impl Authority {
         Ok(())
     }
 
+    /// Whether what is read here may be called the newest: another region may write already where
+    /// this one handed over, and does where this one is fenced.
+    ///
+    /// # Errors
+    /// The refusal that the reader is to read.
+    pub fn check_newest(&self) -> Result<(), RegionRefusal> {
+        match &self.role {
+            Role::Released { .. } | Role::Fenced { .. } | Role::Conflict { .. } => {
+                self.check_write()
+            }
+            _ => self.check_read(),
+        }
+    }
+
     /// Whether `apply` refused the data of this entry of the group's own log, as far as the
     /// state knows: ask a state that has applied the entry.
     #[must_use]
     pub fn rested(&self, index: u64) -> bool {
-        let within = |rest: &Rest| rest.after < index && rest.until.is_none_or(|at| index < at);
-        self.rests.iter().any(within)
+        self.rests.iter().any(|rest| rest.holds(index))
     }
 
     /// The line of the epoch in force.

@@ -103,6 +103,7 @@ pub fn command(command: &Command) -> Checked {
         Command::StartRedrive(asked) => redrive::check(asked),
         Command::CancelRedrive { queue, .. } => queue_name(queue),
         Command::SetAccountQuota(quota) => accounts::check_quota(quota),
+        Command::ReplayTail(asked) => super::authority::replay::check(asked),
         Command::Pulse | Command::RaiseRules { .. } | Command::Region(_) => Ok(()),
     }
 }
@@ -216,7 +217,7 @@ fn headers(content: &Content) -> Checked {
     map_fits("headers", &content.headers, limits::HEADER_BYTES)
 }
 
-fn metadata(metadata: &StringMap) -> Checked {
+pub(super) fn metadata(metadata: &StringMap) -> Checked {
     map_fits("metadata", metadata, limits::METADATA_BYTES)
 }
 

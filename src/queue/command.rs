@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::authority::command::RegionCommand;
+use super::authority::replay::ReplayTail;
 use super::ids::{Epoch, LogTime, MessageId, Position, QueueId, Receipt, Span};
 use super::note::DeadReason;
 
@@ -101,6 +102,8 @@ pub enum Command {
     RaiseRules {
         version: u32,
     },
+    /// A part of the tail of the primary that this cluster deposed. In a box: it is large.
+    ReplayTail(Box<ReplayTail>),
     /// Changes which region may write; see `authority.rs`. In a box: it is large.
     Region(Box<RegionCommand>),
 }
@@ -126,6 +129,7 @@ impl Command {
                 bytes + asked.deletes.len() * ITEM
             }
             Command::Region(asked) => asked.size(),
+            Command::ReplayTail(asked) => asked.size(),
             Command::StartRedrive(asked) => asked.filter.ids.len() * ITEM,
             _ => 0,
         }

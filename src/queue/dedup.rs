@@ -115,6 +115,11 @@ impl Keys {
         Some(KeyRow { queue: self.queue, key, id, sent_at, until })
     }
 
+    /// Every key with what is known of its first send, lapsed ones included.
+    pub fn all(&self) -> impl Iterator<Item = (u128, &Kept)> {
+        self.kept.iter().map(|(key, kept)| (*key, kept))
+    }
+
     pub fn row_keys(&self) -> impl Iterator<Item = RowKey> {
         self.kept.keys().map(|key| RowKey::Key { queue: self.queue, key: *key })
     }

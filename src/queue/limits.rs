@@ -58,6 +58,8 @@ pub const REGION_NAME: std::ops::RangeInclusive<usize> = 1..=63;
 pub const ACTOR: usize = 256;
 /// Epochs that a cluster's ledger remembers.
 pub const LEDGER_LINES: usize = 1_024;
+/// Fenced epochs whose tails were replayed.
+pub const REPLAYED_EPOCHS: usize = 1_024;
 /// Rows of the audit.
 pub const AUDIT_ROWS: usize = 1_000;
 /// How long a region lease may be.

@@ -33,7 +33,7 @@ mod release;
 pub mod rows;
 mod rules;
 mod session;
-mod state;
+pub mod state;
 #[cfg(test)]
 mod tests;
 mod transact;

@@ -30,6 +30,13 @@ pub struct Changes {
 pub enum ContentEvent {
     Put(ContentId, Content),
     Drop(ContentId),
+    /// Of a second state, beside the contents in use: the id may be that of another one there.
+    PutBeside(ContentId, Content),
+    DropBeside(ContentId),
+    /// A content that was put beside is one of those in use.
+    TakeBeside(ContentId),
+    /// The contents that were put beside are the ones in use, and all others go.
+    Switch,
 }
 
 pub type Outcome = Result<Reply, Rejection>;

@@ -48,6 +48,19 @@ impl State {
         changes
     }
 
+    /// The keys of the rows that wait to be freed.
+    #[must_use]
+    pub(super) fn grave_keys(&self) -> Vec<RowKey> {
+        let mut keys = Vec::new();
+        for (id, grave) in &self.catalog.graves {
+            keys.extend(grave.deleted.iter().map(|_| RowKey::Queue(*id)));
+            keys.extend(grave.lineups.iter().flat_map(|lineup| lineup.row_keys()));
+            keys.extend(grave.keys.iter().flat_map(|kept| kept.row_keys()));
+            keys.extend(grave.redrives.iter().flat_map(|jobs| jobs.row_keys()));
+        }
+        keys
+    }
+
     /// Whether [`State::reclaim`] has work.
     #[must_use]
     pub fn has_garbage(&self) -> bool {

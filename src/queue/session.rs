@@ -56,6 +56,19 @@ pub enum Turn {
     Answer(Outcome),
 }
 
+/// What is known of a sequence of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The client has no session.
+    NoSession,
+    /// It ran, and its outcome is kept.
+    Kept,
+    /// It was answered, here or elsewhere, or will never run.
+    Forgotten,
+    /// It may still come.
+    Open,
+}
+
 /// How many messages an outcome names: its weight.
 fn items(outcome: &Outcome) -> usize {
     match outcome {
@@ -131,6 +144,43 @@ impl Sessions {
         let answered = tag.lowest_unanswered.saturating_sub(1).max(session.forgotten_through);
         let kept = || session.kept.binary_search_by_key(&tag.sequence, |kept| kept.sequence);
         tag.sequence <= answered || kept().is_ok()
+    }
+
+    /// What is known of a sequence of a client.
+    #[must_use]
+    pub fn fate(&self, client: u128, sequence: u64) -> Fate {
+        let Some(session) = self.sessions.get(&client) else { return Fate::NoSession };
+        if session.kept.binary_search_by_key(&sequence, |kept| kept.sequence).is_ok() {
+            return Fate::Kept;
+        }
+        if sequence <= session.forgotten_through { Fate::Forgotten } else { Fate::Open }
+    }
+
+    /// Gives an open sequence of a client its outcome, though the client did not ask.
+    pub fn answer_for(
+        &mut self,
+        client: u128,
+        sequence: u64,
+        outcome: &Outcome,
+        changes: &mut Changes,
+    ) {
+        if self.fate(client, sequence) == Fate::Open {
+            changes.row(RowKey::Session(client));
+            self.keep(&SessionTag { client, sequence, lowest_unanswered: 0 }, outcome);
+        }
+    }
+
+    /// What the kept sends and transactions of all clients were answered: client, sequence and
+    /// outcome.
+    pub fn kept_sends(&self) -> impl Iterator<Item = (u128, u64, &Reply)> {
+        self.sessions.iter().flat_map(|(client, session)| {
+            session.kept.iter().filter_map(|kept| match &kept.outcome {
+                Ok(reply @ (Reply::Sent(_) | Reply::Transacted(_))) => {
+                    Some((*client, kept.sequence, reply))
+                }
+                _ => None,
+            })
+        })
     }
 
     /// Keeps the outcome of a command that [`Sessions::begin`] let run.

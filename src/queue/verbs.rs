@@ -59,6 +59,7 @@ pub(super) fn run(state: &mut State, account: &str, command: &Command, step: &mu
         Command::StartRedrive(asked) => redrive::start(state, account, asked, step),
         Command::CancelRedrive { queue, id } => redrive::cancel(state, account, queue, *id, step),
         Command::SetAccountQuota(quota) => accounts::set_quota(state, account, *quota, step),
+        Command::ReplayTail(asked) => authority::replay::run(state, asked, step),
         Command::Pulse => Ok(pulse(state, step)),
         Command::RaiseRules { version } => {
             state.counters.rules = rules::raise(state.counters.rules, *version)?;
@@ -78,7 +79,7 @@ pub(super) fn draw(counters: &mut CountersRow) -> u64 {
     number
 }
 
-fn create_queue(
+pub(super) fn create_queue(
     state: &mut State,
     account: &str,
     name: &str,

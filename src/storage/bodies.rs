@@ -13,6 +13,7 @@
 //! This file plans; `segment.rs` does the reading and writing, `directory.rs` knows places.
 
 mod directory;
+mod half;
 mod segment;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use directory::{Group, Place};
-pub use segment::{Flush, SegmentFiles};
+pub use half::Half;
+pub use segment::{Flush, Placing, SegmentFiles};
 
 use crate::queue::command::Content;
 use crate::queue::ids::ContentId;
@@ -30,7 +32,7 @@ use crate::storage::keys;
 use crate::storage::store::StoreError;
 use crate::storage::tables::{Batch, Rows, Span, TablesRead};
 use directory::Directory;
-use segment::{Placing, record_len};
+use segment::record_len;
 
 /// What a content in memory costs besides its bytes.
 const HELD_COST: usize = 128;
@@ -219,6 +221,39 @@ impl Bodies {
         }
         self.moving.remove(&id.0);
         if let Some(place) = self.directory.remove(id.0) {
+            self.release(place);
+        }
+    }
+
+    /// Gives a content another id, which no other has.
+    pub fn rename(&mut self, from: ContentId, to: ContentId) {
+        let placing = self.placing(from.0).map(|it| it.content.clone());
+        if let Some(held) = self.held.remove(&from.0) {
+            self.held.insert(to.0, held);
+        } else if let (Some(content), Some(_)) = (placing, self.directory.get(from.0)) {
+            // A commit is writing it; it is written again under its new id.
+            self.remove(from);
+            self.put(to, content);
+        } else if let Some(place) = self.directory.remove(from.0) {
+            if let Some(source) = self.moving.remove(&from.0) {
+                self.moving.insert(to.0, source);
+            }
+            self.directory.insert(to.0, place);
+            if let Some(segment) = self.segments.get_mut(&place.segment) {
+                segment.first = segment.first.min(to.0);
+                segment.last = segment.last.max(to.0);
+            }
+        }
+    }
+
+    /// Forgets every content of one half.
+    pub fn remove_half(&mut self, half: Half) {
+        let held: Vec<u64> = self.held.range(half.ids()).map(|(id, _)| *id).collect();
+        for id in held {
+            self.remove(ContentId(id));
+        }
+        self.moving.retain(|id, _| !half.ids().contains(id));
+        for place in self.directory.remove_range(half.ids()) {
             self.release(place);
         }
     }

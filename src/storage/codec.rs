@@ -20,13 +20,15 @@ mod notes;
 mod outcomes;
 mod redrives;
 mod region;
+mod replay;
 mod rows;
 mod seeds;
 mod shapes;
 mod snapshot;
 
 pub use entry::{decode_entry, decode_headers, encode_entry, headers_len, put_headers};
-pub use region::{batch_from, epoch_from, epoch_to, head_to, line_from, line_to};
+pub use region::{batch_from, batch_to, epoch_from, epoch_to, head_to, line_from, line_to};
+pub use replay::{decode_replay, encode_replay};
 pub use rows::{decode_mark, decode_row, encode_mark, encode_row};
 pub use seeds::{verb_from as seed_from, verb_to as seed_to};
 pub use shapes::{shape_from, shape_to};

@@ -20,12 +20,13 @@ use bytes::Bytes;
 pub use install::{ReadySnapshot, SnapshotWriter};
 pub use stream::SnapshotReader;
 
-use super::bodies::{Pin, SegmentFiles};
+use super::bodies::{Group, Pin, SegmentFiles};
 use super::codec::{CodecError, Mark};
 use super::keys;
 use super::store::{StoreError, decode, read_mark};
 use super::tables::TablesRead;
-use crate::queue::ids::{Digest, Position};
+use crate::queue::command::Content;
+use crate::queue::ids::{ContentId, Digest, Position};
 use crate::queue::rows::{Row, RowKey};
 
 /// The format of the stream.
@@ -104,6 +105,14 @@ impl SnapshotView {
         let bytes = keys::row(key);
         let row = self.tables.get(&bytes)?.map(|value| decode(&bytes, &value));
         Ok(row.transpose()?)
+    }
+
+    /// A content of the view, by the id that it is kept under.
+    pub fn content(&self, id: ContentId) -> Result<Option<Content>, StoreError> {
+        let Some(row) = self.tables.get(&keys::contents(id.0 >> 8))? else { return Ok(None) };
+        let group = Group::decode(&row)?;
+        let place = group.iter().find(|(low, _)| u64::from(*low) == id.0 & 0xff);
+        place.map(|(_, place)| self.files.read(id, place)).transpose()
     }
 
     /// How many body segments it pins.

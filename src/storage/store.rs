@@ -25,7 +25,7 @@ use tokio::sync::watch;
 pub use error::StoreError;
 pub(super) use generation::{Generation, decode, read_mark};
 
-use super::bodies::{self, BodyOptions, Found};
+use super::bodies::{self, BodyOptions, Found, Half};
 use super::codec::{self, Mark};
 use super::disk::Disk;
 use super::keys;
@@ -235,18 +235,31 @@ impl Store {
                 self.dirty_cost += UNTOUCHED_BYTES * if is_new { held() } else { 1 };
             }
         }
+        let (own, beside) = self.halves();
         for event in changes.contents.drain(..) {
+            let bodies = &mut self.generation.bodies;
             match event {
-                ContentEvent::Put(id, content) => self.generation.bodies.put(id, content),
-                ContentEvent::Drop(id) => self.generation.bodies.remove(id),
+                ContentEvent::Put(id, content) => bodies.put(own.of(id), content),
+                ContentEvent::Drop(id) => bodies.remove(own.of(id)),
+                ContentEvent::PutBeside(id, content) => bodies.put(beside.of(id), content),
+                ContentEvent::DropBeside(id) => bodies.remove(beside.of(id)),
+                ContentEvent::TakeBeside(id) => bodies.rename(beside.of(id), own.of(id)),
+                // The state has changed its half already.
+                ContentEvent::Switch => bodies.remove_half(beside),
             }
         }
+    }
+
+    /// The half of the ids that the state's contents have, and the other one.
+    fn halves(&self) -> (Half, Half) {
+        let is_high = self.state.authority().is_some_and(|it| it.high_contents);
+        (Half { is_high }, Half { is_high: !is_high })
     }
 
     /// Where a content is; reading what is found needs no lock on the store.
     #[must_use]
     pub fn find(&self, id: ContentId) -> Option<Found> {
-        self.generation.bodies.find(id)
+        self.generation.bodies.find(self.halves().0.of(id))
     }
 
     /// A content, from memory or from its segment, checked. `None` when it is gone.

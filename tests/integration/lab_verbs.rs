@@ -39,13 +39,15 @@ fn a_lab_comes_up_serves_goes_down_and_comes_back_with_its_data() {
 fn one_zone_is_lrs_and_says_so_and_a_layout_that_loses_data_is_refused() {
     let lab = Lab::prepared();
     lab.run("lab up --detach --zones 2").says(64, &["--zones 2", "use 3 or more"]);
-    lab.run("lab up --detach --regions 2").says(64, &["--regions is 2"]);
+    lab.run("lab up --detach --regions 3").says(64, &["--regions is 3", "1 and 2"]);
     assert!(!lab.dir.exists(), "a refused lab leaves nothing");
     let up = lab.ok(&format!("{} --zones 1", lab.up_line()));
     assert_eq!(up["redundancy"], "LRS");
     assert!(up["notes"][0].as_str().is_some_and(|note| note.contains("not of the zone")), "{up}");
     lab.run("drill zone").says(64, &["one zone only"]);
     lab.run("lab up --detach --zones 3").says(64, &["--zones is 3"]);
+    lab.run("lab up --detach --regions 2").says(64, &["--regions is 2", "has 1"]);
+    lab.run("lab cut east west").says(64, &["between two regions"]);
     lab.run("lab kill z9").says(64, &["z9", "its nodes: [1]"]);
     lab.warned_only_of(&[]);
 }
@@ -53,7 +55,7 @@ fn one_zone_is_lrs_and_says_so_and_a_layout_that_loses_data_is_refused() {
 #[test]
 fn verbs_without_a_lab_say_how_to_start_one() {
     let home = tempfile::tempdir().expect("a folder");
-    for verb in ["status", "down", "kill all", "start 1", "pause 1", "heal"] {
+    for verb in ["status", "down", "kill all", "start 1", "pause 1", "cut east west", "heal"] {
         let ran = zoneq(home.path(), &format!("lab {verb} --dir nowhere"));
         ran.says(64, &["there is no lab in nowhere", "zoneq lab up --dir nowhere"]);
     }

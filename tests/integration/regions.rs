@@ -313,12 +313,15 @@ fn a_forced_failover_keeps_what_was_shipped_and_lists_the_rest_as_the_tail() {
     assert_eq!((&line["id"], &line["body_base64"]), (&lost.as_str().into(), &"bG9zdA==".into()));
     assert_eq!(pair.run(&pair.west, "peek orders --max 10").items().len(), 2, "nothing was merged");
 
-    // The old region begins anew, is given all, and is handed back to.
-    pair.east.kill();
-    for id in 1..=3 {
-        std::fs::remove_dir_all(pair.home.path().join(format!("east-{id}"))).expect("wiped");
-    }
-    pair.east.start(pair.home.path());
+    // What the old primary had alone is sent to the new one, once.
+    let replayed = pair.ok(east, "region tail replay");
+    assert_eq!((&replayed["found"], &replayed["replayed"]), (&1.into(), &1.into()));
+    assert_eq!(pair.ok(east, "region tail replay")["found"], 0, "nothing is sent twice");
+    assert_eq!(pair.ok(east, "region status")["tail"], "replayed");
+    assert_eq!(pair.run(&pair.west, "peek orders --max 10").items().len(), 3);
+    pair.run(&pair.west, "region tail replay").exits(2);
+
+    // The old region is given all in the place of what it has, and is handed back to.
     let west = &pair.west;
     wait("it is protected again", || {
         (pair.run(west, "region protect").code == Some(0)).then_some(())
@@ -328,5 +331,46 @@ fn a_forced_failover_keeps_what_was_shipped_and_lists_the_rest_as_the_tail() {
     pair.fail_over(west, "east");
     pair.until(&pair.east, "it leads again", |it| it["role"] == "primary");
     let ids = pair.run(&pair.east, "peek orders --max 10").items();
-    assert_eq!(ids.len(), 2, "{ids:?}");
+    assert_eq!(ids.len(), 3, "{ids:?}");
+}
+
+#[test]
+fn failback_goes_the_whole_way_and_may_be_run_again() {
+    let mut pair = Pair::up();
+    pair.ok(&pair.east, "queue create orders");
+    pair.protect();
+    pair.ok(&pair.east, "send orders shipped");
+    pair.until(&pair.east, "it is there", |it| it["entries_behind"] == 0);
+    pair.west.kill();
+    pair.until(&pair.east, "the copy is gone", |it| it["status"] == "unavailable");
+    pair.ok(&pair.east, "send orders lost");
+    pair.east.kill();
+    pair.west.start(pair.home.path());
+    pair.until(&pair.west, "it leads", |it| it["role"] == "secondary");
+    pair.ok(&pair.west, "region failover --force");
+    pair.east.start(pair.home.path());
+    let (east, west) = (&pair.east, &pair.west);
+    pair.until(east, "the old primary is fenced", |it| it["role"] == "fenced");
+
+    pair.run(west, "region protect").says(2, &["neither replayed nor exported"]);
+    pair.run(east, "region failback").says(2, &["west"]);
+    let shown = pair.ok(west, "region failback --dry-run");
+    let way = ["replay-tail", "protect", "await-copy", "hand-over"];
+    assert_eq!((&shown["to"], &shown["stages"]), (&"east".into(), &way.as_slice().into()));
+    assert_eq!(pair.ok(west, "region status")["role"], "standalone", "nothing was done");
+    wait("the way back", || (pair.run(west, "region failback").code == Some(0)).then_some(()));
+    pair.until(east, "it leads again", |it| it["role"] == "primary");
+    pair.until(west, "the other follows", |it| it["role"] == "secondary");
+    assert_eq!(pair.run(east, "peek orders --max 10").items().len(), 2, "the tail is there");
+    for region in [east, west] {
+        let again = pair.ok(region, "region failback");
+        assert_eq!(again["stages"].as_array().map(Vec::len), Some(0), "nothing is left to do");
+    }
+    // After a planned failover it is that, the other way.
+    pair.until(east, "it is protected", |it| it["status"] == "live");
+    pair.fail_over(east, "west");
+    pair.until(west, "it leads", |it| it["role"] == "primary");
+    pair.until(west, "it is protected", |it| it["status"] == "live");
+    wait("the way back", || (pair.run(west, "region failback").code == Some(0)).then_some(()));
+    pair.until(east, "it leads again", |it| it["role"] == "primary");
 }

@@ -35,6 +35,13 @@ impl Serving {
         format!("http://{}", self.grpc)
     }
 
+    /// SIGKILL; waits for its end.
+    #[track_caller]
+    pub fn kill(self) {
+        self.process.signal(rustix::process::Signal::KILL);
+        self.process.ended();
+    }
+
     /// SIGTERM; waits for its end.
     #[track_caller]
     pub fn stop(self) -> Ran {

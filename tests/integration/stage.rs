@@ -27,10 +27,15 @@ pub struct Ports {
 impl Ports {
     /// Below the ports that the system gives to outgoing connections.
     pub fn take() -> Ports {
+        Ports::take_wide(20)
+    }
+
+    /// The second half of so many ports is between nodes.
+    fn take_wide(many: u16) -> Ports {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let first = 11_000 + (std::process::id() % 20) as u16 * 1_000;
-        let grpc = first + NEXT.fetch_add(20, Ordering::Relaxed);
-        Ports { grpc, peer: grpc + 10 }
+        let grpc = first + NEXT.fetch_add(many, Ordering::Relaxed);
+        Ports { grpc, peer: grpc + many / 2 }
     }
 }
 
@@ -202,6 +207,14 @@ impl Lab {
         lab
     }
 
+    /// Two regions of three zones, protected and live.
+    #[track_caller]
+    pub fn pair() -> Lab {
+        let lab = Lab::prepared();
+        lab.ok(&lab.pair_line());
+        lab
+    }
+
     /// A place for a lab that is not up.
     pub fn prepared() -> Lab {
         let home = tempfile::tempdir().expect("a folder");
@@ -211,6 +224,12 @@ impl Lab {
 
     pub fn up_line(&self) -> String {
         let Ports { grpc, peer } = Ports::take();
+        format!("lab up --detach --regions 1 --grpc-port {grpc} --peer-port {peer}")
+    }
+
+    /// As [`Lab::up_line`], of two regions, as nobody asks for another number.
+    pub fn pair_line(&self) -> String {
+        let Ports { grpc, peer } = Ports::take_wide(40);
         format!("lab up --detach --grpc-port {grpc} --peer-port {peer}")
     }
 

@@ -17,6 +17,10 @@ pub struct Arguments {
     /// Runs this seed alone, in this process
     #[arg(long)]
     pub seed: Option<u64>,
+    /// One region, or two with an asynchronous copy [default: one, and after the first seeds a
+    /// few with two]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=2))]
+    regions: Option<u64>,
     /// Simulated seconds of faults; healing and drain come after
     #[arg(long, default_value_t = 60)]
     pub secs: u64,
@@ -70,6 +74,21 @@ impl Arguments {
     pub fn jobs(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.jobs.unwrap_or(cores).max(1)
+    }
+
+    /// Regions of each seed.
+    pub fn regions(&self) -> u64 {
+        self.regions.unwrap_or(1)
+    }
+
+    /// Nobody said how many regions there are to be.
+    pub fn is_any_region(&self) -> bool {
+        self.regions.is_none()
+    }
+
+    /// The same for two regions.
+    pub fn of_pairs(&self) -> Arguments {
+        Arguments { regions: Some(2), ..self.clone() }
     }
 
     /// `cargo test` was asked for other tests, or for a list.

@@ -11,10 +11,14 @@ mod history;
 #[allow(dead_code, reason = "the list of all checks is the simulator's")]
 mod invariants;
 mod known;
+#[allow(dead_code, reason = "where the nodes are is the simulator's")]
+mod layout;
+mod lineage;
 #[cfg(test)]
 mod power_cut;
 #[allow(dead_code, reason = "what clients may do to a queue is the workload's")]
 mod queues;
 mod redrives;
 mod story;
+mod surviving;
 mod times;

@@ -6,6 +6,7 @@
 
 mod answer;
 mod call;
+mod pair;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,6 +16,7 @@ pub use answer::{
     Answer, Dead, Deleted, Job, Looked, Progress, Redriven, Released, SentMessage, Shown, Tenant,
 };
 pub use call::{After, Asked, Call, Item, New, Standing};
+pub use pair::{Act, Listed, PairHistory, Sighted, Told, Verb};
 
 /// Simulated microseconds since the start.
 pub type Micros = u64;
@@ -62,6 +64,8 @@ pub struct Op {
     pub returned: Micros,
     pub call: Call,
     pub outcome: Outcome,
+    /// Whose node answered last.
+    pub site: Cluster,
 }
 
 impl Op {
@@ -72,9 +76,17 @@ impl Op {
     }
 }
 
+/// A region between two replacements of all its disks: one Raft group with one log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cluster {
+    pub region: usize,
+    pub generation: u32,
+}
+
 /// A node's state at one applied position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Applied {
+    pub cluster: Cluster,
     pub node: u64,
     pub index: u64,
     pub term: u64,
@@ -95,6 +107,8 @@ pub struct Ending {
     pub words: String,
     /// Left alone after that, they went on following the same leader.
     pub steady: bool,
+    /// Of two regions: both hold the same, one as the primary and the other as its live copy.
+    pub paired: bool,
     /// T of the last empty look at the queues.
     pub at: LogTime,
 }
@@ -103,11 +117,13 @@ pub struct Ending {
 pub struct History {
     pub ops: Vec<Op>,
     pub applied: Vec<Applied>,
-    /// `(term, node)` of each that said it leads.
-    pub leaders: Vec<(u64, u64)>,
+    /// `(cluster, term, node)` of each that said it leads.
+    pub leaders: Vec<(Cluster, u64, u64)>,
     /// Nodes that stopped by themselves though nothing was done to their disk.
     pub unexpected_stops: Vec<String>,
     pub ending: Ending,
+    /// What was seen of a pair of regions.
+    pub pair: PairHistory,
     /// How often each verb was answered well.
     pub verbs: BTreeMap<&'static str, u64>,
     trace: Trace,
@@ -167,11 +183,21 @@ impl History {
         self.trace(now, format_args!("client {client} calls {call:?} under {session:?}"));
         let (outcome, attempts) = (Outcome::Unknown("it never returned".to_owned()), 1);
         let returned = NEVER;
-        self.ops.push(Op { client, session, attempts, invoked: now, returned, call, outcome });
+        let site = Cluster::default();
+        let op = Op { client, session, attempts, invoked: now, returned, call, outcome, site };
+        self.ops.push(op);
         self.ops.len() - 1
     }
 
-    pub fn answer(&mut self, now: Micros, op: usize, attempts: u32, outcome: Outcome) {
+    pub fn answer(
+        &mut self,
+        now: Micros,
+        op: usize,
+        attempts: u32,
+        outcome: Outcome,
+        region: usize,
+    ) {
+        let site = Cluster { region, generation: self.pair.generation(region) };
         self.trace(now, format_args!("op {op} returns {outcome:?} to try {attempts}"));
         if let Some(op) = self.ops.get_mut(op) {
             if matches!(outcome, Outcome::Ok(_)) {
@@ -180,17 +206,26 @@ impl History {
             op.returned = now;
             op.attempts = attempts;
             op.outcome = outcome;
+            op.site = site;
         }
     }
 
     pub fn applied(&mut self, now: Micros, applied: Applied) {
-        self.trace(now, format_args!("{applied:?}"));
+        let Applied { cluster, node, index, term, leader, digest } = applied;
+        let region = if cluster == Cluster::default() { "" } else { " of another cluster" };
+        self.trace(
+            now,
+            format_args!(
+                "Applied {{ node: {node}, index: {index}, term: {term}, leader: {leader}, \
+                 digest: {digest} }}{region}"
+            ),
+        );
         self.applied.push(applied);
     }
 
-    pub fn leads(&mut self, now: Micros, term: u64, node: u64) {
+    pub fn leads(&mut self, now: Micros, cluster: Cluster, term: u64, node: u64) {
         self.trace(now, format_args!("node {node} leads term {term}"));
-        self.leaders.push((term, node));
+        self.leaders.push((cluster, term, node));
     }
 
     /// A fault, a stop, a phase: in the trace only.

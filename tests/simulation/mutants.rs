@@ -7,8 +7,8 @@ use crate::arguments::Arguments;
 use crate::seeds::{Ended, in_process};
 
 /// What caught a break.
-fn caught(seed: u64, secs: u64, mutant: &str) -> Option<String> {
-    match in_process(seed, secs, Some(mutant)) {
+fn caught(arguments: &Arguments, seed: u64, mutant: &str) -> Option<String> {
+    match in_process(arguments, seed, Some(mutant)) {
         Ended::Died(words) => Some(format!("the end of the process: {}", one_line(&words))),
         Ended::Verdict(verdict) => {
             let mut names: Vec<&str> = verdict.broken.iter().map(|(name, _)| &**name).collect();
@@ -58,7 +58,7 @@ fn first_catch(arguments: &Arguments, name: &str) -> Option<(u64, String)> {
         let found = std::thread::scope(|scope| {
             let running: Vec<_> = together
                 .iter()
-                .map(|seed| (*seed, scope.spawn(|| caught(*seed, arguments.secs, name))))
+                .map(|seed| (*seed, scope.spawn(|| caught(arguments, *seed, name))))
                 .collect();
             let ended = running.into_iter().map(|(seed, thread)| (seed, thread.join().ok()));
             let mut caught = ended.filter_map(|(seed, by)| Some((seed, by??)));

@@ -51,6 +51,10 @@ impl Wires {
         }
     }
 
+    pub fn is_cut(&self, from: &str, to: &str) -> bool {
+        self.lock().cut.contains(&(from.to_owned(), to.to_owned()))
+    }
+
     fn refuses(&self, from: &str, to: &str) -> bool {
         let refusals = self.lock();
         let cut = |a: &str, b: &str| refusals.cut.contains(&(a.to_owned(), b.to_owned()));

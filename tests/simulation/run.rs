@@ -9,7 +9,9 @@ use crate::coverage::Counts;
 use crate::faults::Faults;
 use crate::history::{DRAIN, Ending, History, Micros, New, SharedHistory};
 use crate::invariants;
+use crate::layout::{Layout, OPERATOR, region_of};
 use crate::network::{SimNetwork, Wires};
+use crate::operator::{Operator, Wishes};
 use crate::queues::ALL;
 use crate::workload::Worker;
 use crate::world::{CLIENT_HOSTS, World};
@@ -57,7 +59,7 @@ pub fn cut_short(seed: u64, history: &SharedHistory, why: String) -> Verdict {
 
 /// Runs one seed with `seconds` of chaos and writes down what happens.
 pub fn run(
-    seed: u64,
+    (seed, regions): (u64, u64),
     seconds: u64,
     trace: Option<&std::path::Path>,
     history: &SharedHistory,
@@ -65,7 +67,7 @@ pub fn run(
     if trace.is_some() {
         history.lock().keep_lines();
     }
-    let mut world = World::new(seed, history.clone());
+    let mut world = World::new(seed, Layout::of(seed, regions), history.clone());
     let ran = stages(&mut world, seed, seconds);
     let mut broken: Vec<(String, String)> = Vec::new();
     if let Err(error) = ran {
@@ -106,11 +108,15 @@ fn verdict(
 fn stages(world: &mut World, seed: u64, seconds: u64) -> turmoil::Result {
     let stop = Arc::new(AtomicBool::new(false));
     let at_work = clients(world, seed, &stop);
-    let mut faults = Faults::new(seed);
+    let operator = world.layout.is_pair().then(|| operate(world, seed, &stop));
+    let mut faults = Faults::new(seed, world.layout.clone());
     let end = seconds * 1_000_000;
     while world.now() < end {
         world.step()?;
         faults.turn(world);
+        if let Some(work) = &operator {
+            work.grant(world);
+        }
     }
     faults.heal(world);
     stop.store(true, Ordering::Relaxed);
@@ -118,9 +124,16 @@ fn stages(world: &mut World, seed: u64, seconds: u64) -> turmoil::Result {
     let until = world.now() + PATIENCE;
     while at_work.load(Ordering::Relaxed) > 0 && world.now() < until {
         world.step()?;
+        if let Some(work) = &operator {
+            work.grant(world);
+        }
     }
+    let paired = match &operator {
+        Some(work) => work.until_whole(world)?,
+        None => false,
+    };
     let mut ending = Ending { converged: converge(world)?, ..Ending::default() };
-    if ending.converged {
+    if ending.converged && (paired || operator.is_none()) {
         ending = close(world, seed)?;
     }
     if !ending.drained {
@@ -130,6 +143,7 @@ fn stages(world: &mut World, seed: u64, seconds: u64) -> turmoil::Result {
     if ending.drained {
         ending.converged = converge(world)?;
         ending.steady = is_steady(world)?;
+        ending.paired = paired && verify(world, seed)?;
         ending.words = words(world);
     }
     let mut history = world.history.lock();
@@ -142,23 +156,86 @@ fn clients(world: &mut World, seed: u64, stop: &Arc<AtomicBool>) -> Arc<AtomicUs
     let at_work = Arc::new(AtomicUsize::new(CLIENT_HOSTS.len()));
     for (at, host) in (0..).zip(CLIENT_HOSTS) {
         let (wires, history, stop) = (world.wires.clone(), world.history.clone(), stop.clone());
-        let ends = Arc::clone(&at_work);
+        let (ends, layout) = (Arc::clone(&at_work), world.layout.clone());
         world.sim.client(host, async move {
             let network = SimNetwork { host: host.to_owned(), wires };
-            let mut first = Worker::new(at + 1, seed, &network, history.clone());
+            let new = |n| Worker::new((n, seed), &layout, &network, history.clone());
+            let mut first = new(at + 1);
             first.enter().await;
             for plan in ALL {
                 first.create(plan.name).await;
             }
             let numbers = (1..WORKERS_PER_HOST).map(|worker| 10 * worker + at + 1);
-            let workers = numbers.map(|n| Worker::new(n, seed, &network, history.clone()));
-            let working = workers.chain([first]).map(|worker| worker.work(stop.clone()));
+            let working = numbers.map(new).chain([first]).map(|worker| worker.work(stop.clone()));
             futures::future::join_all(working).await;
             ends.fetch_sub(1, Ordering::Relaxed);
             Ok(())
         });
     }
     at_work
+}
+
+/// An operator at work on a pair of regions.
+struct Operation {
+    wishes: Wishes,
+    /// What it came to.
+    end: Rc<RefCell<Option<bool>>>,
+}
+
+impl Operation {
+    /// Does what it wished for, once no fault is in the way.
+    fn grant(&self, world: &mut World) {
+        if let Some(region) = self.wishes.next()
+            && world.is_all_up(region)
+        {
+            world.begin_anew(region);
+            self.wishes.done();
+        }
+    }
+
+    /// Steps until the pair is whole; whether it is.
+    fn until_whole(&self, world: &mut World) -> turmoil::Result<bool> {
+        let until = world.now() + 3 * PATIENCE;
+        while self.end.borrow().is_none() && world.now() < until {
+            world.step()?;
+            self.grant(world);
+        }
+        Ok(self.end.borrow().unwrap_or(false))
+    }
+}
+
+/// Starts the operator. Clients are kept away from the second region until it is protected.
+fn operate(world: &mut World, seed: u64, stop: &Arc<AtomicBool>) -> Operation {
+    world.history.lock().pair.close(1);
+    let operation = Operation { wishes: Wishes::default(), end: Rc::default() };
+    let (wishes, end) = (operation.wishes.clone(), Rc::clone(&operation.end));
+    let (wires, layout, stop) = (world.wires.clone(), world.layout.clone(), Arc::clone(stop));
+    let history = world.history.clone();
+    world.sim.client(OPERATOR, async move {
+        let network = SimNetwork { host: OPERATOR.to_owned(), wires };
+        let operator = Operator::new(seed, &layout, &network, history, wishes);
+        *end.borrow_mut() = Some(operator.work(stop).await);
+        Ok(())
+    });
+    operation
+}
+
+/// Whether both regions hold the same at the very end.
+fn verify(world: &mut World, seed: u64) -> turmoil::Result<bool> {
+    let told: Rc<RefCell<Option<bool>>> = Rc::default();
+    let end = Rc::clone(&told);
+    let (layout, history) = (world.layout.clone(), world.history.clone());
+    world.sim.client("auditor", async move {
+        let network = SimNetwork { host: "auditor".to_owned(), wires: Wires::default() };
+        let mut operator = Operator::new(seed, &layout, &network, history, Wishes::default());
+        *end.borrow_mut() = Some(operator.verify().await);
+        Ok(())
+    });
+    let until = world.now() + PATIENCE;
+    while told.borrow().is_none() && world.now() < until {
+        world.step()?;
+    }
+    Ok(told.borrow().unwrap_or(false))
 }
 
 /// Steps until all nodes follow one leader and have applied the same position.
@@ -168,16 +245,21 @@ fn converge(world: &mut World) -> turmoil::Result<bool> {
         for _ in 0..50 {
             world.step()?;
         }
-        let statuses: Vec<_> = world.hosts.iter().filter_map(|host| host.status()).collect();
-        let one = |first: &zoneq::consensus::group::Status| {
-            statuses.iter().all(|status| {
+        let statuses: Vec<_> = world
+            .hosts
+            .iter()
+            .filter_map(|host| Some((region_of(host.id), host.status()?)))
+            .collect();
+        let one = |(region, first): &(usize, zoneq::consensus::group::Status)| {
+            let of_region = statuses.iter().filter(|(of, _)| of == region);
+            of_region.map(|(_, status)| status).all(|status| {
                 status.leader.is_some()
                     && status.leader == first.leader
                     && status.applied == first.last_log
                     && status.digest == first.digest
             })
         };
-        if statuses.len() == world.hosts.len() && statuses.first().is_some_and(one) {
+        if statuses.len() == world.hosts.len() && statuses.iter().all(one) {
             return Ok(true);
         }
     }
@@ -201,10 +283,10 @@ fn is_steady(world: &mut World) -> turmoil::Result<bool> {
 fn words(world: &World) -> String {
     let of = |host: &Arc<crate::world::Host>| match host.status() {
         Some(status) => format!(
-            "node {}: leader {:?}, term {}, log {}, applied {}, digest {:032x}",
+            "host {}: leader {:?}, term {}, log {}, applied {}, digest {:032x}",
             host.id, status.leader, status.term, status.last_log, status.applied, status.digest.0
         ),
-        None => format!("node {}: down", host.id),
+        None => format!("host {}: down", host.id),
     };
     world.hosts.iter().map(of).collect::<Vec<_>>().join("; ")
 }
@@ -214,9 +296,10 @@ fn close(world: &mut World, seed: u64) -> turmoil::Result<Ending> {
     let ending = Rc::new(RefCell::new(Ending { converged: true, ..Ending::default() }));
     let told = Rc::clone(&ending);
     let (wires, history) = (Wires::default(), world.history.clone());
+    let layout = world.layout.clone();
     world.sim.client("closer", async move {
         let network = SimNetwork { host: "closer".to_owned(), wires };
-        let mut worker = Worker::new(DRAIN, seed, &network, history);
+        let mut worker = Worker::new((DRAIN, seed), &layout, &network, history);
         worker.enter().await;
         // Tags that no worker uses.
         for tag in 1.. {

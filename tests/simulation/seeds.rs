@@ -19,6 +19,10 @@ const LONGEST_SECONDS: u32 = 1_200;
 /// Seeds that found a bug once, as `tests/TRACK_RECORD.md` tells: they run whenever the first
 /// seeds do.
 const KEPT: [u64; 5] = [41, 46, 89, 114, 224];
+/// Seeds of two regions that run after the first seeds of one.
+const PAIRS: u64 = 4;
+/// Seeds of two regions that found a bug once.
+const KEPT_PAIRS: [u64; 0] = [];
 /// Seeds in which every verb of the API must have worked.
 const ENOUGH: u64 = 20;
 /// The mark before a verdict in a seed's output.
@@ -39,7 +43,8 @@ pub fn one(arguments: &Arguments, seed: u64) -> ExitCode {
         tell(&for_panics, coverage, run::cut_short(seed, history, panic.to_string()));
         std::process::exit(1);
     }));
-    let verdict = run::run(seed, arguments.secs, arguments.trace.as_deref(), &history);
+    let verdict =
+        run::run((seed, arguments.regions()), arguments.secs, arguments.trace.as_deref(), &history);
     tell(arguments, &coverage, verdict)
 }
 
@@ -48,7 +53,7 @@ fn tell(arguments: &Arguments, coverage: &Coverage, mut verdict: Verdict) -> Exi
     if arguments.verdict {
         println!("{VERDICT}{}", encode(&verdict));
     } else {
-        println!("{}", line(&verdict));
+        println!("{}", line(arguments, &verdict));
         coverage::lines(&verdict.seen).iter().for_each(|line| println!("{line}"));
         show(&verdict);
     }
@@ -96,9 +101,10 @@ fn decode(text: &str) -> Option<Verdict> {
     })
 }
 
-fn line(verdict: &Verdict) -> String {
+fn line(arguments: &Arguments, verdict: &Verdict) -> String {
+    let regions = if arguments.regions() > 1 { " (two regions)" } else { "" };
     format!(
-        "seed {:<6} {:>5} calls, {:>5} acknowledged, {:>3} leaderships, {:>3}.{} s simulated, \
+        "seed {:<6}{regions} {:>5} calls, {:>5} acknowledged, {:>3} leaderships, {:>3}.{} s simulated, \
          trace {:016x} of {} events: {}",
         verdict.seed,
         verdict.calls,
@@ -135,12 +141,14 @@ pub enum Ended {
 }
 
 /// Runs a seed in a process of its own, under a mutant or none.
-pub fn in_process(seed: u64, secs: u64, mutant: Option<&str>) -> Ended {
+pub fn in_process(arguments: &Arguments, seed: u64, mutant: Option<&str>) -> Ended {
     let Ok(own) = std::env::current_exe() else {
         return Ended::Died("this binary does not know where it is".to_owned());
     };
     let mut command = Command::new(own);
-    command.args(["--verdict", "--seed", &seed.to_string(), "--secs", &secs.to_string()]);
+    command.args(["--verdict", "--seed", &seed.to_string()]);
+    command.args(["--secs", &arguments.secs.to_string()]);
+    command.args(["--regions", &arguments.regions().to_string()]);
     command.env_remove("ZONEQ_MUTANT").stdin(Stdio::null());
     if let Some(mutant) = mutant {
         command.env("ZONEQ_MUTANT", mutant);
@@ -164,8 +172,9 @@ pub fn in_process(seed: u64, secs: u64, mutant: Option<&str>) -> Ended {
     }
 }
 
-fn repeat(seed: u64, secs: u64) -> String {
-    format!("  repeat it: cargo sim --seed {seed} --secs {secs}")
+fn repeat(arguments: &Arguments, seed: u64) -> String {
+    let regions = if arguments.regions() > 1 { " --regions 2" } else { "" };
+    format!("  repeat it: cargo sim --seed {seed} --secs {}{regions}", arguments.secs)
 }
 
 /// What many seeds came to.
@@ -179,11 +188,16 @@ struct Total {
     verbs: Counts,
 }
 
-/// The range asked for, and the kept seeds after it if it begins with the first.
-fn chosen(arguments: &Arguments) -> Vec<u64> {
+/// The range asked for, and the kept seeds after it if it begins with the first; then some of
+/// two regions, if nothing else was asked for.
+fn chosen(arguments: &Arguments) -> Vec<(Arguments, u64)> {
     let range = arguments.from..arguments.from.saturating_add(arguments.seeds);
-    let kept = KEPT.into_iter().filter(|seed| range.start == 1 && !range.contains(seed));
-    range.clone().chain(kept).collect()
+    let kept: &[u64] = if arguments.regions() > 1 { &KEPT_PAIRS } else { &KEPT };
+    let begins = range.start == 1;
+    let kept = kept.iter().copied().filter(|seed| begins && !range.contains(seed));
+    let asked = range.clone().chain(kept).map(|seed| (arguments.clone(), seed));
+    let pairs = (1..=PAIRS).chain(KEPT_PAIRS).filter(|_| begins && arguments.is_any_region());
+    asked.chain(pairs.map(|seed| (arguments.of_pairs(), seed))).collect()
 }
 
 /// Runs the seeds and says how it went.
@@ -206,11 +220,13 @@ pub fn many(arguments: &Arguments) -> ExitCode {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let stop = arguments.fail_fast
                         && !total.lock().unwrap_or_else(PoisonError::into_inner).failed.is_empty();
-                    let Some(seed) = seeds.get(at).copied().filter(|_| !stop) else { return };
-                    let twice = u64::try_from(at).is_ok_and(|at| at < arguments.twice);
-                    let (verdict, words) = judge(arguments, seed, twice);
+                    let Some((asked, seed)) = seeds.get(at).filter(|_| !stop) else { return };
+                    // The first of each kind.
+                    let nth = seeds[..at].iter().filter(|(of, _)| of.regions() == asked.regions());
+                    let twice = (nth.count() as u64) < arguments.twice;
+                    let (verdict, words) = judge(asked, *seed, twice);
                     let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
-                    note(&mut total, arguments, seed, verdict.as_ref(), &words);
+                    note(&mut total, asked, *seed, verdict.as_ref(), &words);
                 }
             });
         }
@@ -236,10 +252,10 @@ pub fn many(arguments: &Arguments) -> ExitCode {
 
 /// The verdict of a seed, and what else is wrong with it.
 fn judge(arguments: &Arguments, seed: u64, twice: bool) -> (Option<Verdict>, String) {
-    match in_process(seed, arguments.secs, None) {
+    match in_process(arguments, seed, None) {
         Ended::Died(words) => (None, format!("seed {seed:<6} died:\n  {words}")),
         Ended::Verdict(first) if twice => {
-            let words = match in_process(seed, arguments.secs, None) {
+            let words = match in_process(arguments, seed, None) {
                 Ended::Verdict(again) if again.hash == first.hash => String::new(),
                 Ended::Verdict(again) => format!(
                     "seed {seed:<6} gave trace {:016x}, and then {:016x}: a run does not repeat",
@@ -272,7 +288,7 @@ fn note(
             }
         }
         if broken || !std::io::stdout().is_terminal() {
-            println!("{}", line(verdict));
+            println!("{}", line(arguments, verdict));
         } else {
             print!("\r{} seeds ", total.done);
             // A terminal that is gone does not matter.
@@ -285,6 +301,6 @@ fn note(
     }
     if broken || !words.is_empty() {
         total.failed.push(seed);
-        println!("{}", repeat(seed, arguments.secs));
+        println!("{}", repeat(arguments, seed));
     }
 }

@@ -26,6 +26,7 @@ use zoneq::proto::queue::v1::queue_service_client::QueueServiceClient;
 use zoneq::storage::disk::faulty::Dice;
 
 use crate::history::{Answer, Call, Outcome, Session, SharedHistory};
+use crate::layout::{Layout, host_name, region_of};
 use crate::network::{SimNetwork, now_us};
 pub use held::Held;
 use wire::fate;
@@ -45,6 +46,8 @@ pub struct Worker {
     dice: Dice,
     history: SharedHistory,
     nodes: Vec<Client>,
+    /// The region of each of them.
+    regions: Vec<usize>,
     preferred: usize,
     tags: u64,
     /// Under which its writes go; another one when it was told that this one has ended.
@@ -82,26 +85,41 @@ fn is_looked_at_first(call: &Call) -> bool {
     matches!(call, Call::Receive { .. } | Call::Update { tag: Some(_), .. })
 }
 
+/// Refusals by a cluster that is not the primary of its pair.
+fn is_of_role(why: &str) -> bool {
+    matches!(why, "READ_ONLY" | "FENCED")
+}
+
 /// Refusals after which another try may go through.
 fn may_be_tried_again(why: &str) -> bool {
-    matches!(why, "NOT_NOW" | "OVERLOADED")
+    matches!(why, "NOT_NOW" | "OVERLOADED") || is_of_role(why)
 }
 
 impl Worker {
-    pub fn new(number: u32, seed: u64, network: &SimNetwork, history: SharedHistory) -> Worker {
+    /// A worker that knows the nodes of all regions.
+    pub fn new(
+        (number, seed): (u32, u64),
+        layout: &Layout,
+        network: &SimNetwork,
+        history: SharedHistory,
+    ) -> Worker {
         let options = ChannelOptions::for_election(Duration::from_millis(400));
-        let nodes = ["z1:7401", "z2:7401", "z3:7401"].into_iter().filter_map(|address| {
-            let made = channel(Arc::new(network.clone()), address, &options).ok()?;
+        let hosts = layout.hosts();
+        let nodes = hosts.iter().filter_map(|host| {
+            let address = format!("{}:7401", host_name(*host));
+            let made = channel(Arc::new(network.clone()), &address, &options).ok()?;
             Some(QueueServiceClient::new(made).max_decoding_message_size(16 << 20))
         });
         let mut dice = Dice::new(seed ^ (u64::from(number) << 40));
         let nodes: Vec<_> = nodes.collect();
+        let regions = hosts.iter().map(|host| region_of(*host)).collect();
         let preferred = dice.below(nodes.len() as u64) as usize;
         Worker {
             number,
             dice,
             history,
             nodes,
+            regions,
             preferred,
             tags: 0,
             client: u64::from(number),
@@ -186,10 +204,11 @@ impl Worker {
             Err(outcome) => (None, outcome),
         };
         let refused = matches!(&outcome, Outcome::Failed(why) if !may_be_tried_again(why));
+        let region = self.region();
         if answer.is_none() && !refused {
             self.go_elsewhere();
         }
-        self.history.lock().answer(Self::now(), op, attempts, outcome);
+        self.history.lock().answer(Self::now(), op, attempts, outcome, region);
         answer
     }
 
@@ -197,12 +216,35 @@ impl Worker {
         self.preferred = (self.preferred + 1) % self.nodes.len().max(1);
     }
 
-    /// Reads go to any node: one that led and is cut off from the others may still be reached.
+    fn region(&self) -> usize {
+        self.regions.get(self.preferred).copied().unwrap_or_default()
+    }
+
+    /// Goes to the other region, if there is one.
+    fn go_to_other_region(&mut self) {
+        let own = self.region();
+        match self.regions.iter().position(|region| *region != own) {
+            Some(first) => self.preferred = first,
+            None => self.go_elsewhere(),
+        }
+    }
+
+    /// Reads go to any node: one that led and is cut off from the others may still be reached. Of
+    /// two regions mostly to the one that answered last.
     fn choose_node(&mut self) {
-        self.preferred = self.dice.below(self.nodes.len() as u64) as usize;
+        let own = self.region();
+        let is_pair = self.regions.iter().any(|region| *region != own);
+        let stays = is_pair && !self.one_in(4);
+        let near = |at: &usize| !stays || self.regions.get(*at) == Some(&own);
+        let nodes: Vec<usize> = (0..self.nodes.len()).filter(near).collect();
+        let chosen = self.dice.below(nodes.len() as u64) as usize;
+        self.preferred = nodes.get(chosen).copied().unwrap_or_default();
     }
 
     fn node(&self) -> Told<Client> {
+        if self.history.lock().pair.is_closed(self.region()) {
+            return Err(Outcome::Failed("READ_ONLY".to_owned()));
+        }
         let node = self.nodes.get(self.preferred).cloned();
         node.ok_or_else(|| Outcome::Failed("no node".to_owned()))
     }
@@ -285,7 +327,11 @@ impl Worker {
                 Err(Outcome::Failed(why)) if may_be_tried_again(why) => {}
                 _ => break,
             }
-            self.go_elsewhere();
+            if matches!(&told, Err(Outcome::Failed(why)) if is_of_role(why)) {
+                self.go_to_other_region();
+            } else {
+                self.go_elsewhere();
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.settle(pending, looked_at_first, told)

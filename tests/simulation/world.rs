@@ -13,11 +13,12 @@ use zoneq::consensus::group::{Group, Status};
 use zoneq::server::{Config, Node, Parts, Sizes};
 use zoneq::storage::disk::faulty::{Dice, FaultyDisk};
 
-use crate::history::{Applied, Micros, SharedHistory};
+use crate::history::{Applied, Cluster, Micros, SharedHistory};
+use crate::layout::{Layout, OPERATOR, REGIONS, host_name, node_id, region_of};
 use crate::network::{SimClock, SimNetwork, Wires, now_us};
 use crate::real_clock;
+use crate::sightings;
 
-pub const NODES: [u64; 3] = [1, 2, 3];
 pub const CLIENT_HOSTS: [&str; 2] = ["c1", "c2"];
 /// How long a node that stopped by itself stays down.
 const RESTART_AFTER: Micros = 1_000_000;
@@ -40,6 +41,7 @@ pub struct Host {
     pub id: u64,
     pub name: String,
     pub clock: Arc<SimClock>,
+    layout: Layout,
     seed: u64,
     sizes: Sizes,
     wires: Wires,
@@ -52,6 +54,8 @@ struct Life {
     disk: FaultyDisk,
     group: Option<Group>,
     orders: Option<mpsc::Sender<Order>>,
+    /// How often its disk was taken away and another put in.
+    generation: u32,
     /// Its disk was made to fail, so that it may stop by itself.
     disk_failed: bool,
     stopped: Option<String>,
@@ -64,19 +68,27 @@ impl std::fmt::Debug for Life {
 }
 
 impl Host {
-    fn new(id: u64, cluster_seed: u64, wires: Wires, history: SharedHistory) -> Host {
+    fn new(
+        id: u64,
+        layout: Layout,
+        cluster_seed: u64,
+        wires: Wires,
+        history: SharedHistory,
+    ) -> Host {
         let seed = cluster_seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17) ^ (id << 56);
         let life = Life {
             number: 0,
             disk: FaultyDisk::new(seed),
             group: None,
             orders: None,
+            generation: 0,
             disk_failed: false,
             stopped: None,
         };
-        let (name, clock) = (format!("z{id}"), Arc::default());
+        let (name, clock) = (host_name(id), Arc::default());
         let sizes = small_sizes(cluster_seed);
-        Host { id, name, clock, seed, sizes, wires, history, life: Mutex::new(life) }
+        let life = Mutex::new(life);
+        Host { id, name, clock, layout, seed, sizes, wires, history, life }
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {
@@ -105,6 +117,19 @@ impl Host {
         self.life().group.as_ref().map(Group::status)
     }
 
+    /// The cluster that it belongs to: a region of which all disks were replaced is another.
+    pub fn cluster(&self) -> Cluster {
+        Cluster { region: region_of(self.id), generation: self.life().generation }
+    }
+
+    /// Puts in an empty disk; it must be down.
+    fn replace_disk(&self) {
+        let mut life = self.life();
+        life.generation += 1;
+        life.number = 0;
+        life.disk = FaultyDisk::new(self.seed ^ u64::from(life.generation) << 32);
+    }
+
     /// Cuts its power: no I/O from here on, and nobody holds what it held.
     fn cut_power(&self) {
         let mut life = self.life();
@@ -115,13 +140,23 @@ impl Host {
     }
 
     fn config(&self) -> Result<Config, String> {
-        let mut config = Config::new(self.id, "simulated", self.name.clone(), "/data");
+        let region = region_of(self.id);
+        // Clusters have names of their own.
+        let cluster = if region == 0 { "simulated" } else { "simulated-too" };
+        let id = node_id(self.id);
+        let mut config = Config::new(id, cluster, self.name.clone(), "/data");
         let any = |port| std::net::SocketAddr::from(([0, 0, 0, 0], port));
         (config.grpc_listen, config.peer_listen) = (any(7401), any(7501));
         config.grpc_advertise = Some(format!("{}:7401", self.name));
         config.peer_advertise = Some(format!("{}:7501", self.name));
-        let peer = |id: &u64| format!("{id}=z{id}@z{id}:7501/z{id}:7401");
-        config.peers = NODES.iter().map(peer).collect::<Vec<_>>().join(",").parse()?;
+        let peer = |host: &u64| format!("{}=z{host}@z{host}:7501/z{host}:7401", node_id(*host));
+        let own = self.layout.of_region(region);
+        config.peers = own.iter().map(peer).collect::<Vec<_>>().join(",").parse()?;
+        REGIONS[region].clone_into(&mut config.region);
+        if self.layout.is_pair() {
+            let other = self.layout.of_region(1 - region).iter();
+            config.other_region = other.map(|host| format!("{}:7501", host_name(*host))).collect();
+        }
         config.insecure_listen = true;
         config.disk_reserve_bytes = RESERVE_BYTES;
         config.heartbeat_ms = 80;
@@ -158,8 +193,13 @@ impl Host {
             life.group = Some(node.group().clone());
             life.orders = Some(orders);
         }
-        tokio::spawn(observe_applied(self.id, node.group().clone(), self.history.clone()));
-        tokio::spawn(observe_leadership(self.id, node.group().clone(), self.history.clone()));
+        let (group, history) = (node.group(), &self.history);
+        let own = (self.id, self.cluster());
+        tokio::spawn(observe_applied(own, group.clone(), history.clone()));
+        tokio::spawn(observe_leadership(own, group.clone(), history.clone()));
+        if self.layout.is_pair() {
+            tokio::spawn(sightings::observe(own, group.clone(), history.clone()));
+        }
         loop {
             tokio::select! {
                 biased;
@@ -215,13 +255,14 @@ async fn obey(group: &Group, order: Order) {
     }
 }
 
-async fn observe_applied(node: u64, group: Group, history: SharedHistory) {
+async fn observe_applied((node, cluster): (u64, Cluster), group: Group, history: SharedHistory) {
     let mut applied = group.applied();
     while applied.changed().await.is_ok() {
         applied.borrow_and_update();
         let seen = {
             let store = group.store().read();
             store.applied().map(|at| Applied {
+                cluster,
                 node,
                 index: at.index,
                 term: at.term,
@@ -235,7 +276,7 @@ async fn observe_applied(node: u64, group: Group, history: SharedHistory) {
     }
 }
 
-async fn observe_leadership(node: u64, group: Group, history: SharedHistory) {
+async fn observe_leadership((node, cluster): (u64, Cluster), group: Group, history: SharedHistory) {
     let mut leadership = group.leadership();
     loop {
         let now_leads = {
@@ -243,7 +284,7 @@ async fn observe_leadership(node: u64, group: Group, history: SharedHistory) {
             now.is_me.then_some(now.term)
         };
         if let (Some(term), Some(now)) = (now_leads, now_us()) {
-            history.lock().leads(now, term, node);
+            history.lock().leads(now, cluster, term, node);
         }
         if leadership.changed().await.is_err() {
             return;
@@ -254,6 +295,7 @@ async fn observe_leadership(node: u64, group: Group, history: SharedHistory) {
 /// The hosts, and turmoil under them.
 pub struct World {
     pub sim: turmoil::Sim<'static>,
+    pub layout: Layout,
     pub hosts: Vec<Arc<Host>>,
     pub wires: Wires,
     pub history: SharedHistory,
@@ -264,7 +306,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, history: SharedHistory) -> World {
+    pub fn new(seed: u64, layout: Layout, history: SharedHistory) -> World {
         real_clock::follow(0);
         let mut builder = turmoil::Builder::new();
         builder
@@ -279,15 +321,15 @@ impl World {
         let mut sim = builder.build();
         sim.set_message_latency_curve(5.0);
         let wires = Wires::default();
-        let hosts: Vec<Arc<Host>> = NODES
-            .iter()
-            .map(|id| Arc::new(Host::new(*id, seed, wires.clone(), history.clone())))
-            .collect();
+        let host = |id| Host::new(id, layout.clone(), seed, wires.clone(), history.clone());
+        let hosts: Vec<Arc<Host>> =
+            layout.hosts().into_iter().map(|id| Arc::new(host(id))).collect();
         for host in &hosts {
             let own = Arc::clone(host);
             sim.host(host.name.as_str(), move || Arc::clone(&own).live());
         }
-        World { sim, hosts, wires, history, held_down: Vec::new(), restarts: Vec::new() }
+        let (held_down, restarts) = (Vec::new(), Vec::new());
+        World { sim, layout, hosts, wires, history, held_down, restarts }
     }
 
     pub fn now(&self) -> Micros {
@@ -360,13 +402,20 @@ impl World {
         } else {
             for other in &others {
                 self.sim.repair(host.name.as_str(), other.as_str());
+                // What a fault has cut stays so.
+                for (from, to) in [(&host.name, other), (other, &host.name)] {
+                    if self.wires.is_cut(from, to) {
+                        self.sim.partition_oneway(from.as_str(), to.as_str());
+                    }
+                }
             }
         }
     }
 
     fn others(&self, name: &str) -> Vec<String> {
         let nodes = self.hosts.iter().map(|host| host.name.clone());
-        let clients = CLIENT_HOSTS.iter().map(|name| (*name).to_owned());
+        let operator = self.layout.is_pair().then_some(OPERATOR);
+        let clients = CLIENT_HOSTS.into_iter().chain(operator).map(str::to_owned);
         nodes.chain(clients).filter(|other| other != name).collect()
     }
 
@@ -396,10 +445,33 @@ impl World {
         self.held_down.contains(&id) || self.restarts.iter().any(|(_, other)| *other == id)
     }
 
-    /// Whoever leads the highest term, as far as the running nodes know.
-    pub fn leader(&self) -> Option<u64> {
-        let statuses = self.hosts.iter().filter_map(|host| host.status());
-        let led = statuses.filter_map(|status| Some((status.term, status.leader?)));
-        led.max().map(|(_, leader)| leader)
+    /// The host whose node leads the highest term of its region, as far as the running nodes know.
+    pub fn leader(&self, region: usize) -> Option<u64> {
+        let of = self.hosts.iter().filter(|host| region_of(host.id) == region);
+        let led = of.filter_map(|host| {
+            let status = host.status()?;
+            Some((status.term, status.leader?))
+        });
+        let (_, leader) = led.max()?;
+        self.layout.of_region(region).iter().copied().find(|host| node_id(*host) == leader)
+    }
+
+    /// Whether no node of a region is down.
+    pub fn is_all_up(&self, region: usize) -> bool {
+        !self.layout.of_region(region).iter().any(|id| self.is_down(*id))
+    }
+
+    /// Ends all nodes of a region, puts empty disks in and starts them: another cluster.
+    pub fn begin_anew(&mut self, region: usize) {
+        let hosts = self.layout.of_region(region).to_vec();
+        self.history.lock().pair.begins_anew(region);
+        self.note(format_args!("region {} begins anew, with empty disks", REGIONS[region]));
+        for id in &hosts {
+            self.power_off(*id, true);
+            if let Some(host) = self.host(*id) {
+                host.replace_disk();
+            }
+        }
+        hosts.iter().for_each(|id| self.power_on(*id));
     }
 }

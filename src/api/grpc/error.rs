@@ -230,6 +230,8 @@ fn region(refusal: &RegionRefusal) -> (Code, &'static str, Fate, Option<Duration
         | RegionRefusal::OtherSeed
         | RegionRefusal::SeedGap { .. }
         | RegionRefusal::SeedBroken { .. }
+        | RegionRefusal::ReplayGap { .. }
+        | RegionRefusal::TailUnsettled { .. }
         | RegionRefusal::UnknownRules { .. }
         | RegionRefusal::NotEmpty
         | RegionRefusal::NotAlone

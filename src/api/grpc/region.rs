@@ -4,10 +4,11 @@
 //! on, once, and so is the question how far the copy is, which only the leader knows.
 
 mod line;
+mod tail;
 
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{self, BoxStream, Stream, StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::admin::precondition;
@@ -17,12 +18,10 @@ use super::error::Refusal;
 use super::forward::{self, Kind};
 use crate::geo::error::PairError;
 use crate::geo::pair::{Pair, PairStatus};
-use crate::geo::tail::{TailHead, TailPage};
 use crate::geo::watermark;
 use crate::proto::admin::v1 as pb;
 use crate::proto::admin::v1::region_service_client::RegionServiceClient;
 use crate::proto::admin::v1::region_service_server::{RegionService, RegionServiceServer};
-use crate::queue::authority::tail::TailCursor;
 use crate::queue::authority::{AuditRow, RegionEpoch, Role};
 use crate::queue::ids::LogTime;
 
@@ -117,6 +116,7 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
         read_access: authority.settings.read_access,
         log_time: Some(timestamp(standing.log_time)),
         complete: authority.is_complete,
+        tail: tail::fate_out(authority.tail).into(),
         heard_ago,
         peer_role: peer_role.into(),
         lease: line::lease_out(&status, authority),
@@ -132,6 +132,7 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
             out.entries_behind = Some(mark.positions_behind);
             out.bytes_behind = Some(mark.bytes_behind);
             out.drain = mark.drain_seconds().map(|it| lasting(Duration::from_secs(it)));
+            out.copied_bytes = mark.copied_bytes;
             out.messages_behind = status.messages_behind;
             let troubles =
                 [&mark.trouble, &status.lease_trouble, &status.lag_trouble].into_iter().flatten();
@@ -169,37 +170,6 @@ fn audit_out(row: AuditRow) -> pb::AuditEntry {
     }
 }
 
-fn head_out(head: TailHead) -> pb::ListTailResponse {
-    let head = pb::TailHead {
-        epoch: Some(epoch_out(&head.epoch)),
-        fenced_by: Some(epoch_out(&head.fenced_by)),
-        first_number: head.fork.next_number,
-        log_entries: head.log_entries,
-        whole: head.is_whole,
-    };
-    pb::ListTailResponse { item: Some(pb::list_tail_response::Item::Head(head)) }
-}
-
-fn page_out((messages, next): TailPage) -> (Vec<pb::ListTailResponse>, Option<TailCursor>) {
-    let messages = messages.into_iter().map(|(message, content)| {
-        let shown = message.shown;
-        let message = pb::TailMessage {
-            account: message.account,
-            queue: message.queue,
-            id: shown.id.to_string(),
-            body: content.body,
-            headers: content.headers,
-            inserted_at: Some(timestamp(shown.inserted_at)),
-            expires_at: shown.expires_at.map(timestamp),
-            visible_at: Some(timestamp(shown.visible_at)),
-            priority: shown.priority.into(),
-            dequeue_count: shown.dequeue_count,
-        };
-        pb::ListTailResponse { item: Some(pb::list_tail_response::Item::Message(message)) }
-    });
-    (messages.collect(), next)
-}
-
 fn who(name: String) -> String {
     if name.is_empty() { "an operator".to_owned() } else { name }
 }
@@ -218,6 +188,13 @@ macro_rules! leader_verb {
             .map(|answer| Response::new(answer.into_inner()))
             .map_err(|status| forward::stream_failure(status, Kind::$kind))
     }};
+}
+
+/// Pages as one stream.
+fn flat<T: Send + 'static>(
+    pages: impl Stream<Item = Result<Vec<T>, Status>> + Send + 'static,
+) -> BoxStream<'static, Result<T, Status>> {
+    pages.map_ok(|page| stream::iter(page.into_iter().map(Ok::<T, Status>))).try_flatten().boxed()
 }
 
 impl RegionFace {
@@ -256,6 +233,8 @@ impl RegionFace {
 
 #[tonic::async_trait]
 impl RegionService for RegionFace {
+    type FailBackStream = BoxStream<'static, Result<pb::FailBackResponse, Status>>;
+    type ReplayTailStream = BoxStream<'static, Result<pb::ReplayTailResponse, Status>>;
     type ListTailStream = BoxStream<'static, Result<pb::ListTailResponse, Status>>;
 
     async fn get_region(
@@ -279,7 +258,7 @@ impl RegionService for RegionFace {
 
     async fn protect(&self, request: Request<pb::ProtectRequest>) -> Answered<pb::ProtectResponse> {
         leader_verb!(self, request, Write, protect, |_call, message| {
-            let done = self.pair.protect(&who(message.who)).await;
+            let done = self.pair.protect(&who(message.who), message.discard_tail).await;
             done.map(|()| pb::ProtectResponse {}).map_err(refusal)
         })
     }
@@ -404,17 +383,77 @@ impl RegionService for RegionFace {
             let pair = pair.clone();
             async move {
                 let Some(cursor) = cursor else { return Ok(None) };
-                let (page, next) = page_out(pair.tail_page(from, cursor).map_err(refusal)?);
+                let (page, next) = tail::page_out(pair.tail_page(from, cursor).map_err(refusal)?);
                 tokio::task::yield_now().await;
-                let page = stream::iter(page.into_iter().map(Ok));
                 Ok::<_, Status>(Some((page, next.map(Some))))
             }
         });
-        let pages = pages.flat_map(|page| match page {
-            Ok(page) => page.boxed(),
-            Err(status) => stream::once(std::future::ready(Err(status))).boxed(),
+        let pair = self.pair.clone();
+        let deletes = stream::try_unfold(Some(0), move |from| {
+            let pair = pair.clone();
+            async move {
+                let Some(from) = from else { return Ok(None) };
+                let (page, next) = pair.tail_deletes(from).map_err(refusal)?;
+                tokio::task::yield_now().await;
+                let page: Vec<_> = page.into_iter().map(tail::delete_out).collect();
+                Ok::<_, Status>(Some((page, next)))
+            }
         });
-        let head = stream::once(std::future::ready(Ok(head_out(head))));
-        Ok(Response::new(head.chain(pages).boxed()))
+        let head = stream::once(std::future::ready(Ok(tail::head_out(head))));
+        Ok(Response::new(head.chain(flat(pages)).chain(flat(deletes)).boxed()))
+    }
+
+    async fn replay_tail(
+        &self,
+        request: Request<pb::ReplayTailRequest>,
+    ) -> Answered<Self::ReplayTailStream> {
+        let call = Call::patient(request.metadata(), USUAL);
+        let message = request.into_inner();
+        if let Some(way) = forward::place(self.pair.group(), &call).await? {
+            let mut client = RegionServiceClient::new(way.channel.clone());
+            let stream = way.opened(client.replay_tail(forward::signed(&call, message))).await?;
+            return Ok(Response::new(way.answers(stream)));
+        }
+        let replay = self.pair.replay(&who(message.who), message.all).await.map_err(refusal)?;
+        let steps = stream::try_unfold(replay, |mut replay| async move {
+            let step = replay.next().await.map_err(refusal)?;
+            Ok::<_, Status>(step.map(|step| (tail::step_out(step), replay)))
+        });
+        Ok(Response::new(steps.boxed()))
+    }
+
+    async fn fail_back(
+        &self,
+        request: Request<pb::FailBackRequest>,
+    ) -> Answered<Self::FailBackStream> {
+        let call = Call::patient(request.metadata(), USUAL);
+        let message = request.into_inner();
+        if let Some(way) = forward::place(self.pair.group(), &call).await? {
+            let mut client = RegionServiceClient::new(way.channel.clone());
+            let stream = way.opened(client.fail_back(forward::signed(&call, message))).await?;
+            return Ok(Response::new(way.answers(stream)));
+        }
+        let to = (!message.to.is_empty()).then_some(message.to);
+        let name = who(message.who);
+        let mut way = self.pair.fail_back(&name, to, message.discard_tail, call.deadline);
+        let first = way.next().await.map_err(refusal)?.map(tail::way_out);
+        let ways = stream::try_unfold(way, |mut way| async move {
+            let left = way.next().await.map_err(refusal)?;
+            Ok::<_, Status>(left.map(|left| (tail::way_out(left), way)))
+        });
+        let first = stream::iter(first.map(Ok));
+        let rest = if message.dry_run { 0 } else { usize::MAX };
+        Ok(Response::new(first.chain(ways.take(rest)).boxed()))
+    }
+
+    async fn settle_tail(
+        &self,
+        request: Request<pb::SettleTailRequest>,
+    ) -> Answered<pb::SettleTailResponse> {
+        leader_verb!(self, request, Write, settle_tail, |_call, message| {
+            let fate = tail::fate_in(message.fate())?;
+            let done = self.pair.settle_tail(&who(message.who), fate).await;
+            done.map(|()| pb::SettleTailResponse {}).map_err(refusal)
+        })
     }
 }

@@ -87,7 +87,7 @@ pub async fn run(ground: &Ground, verb: Failover, context: &Context) -> anyhow::
     let mut last = Value::Null;
     for round in 1..=verb.rounds {
         sleep(steady).await;
-        last = load.round(&lab.dir, &verb).await?;
+        last = load.round(lab, &verb).await?;
         gaps.push(last.get("gap_ms").and_then(Value::as_f64).unwrap_or(0.0));
         put(&mut last, json!({ "round": round }));
         context.out.item(&last)?;
@@ -139,12 +139,13 @@ impl Load {
         }
     }
 
-    /// Loses the leader once, and waits until all is well again.
-    async fn round(&self, dir: &std::path::Path, verb: &Failover) -> anyhow::Result<Value> {
-        let _lock = LabLock::take(dir).await?;
-        let mut lab = Lab::load(dir)?;
-        let views = table::look(&lab, &Eye::all(&lab)?).await;
-        let leader = table::leader(&views)
+    /// Loses the leader of the region that is measured once, and waits until all is well again.
+    async fn round(&self, part: &Lab, verb: &Failover) -> anyhow::Result<Value> {
+        let _lock = LabLock::take(&part.dir).await?;
+        let mut lab = Lab::load(&part.dir)?;
+        let region = part.regions().into_iter().next().unwrap_or_default();
+        let views = table::look(part, &Eye::all(part)?).await;
+        let leader = table::leader(&views, &region)
             .ok_or_else(|| anyhow::anyhow!("nobody leads, so there is no leader to lose"))?;
         let victim = lab.node(leader).and_then(|node| node.process);
         let victim = victim.ok_or_else(|| anyhow::anyhow!("node {leader} is down already"))?;
@@ -152,7 +153,7 @@ impl Load {
         self.gap.arm(self.maker.now());
         let armed = Instant::now();
         process::signal(victim, if verb.silent { Signal::STOP } else { Signal::KILL })?;
-        self.recovered(&lab, leader, armed).await?;
+        self.recovered(&lab.part(&region), leader, armed).await?;
         let classic = verb.rounds == 1;
         let pause = Duration::from_secs(if classic { 10 } else { 1 });
         sleep(pause.saturating_sub(armed.elapsed())).await;
@@ -165,7 +166,7 @@ impl Load {
             }
             lab.save()?;
         }
-        start::wait_healed(&lab, PATIENCE).await?;
+        start::wait_healed(&lab.part(&region), PATIENCE).await?;
         if classic {
             sleep(Duration::from_secs(5)).await;
         }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Ground;
 use super::probe::Probe;
 use super::report::{Latency, put, tenths};
+use super::timetable::Timetable;
 use super::workload::{Maker, Receiver, Sender};
 
 const WARM: u8 = 0;
@@ -161,6 +162,18 @@ struct Plan {
     rate: f64,
 }
 
+impl Plan {
+    /// When a producer's batches are due, where there is a rate.
+    fn timetable(&self, worker: usize, batch: usize) -> std::io::Result<Option<Timetable>> {
+        if self.rate <= 0.0 {
+            return Ok(None);
+        }
+        let gap = Duration::from_secs_f64(self.producers as f64 * batch as f64 / self.rate);
+        let first = gap.mul_f64(worker as f64 / self.producers as f64);
+        Timetable::start(Instant::now() + first, gap).map(Some)
+    }
+}
+
 struct Pipeline {
     maker: Arc<Maker>,
     batch: usize,
@@ -228,14 +241,11 @@ async fn flow(ground: &Ground, plan: Plan) -> anyhow::Result<Value> {
         let receiver = ground.line.receiver(worker, plan.receive_batch);
         consumers.push(tokio::spawn(run.clone().consumer(receiver.map_err(anyhow::Error::msg)?)));
     }
-    let producers: Vec<_> = (0..plan.producers)
-        .map(|worker| {
-            let each = plan.producers as f64 * batch as f64 / plan.rate;
-            let gap = (plan.rate > 0.0).then(|| Duration::from_secs_f64(each));
-            let first = gap.map(|gap| gap.mul_f64(worker as f64 / plan.producers as f64));
-            tokio::spawn(run.clone().producer(ground.line.sender(worker), gap, first))
-        })
-        .collect();
+    let mut producers = Vec::new();
+    for worker in 0..plan.producers {
+        let timetable = plan.timetable(worker, batch)?;
+        producers.push(tokio::spawn(run.clone().producer(ground.line.sender(worker), timetable)));
+    }
     sleep(ground.warmup()).await;
     let probe = Probe::start(&ground.pids());
     run.phase.store(MEASURE, Relaxed);
@@ -246,10 +256,11 @@ async fn flow(ground: &Ground, plan: Plan) -> anyhow::Result<Value> {
     let used = probe.end(completed);
     run.phase.store(STOP, Relaxed);
     run.window.add_permits(plan.producers * batch);
-    let mut sends = Latency::default();
+    let (mut sends, mut late) = (Latency::default(), Latency::default());
     for task in producers {
-        if let Ok(Ok(one)) = timeout(END, task).await {
+        if let Ok(Ok((one, two))) = timeout(END, task).await {
             sends.add(&one);
+            late.add(&two);
         }
     }
     let drain = run.drain().await;
@@ -268,6 +279,7 @@ async fn flow(ground: &Ground, plan: Plan) -> anyhow::Result<Value> {
             "recv_batch": plan.receive_batch,
             "window": plan.window,
             "rate": plan.rate,
+            "sender_lateness": late.json(),
             "confirm_ack": true,
             "secs": tenths(seconds),
             "completed": completed,
@@ -308,20 +320,20 @@ impl Pipeline {
     async fn producer(
         self: Arc<Self>,
         mut sender: Sender,
-        gap: Option<Duration>,
-        first: Option<Duration>,
-    ) -> Latency {
-        let mut latency = Latency::default();
-        let mut due = Instant::now() + first.unwrap_or_default();
+        mut timetable: Option<Timetable>,
+    ) -> (Latency, Latency) {
+        let mut latencies = (Latency::default(), Latency::default());
+        let (latency, lateness) = (&mut latencies.0, &mut latencies.1);
         let batch = u32::try_from(self.batch).unwrap_or(1);
         while self.phase.load(Relaxed) != STOP {
             let mut at = None;
-            if let Some(gap) = gap {
-                sleep_until(due).await;
+            if let Some(timetable) = &mut timetable {
+                let Some(due) = timetable.next().await else { break };
                 // Counted from when it should have gone out, so that a stall is not hidden.
-                let late = u64::try_from(due.elapsed().as_nanos()).unwrap_or(0);
+                let late = due.elapsed();
+                lateness.record(late);
+                let late = u64::try_from(late.as_nanos()).unwrap_or(0);
                 at = Some(self.maker.now().saturating_sub(late));
-                due += gap;
             }
             let Ok(permit) = self.window.acquire_many(batch).await else { break };
             permit.forget();
@@ -341,7 +353,7 @@ impl Pipeline {
                 }
             }
         }
-        latency
+        latencies
     }
 
     async fn consumer(self: Arc<Self>, mut receiver: Receiver) -> (Latency, Latency) {

@@ -3,9 +3,15 @@
 //! Laws: an operation is acknowledged, certainly not applied, or unknown, and unknown proves
 //! nothing either way. Leases are compared in log time, the only clock that all nodes share. Of
 //! an unknown update the lease may end at the earlier of the two times.
+//!
+//! Of regions: what a region acknowledged under an epoch that was ended by force, later than the
+//! last sync time that was shown of it, may be undone ([`Fork`]); a send that is, must be in the
+//! tail. All else counts as if there were one region.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
+
+use crate::client::Durability;
 
 /// What became of an operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,21 +23,59 @@ pub enum Fate {
     Unknown,
 }
 
+/// When an answer was true, in log time, and under which region's epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub epoch: u32,
+    pub at: SystemTime,
+}
+
+impl Mark {
+    /// `None` where the answer told no time.
+    #[must_use]
+    pub fn of(durability: &Durability) -> Option<Mark> {
+        let epoch = durability.epoch;
+        durability.log_time.map(|at| Mark { epoch, at })
+    }
+}
+
 /// One grant: the message in somebody's hands, in log time.
 #[derive(Clone, Copy, Debug)]
 struct Grant {
     count: u32,
-    at: SystemTime,
-    /// The earliest time at which the lease may have ended.
+    mark: Mark,
+    /// The earliest time at which the lease may have ended, and where that was last said.
     ends: SystemTime,
+    ends_by: Mark,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Page {
     sent: Fate,
+    sent_by: Option<Mark>,
     deleted: Fate,
-    deleted_at: Option<SystemTime>,
+    /// Every acknowledged delete; a second one is of a message that came again.
+    deletes: Vec<Mark>,
     grants: Vec<Grant>,
+}
+
+/// An epoch that was ended by force.
+#[derive(Clone, Debug)]
+pub struct Fork {
+    pub epoch: u32,
+    /// The latest last sync time that either region showed of it.
+    pub sync: SystemTime,
+    /// The numbers of the messages in the exported tail.
+    pub tail: BTreeSet<u64>,
+}
+
+/// What was acknowledged under one epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub first: SystemTime,
+    pub last: SystemTime,
+    /// The caller's own clock at the first acknowledgement.
+    pub began: u64,
 }
 
 /// The book, by the number in each message's body.
@@ -40,14 +84,21 @@ pub struct Ledger {
     pages: BTreeMap<u64, Page>,
     /// Messages that came though nobody sent them.
     strange: u64,
+    acknowledged: u64,
+    forks: Vec<Fork>,
+    spans: BTreeMap<u32, Span>,
 }
 
 /// What the book proves once the queue is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     pub acknowledged: u64,
-    /// Acknowledged, never deleted, and not there.
+    /// Acknowledged, never deleted, and not there, though no forced failover explains it.
     pub lost: u64,
+    /// Lost by a forced failover, and in the exported tail.
+    pub lost_in_tail: u64,
+    /// Acknowledged deletes and leases that a forced failover undid.
+    pub undone: u64,
     /// Granted again before the lease of the grant before had ended.
     pub duplicated_while_leased: u64,
     /// Granted after an acknowledged delete.
@@ -85,8 +136,15 @@ impl Ledger {
         self.page(number).sent = Fate::Unknown;
     }
 
-    pub fn sent(&mut self, number: u64) {
-        self.page(number).sent = Fate::Acknowledged;
+    /// The send was acknowledged, `now` by the caller's own clock.
+    pub fn sent(&mut self, number: u64, by: Option<Mark>, now: u64) {
+        let page = self.page(number);
+        (page.sent, page.sent_by) = (Fate::Acknowledged, by);
+        self.acknowledged += 1;
+        let Some(by) = by else { return };
+        let first = Span { first: by.at, last: by.at, began: now };
+        let span = self.spans.entry(by.epoch).or_insert(first);
+        (span.first, span.last) = (span.first.min(by.at), span.last.max(by.at));
     }
 
     /// The send was certainly not applied.
@@ -94,36 +152,33 @@ impl Ledger {
         self.page(number).sent = Fate::NotTried;
     }
 
-    /// A message was received, at this log time, under a lease to that one.
-    pub fn granted(&mut self, number: u64, count: u32, at: SystemTime, ends: SystemTime) {
+    /// A message was received under a lease to that log time.
+    pub fn granted(&mut self, number: u64, count: u32, mark: Mark, ends: SystemTime) {
         match self.pages.get_mut(&number) {
-            Some(page) => page.grants.push(Grant { count, at, ends }),
+            Some(page) => page.grants.push(Grant { count, mark, ends, ends_by: mark }),
             None => self.strange += 1,
         }
     }
 
-    /// The lease of a grant was moved; `ends` is `None` when that is not known.
-    pub fn moved(
-        &mut self,
-        number: u64,
-        count: u32,
-        asked_at: SystemTime,
-        ends: Option<SystemTime>,
-    ) {
+    /// The lease of a grant was moved, as `by` says; `ends` is `None` when that is not known, and
+    /// `by` is then when it was asked for.
+    pub fn moved(&mut self, number: u64, count: u32, by: Mark, ends: Option<SystemTime>) {
         let page = self.page(number);
-        if let Some(grant) = page.grants.iter_mut().find(|grant| grant.count == count) {
+        // The newest of that count: after a forced failover the same count is given again.
+        if let Some(grant) = page.grants.iter_mut().rfind(|grant| grant.count == count) {
+            grant.ends_by = by;
             grant.ends = match ends {
                 Some(ends) => ends,
-                None => grant.ends.min(asked_at),
+                None => grant.ends.min(by.at),
             };
         }
     }
 
-    /// The delete was acknowledged at this log time.
-    pub fn deleted(&mut self, number: u64, at: SystemTime) {
+    /// The delete was acknowledged.
+    pub fn deleted(&mut self, number: u64, by: Mark) {
         let page = self.page(number);
         page.deleted = Fate::Acknowledged;
-        page.deleted_at = Some(at);
+        page.deletes.push(by);
     }
 
     /// The delete may have been applied.
@@ -137,8 +192,39 @@ impl Ledger {
     /// Sends acknowledged so far.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
-        let acknowledged = self.pages.values().filter(|page| page.sent == Fate::Acknowledged);
-        acknowledged.count() as u64
+        self.acknowledged
+    }
+
+    /// An epoch was ended by force.
+    pub fn forked(&mut self, fork: Fork) {
+        self.forks.push(fork);
+    }
+
+    /// What was acknowledged under an epoch; `None` = nothing.
+    #[must_use]
+    pub fn span(&self, epoch: u32) -> Option<Span> {
+        self.spans.get(&epoch).copied()
+    }
+
+    /// How many of these messages were sent with an acknowledgement.
+    #[must_use]
+    pub fn sent_of(&self, numbers: &BTreeSet<u64>) -> u64 {
+        let sent = |number: &&u64| {
+            self.pages.get(*number).is_some_and(|page| page.sent == Fate::Acknowledged)
+        };
+        numbers.iter().filter(sent).count() as u64
+    }
+
+    /// Whether a forced failover may have undone it.
+    fn may_be_undone(&self, by: Mark) -> bool {
+        self.forks.iter().any(|fork| fork.epoch == by.epoch && by.at > fork.sync)
+    }
+
+    /// Whether a send that is gone is where it must be.
+    fn is_in_tail(&self, number: u64, by: Option<Mark>) -> bool {
+        let Some(by) = by else { return false };
+        let mut forks = self.forks.iter().filter(|fork| fork.epoch == by.epoch);
+        forks.any(|fork| by.at > fork.sync && fork.tail.contains(&number))
     }
 
     /// Judges the book. The queue must be empty: all that was there was received and deleted.
@@ -159,43 +245,71 @@ impl Ledger {
                 Fate::NotTried => {}
             }
             if page.sent == Fate::Acknowledged && page.deleted == Fate::NotTried {
-                verdict.lost += 1;
-                let times = page.grants.len();
-                verdict.find(format!("message {number} is lost; it was received {times} times"));
+                self.judge_gone(*number, page, &mut verdict);
             }
-            page.judge_grants(*number, &mut verdict);
+            self.judge_grants(*number, page, &mut verdict);
         }
         verdict
     }
-}
 
-impl Page {
-    fn judge_grants(&self, number: u64, verdict: &mut Verdict) {
-        let mut grants = self.grants.clone();
-        grants.sort_by_key(|grant| (grant.count, grant.at));
+    fn judge_gone(&self, number: u64, page: &Page, verdict: &mut Verdict) {
+        if self.is_in_tail(number, page.sent_by) {
+            verdict.lost_in_tail += 1;
+            return;
+        }
+        verdict.lost += 1;
+        let times = page.grants.len();
+        let mut text = format!("message {number} is lost; it was received {times} times");
+        if let Some(by) = page.sent_by.filter(|_| !self.forks.is_empty()) {
+            let listed = self.forks.iter().any(|fork| fork.tail.contains(&number));
+            let listed = if listed { "in a tail" } else { "in no tail" };
+            let epoch = by.epoch;
+            text += &format!("; acknowledged in epoch {epoch} at {}, {listed}", micros(by.at));
+        }
+        verdict.find(text);
+    }
+
+    fn judge_grants(&self, number: u64, page: &Page, verdict: &mut Verdict) {
+        let mut grants = page.grants.clone();
+        grants.sort_by_key(|grant| (grant.mark.epoch, grant.count, grant.mark.at));
         for pair in grants.windows(2) {
             let [before, after] = pair else { continue };
-            if after.at < before.ends {
-                verdict.duplicated_while_leased += 1;
-                let early = before.ends.duration_since(after.at).unwrap_or_default();
-                verdict.find(format!(
-                    "message {number} was given again (delivery {} after {}) {} us before its \
-                     lease ended",
-                    after.count,
-                    before.count,
-                    early.as_micros()
-                ));
+            if after.mark.at >= before.ends {
+                continue;
             }
-        }
-        let Some(deleted) = self.deleted_at else { return };
-        if let Some(grant) = grants.iter().find(|grant| grant.at > deleted) {
-            verdict.resurrected += 1;
+            if self.may_be_undone(before.mark) || self.may_be_undone(before.ends_by) {
+                verdict.undone += 1;
+                continue;
+            }
+            verdict.duplicated_while_leased += 1;
+            let early = before.ends.duration_since(after.mark.at).unwrap_or_default();
             verdict.find(format!(
-                "message {number} was given (delivery {}) after it was deleted",
-                grant.count
+                "message {number} was given again (delivery {} after {}) {} us before its lease \
+                 ended",
+                after.count,
+                before.count,
+                early.as_micros()
+            ));
+        }
+        for deleted in &page.deletes {
+            let later =
+                |grant: &&Grant| (grant.mark.epoch, grant.mark.at) > (deleted.epoch, deleted.at);
+            let Some(grant) = grants.iter().find(later) else { continue };
+            if self.may_be_undone(*deleted) {
+                verdict.undone += 1;
+                continue;
+            }
+            verdict.resurrected += 1;
+            let count = grant.count;
+            verdict.find(format!(
+                "message {number} was given (delivery {count}) after it was deleted"
             ));
         }
     }
+}
+
+fn micros(at: SystemTime) -> u128 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros()
 }
 
 #[cfg(test)]
@@ -208,13 +322,17 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
+    fn mark(seconds: u64) -> Mark {
+        Mark { epoch: 1, at: at(seconds) }
+    }
+
     /// Sent, granted at 10 to 20, deleted at 15.
     fn whole() -> Ledger {
         let mut ledger = Ledger::default();
         ledger.sending(1);
-        ledger.sent(1);
-        ledger.granted(1, 1, at(10), at(20));
-        ledger.deleted(1, at(15));
+        ledger.sent(1, Some(mark(5)), 0);
+        ledger.granted(1, 1, mark(10), at(20));
+        ledger.deleted(1, mark(15));
         ledger
     }
 
@@ -229,10 +347,10 @@ mod tests {
     fn an_acknowledged_message_that_is_not_there_is_lost() {
         let mut ledger = whole();
         ledger.sending(2);
-        ledger.sent(2);
+        ledger.sent(2, None, 0);
         ledger.sending(3);
-        ledger.sent(3);
-        ledger.granted(3, 1, at(1), at(2));
+        ledger.sent(3, None, 0);
+        ledger.granted(3, 1, mark(1), at(2));
         ledger.sending(4);
         assert_eq!(ledger.judge().lost, 2, "2 never came, 3 came and was not deleted");
         ledger.delete_unknown(3);
@@ -243,24 +361,24 @@ mod tests {
     #[test]
     fn a_second_grant_before_the_lease_ended_is_found() {
         let mut ledger = whole();
-        ledger.granted(1, 2, at(14), at(24));
+        ledger.granted(1, 2, mark(14), at(24));
         assert_eq!(ledger.judge().duplicated_while_leased, 1);
 
         let mut shortened = whole();
-        shortened.moved(1, 1, at(12), Some(at(13)));
-        shortened.granted(1, 2, at(14), at(24));
+        shortened.moved(1, 1, mark(12), Some(at(13)));
+        shortened.granted(1, 2, mark(14), at(24));
         assert!(shortened.judge().ok(), "the lease had been shortened");
 
         let mut unknown = whole();
-        unknown.moved(1, 1, at(12), None);
-        unknown.granted(1, 2, at(14), at(24));
+        unknown.moved(1, 1, mark(12), None);
+        unknown.granted(1, 2, mark(14), at(24));
         assert!(unknown.judge().ok(), "it may have been shortened");
     }
 
     #[test]
     fn a_grant_after_an_acknowledged_delete_is_a_resurrection() {
         let mut ledger = whole();
-        ledger.granted(1, 2, at(21), at(30));
+        ledger.granted(1, 2, mark(21), at(30));
         let verdict = ledger.judge();
         assert_eq!((verdict.resurrected, verdict.ok()), (1, false));
         assert!(verdict.findings[0].contains("message 1"), "{verdict:?}");
@@ -269,13 +387,62 @@ mod tests {
     #[test]
     fn a_message_that_nobody_sent_is_found() {
         let mut ledger = Ledger::default();
-        ledger.granted(9, 1, at(1), at(2));
+        ledger.granted(9, 1, mark(1), at(2));
         assert_eq!(ledger.judge().never_sent, 1);
         let mut refused = Ledger::default();
         refused.sending(1);
         refused.not_sent(1);
         assert!(refused.judge().ok());
-        refused.granted(1, 1, at(1), at(2));
+        refused.granted(1, 1, mark(1), at(2));
         assert_eq!(refused.judge().never_sent, 1);
+    }
+
+    #[test]
+    fn a_message_that_was_deleted_twice_came_again_after_the_first() {
+        let mut ledger = whole();
+        ledger.granted(1, 2, mark(21), at(30));
+        ledger.deleted(1, mark(22));
+        assert_eq!(ledger.judge().resurrected, 1);
+    }
+
+    /// Epoch 1 was ended by force when 12 was the last sync time.
+    fn forked(tail: &[u64]) -> Fork {
+        Fork { epoch: 1, sync: at(12), tail: tail.iter().copied().collect() }
+    }
+
+    #[test]
+    fn what_a_forced_failover_lost_must_be_in_the_tail_and_later_than_the_last_sync() {
+        let sent = |seconds, tail: &[u64]| {
+            let mut ledger = Ledger::default();
+            ledger.sending(1);
+            ledger.sent(1, Some(mark(seconds)), 0);
+            ledger.forked(forked(tail));
+            ledger.judge()
+        };
+        let verdict = sent(13, &[1]);
+        assert!(verdict.ok() && verdict.lost_in_tail == 1, "{verdict:?}");
+        assert_eq!(sent(13, &[2]).lost, 1, "in no tail");
+        let early = sent(12, &[1]);
+        assert_eq!(early.lost, 1, "the last sync time was later than the truth");
+        assert!(early.findings[0].contains("epoch 1"), "{early:?}");
+    }
+
+    #[test]
+    fn deletes_and_leases_are_undone_by_a_forced_failover_only_after_the_last_sync() {
+        let mut ledger = whole();
+        ledger.forked(forked(&[]));
+        let again = Mark { epoch: 2, at: at(16) };
+        ledger.granted(1, 2, again, at(26));
+        let verdict = ledger.judge();
+        assert_eq!((verdict.undone, verdict.resurrected), (1, 0), "deleted at 15");
+        assert_eq!(verdict.duplicated_while_leased, 1, "leased at 10");
+        let mut late = whole();
+        late.forked(Fork { sync: at(9), ..forked(&[]) });
+        late.granted(1, 2, again, at(26));
+        assert!(late.judge().ok(), "{:?}", late.judge());
+        let mut other = whole();
+        other.forked(Fork { epoch: 2, ..forked(&[]) });
+        other.granted(1, 2, Mark { epoch: 3, at: at(30) }, at(40));
+        assert_eq!(other.judge().resurrected, 1, "its own epoch was not ended by force");
     }
 }

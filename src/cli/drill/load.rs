@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Mark};
 use crate::cli::bench::report::Gap;
 use crate::client::{
     Client, ClientError, DeleteItem, DeleteOutcome, Message, QueueSettings, Reason, ReceiveOptions,
@@ -74,7 +74,7 @@ impl Load {
         Ok(Running { load, senders, workers })
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,6 +82,11 @@ impl Load {
     #[must_use]
     pub fn now(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        &self.queue
     }
 
     #[must_use]
@@ -123,7 +128,8 @@ impl Load {
     }
 
     /// The number of one of this drill's messages, if the body is whole.
-    fn number(&self, body: &[u8]) -> Option<u64> {
+    #[must_use]
+    pub fn number(&self, body: &[u8]) -> Option<u64> {
         let number = u64::from_le_bytes(body.get(..8)?.try_into().ok()?);
         (self.body(number) == body).then_some(number)
     }
@@ -133,9 +139,10 @@ impl Load {
             let number = self.next.fetch_add(1, Relaxed);
             self.ledger().sending(number);
             match self.client.send(&self.queue, self.body(number)).await {
-                Ok(_) => {
-                    self.ledger().sent(number);
-                    self.gap.acknowledged(self.now());
+                Ok(sent) => {
+                    let now = self.now();
+                    self.ledger().sent(number, Mark::of(&sent.durability), now);
+                    self.gap.acknowledged(now);
                 }
                 Err(error) => {
                     if error.is_not_applied() {
@@ -163,21 +170,21 @@ impl Load {
                     continue;
                 }
             };
-            let at = received.durability.and_then(|durability| durability.log_time);
-            let Some(at) = at else { continue };
+            let mark = received.durability.as_ref().and_then(Mark::of);
+            let Some(mark) = mark else { continue };
             let mut taken = Vec::with_capacity(received.messages.len());
             for message in received.messages {
                 let number = self.number(&message.body).unwrap_or(u64::MAX);
-                let ends = message.visible_at.unwrap_or(at);
-                self.ledger().granted(number, message.dequeue_count, at, ends);
+                let ends = message.visible_at.unwrap_or(mark.at);
+                self.ledger().granted(number, message.dequeue_count, mark, ends);
                 taken.push((number, message));
             }
-            self.work(taken, at).await;
+            self.work(taken, mark).await;
         }
     }
 
     /// Most messages are deleted at once; some are worked on longer, some are dropped.
-    async fn work(&self, taken: Vec<(u64, Message)>, at: SystemTime) {
+    async fn work(&self, taken: Vec<(u64, Message)>, at: Mark) {
         let draining = !self.sending.load(Relaxed);
         let mut deletes = Vec::with_capacity(taken.len());
         for (number, mut message) in taken {
@@ -197,11 +204,11 @@ impl Load {
         let items = deletes.iter().map(|(_, message)| DeleteItem::from(message)).collect();
         match self.client.delete_batch(&self.queue, items).await {
             Ok(deleted) => {
-                let deleted_at = deleted.durability.log_time.unwrap_or(at);
+                let deleted_by = Mark::of(&deleted.durability).unwrap_or(at);
                 for ((number, _), outcome) in deletes.iter().zip(&deleted.outcomes) {
                     // Else it is gone by an earlier delete of unknown fate, or another's.
                     if *outcome == DeleteOutcome::Deleted {
-                        self.ledger().deleted(*number, deleted_at);
+                        self.ledger().deleted(*number, deleted_by);
                     }
                 }
             }
@@ -217,7 +224,7 @@ impl Load {
     }
 
     /// Makes the lease longer or gives the message back; true when it is still ours.
-    async fn update(&self, number: u64, message: &mut Message, at: SystemTime) -> bool {
+    async fn update(&self, number: u64, message: &mut Message, at: Mark) -> bool {
         let longer = number.is_multiple_of(2);
         let span = if longer { LEASE * 2 } else { Duration::ZERO };
         let update = Update { visibility_timeout: Some(span), ..Update::default() };
@@ -226,7 +233,8 @@ impl Load {
         let count = message.dequeue_count;
         match updated {
             Ok(updated) => {
-                self.ledger().moved(number, count, at, updated.visible_at);
+                let by = Mark::of(&updated.durability).unwrap_or(at);
+                self.ledger().moved(number, count, by, updated.visible_at);
                 message.pop_receipt = updated.pop_receipt;
                 longer
             }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{Finding, first, membership_json};
 use crate::cli::{Context, output};
 use crate::clock::SystemClock;
+use crate::queue::authority::replay::ReplayTail;
 use crate::queue::command::{Command, Envelope, NewMessage, Receive, ReleaseAfter, Update};
 use crate::queue::ids::Span;
 use crate::storage::codec;
@@ -222,12 +223,21 @@ fn command_json(envelope: &Envelope) -> Value {
         }),
         Command::Pulse => json!({ "verb": "pulse" }),
         Command::RaiseRules { version } => json!({ "verb": "raise_rules", "version": version }),
+        Command::ReplayTail(asked) => replay_json(asked),
         Command::Region(asked) => {
             json!({ "verb": "region", "what": asked.said(), "who": asked.by.who })
         }
     };
     add_sender(&mut value, envelope);
     value
+}
+
+fn replay_json(asked: &ReplayTail) -> Value {
+    json!({
+        "verb": "replay_tail", "epoch": asked.epoch.number.0, "region": asked.epoch.region,
+        "through": asked.through.0,
+        "messages": asked.units.iter().map(|unit| unit.messages.len()).sum::<usize>(),
+    })
 }
 
 fn add_sender(value: &mut Value, envelope: &Envelope) {
@@ -280,6 +290,10 @@ fn command_text(envelope: &Envelope) -> String {
         Command::SetAccountQuota(_) => format!("set quota of account {account}"),
         Command::Pulse => "pulse".to_owned(),
         Command::RaiseRules { version } => format!("raise the rules to version {version}"),
+        Command::ReplayTail(asked) => {
+            let (number, through) = (asked.epoch.number.0, asked.through.0);
+            format!("replay the tail of epoch {number} through number {through}")
+        }
         Command::Region(asked) => format!("region: {}", asked.said()),
     }
 }

@@ -14,13 +14,15 @@ use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use super::line::Line;
 use super::process;
 use crate::cli::exit::Usage;
 
 /// Where a lab is when nobody says.
 pub const DEFAULT_DIR: &str = "zoneq-lab";
 const FILE: &str = "lab.json";
-const VERSION: u32 = 1;
+/// Version 1 knew one region only.
+const VERSION: u32 = 2;
 /// How long a verb waits for another verb on the same lab.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,6 +35,9 @@ pub struct LabFile {
     /// Groups of nodes that are cut off from all others.
     #[serde(default)]
     pub partitions: Vec<Vec<u64>>,
+    /// The line between two regions; a lab of one has none.
+    #[serde(default)]
+    pub line: Option<Line>,
 }
 
 /// One node of a lab.
@@ -119,7 +124,8 @@ impl Lab {
     /// A new lab; nothing is written yet.
     #[must_use]
     pub fn new(dir: PathBuf, cluster_id: String, nodes: Vec<LabNode>) -> Lab {
-        let file = LabFile { version: VERSION, cluster_id, nodes, partitions: Vec::new() };
+        let (partitions, line) = (Vec::new(), None);
+        let file = LabFile { version: VERSION, cluster_id, nodes, partitions, line };
         Lab { dir, file }
     }
 
@@ -148,15 +154,15 @@ impl Lab {
         };
         let file: LabFile = serde_json::from_str(&text)
             .with_context(|| format!("{} is not the file of a lab", path.display()))?;
-        if file.version != VERSION {
+        if !(1..=VERSION).contains(&file.version) {
             let text = format!(
-                "{} has version {}, and this binary knows {VERSION}",
+                "{} has version {}, and this binary knows 1 to {VERSION}",
                 path.display(),
                 file.version
             );
             return Err(Usage(text).into());
         }
-        Ok(Lab { dir: dir.to_path_buf(), file })
+        Ok(Lab { dir: dir.to_path_buf(), file: LabFile { version: VERSION, ..file } })
     }
 
     /// Replaces `lab.json`.
@@ -194,6 +200,47 @@ impl Lab {
         self.file.nodes.iter_mut().find(|node| node.id == id)
     }
 
+    /// Regions in the order of their first node.
+    #[must_use]
+    pub fn regions(&self) -> Vec<String> {
+        let mut regions: Vec<String> = Vec::new();
+        for node in &self.file.nodes {
+            if !regions.contains(&node.region) {
+                regions.push(node.region.clone());
+            }
+        }
+        regions
+    }
+
+    /// The ids of the nodes of a region.
+    #[must_use]
+    pub fn in_region(&self, region: &str) -> Vec<u64> {
+        self.file.nodes.iter().filter(|node| node.region == region).map(|node| node.id).collect()
+    }
+
+    /// The other region than this one, in a lab of two.
+    #[must_use]
+    pub fn beside(&self, region: &str) -> Option<String> {
+        self.regions().into_iter().find(|other| other != region)
+    }
+
+    /// One region alone, to look at: what is saved must be the whole.
+    #[must_use]
+    pub fn part(&self, region: &str) -> Lab {
+        let mut part = self.clone();
+        part.file.nodes.retain(|node| node.region == region);
+        part
+    }
+
+    /// The name of the cluster that a node belongs to: each region has its own.
+    #[must_use]
+    pub fn cluster_of(&self, node: &LabNode) -> String {
+        match &self.file.line {
+            None => self.file.cluster_id.clone(),
+            Some(_) => format!("{}-{}", self.file.cluster_id, node.region),
+        }
+    }
+
     /// Zones in the order of their first node.
     #[must_use]
     pub fn zones(&self) -> Vec<String> {
@@ -224,13 +271,14 @@ impl Lab {
         running.filter_map(|node| node.process.map(|process| process.pid)).collect()
     }
 
-    /// The nodes that words on a command line mean: `z1`, `2`, `node 2`, `all`, several of them.
+    /// The nodes that words on a command line mean: `z1`, `2`, `node 2`, `west`, `all`, several of
+    /// them.
     pub fn targets(&self, words: &[String]) -> anyhow::Result<Vec<u64>> {
         let mut ids = Vec::new();
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let word = match word.as_str() {
-                "node" | "zone" => words
+                "node" | "zone" | "region" => words
                     .next()
                     .ok_or_else(|| Usage(format!("`{word}` needs a name or number behind it")))?,
                 _ => word,
@@ -238,13 +286,19 @@ impl Lab {
             let found = match (word.as_str(), word.parse::<u64>()) {
                 ("all", _) => self.file.nodes.iter().map(|node| node.id).collect(),
                 (_, Ok(id)) if self.node(id).is_some() => vec![id],
-                (zone, _) => self.in_zone(zone),
+                (place, _) => {
+                    let mut found = self.in_region(place);
+                    found.extend(self.in_zone(place));
+                    found
+                }
             };
             if found.is_empty() {
                 let ids: Vec<u64> = self.file.nodes.iter().map(|node| node.id).collect();
                 let zones = self.zones().join(", ");
+                let regions = self.regions().join(", ");
                 let text = format!(
-                    "{word:?} is no node or zone of this lab; its nodes: {ids:?}, zones: {zones}"
+                    "{word:?} is no node, zone or region of this lab; its nodes: {ids:?}, zones: \
+                     {zones}, regions: {regions}"
                 );
                 return Err(Usage(text).into());
             }
@@ -257,10 +311,12 @@ impl Lab {
         Ok(ids)
     }
 
-    /// The peers that a node must be cut off from, both ways, under the partitions in force.
+    /// The peers that a node must be cut off from, both ways, under the partitions in force. The
+    /// other region is none of them: what is between the regions is the line.
     #[must_use]
     pub fn cut_peers(&self, id: u64) -> Vec<u64> {
-        let others = self.file.nodes.iter().map(|node| node.id).filter(|other| *other != id);
+        let region = self.node(id).map_or("", |node| node.region.as_str());
+        let others = self.in_region(region).into_iter().filter(|other| *other != id);
         let parted = |other: &u64| {
             let apart = |group: &Vec<u64>| group.contains(&id) != group.contains(other);
             self.file.partitions.iter().any(apart)
@@ -269,10 +325,26 @@ impl Lab {
     }
 }
 
-/// The addresses for clients of the lab in a folder; `None` when there is no lab.
+/// The addresses for clients of the lab in a folder, those of the first region first; `None` when
+/// there is no lab.
 #[must_use]
 pub fn endpoints(dir: &Path) -> Option<Vec<String>> {
     Lab::exists(dir).then(|| Lab::load(dir).ok()).flatten().map(|lab| lab.urls())
+}
+
+/// These endpoints, where a name of a region of the lab in a folder stands for all its nodes.
+#[must_use]
+pub fn resolved(given: Vec<String>, dir: &Path) -> Vec<String> {
+    let is_name = |it: &String| !it.contains([':', '/', '.']);
+    if !given.iter().any(is_name) || !Lab::exists(dir) {
+        return given;
+    }
+    let Ok(lab) = Lab::load(dir) else { return given };
+    let meant = given.into_iter().flat_map(|it| match lab.part(&it).urls() {
+        none if none.is_empty() => vec![it],
+        urls => urls,
+    });
+    meant.collect()
 }
 
 /// The first free port from `from` on, not one of `taken`. Says which were passed over.
@@ -300,16 +372,22 @@ mod tests {
     use super::*;
 
     fn lab() -> Lab {
-        let node = |id: u64, zone: &str| LabNode {
+        let node = |id: u64, region: &str, zone: &str| LabNode {
             id,
-            region: "east".to_owned(),
+            region: region.to_owned(),
             zone: zone.to_owned(),
             grpc_port: 1,
             peer_port: 2,
             args: Vec::new(),
             process: None,
         };
-        let nodes = vec![node(1, "z1"), node(2, "z2"), node(3, "z3"), node(4, "z1")];
+        let nodes = vec![
+            node(1, "east", "z1"),
+            node(2, "east", "z2"),
+            node(3, "east", "z3"),
+            node(4, "east", "z1"),
+            node(5, "west", "z4"),
+        ];
         Lab::new(PathBuf::from("/nowhere"), "c".to_owned(), nodes)
     }
 
@@ -318,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_a_node_a_zone_or_all_of_them() {
+    fn a_target_is_a_node_a_zone_a_region_or_all_of_them() {
         let lab = lab();
         for (line, ids) in [
             ("2", vec![2]),
@@ -326,11 +404,13 @@ mod tests {
             ("z1", vec![1, 4]),
             ("zone z1 3", vec![1, 4, 3]),
             ("z1 1", vec![1, 4]),
-            ("all", vec![1, 2, 3, 4]),
+            ("west", vec![5]),
+            ("region east 5", vec![1, 2, 3, 4, 5]),
+            ("all", vec![1, 2, 3, 4, 5]),
         ] {
             assert_eq!(lab.targets(&words(line)).expect(line), ids, "{line}");
         }
-        for line in ["z9", "9", "node", "node z9"] {
+        for line in ["z9", "9", "north", "node", "region", "node z9"] {
             let error = lab.targets(&words(line)).expect_err(line);
             assert!(error.is::<Usage>(), "{line}: {error}");
         }
@@ -346,6 +426,20 @@ mod tests {
         lab.file.partitions.push(vec![2]);
         assert_eq!(lab.cut_peers(2), [1, 3, 4]);
         assert_eq!(lab.cut_peers(3), [1, 2, 4]);
+        assert!(lab.cut_peers(5).is_empty(), "the other region is no peer");
+    }
+
+    #[test]
+    fn each_region_is_a_cluster_of_its_own() {
+        let mut lab = lab();
+        assert_eq!(lab.cluster_of(&lab.file.nodes[0]), "c", "a lab of one region");
+        lab.file.line = Some(Line::default());
+        assert_eq!(lab.regions(), ["east", "west"]);
+        assert_eq!(lab.beside("east").as_deref(), Some("west"));
+        let names: Vec<String> = lab.file.nodes.iter().map(|node| lab.cluster_of(node)).collect();
+        assert_eq!(names, ["c-east", "c-east", "c-east", "c-east", "c-west"]);
+        let west = lab.part("west");
+        assert_eq!((west.in_zone("z4"), west.regions().len()), (vec![5], 1));
     }
 
     #[tokio::test]
@@ -357,7 +451,10 @@ mod tests {
         let lab = Lab { dir: dir.path().to_path_buf(), ..lab() };
         lab.save().expect("saved");
         assert_eq!(Lab::load(dir.path()).expect("loaded").file, lab.file);
-        assert_eq!(endpoints(dir.path()).expect("a lab").len(), 4);
+        assert_eq!(endpoints(dir.path()).expect("a lab").len(), 5);
+        let given = vec!["west".to_owned(), "http://a:1".to_owned(), "host".to_owned()];
+        let meant = resolved(given, dir.path());
+        assert_eq!(meant, ["http://127.0.0.1:1", "http://a:1", "host"]);
     }
 
     #[test]

@@ -12,16 +12,20 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::files::{self, Lab, LabLock, LabNode};
+use super::line;
+use super::pair;
 use super::process::{self, State};
 use super::table::Eye;
 use crate::cli::exit::Usage;
 use crate::clock::{Clock as _, SystemClock};
 
-const REGION: &str = "east";
+/// The regions of a lab, in the order in which they are taken.
+const REGIONS: [&str; 2] = ["east", "west"];
 const HEARTBEAT_MS: u64 = 100;
 const ELECTION_MS: &str = "200..400";
 /// A lab may lie on a small disk, and all its nodes on one.
 const DISK_RESERVE_BYTES: u64 = 16 << 20;
+/// Of one region.
 const MOST_NODES: u32 = 15;
 /// How long nodes may take until they serve.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,6 +33,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How a lab is to be laid out; what is not given is as it was, or as usual.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
+    pub regions: Option<u32>,
     pub zones: Option<u32>,
     pub nodes_per_zone: Option<u32>,
     pub grpc_port: u16,
@@ -37,8 +42,15 @@ pub struct Layout {
 
 impl Default for Layout {
     fn default() -> Self {
-        Layout { zones: None, nodes_per_zone: None, grpc_port: 7401, peer_port: 7501 }
+        let (regions, zones, nodes_per_zone) = (None, None, None);
+        Layout { regions, zones, nodes_per_zone, grpc_port: 7401, peer_port: 7501 }
     }
+}
+
+/// The most zones that a region of the lab has.
+#[must_use]
+pub fn widest(lab: &Lab) -> usize {
+    lab.regions().iter().map(|region| lab.part(region).zones().len()).max().unwrap_or(0)
 }
 
 /// A lab that is up.
@@ -63,11 +75,14 @@ impl Layout {
     pub fn checked(self, dir: &Path) -> anyhow::Result<Layout> {
         let usage = |text: String| Err(Usage(text).into());
         let (zones, each) = (self.zones.unwrap_or(3), self.nodes_per_zone.unwrap_or(1));
+        if let Some(regions) = self.regions.filter(|many| !(1..=2).contains(many)) {
+            return usage(format!("--regions is {regions}; allowed: 1 and 2"));
+        }
         let nodes = zones.saturating_mul(each);
         if nodes == 0 || nodes > MOST_NODES {
             return usage(format!(
                 "--zones {zones} times --nodes-per-zone {each} is {nodes}; allowed: 1 to \
-                 {MOST_NODES} nodes"
+                 {MOST_NODES} nodes a region"
             ));
         }
         let layout = vec![u64::from(each); zones as usize];
@@ -84,7 +99,8 @@ impl Layout {
         let there = lab.zones();
         let largest = there.iter().map(|zone| lab.in_zone(zone).len()).max().unwrap_or(0);
         for (flag, asked, is) in [
-            ("--zones", self.zones, there.len()),
+            ("--regions", self.regions, lab.regions().len()),
+            ("--zones", self.zones, widest(&lab)),
             ("--nodes-per-zone", self.nodes_per_zone, largest),
         ] {
             if asked.is_some_and(|asked| asked as usize != is) {
@@ -98,32 +114,46 @@ impl Layout {
         Ok(self)
     }
 
-    /// Zones are taken in turn, so that the first nodes are in different ones.
-    fn nodes(self, notes: &mut Vec<String>) -> anyhow::Result<Vec<LabNode>> {
+    /// A lab that is laid out and not started. Zones are taken in turn, so that the first nodes of
+    /// a region are in different ones; numbers and zones go on over the regions, so that each names
+    /// one thing.
+    fn lab(self, dir: &Path, notes: &mut Vec<String>) -> anyhow::Result<Lab> {
         let (zones, each) = (self.zones.unwrap_or(3), self.nodes_per_zone.unwrap_or(1));
+        let regions = self.regions.unwrap_or(2);
         let (mut grpc, mut peer) = (self.grpc_port, self.peer_port);
         let (mut taken, mut passed) = (Vec::new(), Vec::new());
         let mut nodes = Vec::new();
-        for id in 1..=u64::from(zones * each) {
+        let zones = u64::from(zones);
+        let size = zones * u64::from(each);
+        for at in 0..size * u64::from(regions) {
             let grpc_port = files::free_port(grpc, &taken, &mut passed)?;
             taken.push(grpc_port);
             let peer_port = files::free_port(peer, &taken, &mut passed)?;
             taken.push(peer_port);
             (grpc, peer) = (grpc_port.saturating_add(1), peer_port.saturating_add(1));
+            let (region, within) = (at / size, at % size);
+            let name = usize::try_from(region).ok().and_then(|at| REGIONS.get(at));
             nodes.push(LabNode {
-                id,
-                region: REGION.to_owned(),
-                zone: format!("z{}", (id - 1) % u64::from(zones) + 1),
+                id: at + 1,
+                region: name.copied().unwrap_or_default().to_owned(),
+                zone: format!("z{}", region * zones + within % zones + 1),
                 grpc_port,
                 peer_port,
                 args: Vec::new(),
                 process: None,
             });
         }
+        let line = match regions {
+            1 => None,
+            _ => Some(line::lay(&nodes, peer, &mut taken, &mut passed)?),
+        };
         if !passed.is_empty() {
             notes.push(format!("ports in use by others were passed over: {passed:?}"));
         }
-        Ok(nodes)
+        let mark = SystemClock::default().wall_us();
+        let mut lab = Lab::new(dir.to_path_buf(), format!("lab-{mark:x}"), nodes);
+        lab.file.line = line;
+        Ok(lab)
     }
 }
 
@@ -131,12 +161,13 @@ impl Layout {
 fn args(lab: &Lab, node: &LabNode) -> Vec<String> {
     let peer =
         |node: &LabNode| format!("{}={}@{}/{}", node.id, node.zone, node.peer(), node.grpc());
-    let peers: Vec<String> = lab.file.nodes.iter().map(peer).collect();
+    let peers = lab.file.nodes.iter().filter(|it| it.region == node.region).map(peer);
+    let peers: Vec<String> = peers.collect();
     let data = lab.data_dir(node.id).display().to_string();
     let mut args = vec!["serve".to_owned(), "--json".to_owned(), "--enable-faults".to_owned()];
     for (flag, value) in [
         ("--node-id", node.id.to_string()),
-        ("--cluster-id", lab.file.cluster_id.clone()),
+        ("--cluster-id", lab.cluster_of(node)),
         ("--region", node.region.clone()),
         ("--zone", node.zone.clone()),
         ("--data-dir", data),
@@ -148,6 +179,10 @@ fn args(lab: &Lab, node: &LabNode) -> Vec<String> {
         ("--disk-reserve-bytes", DISK_RESERVE_BYTES.to_string()),
     ] {
         args.extend([flag.to_owned(), value]);
+    }
+    if let (Some(line), Some(other)) = (&lab.file.line, lab.beside(&node.region)) {
+        let other = line.to(&lab.in_region(&other)).join(",");
+        args.extend(["--other-region".to_owned(), other]);
     }
     args
 }
@@ -167,14 +202,15 @@ pub async fn up(dir: &Path, layout: &Layout) -> anyhow::Result<Started> {
     let mut lab = if Lab::exists(&dir) {
         let mut lab = Lab::load(&dir)?;
         lab.file.partitions.clear();
+        if let Some(line) = &mut lab.file.line {
+            line.cut = false;
+        }
         move_ports(&mut lab, &mut notes)?;
         lab
     } else {
-        let nodes = layout.nodes(&mut notes)?;
-        let mark = SystemClock::default().wall_us();
-        Lab::new(dir.clone(), format!("lab-{mark:x}"), nodes)
+        layout.lab(&dir, &mut notes)?
     };
-    if lab.zones().len() == 1 {
+    if widest(&lab) == 1 {
         notes.push(
             "one zone: this lab is LRS; an acknowledged write survives the loss of a node at \
              most, not of the zone"
@@ -191,13 +227,27 @@ pub async fn up(dir: &Path, layout: &Layout) -> anyhow::Result<Started> {
         notes.push("every node was running already".to_owned());
     }
     let ready = async {
+        line::ensure(&mut lab).await?;
         nodes(&mut lab, &mine).await?;
         wait_serving(&lab, &ids, PATIENCE).await?;
         // Nodes that were running may still be cut off.
-        if mine.len() < ids.len() { super::set_faults(&lab).await } else { Ok(()) }
+        if mine.len() < ids.len() {
+            super::set_faults(&lab).await?;
+        }
+        if lab.file.line.is_none() {
+            return Ok(());
+        }
+        let views = pair::settle(&lab, PATIENCE).await?;
+        if !pair::is_live(&views) {
+            notes.push("the regions are no live pair; see `zoneq region status`".to_owned());
+        }
+        Ok(())
     };
     if let Err(error) = ready.await {
         super::kill(&mut lab, &mine).await?;
+        if mine.len() == ids.len() {
+            line::end(&mut lab).await?;
+        }
         lab.save()?;
         return Err(error);
     }
@@ -209,6 +259,7 @@ pub async fn up(dir: &Path, layout: &Layout) -> anyhow::Result<Started> {
 fn move_ports(lab: &mut Lab, notes: &mut Vec<String>) -> anyhow::Result<()> {
     let mut taken: Vec<u16> =
         lab.file.nodes.iter().flat_map(|node| [node.grpc_port, node.peer_port]).collect();
+    taken.extend(lab.file.line.iter().flat_map(|line| line.ports.iter().map(|it| it.port)));
     for node in lab.file.nodes.iter_mut().filter(|node| node.state() == State::Down) {
         if !files::is_free(node.peer_port) {
             let text = format!(
@@ -283,8 +334,15 @@ pub async fn wait_serving(lab: &Lab, ids: &[u64], patience: Duration) -> anyhow:
     join_all(waiting).await.into_iter().collect()
 }
 
-/// Waits until every node serves and has applied all that was committed when this began.
+/// Waits until every node serves and has applied all that its region had committed when this
+/// began.
 pub async fn wait_healed(lab: &Lab, patience: Duration) -> anyhow::Result<()> {
+    let parts: Vec<Lab> = lab.regions().iter().map(|region| lab.part(region)).collect();
+    let waiting = parts.iter().map(|part| wait_region_healed(part, patience));
+    join_all(waiting).await.into_iter().collect()
+}
+
+async fn wait_region_healed(lab: &Lab, patience: Duration) -> anyhow::Result<()> {
     let ids: Vec<u64> = lab.file.nodes.iter().map(|node| node.id).collect();
     wait_serving(lab, &ids, patience).await?;
     let until = Instant::now() + patience;
@@ -345,13 +403,29 @@ mod tests {
 
     #[test]
     fn a_new_lab_takes_zones_in_turn_and_a_node_is_told_of_all() {
-        let layout = Layout { nodes_per_zone: Some(2), ..Layout::default() };
-        let nodes = layout.nodes(&mut Vec::new()).expect("ports are free");
-        let zones: Vec<&str> = nodes.iter().map(|node| node.zone.as_str()).collect();
+        let layout = Layout { regions: Some(1), nodes_per_zone: Some(2), ..Layout::default() };
+        let lab = layout.lab(Path::new("/nowhere"), &mut Vec::new()).expect("ports are free");
+        let zones: Vec<&str> = lab.file.nodes.iter().map(|node| node.zone.as_str()).collect();
         assert_eq!(zones, ["z1", "z2", "z3", "z1", "z2", "z3"]);
-        let lab = Lab::new("/nowhere".into(), "c".to_owned(), nodes);
         let line = args(&lab, &lab.file.nodes[0]).join(" ");
         assert!(line.contains("--peers 1=z1@127.0.0.1:"), "{line}");
         assert!(line.contains("--election-ms 200..400 ") || line.ends_with("200..400"), "{line}");
+    }
+    #[test]
+    fn two_regions_are_two_clusters_that_reach_each_other_over_the_line() {
+        let lab = Layout::default().lab(Path::new("/nowhere"), &mut Vec::new()).expect("ports");
+        assert_eq!(lab.regions(), REGIONS);
+        let zones: Vec<&str> = lab.file.nodes.iter().map(|node| node.zone.as_str()).collect();
+        assert_eq!(zones, ["z1", "z2", "z3", "z4", "z5", "z6"]);
+        let line = lab.file.line.clone().expect("a line");
+        let words = args(&lab, &lab.file.nodes[3]);
+        let value = |flag: &str| {
+            let at = words.iter().position(|word| word == flag).expect(flag);
+            words[at + 1].clone()
+        };
+        assert_eq!(value("--region"), "west");
+        assert_eq!(value("--cluster-id"), format!("{}-west", lab.file.cluster_id));
+        assert_eq!(value("--other-region"), line.to(&[1, 2, 3]).join(","));
+        assert!(!value("--peers").contains("1=z1"), "{words:?}");
     }
 }

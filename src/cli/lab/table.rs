@@ -20,6 +20,7 @@ use super::process::State;
 use crate::cli::cluster::role_name;
 use crate::proto::admin::v1 as pb;
 use pb::cluster_service_client::ClusterServiceClient;
+use pb::region_service_client::RegionServiceClient;
 
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -45,6 +46,14 @@ impl Eye {
     pub async fn status(&self) -> Option<pb::GetStatusResponse> {
         let mut service = ClusterServiceClient::new(self.channel.clone());
         let asked = service.get_status(pb::GetStatusRequest {});
+        let answer = tokio::time::timeout(PATIENCE, asked).await.ok()?;
+        answer.ok().map(tonic::Response::into_inner)
+    }
+
+    /// What the node's region says of itself; `None` when it does not answer.
+    pub async fn region(&self) -> Option<pb::GetRegionResponse> {
+        let mut service = RegionServiceClient::new(self.channel.clone());
+        let asked = service.get_region(pb::GetRegionRequest {});
         let answer = tokio::time::timeout(PATIENCE, asked).await.ok()?;
         answer.ok().map(tonic::Response::into_inner)
     }
@@ -109,10 +118,10 @@ pub async fn look(lab: &Lab, eyes: &[Eye]) -> Vec<NodeView> {
     join_all(asked).await
 }
 
-/// The leader by the word of the node that knows of the newest term.
+/// A region's leader, by the word of the node that knows of the newest term.
 #[must_use]
-pub fn leader(views: &[NodeView]) -> Option<u64> {
-    let known = views.iter().filter_map(|view| {
+pub fn leader(views: &[NodeView], region: &str) -> Option<u64> {
+    let known = views.iter().filter(|view| view.node.region == region).filter_map(|view| {
         view.leader().map(|leader| (view.status.as_ref().map_or(0, |s| s.term), leader))
     });
     known.max_by_key(|(term, _)| *term).map(|(_, leader)| leader)
@@ -136,17 +145,30 @@ pub fn nodes_json(views: &[NodeView]) -> Value {
     views.iter().map(node).collect()
 }
 
-pub const HEAD: [&str; 9] =
+const HEAD: [&str; 9] =
     ["zone", "node", "state", "role", "term", "applied", "queues", "messages", "grpc"];
+
+/// Whether the nodes are of several regions, which are shown then.
+fn are_apart(views: &[NodeView]) -> bool {
+    views.windows(2).any(|pair| matches!(pair, [a, b] if a.node.region != b.node.region))
+}
+
+/// The names of the columns of [`rows`].
+#[must_use]
+pub fn head(views: &[NodeView]) -> Vec<&'static str> {
+    let region = are_apart(views).then_some("region");
+    region.into_iter().chain(HEAD).collect()
+}
 
 /// The nodes as people read them.
 #[must_use]
 pub fn rows(views: &[NodeView]) -> Vec<Vec<String>> {
+    let apart = are_apart(views);
     let row = |view: &NodeView| {
         let told = |tell: &dyn Fn(&pb::GetStatusResponse) -> u64| {
             view.status.as_ref().map_or_else(|| "-".to_owned(), |s| tell(s).to_string())
         };
-        vec![
+        let cells = [
             view.node.zone.clone(),
             view.node.id.to_string(),
             view.state.name().to_owned(),
@@ -156,7 +178,8 @@ pub fn rows(views: &[NodeView]) -> Vec<Vec<String>> {
             told(&|s| s.queues),
             told(&|s| s.messages),
             view.node.grpc(),
-        ]
+        ];
+        apart.then(|| view.node.region.clone()).into_iter().chain(cells).collect()
     };
     views.iter().map(row).collect()
 }
@@ -171,7 +194,7 @@ impl Live {
     /// Draws the nodes in the place of what was drawn before.
     pub fn draw(&mut self, views: &[NodeView], foot: &str) -> io::Result<()> {
         let mut table = Table::new();
-        table.load_preset(UTF8_FULL_CONDENSED).set_header(HEAD.to_vec());
+        table.load_preset(UTF8_FULL_CONDENSED).set_header(head(views));
         for row in rows(views) {
             table.add_row(row);
         }

@@ -64,6 +64,7 @@ fn refused_from(command: &Command) -> (Stage, &'static str) {
         | Command::CreateQueue { .. }
         | Command::SetMetadata { .. }
         | Command::StartRedrive(_)
+        | Command::ReplayTail(_)
         | Command::UndeleteQueue { .. }
         | Command::RaiseRules { .. } => (Stage::RefuseSends, "sends"),
         Command::Update(update) if update.content.is_some() => (Stage::RefuseSends, "sends"),

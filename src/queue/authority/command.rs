@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 
-use super::{Head, LedgerLine, RegionEpoch, RegionSettings};
+use super::replay::{Replayed, TailOutcome};
+use super::{Head, LedgerLine, RegionEpoch, RegionSettings, TailFate};
 use crate::queue::command::{Content, Entry, Envelope};
-use crate::queue::ids::{ContentId, Digest, Epoch, Position, Span};
-use crate::queue::rows::Row;
+use crate::queue::ids::{ContentId, Digest, Epoch, Number, Position, Span};
+use crate::queue::rows::{Row, RowKey};
 
 /// Who asked, for the audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +35,8 @@ pub enum RegionVerb {
     },
     /// A primary stands alone again.
     Unprotect,
-    /// Makes an empty cluster, or a kept copy of the same lineage, the secondary of a primary.
+    /// Makes an empty cluster, or a kept copy of the same lineage, the secondary of a primary; or
+    /// lets a fenced side, or a copy that cannot go on, wait for a whole state.
     Attach(Attach),
     /// A secondary keeps its copy and follows nobody.
     Detach,
@@ -114,8 +116,11 @@ pub enum RegionVerb {
         attachment: u128,
         id: u128,
         position: Position,
-        /// As of then.
+        /// As of then, as is what is known of tails.
         ledger: Vec<LedgerLine>,
+        replayed: Vec<Replayed>,
+        /// The digest of the state that the chunks are to be laid over; `None` = they are all.
+        base: Option<Digest>,
     },
     SeedChunk(SeedChunk),
     /// All chunks are there: the state is built, checked and taken.
@@ -129,6 +134,11 @@ pub enum RegionVerb {
     SeedDrop {
         attachment: u128,
     },
+    /// On a fenced side: what became of the tail of that epoch.
+    SettleTail {
+        epoch: RegionEpoch,
+        fate: TailFate,
+    },
 }
 
 /// A part of a state, in the order of the keys of its rows.
@@ -139,10 +149,12 @@ pub struct SeedChunk {
     pub number: u64,
     pub rows: Vec<Row>,
     pub contents: Vec<(ContentId, Content)>,
+    /// Rows that are no more, where the chunks are laid over a state.
+    pub removed: Vec<RowKey>,
 }
 
 /// What a new secondary must know of its primary.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attach {
     /// The secondary's own region.
     pub region: String,
@@ -150,6 +162,10 @@ pub struct Attach {
     pub attachment: u128,
     /// The primary's ledger; its last line is the epoch in force.
     pub ledger: Vec<LedgerLine>,
+    /// What a fenced side or a kept copy has is to be replaced by a whole state.
+    pub reseed: bool,
+    /// The tail of a fenced side is given up.
+    pub discard_tail: bool,
 }
 
 /// A part of the primary's log: all its positions in (after, through], and those of its entries
@@ -196,6 +212,9 @@ pub enum RegionReply {
     Shipped { through: Position, promoted: bool },
     /// The seed has its chunks before this number.
     Seeded { next: u64 },
+    /// The tail is dealt with through this number; an outcome for each message of the part, or
+    /// none where the part was dealt with before.
+    Replayed { through: Number, results: Vec<TailOutcome> },
 }
 
 impl RegionVerb {
@@ -245,6 +264,9 @@ impl RegionVerb {
             RegionVerb::SeedChunk(_) => "take a part of a state".to_owned(),
             RegionVerb::SeedCommit { .. } => "take a whole state".to_owned(),
             RegionVerb::SeedDrop { .. } => "give a state up that is under way".to_owned(),
+            RegionVerb::SettleTail { epoch, fate } => {
+                format!("note that the tail of epoch {} is {}", epoch.number.0, fate.name())
+            }
         }
     }
 }
@@ -269,7 +291,7 @@ impl RegionCommand {
             }
             RegionVerb::SeedChunk(chunk) => {
                 let bodies: usize = chunk.contents.iter().map(|(_, it)| it.size()).sum();
-                bodies + chunk.rows.len() * ROW
+                bodies + (chunk.rows.len() + chunk.removed.len()) * ROW
             }
             _ => self.by.who.len(),
         }

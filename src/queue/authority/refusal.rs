@@ -42,6 +42,12 @@ pub enum RegionRefusal {
     SeedGap { expected: u64 },
     #[error("the seed is not a whole state: {why}")]
     SeedBroken { why: String },
+    #[error(
+        "the tail of region {region:?} is neither replayed nor exported: do so there, or give it up by --discard-tail"
+    )]
+    TailUnsettled { region: String },
+    #[error("the tail is replayed through number {expected}: go on from there")]
+    ReplayGap { expected: u64 },
     #[error("the other region has not acknowledged all through the seal")]
     NotAcknowledged,
     #[error("the entries raise the rules to version {asked}, and this node knows up to {known}")]

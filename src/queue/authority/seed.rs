@@ -1,24 +1,35 @@
-//! How an empty secondary is given a whole state of its primary, through its own group.
+//! How a secondary is given a whole state of its primary, through its own group: an empty one, or
+//! one whose history went another way.
 //!
 //! Laws: chunks come in order and are kept as rows of their own until all are there, so a restart
 //! or another leader has them; applying the commit builds the state, checks its digest and
-//! switches, in one entry. Until then the secondary is empty, and nothing can promote it. A seed
-//! that is given up is freed a chunk an entry. Contents are put as they come: the secondary being
-//! empty, none can be there under the same id.
+//! switches, in one entry. Until then what was there is whole, and stays what it was: an empty
+//! secondary, which nothing can promote, a fenced side with its tail, or a kept copy. A seed that
+//! is given up is freed a chunk an entry.
 //!
-//! That one entry names every row of the new state is the price of a switch that is all or nothing;
-//! nobody is served from an empty secondary.
+//! A seed may be a patch: rows that are laid over what is there, and keys of rows that are no more.
+//! It counts only over the very state that it was made for, and what comes of it must have the
+//! digest too.
+//!
+//! Contents are put beside those in use, under the same ids in the other half of the space of ids:
+//! two histories give the same numbers. The commit changes the halves, which is one bit.
+//!
+//! That one entry names every row of both states is the price of a switch that is all or nothing;
+//! nobody writes to a side that waits for a state.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::command::{RegionReply, RegionVerb, SeedChunk};
+use super::lease::Leasing;
 use super::refusal::RegionRefusal;
+use super::replay::Replayed;
 use super::transition::{is_empty, keep};
 use super::{Authority, LedgerLine, Role};
 use crate::queue::command::Content;
 use crate::queue::ids::{ContentId, Digest, Position};
 use crate::queue::outcome::{Changes, ContentEvent};
-use crate::queue::rows::{Row, RowKey};
+use crate::queue::rows::{CountersRow, Row, RowKey};
 use crate::queue::state::State;
 
 /// A seed that is under way.
@@ -29,6 +40,10 @@ pub struct Seeding {
     pub position: Position,
     /// The primary's ledger as of then.
     pub ledger: Vec<LedgerLine>,
+    /// Tails that the primary had taken by then.
+    pub replayed: Vec<Replayed>,
+    /// The state that the chunks are laid over; `None` = they are all.
+    pub base: Option<Digest>,
     /// The number of the next chunk.
     pub next: u64,
 }
@@ -39,6 +54,7 @@ pub struct SeedRow {
     pub number: u64,
     pub rows: Arc<Vec<Row>>,
     pub contents: Arc<Vec<ContentId>>,
+    pub removed: Arc<Vec<RowKey>>,
 }
 
 type Answer = Result<RegionReply, RegionRefusal>;
@@ -55,15 +71,23 @@ pub fn apply(state: &mut State, verb: &RegionVerb, changes: &mut Changes) -> Ans
         return Err(super::transition::wrong_role(&Role::Standalone, verb));
     };
     let mut next = (**authority).clone();
-    if next.role != Role::Secondary || next.applied_through.is_some() {
+    let waits = match next.role {
+        Role::Secondary => next.applied_through.is_none(),
+        Role::Fenced { .. } | Role::Detached => true,
+        _ => false,
+    };
+    if !waits {
         return Err(super::transition::wrong_role(&next.role, verb));
     }
     if next.attachment.as_ref().is_none_or(|it| it.id != attachment) {
         return Err(RegionRefusal::Mismatch { what: "the attachment".to_owned() });
     }
     let reply = match verb {
-        RegionVerb::SeedBegin { id, position, ledger, .. } => {
-            begin(state, &mut next, (*id, *position, ledger))?
+        RegionVerb::SeedBegin { id, position, ledger, replayed, base, .. } => {
+            let (ledger, replayed) = (ledger.clone(), replayed.clone());
+            let (id, position, base) = (*id, *position, *base);
+            let wanted = Seeding { id, position, ledger, replayed, base, next: 0 };
+            begin(state, &mut next, wanted)?
         }
         RegionVerb::SeedChunk(chunk) => take(state, &mut next, chunk, changes)?,
         RegionVerb::SeedDrop { .. } => drop_last(state, &mut next, changes),
@@ -78,21 +102,20 @@ pub fn apply(state: &mut State, verb: &RegionVerb, changes: &mut Changes) -> Ans
     Ok(reply)
 }
 
-fn begin(
-    state: &State,
-    next: &mut Authority,
-    (id, position, ledger): (u128, Position, &[LedgerLine]),
-) -> Answer {
+fn begin(state: &State, next: &mut Authority, wanted: Seeding) -> Answer {
     match &next.seeding {
-        Some(known) if known.id == id => {}
+        Some(known) if known.id == wanted.id => {}
         Some(_) => return Err(RegionRefusal::OtherSeed),
-        None if !is_empty(&state.counters) => return Err(RegionRefusal::NotEmpty),
-        None if ledger.is_empty() => {
+        None if next.role == Role::Secondary && !is_empty(&state.counters) => {
+            return Err(RegionRefusal::NotEmpty);
+        }
+        None if wanted.ledger.is_empty() => {
             return Err(RegionRefusal::Mismatch { what: "the ledger".to_owned() });
         }
-        None => {
-            next.seeding = Some(Seeding { id, position, ledger: ledger.to_vec(), next: 0 });
+        None if wanted.base.is_some_and(|base| base != state.digest()) => {
+            return Err(RegionRefusal::Mismatch { what: "the state to be patched".to_owned() });
         }
+        None => next.seeding = Some(wanted),
     }
     Ok(RegionReply::Seeded { next: next.seeding.as_ref().map_or(0, |it| it.next) })
 }
@@ -116,13 +139,14 @@ fn take(
         return Err(RegionRefusal::SeedGap { expected: seeding.next });
     }
     seeding.next += 1;
-    let put = |(id, content): &(ContentId, Content)| ContentEvent::Put(*id, content.clone());
+    let put = |(id, content): &(ContentId, Content)| ContentEvent::PutBeside(*id, content.clone());
     changes.contents.extend(chunk.contents.iter().map(put));
     changes.row(RowKey::Seed(chunk.number));
     state.seed.push(SeedRow {
         number: chunk.number,
         rows: Arc::new(chunk.rows.clone()),
         contents: Arc::new(chunk.contents.iter().map(|(id, _)| *id).collect()),
+        removed: Arc::new(chunk.removed.clone()),
     });
     Ok(RegionReply::Seeded { next: seeding.next })
 }
@@ -130,7 +154,7 @@ fn take(
 fn drop_last(state: &mut State, next: &mut Authority, changes: &mut Changes) -> RegionReply {
     if let Some(last) = state.seed.pop() {
         changes.row(RowKey::Seed(last.number));
-        changes.contents.extend(last.contents.iter().map(|id| ContentEvent::Drop(*id)));
+        changes.contents.extend(last.contents.iter().map(|id| ContentEvent::DropBeside(*id)));
     }
     let left = state.seed.len() as u64;
     match &mut next.seeding {
@@ -150,33 +174,121 @@ fn commit(
     if seeding.next != chunks {
         return Err(RegionRefusal::SeedGap { expected: seeding.next });
     }
-    let rows = state.seed.iter().flat_map(|chunk| chunk.rows.iter().cloned());
-    let rows = rows.map(|row| match row {
-        // What a cluster is in its pair is no part of what both hold.
-        Row::Counters(row) => {
-            Row::Counters(crate::queue::rows::CountersRow { authority: 0, ..row })
-        }
-        other => other,
-    });
     let broken = |why: String| RegionRefusal::SeedBroken { why };
-    let mut built = State::load(rows).map_err(|error| broken(error.to_string()))?;
+    let patch = seeding.base.map(|_| Patch::of(&state.seed));
+    let built = match &patch {
+        Some(patch) => State::load(patch.over(state).map(without_authority)),
+        None => {
+            let rows = state.seed.iter().flat_map(|chunk| chunk.rows.iter().cloned());
+            State::load(rows.map(without_authority))
+        }
+    };
+    let mut built = built.map_err(|error| broken(error.to_string()))?;
     if built.digest() != digest {
         return Err(broken(format!("its digest is {} and should be {digest}", built.digest())));
     }
     let line = seeding.ledger.last().cloned().unwrap_or_default();
-    for chunk in &state.seed {
-        changes.row(RowKey::Seed(chunk.number));
+    match &patch {
+        Some(patch) => patch.change(state, changes),
+        None => {
+            // What goes: the chunks, and all of what was there.
+            changes.rows.extend(state.row_keys());
+            changes.rows.extend(state.grave_keys());
+            changes.contents.push(ContentEvent::Switch);
+            next.high_contents = !next.high_contents;
+        }
     }
+    changes.rows.extend(state.seed.iter().map(|chunk| RowKey::Seed(chunk.number)));
     built.counters.epoch = line.epoch.number;
     built.authority = state.authority.take();
     built.audit = std::mem::take(&mut state.audit);
     *state = built;
-    changes.rows.extend(state.row_keys());
+    if patch.is_none() {
+        changes.rows.extend(state.row_keys());
+    }
     next.see(&line.epoch);
     next.epoch = line.epoch;
     next.ledger = seeding.ledger;
+    next.replayed = seeding.replayed;
     next.applied_through = Some(seeding.position);
     next.seeding = None;
+    follow(&mut next);
     keep(state, next, changes);
     Ok(RegionReply::Seeded { next: chunks })
+}
+
+/// As one that was just attached.
+fn follow(next: &mut Authority) {
+    next.role = Role::Secondary;
+    next.rests.clear();
+    next.tail = None;
+    next.shipped = None;
+    next.head = None;
+    next.is_complete = false;
+    next.leasing = Leasing::default();
+}
+
+/// What a cluster is in its pair is no part of what both hold.
+fn without_authority(row: Row) -> Row {
+    match row {
+        Row::Counters(row) => Row::Counters(CountersRow { authority: 0, ..row }),
+        other => other,
+    }
+}
+
+/// Rows to be laid over a state.
+struct Patch {
+    rows: BTreeMap<RowKey, Row>,
+    removed: BTreeSet<RowKey>,
+    given: BTreeSet<ContentId>,
+}
+
+impl Patch {
+    fn of(seed: &[SeedRow]) -> Patch {
+        let rows = seed.iter().flat_map(|chunk| chunk.rows.iter());
+        Patch {
+            rows: rows.map(|row| (row.key(), row.clone())).collect(),
+            removed: seed.iter().flat_map(|chunk| chunk.removed.iter().copied()).collect(),
+            given: seed.iter().flat_map(|chunk| chunk.contents.iter().copied()).collect(),
+        }
+    }
+
+    /// The rows that come of it, in the order of their keys.
+    fn over<'a>(&'a self, state: &'a State) -> impl Iterator<Item = Row> + 'a {
+        let shared =
+            |key: &RowKey| !matches!(key, RowKey::Authority | RowKey::Audit(_) | RowKey::Seed(_));
+        let mut keys: Vec<RowKey> = state.row_keys().into_iter().filter(shared).collect();
+        keys.extend(self.rows.keys().copied());
+        keys.sort_unstable();
+        keys.dedup();
+        keys.into_iter()
+            .filter(move |key| !self.removed.contains(key) || self.rows.contains_key(key))
+            .filter_map(move |key| self.rows.get(&key).cloned().or_else(|| state.row(&key)))
+    }
+
+    /// What changes by it: contents of messages that are no more, or are of another history, go.
+    fn change(&self, state: &mut State, changes: &mut Changes) {
+        // What waits to be freed may have ids that are alive again.
+        let freed = state.reclaim(usize::MAX);
+        changes.rows.extend(freed.rows);
+        changes.contents.extend(freed.contents);
+        let touched = || self.rows.keys().chain(&self.removed);
+        let before = touched().filter_map(|key| state.row(key));
+        let before: BTreeSet<ContentId> = before.flat_map(|row| contents_of(&row)).collect();
+        let after: BTreeSet<ContentId> = self.rows.values().flat_map(contents_of).collect();
+        let gone = before.iter().filter(|id| !after.contains(id) || self.given.contains(id));
+        changes.contents.extend(gone.map(|id| ContentEvent::Drop(*id)));
+        changes.contents.extend(self.given.iter().map(|id| ContentEvent::TakeBeside(*id)));
+        changes.rows.extend(touched().copied());
+    }
+}
+
+/// Contents of the messages in a row.
+#[must_use]
+pub fn contents_of(row: &Row) -> Vec<ContentId> {
+    match row {
+        Row::Chunk(row) => row.messages.iter().map(|it| ContentId(it.number.0)).collect(),
+        Row::Message(row) => vec![row.content],
+        _ => Vec::new(),
+    }
 }

@@ -67,6 +67,10 @@ pub fn apply(
         state.counters.epoch = batch.line.epoch.number;
     }
     let through = run_all(state, batch, end, changes);
+    // A tail that the primary has taken is taken here.
+    if let Some(ran) = &state.authority {
+        next.replayed.clone_from(&ran.replayed);
+    }
     next.applied_through = Some(through);
     next.head = Some(batch.head);
     next.is_complete |= through.index >= batch.head.position.index;

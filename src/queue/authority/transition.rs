@@ -7,7 +7,9 @@
 use super::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
 use super::lease::{self, Leasing};
 use super::refusal::RegionRefusal;
-use super::{Attachment, AuditRow, Authority, LedgerLine, RegionEpoch, Role, seed, shipped};
+use super::{
+    Attachment, AuditRow, Authority, LedgerLine, RegionEpoch, Role, TailFate, seed, shipped,
+};
 use crate::queue::command::Entry;
 use crate::queue::error::Rejection;
 use crate::queue::ids::{Epoch, LogTime, Position};
@@ -180,7 +182,10 @@ fn change(
             next.attachment = None;
             next.leasing = Leasing::default();
         }
-        RegionVerb::Detach if next.role == Role::Detached => {}
+        // What waited for a whole state waits no more, and is what it was.
+        RegionVerb::Detach if matches!(next.role, Role::Detached | Role::Fenced { .. }) => {
+            next.attachment = None;
+        }
         RegionVerb::Configure(settings) => {
             super::bounds::check(settings)?;
             next.settings = settings.clone();
@@ -207,7 +212,12 @@ fn change(
             Role::Released { at: end, .. } => go_on(next, counters, at, (*number, end))?,
             _ => return Err(wrong_role(&next.role, verb)),
         },
+        RegionVerb::SettleTail { epoch, fate } if matches!(next.role, Role::Fenced { .. }) => {
+            settle(next, epoch, *fate)?;
+        }
+        RegionVerb::Renew { .. } if next.seeding.is_some() => return Err(RegionRefusal::Seeding),
         RegionVerb::Renew { lineage } if next.role == Role::Detached => {
+            next.attachment = None;
             next.lineage = *lineage;
             next.ledger.clear();
             next.applied_through = None;
@@ -260,6 +270,9 @@ fn attach_to(next: &mut Authority, counters: &mut CountersRow, attach: &Attach) 
         Role::Secondary if next.attachment.as_ref() == Some(&wanted) => {
             return Ok(RegionReply::Done);
         }
+        Role::Fenced { .. } | Role::Detached if attach.reseed => {
+            return await_state(next, attach, wanted);
+        }
         // The ledger's joints say whether the kept copy continues.
         Role::Detached if next.lineage == attach.lineage && next.region == attach.region => {}
         Role::Standalone | Role::Detached if is_empty(counters) => {
@@ -280,6 +293,39 @@ fn attach_to(next: &mut Authority, counters: &mut CountersRow, attach: &Attach) 
     next.leasing = Leasing::default();
     next.head = None;
     next.is_complete = false;
+    Ok(RegionReply::Done)
+}
+
+fn settle(next: &mut Authority, epoch: &RegionEpoch, fate: TailFate) -> Result<(), RegionRefusal> {
+    if *epoch != next.epoch {
+        return Err(mismatch("the epoch of the tail"));
+    }
+    // What is in the new primary is more than a file.
+    if next.tail != Some(TailFate::Replayed) {
+        next.tail = Some(fate);
+    }
+    Ok(())
+}
+
+/// What it has stays as it is, in its role, until a whole state is there.
+fn await_state(next: &mut Authority, attach: &Attach, wanted: Attachment) -> Answer {
+    if next.lineage != attach.lineage || next.region != attach.region {
+        return Err(RegionRefusal::NotEmpty);
+    }
+    let theirs = attach.ledger.last().map(|line| &line.epoch);
+    if let Some(asked) = theirs
+        && asked.number < next.seen.number.max(next.epoch.number)
+    {
+        let (asked, current) = (asked.clone(), next.seen.clone());
+        return Err(RegionRefusal::StaleEpoch { asked, current });
+    }
+    if matches!(next.role, Role::Fenced { .. }) && next.tail.is_none() {
+        if !attach.discard_tail {
+            return Err(RegionRefusal::TailUnsettled { region: next.region.clone() });
+        }
+        next.tail = Some(TailFate::Discarded);
+    }
+    next.attachment = Some(wanted);
     Ok(RegionReply::Done)
 }
 
@@ -314,6 +360,11 @@ fn seal(next: &mut Authority, at: Position, verb: &RegionVerb) -> Answer {
             return Ok(RegionReply::At(at));
         }
         (RegionVerb::Unseal, Role::Sealed { .. }) => next.become_role(Role::Primary, at.index),
+        (RegionVerb::Unseal, Role::Released { .. })
+            if crate::mutants::is_chosen("unseal-after-release") =>
+        {
+            next.become_role(Role::Primary, at.index);
+        }
         (RegionVerb::Unseal, Role::Primary) => {}
         _ => return Err(wrong_role(&next.role, verb)),
     }
@@ -360,7 +411,7 @@ fn fence(
     if by.number < next.epoch.number {
         return Err(RegionRefusal::StaleEpoch { asked: by.clone(), current: next.epoch.clone() });
     }
-    if *by == next.epoch {
+    if *by == next.epoch || crate::mutants::is_chosen("no-fencing") {
         return Ok(RegionReply::Done);
     }
     let fork = next.fork(ledger);
@@ -392,7 +443,10 @@ fn fence(
     // Of several that fence a side the first says where its tail begins.
     let fork = match next.role {
         Role::Fenced { fork: Some(fork), .. } => Some(fork),
-        _ => fork,
+        _ => {
+            next.tail = None;
+            fork
+        }
     };
     next.become_role(Role::Fenced { by: by.clone(), fork, at: end }, at.index);
     Ok(RegionReply::Done)
@@ -447,6 +501,7 @@ fn resolve(
     } else if keep == with {
         let by = RegionEpoch { number, region: with };
         next.see(&by);
+        next.tail = None;
         next.become_role(Role::Fenced { by, fork, at: end }, at.index);
     } else {
         return Err(mismatch("the region to keep"));

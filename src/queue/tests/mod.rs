@@ -12,5 +12,7 @@ mod refusals;
 mod region_runs;
 mod region_transcripts;
 mod regions;
+mod reseeds;
 mod stage;
+mod tails;
 mod transcripts;

@@ -161,7 +161,9 @@ impl Model {
                 Ok(Reply::Pulsed { more: false })
             }
             Command::RaiseRules { .. } => Ok(Reply::RulesRaised),
-            Command::Region(_) => unreachable!("the runs of one cluster have none"),
+            Command::Region(_) | Command::ReplayTail(_) => {
+                unreachable!("the runs of one cluster have none")
+            }
             Command::UndeleteQueue { name, id, new_name } => {
                 self.undelete(name, *id, new_name.as_ref().unwrap_or(name))
             }

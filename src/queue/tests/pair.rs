@@ -132,6 +132,7 @@ pub fn protect(east: &mut Side, west: &mut Side) {
         lineage: authority.lineage,
         attachment: ATTACHMENT,
         ledger: authority.ledger,
+        ..Attach::default()
     }))
     .expect("attached");
 }

@@ -85,6 +85,7 @@ impl Script {
                     lineage: authority.lineage,
                     attachment: authority.attachment.as_ref().map_or(0, |it| it.id),
                     ledger: authority.ledger.clone(),
+                    ..Attach::default()
                 })
             }
             "unprotect" => RegionVerb::Unprotect,

@@ -135,13 +135,14 @@ fn who_handed_over_is_fenced_by_a_promotion_that_never_got_the_release() {
 }
 
 /// The chunks of a seed of this side's state, a few rows or contents each.
-fn chunks(side: &Side, id: u128) -> Vec<SeedChunk> {
+pub(super) fn chunks(side: &Side, id: u128) -> Vec<SeedChunk> {
     let chunk = |number: usize| SeedChunk {
         attachment: super::pair::ATTACHMENT,
         id,
         number: number as u64,
         rows: Vec::new(),
         contents: Vec::new(),
+        removed: Vec::new(),
     };
     let shared = |key: &RowKey| !matches!(key, RowKey::Authority | RowKey::Audit(_));
     let rows: Vec<Row> = side
@@ -182,12 +183,14 @@ fn promoted_and_protected_anew() -> (Side, Side) {
     (west, east)
 }
 
-fn begin(west: &Side, id: u128) -> RegionVerb {
+pub(super) fn begin(west: &Side, id: u128) -> RegionVerb {
     RegionVerb::SeedBegin {
         attachment: super::pair::ATTACHMENT,
         id,
         position: west.log.last().expect("a log").0,
         ledger: west.stage.state.authority().expect("in a pair").ledger.clone(),
+        replayed: west.stage.state.authority().expect("in a pair").replayed.clone(),
+        base: None,
     }
 }
 

@@ -19,13 +19,15 @@ pub struct Stage {
     pub state: State,
     pub table: BTreeMap<RowKey, Row>,
     pub contents: BTreeMap<ContentId, Content>,
+    /// Of a second state that is under way.
+    pub beside: BTreeMap<ContentId, Content>,
     index: u64,
 }
 
 impl Stage {
     pub fn new() -> Stage {
-        let (table, contents) = (BTreeMap::new(), BTreeMap::new());
-        Stage { state: State::new(), table, contents, index: 0 }
+        let (table, contents, beside) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Stage { state: State::new(), table, contents, beside, index: 0 }
     }
 
     /// A stage with one empty queue.
@@ -93,6 +95,19 @@ impl Stage {
                 ContentEvent::Drop(id) => {
                     assert!(self.contents.remove(id).is_some(), "{id:?} is dropped once");
                 }
+                ContentEvent::PutBeside(id, content) => {
+                    let before = self.beside.insert(*id, content.clone());
+                    assert_eq!(before, None, "content {id:?} is put beside once");
+                }
+                ContentEvent::DropBeside(id) => {
+                    assert!(self.beside.remove(id).is_some(), "{id:?} is dropped once");
+                }
+                ContentEvent::TakeBeside(id) => {
+                    let content = self.beside.remove(id).expect("it was put beside");
+                    let before = self.contents.insert(*id, content);
+                    assert_eq!(before, None, "content {id:?} takes no other's place");
+                }
+                ContentEvent::Switch => self.contents = std::mem::take(&mut self.beside),
             }
         }
         for key in &changes.rows {
@@ -127,6 +142,12 @@ impl Stage {
         }
         let named: BTreeSet<ContentId> = self.table.values().flat_map(contents_of).collect();
         assert_eq!(named, self.contents.keys().copied().collect(), "contents that rows name");
+        let seeds = self.table.values().filter_map(|row| match row {
+            Row::Seed(row) => Some(row.contents.to_vec()),
+            _ => None,
+        });
+        let named: BTreeSet<ContentId> = seeds.flatten().collect();
+        assert_eq!(named, self.beside.keys().copied().collect(), "contents that a seed names");
     }
 
     /// Frees everything that waits to be freed; nothing that counts may change.
@@ -144,7 +165,6 @@ fn contents_of(row: &Row) -> Vec<ContentId> {
     match row {
         Row::Chunk(row) => row.messages.iter().map(|m| ContentId(m.number.0)).collect(),
         Row::Message(row) => vec![row.content],
-        Row::Seed(row) => row.contents.to_vec(),
         _ => Vec::new(),
     }
 }

@@ -5,6 +5,7 @@
 //! row is written when it changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use crate::storage::codec::CodecError;
 
@@ -177,6 +178,18 @@ impl Directory {
         }
         self.dirty.insert(number);
         Some(place)
+    }
+
+    /// Removes whole groups; `ids` begins and ends with one. Answers where their contents lay.
+    pub fn remove_range(&mut self, ids: RangeInclusive<u64>) -> Vec<Place> {
+        let numbers = ids.start() >> 8..=ids.end() >> 8;
+        let found: Vec<u64> = self.groups.range(numbers).map(|(number, _)| *number).collect();
+        let mut places = Vec::new();
+        for number in found {
+            places.extend(self.groups.remove(&number).into_iter().flat_map(|it| it.places));
+            self.dirty.insert(number);
+        }
+        places
     }
 
     /// Takes a group as its row has it.

@@ -9,6 +9,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 
 use super::redrives::{asked_from, asked_to, quota_from, quota_to};
 use super::region;
+use super::replay::{decode_replay, encode_replay};
 use super::{
     CodecError, big, big_bytes, content_from, content_to, id_from, id_to, need, priority_from,
     priority_to, receipt_from, receipt_to, settings_from, settings_to,
@@ -302,6 +303,7 @@ fn command_to(command: &Command) -> Wire {
         }
         Command::SetAccountQuota(quota) => Wire::SetAccountQuota(quota_to(quota)),
         Command::RaiseRules { version } => Wire::RaiseRules(pb::RaiseRules { version: *version }),
+        Command::ReplayTail(asked) => Wire::ReplayTail(encode_replay(asked)),
         Command::Region(asked) => Wire::Region(Box::new(region::command_to(asked))),
     }
 }
@@ -429,6 +431,7 @@ fn command_from(command: Wire) -> Result<Command, CodecError> {
         },
         Wire::SetAccountQuota(it) => Command::SetAccountQuota(quota_from(it)),
         Wire::RaiseRules(it) => Command::RaiseRules { version: it.version },
+        Wire::ReplayTail(it) => Command::ReplayTail(Box::new(decode_replay(it)?)),
         Wire::Region(it) => Command::Region(Box::new(region::command_from(*it)?)),
     })
 }

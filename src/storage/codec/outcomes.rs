@@ -155,7 +155,7 @@ fn rejection_from(outcome: Wire) -> Result<Rejection, CodecError> {
     })
 }
 
-fn sent_to(sent: &Sent) -> pb::SentMessage {
+pub(super) fn sent_to(sent: &Sent) -> pb::SentMessage {
     pb::SentMessage {
         id: Some(id_to(sent.id)),
         receipt: Some(receipt_to(sent.receipt)),
@@ -166,7 +166,7 @@ fn sent_to(sent: &Sent) -> pb::SentMessage {
     }
 }
 
-fn sent_from(sent: pb::SentMessage) -> Result<Sent, CodecError> {
+pub(super) fn sent_from(sent: pb::SentMessage) -> Result<Sent, CodecError> {
     let what = "a kept send";
     Ok(Sent {
         id: id_from(need(sent.id, what, "id")?),

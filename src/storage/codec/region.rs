@@ -4,9 +4,9 @@
 use bytes::Bytes;
 
 use super::entry::{decode_entry, encode_inner};
-use super::seeds;
 use super::shapes::{shape_from, shape_to};
 use super::{CodecError, big, big_bytes, need, position_from, position_to};
+use super::{replay, seeds};
 use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::region_command::Verb as Wire;
 use crate::queue::authority::command::{
@@ -16,7 +16,7 @@ use crate::queue::authority::lease::Leasing;
 use crate::queue::authority::shape::Shape;
 use crate::queue::authority::{
     Attachment, AuditRow, Authority, Fork, Head, LedgerLine, RegionEpoch, RegionSettings, Rest,
-    Role,
+    Role, TailFate,
 };
 use crate::queue::ids::{Epoch, LogTime, Span};
 
@@ -52,6 +52,8 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
             lineage: big_bytes(it.lineage),
             attachment: big_bytes(it.attachment),
             ledger: it.ledger.iter().map(line_to).collect(),
+            reseed: it.reseed,
+            discard_tail: it.discard_tail,
         }),
         RegionVerb::Detach => Wire::Detach(pb::RegionDetach {}),
         RegionVerb::Configure(settings) => Wire::Configure(settings_to(settings)),
@@ -100,6 +102,10 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
             })
         }
         RegionVerb::ApplyShipped(batch) => Wire::ApplyShipped(batch_to(batch)),
+        RegionVerb::SettleTail { epoch, fate } => Wire::SettleTail(pb::SettleTail {
+            epoch: Some(epoch_to(epoch)),
+            fate: tail_fate_to(*fate).into(),
+        }),
         RegionVerb::SeedBegin { .. }
         | RegionVerb::SeedChunk(_)
         | RegionVerb::SeedCommit { .. }
@@ -122,6 +128,8 @@ fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
             lineage: wide(&it.lineage, "lineage")?,
             attachment: wide(&it.attachment, "attachment")?,
             ledger: it.ledger.into_iter().map(line_from).collect::<Result<_, _>>()?,
+            reseed: it.reseed,
+            discard_tail: it.discard_tail,
         }),
         Wire::Detach(_) => RegionVerb::Detach,
         Wire::Configure(it) => RegionVerb::Configure(settings_from(it)),
@@ -160,6 +168,10 @@ fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
             attachment: wide(&it.attachment, "attachment")?,
             epoch: Epoch(it.epoch),
             position: position_from(need(it.position, COMMAND, "position")?),
+        },
+        Wire::SettleTail(it) => RegionVerb::SettleTail {
+            fate: need(tail_fate_from(it.fate()), COMMAND, "fate of a tail")?,
+            epoch: epoch_from(need(it.epoch, COMMAND, "epoch")?),
         },
         Wire::ApplyShipped(it) => RegionVerb::ApplyShipped(batch_from(it)?),
         Wire::SeedBegin(_) | Wire::SeedChunk(_) | Wire::SeedCommit(_) | Wire::SeedDrop(_) => {
@@ -338,11 +350,32 @@ pub(super) fn authority_to(row: &Authority) -> pb::AuthorityRow {
         head: row.head.map(head_to),
         is_complete: row.is_complete,
         seeding: row.seeding.as_ref().map(seeds::seeding_to),
+        replayed: row.replayed.iter().map(replay::replayed_to).collect(),
+        tail: row.tail.map_or(pb::TailFate::Unspecified, tail_fate_to).into(),
+        high_contents: row.high_contents,
+    }
+}
+
+fn tail_fate_to(fate: TailFate) -> pb::TailFate {
+    match fate {
+        TailFate::Replayed => pb::TailFate::Replayed,
+        TailFate::Exported => pb::TailFate::Exported,
+        TailFate::Discarded => pb::TailFate::Discarded,
+    }
+}
+
+fn tail_fate_from(fate: pb::TailFate) -> Option<TailFate> {
+    match fate {
+        pb::TailFate::Replayed => Some(TailFate::Replayed),
+        pb::TailFate::Exported => Some(TailFate::Exported),
+        pb::TailFate::Discarded => Some(TailFate::Discarded),
+        pb::TailFate::Unspecified => None,
     }
 }
 
 pub(super) fn authority_from(row: pb::AuthorityRow) -> Result<Authority, CodecError> {
     let role = role_from(&row)?;
+    let tail = tail_fate_from(row.tail());
     let attachment = match row.attachment.is_empty() {
         true => None,
         false => {
@@ -369,6 +402,9 @@ pub(super) fn authority_from(row: pb::AuthorityRow) -> Result<Authority, CodecEr
         head: row.head.map(head_from).transpose()?,
         is_complete: row.is_complete,
         seeding: row.seeding.map(seeds::seeding_from).transpose()?,
+        replayed: row.replayed.into_iter().map(replay::replayed_from).collect::<Result<_, _>>()?,
+        tail,
+        high_contents: row.high_contents,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::region::{self, line_from, line_to};
+use super::replay::{replayed_from, replayed_to};
 use super::rows::{decode_row, encode_row};
 use super::{CodecError, big, big_bytes, need, position_from, position_to};
 use crate::proto::log::v1 as pb;
@@ -11,7 +12,7 @@ use crate::queue::authority::command::{RegionVerb, SeedChunk};
 use crate::queue::authority::seed::{SeedRow, Seeding};
 use crate::queue::command::Content;
 use crate::queue::ids::{ContentId, Digest};
-use crate::queue::rows::Row;
+use crate::queue::rows::{Row, RowKey};
 use crate::storage::keys;
 
 const SEED: &str = "a seed";
@@ -20,12 +21,14 @@ const SEED: &str = "a seed";
 #[must_use]
 pub fn verb_to(verb: &RegionVerb) -> Wire {
     match verb {
-        RegionVerb::SeedBegin { attachment, id, position, ledger } => {
+        RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base } => {
             Wire::SeedBegin(pb::SeedBegin {
                 attachment: big_bytes(*attachment),
                 id: big_bytes(*id),
                 position: Some(position_to(*position)),
                 ledger: ledger.iter().map(line_to).collect(),
+                replayed: replayed.iter().map(replayed_to).collect(),
+                base: base.map(|base| big_bytes(base.0)).unwrap_or_default(),
             })
         }
         RegionVerb::SeedChunk(chunk) => Wire::SeedChunk(pb::SeedChunk {
@@ -34,6 +37,7 @@ pub fn verb_to(verb: &RegionVerb) -> Wire {
             number: chunk.number,
             rows: chunk.rows.iter().map(stored_to).collect(),
             contents: chunk.contents.iter().map(content_to).collect(),
+            removed: chunk.removed.iter().map(|key| keys::row(key).into()).collect(),
         }),
         RegionVerb::SeedCommit { attachment, id, chunks, digest } => {
             Wire::SeedCommit(pb::SeedCommit {
@@ -59,6 +63,8 @@ pub fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
             id: wide(&it.id, "id")?,
             position: position_from(need(it.position, SEED, "position")?),
             ledger: it.ledger.into_iter().map(line_from).collect::<Result<_, _>>()?,
+            replayed: it.replayed.into_iter().map(replayed_from).collect::<Result<_, _>>()?,
+            base: base_from(&it.base)?,
         },
         Wire::SeedChunk(it) => RegionVerb::SeedChunk(SeedChunk {
             attachment: wide(&it.attachment, "attachment")?,
@@ -66,6 +72,7 @@ pub fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
             number: it.number,
             rows: it.rows.iter().map(stored_from).collect::<Result<_, _>>()?,
             contents: it.contents.into_iter().map(content_from).collect(),
+            removed: it.removed.iter().map(|key| key_from(key)).collect::<Result<_, _>>()?,
         }),
         Wire::SeedCommit(it) => RegionVerb::SeedCommit {
             attachment: wide(&it.attachment, "attachment")?,
@@ -80,17 +87,26 @@ pub fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
     })
 }
 
+fn base_from(bytes: &[u8]) -> Result<Option<Digest>, CodecError> {
+    match bytes.is_empty() {
+        true => Ok(None),
+        false => Ok(Some(Digest(big(bytes, SEED, "base")?))),
+    }
+}
+
 fn stored_to(row: &Row) -> pb::SeedStoredRow {
     pb::SeedStoredRow { key: keys::row(&row.key()).into(), value: encode_row(row).into() }
 }
 
 fn stored_from(row: &pb::SeedStoredRow) -> Result<Row, CodecError> {
-    let key = keys::parse_row(&row.key).ok_or(CodecError::Wrong { what: SEED, field: "key" })?;
-    // A seed in a seed would be read without an end.
-    if matches!(key, crate::queue::rows::RowKey::Seed(_)) {
-        return Err(CodecError::Wrong { what: SEED, field: "key" });
-    }
+    let key = key_from(&row.key)?;
     decode_row(&key, &row.value)
+}
+
+fn key_from(key: &[u8]) -> Result<RowKey, CodecError> {
+    let wrong = || CodecError::Wrong { what: SEED, field: "key" };
+    // A seed in a seed would be read without an end.
+    keys::parse_row(key).filter(|key| !matches!(key, RowKey::Seed(_))).ok_or_else(wrong)
 }
 
 fn content_to((id, content): &(ContentId, Content)) -> pb::SeedContent {
@@ -106,6 +122,8 @@ pub(super) fn seeding_to(seeding: &Seeding) -> pb::Seeding {
         id: big_bytes(seeding.id),
         position: Some(position_to(seeding.position)),
         ledger: seeding.ledger.iter().map(line_to).collect(),
+        replayed: seeding.replayed.iter().map(replayed_to).collect(),
+        base: seeding.base.map(|base| big_bytes(base.0)).unwrap_or_default(),
         next: seeding.next,
     }
 }
@@ -115,6 +133,8 @@ pub(super) fn seeding_from(seeding: pb::Seeding) -> Result<Seeding, CodecError> 
         id: big(&seeding.id, SEED, "id")?,
         position: position_from(need(seeding.position, SEED, "position")?),
         ledger: seeding.ledger.into_iter().map(line_from).collect::<Result<_, _>>()?,
+        replayed: seeding.replayed.into_iter().map(replayed_from).collect::<Result<_, _>>()?,
+        base: base_from(&seeding.base)?,
         next: seeding.next,
     })
 }
@@ -124,15 +144,19 @@ pub(super) fn row_to(row: &SeedRow) -> pb::SeedRow {
         number: row.number,
         rows: row.rows.iter().map(stored_to).collect(),
         contents: row.contents.iter().map(|id| id.0).collect(),
+        removed: row.removed.iter().map(|key| keys::row(key).into()).collect(),
     }
 }
 
 pub(super) fn row_from(row: pb::SeedRow) -> Result<SeedRow, CodecError> {
     let rows: Result<Vec<Row>, CodecError> = row.rows.iter().map(stored_from).collect();
+    let removed: Result<Vec<RowKey>, CodecError> =
+        row.removed.iter().map(|key| key_from(key)).collect();
     Ok(SeedRow {
         number: row.number,
         rows: Arc::new(rows?),
         contents: Arc::new(row.contents.into_iter().map(ContentId).collect()),
+        removed: Arc::new(removed?),
     })
 }
 
@@ -157,9 +181,15 @@ mod tests {
             let contents: Vec<_> = contents.into_iter().map(content).collect();
             let ids = contents.iter().map(|(id, _)| *id).collect();
             let (attachment, id) = wide;
-            let kept = SeedRow { number, rows: Arc::new(rows.clone()), contents: Arc::new(ids) };
+            let removed: Vec<RowKey> = rows.iter().map(Row::key).collect();
+            let kept = SeedRow {
+                number,
+                rows: Arc::new(rows.clone()),
+                contents: Arc::new(ids),
+                removed: Arc::new(removed.clone()),
+            };
             prop_assert_eq!(row_from(row_to(&kept)).unwrap(), kept);
-            let chunk = SeedChunk { attachment, id, number, rows, contents };
+            let chunk = SeedChunk { attachment, id, number, rows, contents, removed };
             let verb = RegionVerb::SeedChunk(chunk);
             prop_assert_eq!(verb_from(verb_to(&verb)).unwrap(), verb);
         }

@@ -172,24 +172,26 @@ impl DiskFile for PagedFile {
         self.0.read_exact_at(buf, offset)
     }
 
-    fn write_all_at(&self, buf: &[u8], mut offset: u64) -> io::Result<()> {
-        let mut rest = buf;
-        while !rest.is_empty() {
-            let to_border = BLOCK - (offset % BLOCK as u64) as usize;
-            let (page, later) = rest.split_at(rest.len().min(to_border));
-            self.0.write_all_at(page, offset)?;
-            offset += page.len() as u64;
-            rest = later;
-        }
-        Ok(())
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.write_vectored_at(&[buf], offset)
     }
 
     fn write_vectored_at(&self, bufs: &[&[u8]], mut offset: u64) -> io::Result<()> {
-        for buf in bufs {
-            self.write_all_at(buf, offset)?;
-            offset += buf.len() as u64;
+        let mut page = Vec::with_capacity(BLOCK);
+        for mut rest in bufs.iter().copied() {
+            while !rest.is_empty() {
+                let to_border = BLOCK - (offset % BLOCK as u64) as usize - page.len();
+                let (now, later) = rest.split_at(rest.len().min(to_border));
+                page.extend_from_slice(now);
+                rest = later;
+                if now.len() == to_border {
+                    self.0.write_all_at(&page, offset)?;
+                    offset += page.len() as u64;
+                    page.clear();
+                }
+            }
         }
-        Ok(())
+        self.0.write_all_at(&page, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -3,6 +3,8 @@
 mod region;
 pub mod run;
 
+pub(super) use region::replay;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -198,6 +200,7 @@ fn command() -> impl Strategy<Value = Command> {
         account_quota().prop_map(Command::SetAccountQuota),
         any::<u32>().prop_map(|version| Command::RaiseRules { version }),
         region::plain_region_command(),
+        replay().prop_map(|part| Command::ReplayTail(Box::new(part))),
     ]
 }
 

@@ -2,18 +2,21 @@
 
 use proptest::prelude::*;
 
-use super::{entry, number, span, time};
+use super::{content, entry, id, map, note, number, sent, span, time};
 use crate::queue::authority::command::{
     Actor, Attach, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
 };
 use crate::queue::authority::lease::Leasing;
+use crate::queue::authority::replay::{
+    ReplayTail, Replayed, TailQueue, TailSend, TailSession, TailUnit,
+};
 use crate::queue::authority::shape::{Outage, Shape, TraceStep};
 use crate::queue::authority::{
     Attachment, AuditRow, Authority, Fork, Head, LedgerLine, RegionEpoch, RegionSettings, Rest,
-    Role,
+    Role, TailFate,
 };
 use crate::queue::command::{Command, Entry};
-use crate::queue::ids::{Digest, Epoch, Position};
+use crate::queue::ids::{Digest, Epoch, Number, Position, QueueId};
 
 fn name() -> BoxedStrategy<String> {
     "[a-z]{0,4}".boxed()
@@ -110,7 +113,15 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
         Just(RegionVerb::Unprotect),
         (name(), wide(), wide(), prop::collection::vec(line(), 0..3)).prop_map(
             |(region, lineage, attachment, ledger)| {
-                RegionVerb::Attach(Attach { region, lineage, attachment, ledger })
+                let (reseed, discard_tail) = (lineage % 2 == 1, attachment % 2 == 1);
+                RegionVerb::Attach(Attach {
+                    region,
+                    lineage,
+                    attachment,
+                    ledger,
+                    reseed,
+                    discard_tail,
+                })
             }
         ),
         Just(RegionVerb::Detach),
@@ -138,14 +149,19 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
             .prop_map(|(lineage, ledger)| RegionVerb::Fence { lineage, ledger }),
         (name(), low()).prop_map(|(keep, number)| RegionVerb::Resolve { keep, number }),
         wide().prop_map(|attachment| RegionVerb::SeedDrop { attachment }),
+        (epoch(), fate()).prop_map(|(epoch, fate)| RegionVerb::SettleTail { epoch, fate }),
         (wide(), wide(), number(), wide()).prop_map(|(attachment, id, chunks, digest)| {
             RegionVerb::SeedCommit { attachment, id, chunks, digest: Digest(digest) }
         }),
-        (wide(), wide(), position(), prop::collection::vec(line(), 0..3)).prop_map(
-            |(attachment, id, position, ledger)| {
-                RegionVerb::SeedBegin { attachment, id, position, ledger }
-            }
-        ),
+        (
+            (wide(), wide(), position()),
+            prop::collection::vec(line(), 0..3),
+            prop::collection::vec(replayed(), 0..2)
+        )
+            .prop_map(|((attachment, id, position), ledger, replayed)| {
+                let base = (id % 2 == 1).then_some(Digest(id));
+                RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base }
+            }),
         (wide(), low(), position()).prop_map(|(attachment, epoch, position)| {
             RegionVerb::RecordShipped { attachment, epoch, position }
         }),
@@ -170,6 +186,70 @@ pub(super) fn region_command() -> BoxedStrategy<Command> {
 /// One that carries nothing.
 pub(super) fn plain_region_command() -> BoxedStrategy<Command> {
     command(Just(Vec::new()).boxed()).boxed()
+}
+
+fn fate() -> BoxedStrategy<TailFate> {
+    let all = [TailFate::Replayed, TailFate::Exported, TailFate::Discarded];
+    prop::sample::select(all.to_vec()).boxed()
+}
+
+fn replayed() -> BoxedStrategy<Replayed> {
+    (epoch(), number(), number(), number(), any::<bool>())
+        .prop_map(|(epoch, through, sent, skipped, done)| Replayed {
+            epoch,
+            through: Number(through),
+            sent,
+            skipped,
+            done,
+        })
+        .boxed()
+}
+
+fn tail_unit() -> BoxedStrategy<TailUnit> {
+    let answer = prop::collection::vec(sent(), 0..3);
+    let session = (any::<u128>(), number(), any::<bool>(), answer, prop::option::of(any::<bool>()))
+        .prop_map(|(client, sequence, transacted, answer, ran)| TailSession {
+            client,
+            sequence,
+            transacted,
+            answer,
+            ran,
+        });
+    let times = (prop::option::of(time()), time());
+    let few = (any::<u8>(), prop::option::of(any::<u128>()), prop::option::of(note()));
+    let message = (any::<u32>(), id(), content(), times, few).prop_map(
+        |(queue, id, content, (expires_at, visible_at), (priority, key, note))| {
+            let note = note.map(|it| (*it).clone()).unwrap_or_default();
+            TailSend { queue, id, content, priority, expires_at, visible_at, key, note }
+        },
+    );
+    (prop::option::of(session), prop::collection::vec(message, 0..3))
+        .prop_map(|(session, messages)| TailUnit { session, messages })
+        .boxed()
+}
+
+/// A part of a tail.
+pub(in crate::storage) fn replay() -> BoxedStrategy<ReplayTail> {
+    let make = prop::option::of((map(), super::settings()).prop_map(Box::new));
+    let queue = (number(), name(), name(), time(), make).prop_map(
+        |(id, account, name, created_at, make)| TailQueue {
+            id: QueueId(id),
+            account,
+            name,
+            created_at,
+            make,
+        },
+    );
+    let by = (name(), number()).prop_map(|(who, at_us)| Actor { who, at_us });
+    let ends = (epoch(), number(), number(), any::<bool>(), any::<bool>());
+    let (queues, units) =
+        (prop::collection::vec(queue, 0..3), prop::collection::vec(tail_unit(), 0..3));
+    (by, ends, queues, units)
+        .prop_map(|(by, (epoch, after, through, last, all), queues, units)| {
+            let (after, through) = (Number(after), Number(through));
+            ReplayTail { by, epoch, after, through, last, all, queues, units }
+        })
+        .boxed()
 }
 
 fn role() -> BoxedStrategy<Role> {
@@ -201,8 +281,10 @@ pub(super) fn authority() -> BoxedStrategy<Authority> {
     let ends = (prop::option::of(position()), prop::option::of(position()), leasing());
     let rest = prop::collection::vec(rest.prop_map(|(after, until)| Rest { after, until }), 0..3);
     let heads = (prop::option::of(head()), any::<bool>());
-    (who, epochs, ends, heads, rest, settings(), number())
-        .prop_map(|(who, epochs, ends, (head, is_complete), rests, settings, next_audit)| {
+    let tails = (prop::collection::vec(replayed(), 0..3), prop::option::of(fate()));
+    (who, epochs, ends, heads, rest, settings(), number(), tails)
+        .prop_map(|(who, epochs, ends, heads, rests, settings, next_audit, tails)| {
+            let ((head, is_complete), (replayed, tail)) = (heads, tails);
             let (revision, lineage, region, role, attachment) = who;
             let (epoch, seen, declined, ledger) = epochs;
             let (applied_through, shipped, leasing) = ends;
@@ -225,6 +307,9 @@ pub(super) fn authority() -> BoxedStrategy<Authority> {
                 rests,
                 settings,
                 next_audit,
+                replayed,
+                tail,
+                high_contents: next_audit % 2 == 1,
             }
         })
         .boxed()

@@ -104,6 +104,11 @@ impl Run {
             match event {
                 ContentEvent::Put(id, content) => self.contents.insert(id.0, content),
                 ContentEvent::Drop(ContentId(id)) => self.contents.remove(&id),
+                // No run of one cluster has a second state.
+                ContentEvent::PutBeside(..)
+                | ContentEvent::DropBeside(_)
+                | ContentEvent::TakeBeside(_)
+                | ContentEvent::Switch => None,
             };
         }
     }

@@ -245,6 +245,20 @@ impl Call {
         }
     }
 
+    /// Makes a read one that any node may answer.
+    pub fn becomes_stale(&mut self) {
+        if let Call::Peek { stale, .. }
+        | Call::Get { stale, .. }
+        | Call::Look { stale, .. }
+        | Call::List { stale, .. }
+        | Call::Redrives { stale, .. }
+        | Call::LookAtAccount { stale, .. }
+        | Call::ListAccounts { stale } = self
+        {
+            *stale = true;
+        }
+    }
+
     /// The messages that it sends, each with its queue.
     pub fn sends(&self) -> impl Iterator<Item = (&str, &New)> {
         let one = match self {

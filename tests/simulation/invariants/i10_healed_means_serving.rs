@@ -11,6 +11,7 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
         (ending.served, "acknowledge a send"),
         (ending.drained, "drain"),
         (ending.steady, "stay with its leader while it is idle"),
+        (ending.paired || story.history.pair.sighted.is_empty(), "hold the same in both regions"),
     ] {
         if !reached {
             let words = &ending.words;

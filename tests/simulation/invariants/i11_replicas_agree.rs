@@ -1,23 +1,23 @@
-//! I11: at the same applied index every node has the same entry and the same digest, now and
+//! I11: at the same applied index every node of a cluster has the same entry and the same digest, now and
 //! after any restart; and one term has one leader.
 
 use std::collections::BTreeMap;
 
-use crate::history::Applied;
+use crate::history::{Applied, Cluster};
 use crate::story::Story;
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut leaders: BTreeMap<u64, u64> = BTreeMap::new();
-    for (term, node) in &story.history.leaders {
-        let first = *leaders.entry(*term).or_insert(*node);
+    let mut leaders: BTreeMap<(Cluster, u64), u64> = BTreeMap::new();
+    for (cluster, term, node) in &story.history.leaders {
+        let first = *leaders.entry((*cluster, *term)).or_insert(*node);
         if first != *node {
             wrong.push(format!("nodes {first} and {node} both lead term {term}"));
         }
     }
-    let mut states: BTreeMap<u64, Applied> = BTreeMap::new();
+    let mut states: BTreeMap<(Cluster, u64), Applied> = BTreeMap::new();
     for applied in &story.history.applied {
-        let first = states.entry(applied.index).or_insert(*applied);
+        let first = states.entry((applied.cluster, applied.index)).or_insert(*applied);
         if (first.term, first.leader) != (applied.term, applied.leader) {
             wrong.push(format!("two entries were applied at one index: {first:?}, {applied:?}"));
         } else if first.digest != applied.digest {
@@ -33,13 +33,14 @@ mod tests {
     use crate::history::History;
 
     fn applied(node: u64, index: u64, term: u64, digest: u128) -> Applied {
-        Applied { node, index, term, leader: 1, digest }
+        Applied { cluster: Cluster::default(), node, index, term, leader: 1, digest }
     }
 
     fn broken(applied: &[Applied], leaders: &[(u64, u64)]) -> usize {
         let mut history = History::default();
         history.applied.extend_from_slice(applied);
-        history.leaders.extend_from_slice(leaders);
+        let of_one = |(term, node): &(u64, u64)| (Cluster::default(), *term, *node);
+        history.leaders.extend(leaders.iter().map(of_one));
         check(&Story::of(&history)).len()
     }
 

@@ -150,7 +150,9 @@ mod tests {
     fn a_position_that_is_said_to_be_committed_is_the_one_that_was_applied() {
         let told = |committed, zones_at_least, term| {
             let mut sample = Sample::default();
-            let applied = crate::history::Applied { node: 1, index: 1, term, leader: 1, digest: 0 };
+            let cluster = crate::history::Cluster::default();
+            let (node, index, leader, digest) = (1, 1, 1, 0);
+            let applied = crate::history::Applied { cluster, node, index, term, leader, digest };
             sample.history.applied.push(applied);
             let position = crate::invariants::sample::mark(1);
             let answer = Answer::Durable { committed, zones_at_least };

@@ -1,5 +1,12 @@
-//! What must hold of every history, one file for each promise.
+//! What must hold of every history, one file for each promise: I1 to I11 of what a cluster, or a
+//! pair of regions as a whole, answered, and G1 to G6 of the pair itself.
 
+pub mod g1_last_sync_time;
+pub mod g2_copy_is_a_prefix;
+pub mod g3_planned_loses_nothing;
+pub mod g4_forced_loses_a_suffix;
+pub mod g5_fenced_answers_nothing;
+pub mod g6_tail_is_listed;
 pub mod i10_healed_means_serving;
 pub mod i11_replicas_agree;
 pub mod i1_acknowledged_is_kept;
@@ -12,10 +19,14 @@ pub mod i7_expiry_and_delay;
 pub mod i8_one_effect;
 pub mod i9_linearizable;
 #[cfg(test)]
+pub mod pair_sample;
+#[cfg(test)]
 pub mod sample;
 
 use crate::history::History;
+use crate::lineage::PairStory;
 use crate::story::Story;
+use crate::surviving;
 
 type Check = fn(&Story<'_>) -> Vec<String>;
 
@@ -34,11 +45,31 @@ pub const ALL: [(&str, Check); 11] = [
     ("I11", i11_replicas_agree::check),
 ];
 
+type PairCheck = fn(&PairStory<'_>) -> Vec<String>;
+
+/// Each promise about two regions with its check.
+pub const OF_PAIRS: [(&str, PairCheck); 6] = [
+    ("G1", g1_last_sync_time::check),
+    ("G2", g2_copy_is_a_prefix::check),
+    ("G3", g3_planned_loses_nothing::check),
+    ("G4", g4_forced_loses_a_suffix::check),
+    ("G5", g5_fenced_answers_nothing::check),
+    ("G6", g6_tail_is_listed::check),
+];
+
 /// Every promise that this history breaks, with a sentence about each case.
 pub fn broken(history: &History) -> Vec<(&'static str, String)> {
-    let story = Story::of(history);
+    let rest = surviving::of(history);
+    let story = Story::of(rest.as_ref().unwrap_or(history));
     let told = |(name, check): &(&'static str, Check)| {
         check(&story).into_iter().map(|case| (*name, case)).collect::<Vec<_>>()
     };
-    ALL.iter().flat_map(told).collect()
+    let mut broken: Vec<_> = ALL.iter().flat_map(told).collect();
+    if rest.is_some() {
+        let pair = PairStory::of(history);
+        for (name, check) in OF_PAIRS {
+            broken.extend(check(&pair).into_iter().map(|case| (name, case)));
+        }
+    }
+    broken
 }

@@ -2,8 +2,8 @@
 //! small number.
 
 use crate::history::{
-    After, Answer, Asked, Call, DRAIN, Dead, Deleted, History, Job, LogTime, Mark, New, Op,
-    Outcome, Progress, Redriven, Released, SentMessage, Session, Shown, Standing,
+    After, Answer, Asked, Call, Cluster, DRAIN, Dead, Deleted, History, Job, LogTime, Mark, New,
+    Op, Outcome, Progress, Redriven, Released, SentMessage, Session, Shown, Standing,
 };
 use crate::queues::USUAL_TTL;
 
@@ -43,7 +43,9 @@ impl Sample {
     pub fn add(&mut self, client: u32, at: u64, call: Call, outcome: Outcome) -> &mut Op {
         let (invoked, returned) = (at * 10, at * 10 + 1);
         let (session, attempts) = (None, 1);
-        self.history.ops.push(Op { client, session, attempts, invoked, returned, call, outcome });
+        let site = Cluster::default();
+        let op = Op { client, session, attempts, invoked, returned, call, outcome, site };
+        self.history.ops.push(op);
         self.history.ops.last_mut().expect("just pushed")
     }
 

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The drills of two regions, one after the other on one lab, as the figures in benches/README.md
+# are made: planned, forced, forced with a tail, failback. Each begins from the pair that the one
+# before left. The first that breaks a promise ends it.
+#
+#     benches/drills.sh [ROUNDS]          20 unless given; failback runs a quarter of them
+#
+# ZONEQ names the binary (target/release/zoneq), ZONEQ_LAB_DIR a lab of one's own that is up.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+rounds=${1:-20}
+zoneq=${ZONEQ:-${CARGO_TARGET_DIR:-target}/release/zoneq}
+lab=${ZONEQ_LAB_DIR:-}
+unset ZONEQ_LAB_DIR
+
+if [[ -z $lab ]]; then
+    work=$(mktemp -d)
+    lab=$work/lab
+    finish() {
+        local code=$?
+        "$zoneq" lab down --dir "$lab" >/dev/null 2>&1 || true
+        if [[ $code == 0 ]]; then
+            rm -rf "$work"
+        else
+            echo "the lab and the exported tails are in $lab" >&2
+        fi
+        exit "$code"
+    }
+    trap finish EXIT
+    "$zoneq" lab up --detach --dir "$lab"
+fi
+
+drill() {
+    printf '\n=== drill region %s\n' "$*"
+    "$zoneq" drill region "$@" --dir "$lab"
+}
+
+drill --planned --rounds "$rounds"
+drill --forced --rounds "$rounds"
+drill --forced --behind 500ms --rounds "$rounds"
+drill --failback --rounds "$(((rounds + 3) / 4))"
+"$zoneq" lab status --dir "$lab"

@@ -1,0 +1,271 @@
+//! Gives a side whose history went another way what differs of this one's, in the place of all.
+//!
+//! Laws: what differs is found from sums of both sides' rows, so neither log need reach back to
+//! where they parted. Rows that differ are given from one pinned view, with the contents that the
+//! other side lacks: one that a message got after the histories parted is always given, for both
+//! gave the same numbers. What comes of it has the view's digest, or nothing is changed there.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::error::{PairError, SeedError};
+use super::inventory::{self, Counting, Runs};
+use super::other::OtherRegion;
+use super::seed::{self, CHUNK_BYTES, COMMIT, Chunks, STEP};
+use super::watermark::Watermark;
+use super::wire;
+use crate::clock::SharedClock;
+use crate::consensus::group::{Group, Standing};
+use crate::proto::geo::v1 as pb;
+use crate::queue::authority::Authority;
+use crate::queue::authority::command::{RegionVerb, SeedChunk};
+use crate::queue::authority::seed::contents_of;
+use crate::queue::command::Content;
+use crate::queue::ids::{ContentId, Digest};
+use crate::queue::rows::{Row, RowKey};
+use crate::storage::bodies::Half;
+use crate::storage::codec::{self, CodecError, Part};
+use crate::storage::keys;
+use crate::storage::snapshot::SnapshotView;
+
+/// Groups whose rows are asked for at once.
+const GROUPS: usize = 16_384;
+
+/// What is given: a row, a content that it needs, or the key of a row that is no more.
+enum Piece {
+    Row(Box<Row>),
+    Content(ContentId, Content),
+    Removed(RowKey),
+}
+
+/// What differs between a view and what the other side has, a piece at a time.
+struct Differences<'a> {
+    view: &'a SnapshotView,
+    half: Half,
+    chunks: Chunks,
+    counting: Counting,
+    /// Groups of rows that differ.
+    groups: BTreeSet<Bytes>,
+    /// Rows of the other side in those groups, with their sums; what is left in the end goes.
+    theirs: BTreeMap<Bytes, u64>,
+    has: Runs,
+    /// Contents from this id on are of either side alone.
+    fork: u64,
+    ready: VecDeque<Piece>,
+}
+
+impl Differences<'_> {
+    fn next(&mut self) -> Result<Option<Piece>, SeedError> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Ok(Some(piece));
+            }
+            let Some((key, value, row)) = next_row(&mut self.chunks, &mut self.counting)? else {
+                let Some((key, _)) = self.theirs.pop_first() else { return Ok(None) };
+                let wrong = CodecError::Wrong { what: "an inventory", field: "key" };
+                return Ok(Some(Piece::Removed(keys::parse_row(&key).ok_or(wrong)?)));
+            };
+            if !self.groups.contains(inventory::group_of(&key)) {
+                continue;
+            }
+            if self.theirs.remove(&key) == Some(inventory::row_sum(&key, &value)) {
+                continue;
+            }
+            for id in contents_of(&row) {
+                if id.0 >= self.fork || !self.has.has(id) {
+                    let content = self.view.content(self.half.of(id))?;
+                    let content = content.ok_or(SeedError::NotInView)?;
+                    self.ready.push_back(Piece::Content(id, content));
+                }
+            }
+            self.ready.push_back(Piece::Row(Box::new(row)));
+        }
+    }
+
+    /// The pieces of the next chunk; `None` after the last.
+    fn chunk(&mut self, attachment: u128, id: u128) -> Result<Option<SeedChunk>, SeedError> {
+        let (number, rows, contents, removed) = (0, Vec::new(), Vec::new(), Vec::new());
+        let mut chunk = SeedChunk { attachment, id, number, rows, contents, removed };
+        let mut bytes = 0;
+        while bytes < CHUNK_BYTES {
+            bytes += match self.next()? {
+                Some(Piece::Row(row)) => {
+                    let size = codec::encode_row(&row).len();
+                    chunk.rows.push(*row);
+                    size
+                }
+                Some(Piece::Content(id, content)) => {
+                    let size = content.size();
+                    chunk.contents.push((id, content));
+                    size
+                }
+                Some(Piece::Removed(key)) => {
+                    chunk.removed.push(key);
+                    KEY_BYTES
+                }
+                None => break,
+            };
+        }
+        Ok((bytes > 0).then_some(chunk))
+    }
+}
+
+/// About what a key takes.
+const KEY_BYTES: usize = 20;
+
+/// The next row that counts, as it is stored.
+fn next_row(
+    chunks: &mut Chunks,
+    counting: &mut Counting,
+) -> Result<Option<(Bytes, Bytes, Row)>, SeedError> {
+    loop {
+        match chunks.next_part()? {
+            Some(Part::Row { key, value }) => {
+                if let Some(row) = seed::shared_row(&key, &value)?
+                    && counting.counts(&row)
+                {
+                    return Ok(Some((key, value, row)));
+                }
+            }
+            Some(Part::Header { .. }) => {}
+            // Contents come after the rows.
+            Some(Part::Content { .. } | Part::End { .. }) | None => return Ok(None),
+        }
+    }
+}
+
+/// The conversation with the side that is given to.
+struct Talk<'a> {
+    other: &'a OtherRegion,
+    lineage: u128,
+    attachment: u128,
+    news: &'a watch::Sender<Watermark>,
+}
+
+impl Talk<'_> {
+    fn copied(&self, bytes: usize) {
+        self.news.send_modify(|mark| mark.copied_bytes += bytes as u64);
+    }
+
+    async fn inventory(&self, groups: Vec<Bytes>) -> Result<pb::InventoryResponse, SeedError> {
+        let request = pb::InventoryRequest {
+            lineage: wire::wide(self.lineage),
+            attachment: wire::wide(self.attachment),
+            groups,
+        };
+        let asked = self.other.ask_patiently(Instant::now() + STEP, STEP, |client| {
+            let request = request.clone();
+            let mut client = client.max_encoding_message_size(wire::MESSAGE_BYTES);
+            async move { client.inventory(request).await }
+        });
+        let answer = asked.await.map_err(|error: PairError| SeedError::Other(Box::new(error)))?;
+        self.copied(request.encoded_len() + answer.encoded_len());
+        Ok(answer)
+    }
+
+    /// What differs from the view, and the digest of what is there.
+    async fn compare<'v>(
+        &self,
+        view: &'v SnapshotView,
+        (half, fork): (Half, u64),
+    ) -> Result<(Differences<'v>, Digest), SeedError> {
+        let all = self.inventory(Vec::new()).await?;
+        let mut sums: BTreeMap<Bytes, u64> = BTreeMap::new();
+        let (mut chunks, mut counting) = (Chunks::new(view, half), Counting::default());
+        while let Some((key, value, _)) = next_row(&mut chunks, &mut counting)? {
+            let group = key.slice_ref(inventory::group_of(&key));
+            let sum = sums.entry(Bytes::copy_from_slice(&group)).or_default();
+            *sum = sum.wrapping_add(inventory::row_sum(&key, &value));
+        }
+        let mut groups: BTreeSet<Bytes> = BTreeSet::new();
+        let mut shared = Vec::new();
+        for sum in &all.sums {
+            if sums.remove(&sum.key) != Some(sum.sum) {
+                groups.insert(sum.key.clone());
+                shared.push(sum.key.clone());
+            }
+        }
+        groups.extend(sums.into_keys());
+        let mut theirs = BTreeMap::new();
+        for groups in shared.chunks(GROUPS) {
+            let rows = self.inventory(groups.to_vec()).await?;
+            if rows.digest != all.digest {
+                return Err(SeedError::NotInView);
+            }
+            theirs.extend(rows.sums.into_iter().map(|row| (row.key, row.sum)));
+        }
+        let differences = Differences {
+            view,
+            half,
+            chunks: Chunks::new(view, half),
+            counting: Counting::default(),
+            groups,
+            theirs,
+            has: Runs::from(&all.runs),
+            fork,
+            ready: VecDeque::new(),
+        };
+        let base = wire::narrow(&all.digest, "the digest").unwrap_or_default();
+        Ok((differences, Digest(base)))
+    }
+
+    async fn give(&self, chunk: SeedChunk) -> Result<u64, SeedError> {
+        let verb = RegionVerb::SeedChunk(chunk);
+        let Some(request) = wire::seed_request(&verb) else { return Ok(0) };
+        let bytes = request.encoded_len();
+        let next = seed::ask(self.other, request, STEP).await?;
+        self.copied(bytes);
+        Ok(next)
+    }
+}
+
+/// Gives the other region what differs.
+///
+/// # Errors
+/// [`SeedError`]: it begins anew with the next call; where the other region refused, as a whole.
+pub async fn give(
+    group: &Group,
+    other: &OtherRegion,
+    clock: &SharedClock,
+    news: &watch::Sender<Watermark>,
+) -> Result<(), SeedError> {
+    let Some(Standing { authority, .. }) = group.standing() else { return Ok(()) };
+    let Some(attachment) = authority.attachment.as_ref().map(|it| it.id) else { return Ok(()) };
+    // What the copy is attached to must be in the view.
+    group.store().commit().await?;
+    let view = group.store().read().view()?;
+    let Authority { ledger, replayed, high_contents, lineage, .. } = seed::authority_of(&view)?;
+    let id = u128::from(clock.wall_us()) << 64 | u128::from(group.node());
+    // What another leader began is freed, a chunk at a time.
+    while seed::step(other, &RegionVerb::SeedDrop { attachment }, STEP).await? > 0 {}
+    let theirs = other.status(Instant::now() + STEP).await;
+    let theirs = theirs.map_err(|error| SeedError::Other(Box::new(error)))?;
+    let epoch = theirs.epoch.map(codec::epoch_from).unwrap_or_default();
+    let later = ledger.iter().skip_while(|line| line.epoch != epoch).nth(1);
+    let fork = later.map_or(u64::MAX, |line| line.next_number);
+    let half = Half { is_high: high_contents };
+    news.send_modify(|mark| mark.copied_bytes = 0);
+    let talk = Talk { other, lineage, attachment, news };
+    let (mut differences, base) = talk.compare(&view, (half, fork)).await?;
+    let (position, base) = (view.position(), Some(base));
+    let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base };
+    seed::step(other, &begin, STEP).await?;
+    let mut number = 0;
+    while let Some(chunk) = differences.chunk(attachment, id)? {
+        number = talk.give(SeedChunk { number, ..chunk }).await?;
+        if !group.leadership().borrow().is_me {
+            return Err(SeedError::LeadsNoMore);
+        }
+        tokio::task::yield_now().await;
+    }
+    let digest = view.digest();
+    let commit = RegionVerb::SeedCommit { attachment, id, chunks: number, digest };
+    seed::step(other, &commit, COMMIT).await?;
+    let bytes = news.borrow().copied_bytes;
+    tracing::info!(chunks = number, bytes, %position, "the other region was given what differs");
+    Ok(())
+}

@@ -1,0 +1,327 @@
+//! The first examples: bytes as the program writes them.
+
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+use tokio::sync::oneshot;
+use zoneq::proto::geo::v1 as geo;
+use zoneq::proto::log::v1 as log;
+use zoneq::proto::peer::v1 as peer;
+use zoneq::queue::authority::command::ShippedBatch;
+use zoneq::queue::command::{Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag};
+use zoneq::queue::ids::{ContentId, Digest, Epoch, LogTime, Position};
+use zoneq::storage::bodies::{Flush, Place, SegmentFiles};
+use zoneq::storage::codec::{self, Mark, Part};
+use zoneq::storage::disk::faulty::FaultyDisk;
+use zoneq::storage::disk::{Disk, OpenMode};
+use zoneq::storage::format::{DataDir, Identity};
+use zoneq::storage::log::{Log, LogEntry, Payload};
+use zoneq::storage::vote::{VoteFile, VoteRecord};
+
+use crate::decoders::{first_segment, in_runtime, log_options};
+
+/// Examples for the decoder of this name.
+#[must_use]
+pub fn of(name: &str) -> Vec<Vec<u8>> {
+    match name {
+        "entry" => entries().iter_mut().map(|it| codec::encode_entry(it).to_vec()).collect(),
+        "apply" => vec![story()],
+        "row" => rows(),
+        "mark" => vec![codec::encode_mark(&mark())],
+        "snapshot-part" => parts(),
+        "headers" => vec![headers()],
+        "shipped-batch" => vec![codec::batch_to(&batch()).encode_to_vec()],
+        "seed-step" => seed_steps(),
+        "ledger-line" => vec![ledger_line().encode_to_vec()],
+        "tail-part" => vec![tail_part().encode_to_vec()],
+        "peer-append" => vec![append().encode_to_vec()],
+        "peer-vote" => votes(),
+        "log-segment" => vec![segment()],
+        "body-record" => vec![body_record()],
+        "vote-file" => vec![vote_file()],
+        "identity" => vec![identity()],
+        _ => Vec::new(),
+    }
+}
+
+fn content(body: &'static [u8]) -> Content {
+    let headers = [("colour".to_owned(), "green".to_owned())].into();
+    Content { body: Bytes::from_static(body), headers }
+}
+
+fn message(body: &'static [u8]) -> NewMessage {
+    NewMessage {
+        content: content(body),
+        key: Some(Box::new(7)),
+        group: Some("of one customer".into()),
+        ..NewMessage::default()
+    }
+}
+
+/// A queue that is made, filled, received from and cleared.
+fn entries() -> Vec<Entry> {
+    let queue = || "orders".to_owned();
+    let session = Some(SessionTag { client: 5, sequence: 1, lowest_unanswered: 1 });
+    let receive =
+        Receive { queue: queue(), max_messages: 10, max_bytes: 1 << 20, visibility: None };
+    let commands = [
+        Command::CreateQueue {
+            name: queue(),
+            metadata: [("team".to_owned(), "shop".to_owned())].into(),
+            settings: Default::default(),
+        },
+        Command::Send { queue: queue(), messages: vec![message(b"first"), message(b"second")] },
+        Command::Receive(receive),
+        Command::SetPaused { name: queue(), paused: true },
+        Command::Clear { queue: queue() },
+        Command::Pulse,
+        Command::DeleteQueue { name: queue() },
+    ];
+    (1..)
+        .zip(commands)
+        .map(|(index, command)| Entry {
+            position: Position { term: 1, node: 1, index },
+            stamp: LogTime(1_000_000 * index),
+            epoch: Epoch(0),
+            commands: vec![Envelope { session, account: "main".to_owned(), command }],
+        })
+        .collect()
+}
+
+/// The entries with their lengths in front.
+fn story() -> Vec<u8> {
+    let mut story = Vec::new();
+    for entry in &mut entries() {
+        let bytes = codec::encode_entry(entry);
+        story.extend((bytes.len() as u16).to_le_bytes());
+        story.extend(bytes);
+    }
+    story
+}
+
+/// Every row of the state in the middle of the story.
+fn rows() -> Vec<Vec<u8>> {
+    let mut state = zoneq::queue::state::State::new();
+    for entry in entries().iter().take(4) {
+        state.apply(entry);
+    }
+    let row = |key| {
+        let row = state.row(&key)?;
+        let key = zoneq::storage::keys::row(&key);
+        let len = u8::try_from(key.len()).ok()?;
+        Some([&[len], key.as_slice(), &codec::encode_row(&row)].concat())
+    };
+    state.row_keys().into_iter().filter_map(row).collect()
+}
+
+fn position() -> Position {
+    Position { term: 2, node: 1, index: 77 }
+}
+
+fn mark() -> Mark {
+    let membership = Some((position(), Bytes::from_static(b"{\"configs\":[[1,2,3]]}")));
+    Mark { applied: Some(position()), membership }
+}
+
+fn parts() -> Vec<Vec<u8>> {
+    let parts = [
+        Part::Header { format: 1, mark: mark(), digest: Digest(12) },
+        Part::Row { key: Bytes::from_static(b"\x01"), value: Bytes::from_static(b"\x01\x08\x07") },
+        Part::Content { id: ContentId(9), content: content(b"a body") },
+        Part::End { rows: 2, contents: 1 },
+    ];
+    let encoded = |part| {
+        let mut bytes = BytesMut::new();
+        codec::encode_part(part, &mut bytes);
+        bytes.split_off(4).to_vec()
+    };
+    parts.into_iter().map(encoded).collect()
+}
+
+fn headers() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::put_headers(&content(b"").headers, &mut bytes);
+    bytes
+}
+
+fn ledger_line() -> log::LedgerLine {
+    let at = |index| Some(log::Position { term: 2, node: 1, index });
+    let epoch = Some(log::RegionEpoch { number: 3, region: "east".to_owned() });
+    log::LedgerLine { epoch, previous: at(5), first: at(9), next_number: 40 }
+}
+
+fn batch() -> ShippedBatch {
+    let mut entries = entries();
+    let entries = entries.iter_mut().take(3).map(|entry| log::ShippedEntry {
+        position: Some(log::Position { term: 1, node: 1, index: entry.position.index }),
+        entry: codec::encode_entry(entry),
+    });
+    let shipped = log::ApplyShipped {
+        attachment: Bytes::from_static(&[7; 16]),
+        line: Some(ledger_line()),
+        after: None,
+        through: Some(log::Position { term: 1, node: 1, index: 4 }),
+        release: None,
+        entries: entries.collect(),
+        head: Some(log::Head {
+            position: Some(log::Position { term: 1, node: 1, index: 4 }),
+            log_time_us: 9,
+        }),
+    };
+    codec::batch_from(shipped).expect("it is whole")
+}
+
+fn seed_steps() -> Vec<Vec<u8>> {
+    use geo::seed_request::Step;
+    let id = || Bytes::from_static(&[7; 16]);
+    let row = rows().pop().expect("a row");
+    let (key, value) = row.split_at(1 + usize::from(row[0]));
+    let rows = vec![log::SeedStoredRow {
+        key: Bytes::copy_from_slice(&key[1..]),
+        value: Bytes::copy_from_slice(value),
+    }];
+    let steps = [
+        Step::Begin(log::SeedBegin {
+            attachment: id(),
+            id: id(),
+            position: Some(log::Position { term: 1, node: 1, index: 4 }),
+            ledger: vec![ledger_line()],
+            ..Default::default()
+        }),
+        Step::Chunk(log::SeedChunk {
+            attachment: id(),
+            id: id(),
+            number: 0,
+            rows,
+            contents: Vec::new(),
+            ..Default::default()
+        }),
+        Step::Commit(log::SeedCommit { attachment: id(), id: id(), chunks: 1, digest: id() }),
+        Step::Drop(log::SeedDrop { attachment: id() }),
+    ];
+    steps
+        .map(|step| geo::SeedRequest { step: Some(step), ..Default::default() }.encode_to_vec())
+        .into()
+}
+
+fn tail_part() -> log::ReplayTail {
+    let queue = log::TailQueue {
+        id: 1,
+        account: "main".to_owned(),
+        name: "orders".to_owned(),
+        created_at_us: 7,
+        make: None,
+    };
+    log::ReplayTail {
+        epoch: Some(log::RegionEpoch { number: 3, region: "east".to_owned() }),
+        after: 5,
+        through: 9,
+        queues: vec![queue],
+        ..Default::default()
+    }
+}
+
+fn vote() -> peer::Vote {
+    peer::Vote { term: 3, node: 1, committed: true }
+}
+
+fn append() -> peer::AppendRequest {
+    let at = |index| Some(peer::LogId { term: 3, node: 1, index });
+    let entry = |index, kind: peer::EntryKind, payload| peer::LogEntry {
+        id: at(index),
+        kind: kind.into(),
+        payload,
+    };
+    let commands = entries().first_mut().map(codec::encode_entry).expect("an entry");
+    let membership = Bytes::from_static(br#"{"configs":[[1]],"nodes":{}}"#);
+    peer::AppendRequest {
+        vote: Some(vote()),
+        previous: at(6),
+        committed: at(6),
+        entries: vec![
+            entry(7, peer::EntryKind::Blank, Bytes::new()),
+            entry(8, peer::EntryKind::Commands, commands),
+            entry(9, peer::EntryKind::Membership, membership),
+        ],
+    }
+}
+
+fn votes() -> Vec<Vec<u8>> {
+    let last_log_id = Some(peer::LogId { term: 3, node: 1, index: 4 });
+    let asked = peer::VoteRequest { vote: Some(vote()), last_log_id, ..Default::default() };
+    let answer = peer::VoteResponse { vote: Some(vote()), granted: true, last_log_id };
+    let meta = br#"{"last_log_id":null,"last_membership":{"log_id":null,"membership":{"configs":[],"nodes":{}}},"snapshot_id":"1"}"#;
+    let head = peer::SnapshotHead { vote: Some(vote()), meta: Bytes::from_static(meta) };
+    let appended = peer::AppendResponse {
+        log_id: last_log_id,
+        disk_stage: peer::DiskStage::Ok.into(),
+        disk_free_bytes: 1 << 30,
+        ..Default::default()
+    };
+    let messages = [
+        asked.encode_to_vec(),
+        answer.encode_to_vec(),
+        head.encode_to_vec(),
+        appended.encode_to_vec(),
+    ];
+    (0..).zip(messages).map(|(kind, message)| [vec![kind], message].concat()).collect()
+}
+
+fn content_of(disk: &FaultyDisk, path: &Path) -> Vec<u8> {
+    let file = disk.open(path, OpenMode::Read).expect("the file is there");
+    let mut bytes = vec![0; usize::try_from(file.len().expect("a length")).expect("a small file")];
+    file.read_exact_at(&mut bytes, 0).expect("a read");
+    bytes
+}
+
+fn segment() -> Vec<u8> {
+    let disk = FaultyDisk::new(1);
+    let mut entries = entries();
+    let entries = entries.iter_mut().map(|entry| LogEntry {
+        position: entry.position,
+        payload: Payload::Commands(codec::encode_entry(entry)),
+    });
+    let entries = entries.collect();
+    in_runtime(async {
+        let opened = Log::open(disk.shared(), Path::new("log"), log_options());
+        let (log, _) = opened.expect("a new log");
+        let (send, ended) = oneshot::channel();
+        log.append(entries, Box::new(move |done| drop(send.send(done)))).expect("it takes them");
+        ended.await.expect("it is called").expect("it is durable");
+    });
+    content_of(&disk, &first_segment())
+}
+
+fn body_record() -> Vec<u8> {
+    let disk = FaultyDisk::new(1);
+    let files = SegmentFiles::new(disk.shared(), PathBuf::from("bodies"));
+    files.settle(&[]).expect("a folder");
+    let to = Place { segment: 1, offset: 0, len: 0 };
+    let placing = zoneq::storage::bodies::Placing { id: ContentId(9), content: content(b"x"), to };
+    let flush = Flush { created: vec![1], new: [placing].into(), ..Flush::default() };
+    files.write(&flush).expect("it is written");
+    content_of(&disk, Path::new("bodies/0000000001.bodies"))
+}
+
+fn vote_file() -> Vec<u8> {
+    let disk = FaultyDisk::new(1);
+    disk.create_dir_all(Path::new("log")).expect("a folder");
+    let mut file = VoteFile::open(&disk, Path::new("log")).expect("a new vote");
+    for term in [3, 4] {
+        file.save(VoteRecord { term, node: 1, committed: false }).expect("a vote");
+    }
+    content_of(&disk, Path::new("log/vote"))
+}
+
+fn identity() -> Vec<u8> {
+    let disk = FaultyDisk::new(1);
+    let identity = Identity {
+        cluster_id: "shop".to_owned(),
+        node_id: 3,
+        region: "east".to_owned(),
+        zone: "z3".to_owned(),
+    };
+    DataDir::open(&disk.shared(), Path::new("data"), identity).expect("a new folder");
+    content_of(&disk, Path::new("data/identity.json"))
+}

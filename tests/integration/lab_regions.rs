@@ -1,0 +1,100 @@
+//! `zoneq lab` with two regions: protected from the start, hurt by region, and apart when the line
+//! between them is cut.
+
+use serde_json::Value;
+
+use super::stage::{Lab, PEERS_ARE_LOST, wait};
+
+/// What a region says of itself.
+#[track_caller]
+fn region(lab: &Lab, name: &str) -> Value {
+    lab.ok(&format!("region status -e {name}"))
+}
+
+#[track_caller]
+fn until(lab: &Lab, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    wait(what, || {
+        let ran = lab.run(&format!("region status -e {name}"));
+        (ran.code == Some(0)).then(|| ran.result()).filter(&is_so)
+    })
+}
+
+fn field<'a>(rows: &'a Value, key: &str) -> Vec<&'a str> {
+    let rows = rows.as_array().expect("rows").iter();
+    rows.filter_map(|row| row[key].as_str()).collect()
+}
+
+#[test]
+fn a_lab_is_two_regions_that_are_protected_live_and_follow_a_failover() {
+    let lab = Lab::prepared();
+    let up = lab.ok(&lab.pair_line());
+    assert!(up["ready_ms"].as_u64().is_some_and(|ms| ms < 10_000), "{up}");
+    assert_eq!(up["redundancy"], "GZRS");
+    assert_eq!(field(&up["nodes"], "zone"), ["z1", "z2", "z3", "z4", "z5", "z6"]);
+    assert_eq!(field(&up["regions"], "region"), ["east", "west"]);
+    assert_eq!(field(&up["regions"], "role"), ["primary", "secondary"]);
+    assert_eq!(field(&up["regions"], "status"), ["live", "live"]);
+
+    lab.ok("queue create orders");
+    lab.ok("send orders first");
+    assert_eq!(lab.ok("region failover --to west")["done"], "failover");
+    assert_eq!(region(&lab, "west")["role"], "primary");
+    // Commands know the nodes of both regions.
+    lab.ok("send orders second");
+    assert_eq!(lab.ok("receive orders --max 10 --wait 5s")["received"], 2);
+    assert_eq!(lab.ok("bench enqueue --secs 1 --warmup 0")["replicas"], 3, "of one region");
+
+    // Down and up again it is the same pair, and waited for.
+    lab.ok("lab down");
+    let again = lab.ok("lab up --detach");
+    assert_eq!(field(&again["regions"], "role"), ["secondary", "primary"]);
+    assert_eq!(field(&again["regions"], "status"), ["live", "live"]);
+    lab.warned_only_of(PEERS_ARE_LOST);
+}
+
+#[test]
+fn a_cut_line_parts_the_regions_and_outlives_their_nodes() {
+    let lab = Lab::pair();
+    lab.ok("queue create orders");
+    lab.ok("send orders shipped");
+    until(&lab, "east", "it is there", |it| it["entries_behind"] == 0);
+    let cut = lab.ok("lab cut east west");
+    assert_eq!(cut["regions"][0]["line_cut"], true, "{cut}");
+    lab.ok("send orders apart");
+    let apart = until(&lab, "east", "the copy is out of reach", |it| it["status"] == "unavailable");
+    assert!(apart["entries_behind"].as_u64().is_some_and(|many| many > 0), "{apart}");
+    assert!(apart["bytes_behind"].as_u64().is_some_and(|many| many > 0), "{apart}");
+    until(&lab, "west", "the copy knows that it is alone", |it| it["status"] == "unavailable");
+
+    // Nodes that come back find it as it was, in both directions.
+    lab.ok("lab kill all");
+    lab.ok("lab start all");
+    lab.ok("send orders still-apart");
+    let still = region(&lab, "east");
+    assert_eq!(still["status"], "unavailable", "{still}");
+    assert_eq!(region(&lab, "west")["heard_seconds_ago"], Value::Null);
+
+    assert_eq!(lab.ok("lab heal")["regions"][0]["line_cut"], false);
+    until(&lab, "east", "it has all", |it| it["status"] == "live" && it["entries_behind"] == 0);
+    assert_eq!(lab.ok("region verify")["equal"], true);
+    lab.run("lab partition east").says(64, &["lab cut"]);
+    lab.run("lab cut east north").says(64, &["between two regions"]);
+}
+
+#[test]
+fn a_region_is_lost_and_promoted_by_its_name() {
+    let lab = Lab::pair();
+    lab.ok("queue create orders");
+    lab.ok("send orders kept");
+    until(&lab, "east", "it is there", |it| it["entries_behind"] == 0);
+    let killed = lab.ok("lab kill east");
+    let states: Vec<&str> = field(&killed["nodes"], "state");
+    assert_eq!(states, ["down", "down", "down", "running", "running", "running"]);
+    assert_eq!(lab.ok("region failover --force -e west")["promoted"], true);
+    lab.ok("send orders after");
+    assert_eq!(lab.ok("lab status")["regions"][1]["writable"], true);
+    lab.ok("lab start east");
+    until(&lab, "east", "the old primary is fenced", |it| it["role"] == "fenced");
+    // A fenced node refuses, and the command finds the other region.
+    assert_eq!(lab.ok("receive orders --max 10 --wait 5s")["received"], 2);
+}

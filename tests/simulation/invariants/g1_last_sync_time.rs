@@ -1,0 +1,125 @@
+//! G1: when a last sync time is shown, everything of that epoch with a commit time up to it is in
+//! the copy; and what one side shows never falls within an epoch.
+
+use std::collections::BTreeMap;
+
+use zoneq::queue::authority::{RegionEpoch, Role};
+
+use crate::history::{Micros, Told};
+use crate::lineage::PairStory;
+
+/// How far the copy of each epoch was by when: the index in the primary's log.
+type Progress<'a> = BTreeMap<&'a RegionEpoch, Vec<(Micros, u64)>>;
+
+pub fn check(pair: &PairStory<'_>) -> Vec<String> {
+    let mut wrong = falls(&pair.history.pair.told);
+    let progress = progress(pair);
+    for line in &pair.lineage.lines {
+        let writes: Vec<_> = pair.writes_of(line).collect();
+        for told in pair.history.pair.told.iter().filter(|told| told.epoch == line.epoch) {
+            let Some(shown) = told.last_sync else { continue };
+            let copied = copied_by(progress.get(&line.epoch), told.returned);
+            let is_missing =
+                |index: u64, at: u64| at <= shown && copied.is_none_or(|copied| copied < index);
+            let missing = writes.iter().find(|(_, mark)| is_missing(mark.index, mark.at));
+            if let Some((op, mark)) = missing {
+                wrong.push(format!(
+                    "a last sync time of {shown} is shown in {:?} at {} us, when the copy has all \
+                     to {copied:?}, and {:?} was acknowledged at {mark:?}",
+                    told.epoch, told.returned, op.call
+                ));
+            }
+        }
+    }
+    wrong
+}
+
+fn progress<'a>(pair: &'a PairStory<'_>) -> Progress<'a> {
+    let mut progress: Progress<'a> = BTreeMap::new();
+    for seen in &pair.history.pair.sighted {
+        let authority = &seen.authority;
+        if let (Role::Secondary, Some(through)) = (&authority.role, authority.applied_through) {
+            progress.entry(&authority.epoch).or_default().push((seen.at, through.index));
+        }
+    }
+    for two in pair.lineage.lines.windows(2) {
+        if let [line, next] = two
+            && let Some(previous) = next.previous
+        {
+            progress.entry(&line.epoch).or_default().push((next.began, previous));
+        }
+    }
+    for steps in progress.values_mut() {
+        steps.sort_unstable();
+        let mut highest = 0;
+        for (_, index) in steps {
+            highest = highest.max(*index);
+            *index = highest;
+        }
+    }
+    progress
+}
+
+fn copied_by(steps: Option<&Vec<(Micros, u64)>>, by: Micros) -> Option<u64> {
+    let steps = steps?;
+    let count = steps.partition_point(|(at, _)| *at <= by);
+    steps.get(count.checked_sub(1)?).map(|(_, index)| *index)
+}
+
+/// Looks of which the later shows less.
+fn falls(told: &[Told]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut highest: BTreeMap<(&RegionEpoch, crate::history::Cluster), &Told> = BTreeMap::new();
+    for later in told.iter().filter(|told| told.last_sync.is_some()) {
+        let key = (&later.epoch, later.cluster);
+        match highest.get(&key) {
+            Some(earlier) if earlier.last_sync > later.last_sync => {
+                if earlier.returned <= later.invoked {
+                    wrong.push(format!("the last sync time falls: {earlier:?}, then {later:?}"));
+                }
+            }
+            _ => {
+                highest.insert(key, later);
+            }
+        }
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::pair_sample::PairSample;
+
+    fn broken(sample: &PairSample) -> usize {
+        check(&PairStory::of(&sample.history)).len()
+    }
+
+    #[test]
+    fn what_the_copy_has_may_be_shown() {
+        let mut sample = PairSample::protected();
+        sample.write(5, 50);
+        sample.copied(5, 50);
+        sample.told(50);
+        assert_eq!(broken(&sample), 0);
+    }
+
+    #[test]
+    fn a_time_shown_too_early_is_found() {
+        let mut sample = PairSample::protected();
+        sample.write(5, 50);
+        sample.write(6, 60);
+        sample.copied(5, 50);
+        sample.told(60);
+        assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn a_time_that_falls_is_found() {
+        let mut sample = PairSample::protected();
+        sample.copied(5, 50);
+        sample.told(50);
+        sample.told(40);
+        assert_eq!(broken(&sample), 1);
+    }
+}

@@ -1,0 +1,43 @@
+//! G3: a planned failover loses nothing and there are never two writable sides: who has handed
+//! over acknowledged nothing beyond the place where the other begins.
+
+use crate::lineage::PairStory;
+
+pub fn check(pair: &PairStory<'_>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (old, new) in pair.lineage.planned() {
+        let beyond = pair.writes_of(old).filter(|(_, mark)| Some(mark.index) > new.previous);
+        wrong.extend(beyond.map(|(op, mark)| {
+            let (from, to) = (&old.epoch, &new.epoch);
+            format!(
+                "{from:?} was handed over to {to:?} at {:?}, and {:?} was acknowledged at {mark:?}",
+                new.previous, op.call
+            )
+        }));
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::pair_sample::PairSample;
+
+    fn broken(index: u64) -> usize {
+        let mut sample = PairSample::protected();
+        sample.released(7);
+        sample.promoted(7);
+        sample.write(index, 10 * index);
+        check(&PairStory::of(&sample.history)).len()
+    }
+
+    #[test]
+    fn what_came_before_the_release_is_no_loss() {
+        assert_eq!(broken(6), 0);
+    }
+
+    #[test]
+    fn what_is_acknowledged_after_the_release_is_found() {
+        assert_eq!(broken(8), 1);
+    }
+}

@@ -1,0 +1,66 @@
+//! G4: what a promotion by force loses are the last entries of the epoch before, all of them later
+//! than any last sync time that was shown of it; and whatever was acknowledged belongs to an
+//! epoch. That nothing before is lost I1 says, of the history that went on.
+
+use crate::lineage::PairStory;
+
+pub fn check(pair: &PairStory<'_>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (old, new) in pair.lineage.forced() {
+        let told = pair.history.pair.told.iter().filter(|told| told.epoch == old.epoch);
+        let Some(shown) = told.max_by_key(|told| told.last_sync) else { continue };
+        let lost = pair.writes_of(old).filter(|(_, mark)| Some(mark.index) > new.previous);
+        let early = lost.filter(|(_, mark)| Some(mark.at) <= shown.last_sync);
+        wrong.extend(early.map(|(op, mark)| {
+            format!(
+                "{:?} went on from {:?}, and lost {:?} at {mark:?}, though it was told {shown:?}",
+                new.epoch, new.previous, op.call
+            )
+        }));
+    }
+    let strays =
+        pair.writes().filter(|(op, mark)| pair.lineage.place(op.site, mark.index).is_none());
+    wrong.extend(strays.map(|(op, mark)| {
+        format!(
+            "{:?} of {:?} was acknowledged at {mark:?}, and belongs to no epoch",
+            op.call, op.site
+        )
+    }));
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Cluster;
+    use crate::invariants::pair_sample::PairSample;
+
+    fn broken(shown: u64) -> usize {
+        let mut sample = PairSample::protected();
+        sample.write(5, 50);
+        sample.write(6, 60);
+        sample.copied(5, 50);
+        sample.told(shown);
+        sample.promoted(5);
+        check(&PairStory::of(&sample.history)).len()
+    }
+
+    #[test]
+    fn what_came_after_the_last_sync_time_may_be_lost() {
+        assert_eq!(broken(50), 0);
+    }
+
+    #[test]
+    fn what_was_said_to_be_there_may_not() {
+        assert_eq!(broken(60), 1);
+    }
+
+    #[test]
+    fn what_a_cluster_outside_of_the_pair_acknowledged_is_found() {
+        let mut sample = PairSample::protected();
+        sample.write(5, 50);
+        let last = sample.history.ops.last_mut().expect("a write");
+        last.site = Cluster { region: 1, generation: 3 };
+        assert_eq!(check(&PairStory::of(&sample.history)).len(), 1);
+    }
+}

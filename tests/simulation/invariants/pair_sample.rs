@@ -1,0 +1,176 @@
+//! Short histories of two regions for the tests of the checks: east is protected by west; what is
+//! done one after the other is one tick apart.
+
+use std::sync::Arc;
+
+use zoneq::queue::authority::{Authority, LedgerLine, RegionEpoch, Role};
+use zoneq::queue::ids::{Epoch, Position};
+
+use super::sample::{Sample, mark, new, shown};
+use crate::history::{
+    Act, Answer, Applied, Call, Cluster, History, Listed, LogTime, Mark, Micros, Op, Outcome,
+    Sighted, Told, Verb,
+};
+
+const EAST: Cluster = Cluster { region: 0, generation: 0 };
+const WEST: Cluster = Cluster { region: 1, generation: 0 };
+
+pub struct PairSample {
+    pub history: History,
+    now: Micros,
+}
+
+fn epoch(number: u32, region: &str) -> RegionEpoch {
+    RegionEpoch { number: Epoch(number), region: region.to_owned() }
+}
+
+fn at(index: u64) -> Position {
+    Position { term: 1, node: 1, index }
+}
+
+fn first() -> LedgerLine {
+    LedgerLine { epoch: epoch(1, "east"), previous: None, first: None, next_number: 1 }
+}
+
+impl PairSample {
+    pub fn protected() -> PairSample {
+        let mut sample = PairSample { history: History::default(), now: 0 };
+        sample.is(EAST, 1, 0, 0, Role::Primary, |_| ());
+        sample
+    }
+
+    fn tick(&mut self) -> Micros {
+        self.now += 10;
+        self.now
+    }
+
+    fn is(
+        &mut self,
+        cluster: Cluster,
+        index: u64,
+        log_time: LogTime,
+        digest: u128,
+        role: Role,
+        change: impl FnOnce(&mut Authority),
+    ) {
+        let region = if cluster == EAST { "east" } else { "west" }.to_owned();
+        let (epoch, ledger) = (epoch(1, "east"), vec![first()]);
+        let mut authority = Authority { region, role, epoch, ledger, ..Authority::default() };
+        change(&mut authority);
+        let (at, node) = (self.tick(), 1 + 3 * cluster.region as u64);
+        let authority = Arc::new(authority);
+        let sighted = Sighted { at, cluster, node, index, log_time, digest, authority };
+        self.history.pair.sighted.push(sighted);
+    }
+
+    /// The copy has all to this index, and T is so.
+    pub fn copied(&mut self, index: u64, log_time: LogTime) {
+        self.copied_as(index, log_time, 0);
+    }
+
+    pub fn copied_as(&mut self, index: u64, log_time: LogTime, digest: u128) {
+        let through = |it: &mut Authority| it.applied_through = Some(at(index));
+        self.is(WEST, index, log_time, digest, Role::Secondary, through);
+    }
+
+    /// East has applied this index.
+    pub fn applied(&mut self, index: u64, digest: u128) {
+        let applied = Applied { cluster: EAST, node: 1, index, term: 1, leader: 1, digest };
+        self.history.applied.push(applied);
+    }
+
+    pub fn released(&mut self, index: u64) {
+        let role = Role::Released { to: epoch(2, "west"), at: at(index) };
+        self.is(EAST, index, 10 * index, 0, role, |_| ());
+    }
+
+    /// West goes on from that index of east.
+    pub fn promoted(&mut self, index: u64) {
+        let line = LedgerLine {
+            epoch: epoch(2, "west"),
+            previous: Some(at(index)),
+            first: Some(at(100)),
+            next_number: 1,
+        };
+        self.is(WEST, 100, 10 * index, 0, Role::Standalone, |it| {
+            it.epoch = line.epoch.clone();
+            it.ledger.push(line);
+        });
+    }
+
+    pub fn fenced(&mut self, index: u64) {
+        let role = Role::Fenced { by: epoch(2, "west"), fork: None, at: at(index) };
+        self.is(EAST, index, 10 * index, 0, role, |_| ());
+    }
+
+    fn op(&mut self, site: Cluster, call: Call, answer: Answer) {
+        let (invoked, returned) = (self.tick(), self.tick());
+        let outcome = Outcome::Ok(answer);
+        let (client, session, attempts) = (1, None, 1);
+        let op = Op { client, session, attempts, invoked, returned, call, outcome, site };
+        self.history.ops.push(op);
+    }
+
+    /// East acknowledges a write at this index and T.
+    pub fn write(&mut self, index: u64, at: LogTime) {
+        let queue = super::sample::QUEUE.to_owned();
+        let mark = Mark { index, term: 1, node: 1, at };
+        self.op(EAST, Call::Create { queue }, Answer::Done { mark });
+    }
+
+    /// East answers a read that must be the newest.
+    pub fn read(&mut self, at: LogTime) {
+        let call = Call::List { account: String::new(), deleted: false, stale: false };
+        self.op(EAST, call, Answer::Listed { at, queues: Vec::new() });
+    }
+
+    /// East acknowledges a message, at an index and a T that are the same number.
+    pub fn send(&mut self, id: &str, at: u64) {
+        let mut sample = Sample::default();
+        sample.send_new(super::sample::QUEUE, id, at, new(at));
+        let Some(mut op) = sample.history.ops.pop() else { return };
+        (op.invoked, op.returned, op.site) = (self.tick(), self.tick(), EAST);
+        self.history.ops.push(op);
+    }
+
+    pub fn given_out_by_the_other(&mut self, id: &str, at: u64) {
+        let (queue, messages) = (super::sample::QUEUE.to_owned(), vec![shown(id, 1, "r", at, 1)]);
+        let call = Call::Receive { queue, max: 1, visibility: 1 };
+        self.op(WEST, call, Answer::Received { mark: Some(mark(at)), messages, more: false });
+    }
+
+    /// A last sync time is shown by east.
+    pub fn told(&mut self, last_sync: LogTime) {
+        let (invoked, returned) = (self.tick(), self.tick());
+        let told = Told {
+            invoked,
+            returned,
+            cluster: EAST,
+            role: "primary".to_owned(),
+            epoch: epoch(1, "east"),
+            last_sync: Some(last_sync),
+            is_live: true,
+            is_complete: false,
+            peer: "west".to_owned(),
+        };
+        self.history.pair.told.push(told);
+    }
+
+    pub fn listed(&mut self, ids: &[&str]) {
+        let listed = Listed {
+            at: self.tick(),
+            cluster: EAST,
+            epoch: epoch(1, "east"),
+            fenced_by: epoch(2, "west"),
+            is_whole: true,
+            ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+        };
+        self.history.pair.listed.push(listed);
+    }
+
+    pub fn begins_anew(&mut self) {
+        let at = self.tick();
+        let (cluster, verb, outcome) = (EAST, Verb::BeginAnew, Ok(()));
+        self.history.pair.acts.push(Act { invoked: at, returned: at, cluster, verb, outcome });
+    }
+}

@@ -1,0 +1,69 @@
+//! Where the nodes of a run are: one region of three, or two regions, one of which may be smaller.
+
+use zoneq::storage::disk::faulty::Dice;
+
+/// The names of the regions, as their nodes are configured.
+pub const REGIONS: [&str; 2] = ["east", "west"];
+/// The host from which an operator works on a pair of regions.
+pub const OPERATOR: &str = "op";
+/// Hosts are numbered through: this many numbers for each region.
+const SPAN: u64 = 3;
+
+/// The region of a host, as an index into [`REGIONS`].
+pub fn region_of(host: u64) -> usize {
+    usize::from(host > SPAN)
+}
+
+/// The node id that a host's node has in its own group: both regions count from one.
+pub fn node_id(host: u64) -> u64 {
+    (host - 1) % SPAN + 1
+}
+
+pub fn host_name(host: u64) -> String {
+    format!("z{host}")
+}
+
+/// The hosts of each region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout(Vec<Vec<u64>>);
+
+impl Layout {
+    /// One region is always of three; of two, some seeds make one or both a single node.
+    pub fn of(seed: u64, regions: u64) -> Layout {
+        let region = |at: u64, size: u64| (1..=size).map(|n| at * SPAN + n).collect();
+        if regions < 2 {
+            return Layout(vec![region(0, SPAN)]);
+        }
+        let (east, west) = match Dice::new(seed ^ 0x6c61_796f_7574).below(8) {
+            0 => (SPAN, 1),
+            1 => (1, SPAN),
+            2 => (1, 1),
+            _ => (SPAN, SPAN),
+        };
+        Layout(vec![region(0, east), region(1, west)])
+    }
+
+    pub fn is_pair(&self) -> bool {
+        self.0.len() > 1
+    }
+
+    pub fn regions(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn of_region(&self, region: usize) -> &[u64] {
+        self.0.get(region).map_or(&[], Vec::as_slice)
+    }
+
+    /// All hosts, those of the first region first.
+    pub fn hosts(&self) -> Vec<u64> {
+        self.0.concat()
+    }
+
+    /// Every way from a host of one region to a host of the other.
+    pub fn line(&self) -> Vec<(u64, u64)> {
+        let west = self.of_region(1);
+        let ways = self.of_region(0).iter().flat_map(|a| west.iter().map(|b| (*a, *b)));
+        ways.collect()
+    }
+}

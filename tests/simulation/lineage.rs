@@ -1,0 +1,184 @@
+//! The history that a pair of regions went on with: its epochs, which cluster wrote each, and what
+//! of each was left behind.
+//!
+//! Law: it is told from the ledger of the highest epoch that any node was in, so from what was
+//! applied, and not from what operators were answered.
+
+use std::collections::BTreeMap;
+
+use zoneq::queue::authority::{LedgerLine, RegionEpoch, Role};
+
+use crate::history::{Cluster, History, LogTime, Mark, Micros, Op, Outcome, Sighted};
+use crate::layout::REGIONS;
+
+/// One epoch.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub epoch: RegionEpoch,
+    /// Who wrote it; `None` = nobody was seen to.
+    pub cluster: Option<Cluster>,
+    /// The index of the last entry of the epoch before, in its cluster's log.
+    pub previous: Option<u64>,
+    /// The index that began it, in its own cluster's log.
+    pub first: Option<u64>,
+    /// When a node was first seen in it.
+    pub began: Micros,
+    /// The epoch before was handed over to it, and ended just where it begins.
+    pub is_planned: bool,
+    /// T of the state that it began with is not above this.
+    pub fork_time: LogTime,
+    /// When the cluster of the epoch before was first seen beyond the place where this one begins.
+    pub left_since: Micros,
+}
+
+/// The epochs, the oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Lineage {
+    pub lines: Vec<Line>,
+    /// Of each cluster, from when on it was a secondary or ceased to be one.
+    copies: BTreeMap<Cluster, Vec<(Micros, bool)>>,
+}
+
+fn writes(role: &Role) -> bool {
+    !matches!(role, Role::Secondary | Role::Detached)
+}
+
+fn is_of(cluster: Cluster, epoch: &RegionEpoch) -> bool {
+    REGIONS.get(cluster.region).is_some_and(|name| *name == epoch.region)
+}
+
+impl Lineage {
+    pub fn of(history: &History) -> Lineage {
+        let sighted = &history.pair.sighted;
+        let newest = sighted.iter().max_by_key(|it| (it.authority.epoch.clone(), it.at));
+        let Some(newest) = newest else { return Lineage::default() };
+        let ledger = &newest.authority.ledger;
+        let mut writers: BTreeMap<&RegionEpoch, Cluster> = BTreeMap::new();
+        let mut began: BTreeMap<&RegionEpoch, Micros> = BTreeMap::new();
+        let mut times: BTreeMap<&RegionEpoch, LogTime> = BTreeMap::new();
+        for seen in sighted {
+            let epoch = &seen.authority.epoch;
+            if writes(&seen.authority.role) && is_of(seen.cluster, epoch) {
+                writers.entry(epoch).or_insert(seen.cluster);
+                began.entry(epoch).or_insert(seen.at);
+                let lowest = times.entry(epoch).or_insert(seen.log_time);
+                *lowest = seen.log_time.min(*lowest);
+            }
+        }
+        let line = |line: &LedgerLine| Line {
+            epoch: line.epoch.clone(),
+            cluster: writers.get(&line.epoch).copied(),
+            previous: line.previous.map(|at| at.index),
+            first: line.first.map(|at| at.index),
+            began: began.get(&line.epoch).copied().unwrap_or_default(),
+            is_planned: was_handed_over(sighted, line),
+            fork_time: times.get(&line.epoch).copied().unwrap_or(LogTime::MAX),
+            left_since: Micros::MAX,
+        };
+        let mut lines: Vec<Line> = ledger.iter().map(line).collect();
+        for next in 1..lines.len() {
+            let (Some(cluster), previous) = (lines[next - 1].cluster, lines[next].previous) else {
+                continue;
+            };
+            let beyond = sighted.iter().filter(|it| it.cluster == cluster);
+            let beyond = beyond.filter(|it| Some(it.index) > previous).map(|it| it.at);
+            lines[next].left_since = beyond.min().unwrap_or(Micros::MAX);
+        }
+        Lineage { lines, copies: copies(sighted) }
+    }
+
+    /// Whether a cluster was a secondary then, as far as was seen.
+    pub fn is_copy(&self, cluster: Cluster, at: Micros) -> bool {
+        let Some(turns) = self.copies.get(&cluster) else { return false };
+        let before = turns.partition_point(|(since, _)| *since <= at);
+        before.checked_sub(1).and_then(|last| turns.get(last)).is_some_and(|(_, is)| *is)
+    }
+
+    /// The epoch that an entry of this cluster's log belongs to, and the one after it.
+    pub fn place(&self, cluster: Cluster, index: u64) -> Option<(&Line, Option<&Line>)> {
+        let is_in = |line: &Line| {
+            line.cluster == Some(cluster) && line.first.is_none_or(|first| first < index)
+        };
+        let at = self.lines.iter().rposition(is_in)?;
+        Some((self.lines.get(at)?, self.lines.get(at + 1)))
+    }
+
+    /// The epoch that went on without what this cluster acknowledged there, if one did.
+    pub fn left_behind(&self, cluster: Cluster, mark: Mark) -> Option<&Line> {
+        let (_, next) = self.place(cluster, mark.index)?;
+        next.filter(|next| next.previous.is_none_or(|last| last < mark.index))
+    }
+
+    /// Whether an entry of a cluster's log is in the history that went on.
+    pub fn holds(&self, cluster: Cluster, mark: Mark) -> bool {
+        self.place(cluster, mark.index).is_some() && self.left_behind(cluster, mark).is_none()
+    }
+
+    /// The epoch that came after the one in which a cluster was the writer last, as of then.
+    pub fn successor(&self, cluster: Cluster, at: Micros) -> Option<&Line> {
+        let is_its = |line: &Line| line.cluster == Some(cluster) && line.began <= at;
+        let last = self.lines.iter().rposition(is_its)?;
+        self.lines.get(last + 1)
+    }
+
+    /// The epochs that a promotion by force began, each after the one before it.
+    pub fn forced(&self) -> impl Iterator<Item = (&Line, &Line)> {
+        let pairs = self.lines.windows(2).filter_map(|two| Some((two.first()?, two.get(1)?)));
+        pairs.filter(|(_, next)| !next.is_planned)
+    }
+
+    /// The epochs that were handed over to.
+    pub fn planned(&self) -> impl Iterator<Item = (&Line, &Line)> {
+        let pairs = self.lines.windows(2).filter_map(|two| Some((two.first()?, two.get(1)?)));
+        pairs.filter(|(_, next)| next.is_planned)
+    }
+}
+
+fn copies(sighted: &[Sighted]) -> BTreeMap<Cluster, Vec<(Micros, bool)>> {
+    let mut copies: BTreeMap<Cluster, Vec<(Micros, bool)>> = BTreeMap::new();
+    for seen in sighted {
+        let is = seen.authority.role == Role::Secondary;
+        let turns = copies.entry(seen.cluster).or_default();
+        if turns.last().is_none_or(|(_, was)| *was != is) {
+            turns.push((seen.at, is));
+        }
+    }
+    copies
+}
+
+/// Whether a cluster was seen to release to that epoch, just where it begins.
+fn was_handed_over(sighted: &[Sighted], line: &LedgerLine) -> bool {
+    sighted.iter().any(|seen| match &seen.authority.role {
+        Role::Released { to, at } => *to == line.epoch && line.previous == Some(*at),
+        _ => false,
+    })
+}
+
+/// A history of two regions with what is known of its epochs.
+#[derive(Debug)]
+pub struct PairStory<'a> {
+    pub history: &'a History,
+    pub lineage: Lineage,
+}
+
+impl<'a> PairStory<'a> {
+    pub fn of(history: &'a History) -> PairStory<'a> {
+        PairStory { history, lineage: Lineage::of(history) }
+    }
+
+    /// Every write that was acknowledged, with where it stands.
+    pub fn writes(&self) -> impl Iterator<Item = (&'a Op, Mark)> {
+        self.history.ops.iter().filter_map(|op| match &op.outcome {
+            Outcome::Ok(answer) => Some((op, answer.mark()?)),
+            _ => None,
+        })
+    }
+
+    /// The acknowledged writes of an epoch.
+    pub fn writes_of<'s>(&'s self, line: &'s Line) -> impl Iterator<Item = (&'a Op, Mark)> + 's {
+        self.writes().filter(|(op, mark)| {
+            let place = self.lineage.place(op.site, mark.index);
+            place.is_some_and(|(found, _)| found.epoch == line.epoch)
+        })
+    }
+}

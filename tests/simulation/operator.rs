@@ -1,0 +1,463 @@
+//! Who works on a pair of regions: looks at both sides, hands over, promotes by force, takes back,
+//! unprotects and protects again, and mends what came of it, by the verbs that operators have.
+//!
+//! Laws: what is asked may be asked twice, from both sides, at any moment. A region that was
+//! fenced has its tail listed, and begins anew with empty disks. Clients are kept away from a
+//! region that is in no pair yet, as a guide for operators says.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tonic::transport::Channel;
+use zoneq::consensus::network::{ChannelOptions, channel};
+use zoneq::proto::admin::v1 as pb;
+use zoneq::proto::admin::v1::region_service_client::RegionServiceClient;
+use zoneq::queue::authority::RegionEpoch;
+use zoneq::queue::ids::Epoch;
+use zoneq::storage::disk::faulty::Dice;
+
+use crate::history::{Act, Cluster, Listed, Micros, SharedHistory, Told, Verb};
+use crate::layout::{Layout, REGIONS, host_name};
+use crate::network::{SimNetwork, now_us};
+
+type Client = RegionServiceClient<Channel>;
+
+const WHO: &str = "the operator";
+/// One verb has this long at one node.
+const WITHIN: Duration = Duration::from_secs(4);
+/// Once all faults have healed the pair is whole after this many looks at the latest.
+const LOOKS: usize = 240;
+/// Between two of them.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Regions that an operator wants to begin anew; the world does it.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes(Arc<Mutex<Vec<usize>>>);
+
+impl Wishes {
+    fn wish(&self, region: usize) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(region);
+    }
+
+    pub fn next(&self) -> Option<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).first().copied()
+    }
+
+    pub fn done(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(0);
+    }
+}
+
+pub struct Operator {
+    dice: Dice,
+    history: SharedHistory,
+    /// The nodes of each region.
+    regions: Vec<Vec<Client>>,
+    wishes: Wishes,
+}
+
+fn now() -> Micros {
+    now_us().unwrap_or_default()
+}
+
+fn word(role: pb::RegionRole) -> String {
+    role.as_str_name().trim_start_matches("REGION_ROLE_").to_lowercase()
+}
+
+fn epoch(id: Option<pb::EpochId>) -> RegionEpoch {
+    let id = id.unwrap_or_default();
+    RegionEpoch { number: Epoch(id.number), region: id.region }
+}
+
+fn micros(at: &prost_types::Timestamp) -> u64 {
+    at.seconds as u64 * 1_000_000 + at.nanos as u64 / 1_000
+}
+
+/// A refusal is final; anything else is tried at the next node.
+fn is_refusal(status: &tonic::Status) -> bool {
+    matches!(status.code(), tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument)
+}
+
+impl Operator {
+    pub fn new(
+        seed: u64,
+        layout: &Layout,
+        network: &SimNetwork,
+        history: SharedHistory,
+        wishes: Wishes,
+    ) -> Operator {
+        let options = ChannelOptions::for_election(Duration::from_millis(400));
+        let client = |host: &u64| {
+            let address = format!("{}:7401", host_name(*host));
+            let made = channel(Arc::new(network.clone()), &address, &options).ok()?;
+            Some(RegionServiceClient::new(made))
+        };
+        let of = |region| layout.of_region(region).iter().filter_map(client).collect();
+        let regions = (0..layout.regions()).map(of).collect();
+        Operator { dice: Dice::new(seed ^ 0x6f70_6572), history, regions, wishes }
+    }
+
+    /// Works until told to stop, and then until the pair is whole; whether it is.
+    pub async fn work(mut self, stop: Arc<AtomicBool>) -> bool {
+        self.protect(0).await;
+        while !stop.load(Ordering::Relaxed) {
+            let pause = 300 + self.dice.below(3_000);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            self.turn().await;
+        }
+        self.settle().await
+    }
+
+    async fn turn(&mut self) {
+        let sides = [self.look(0).await, self.look(1).await];
+        if self.dice.below(3) > 0 && self.mend(&sides).await {
+            return;
+        }
+        let is = |region: usize, role: &str| {
+            sides.get(region).is_some_and(|it| it.as_ref().is_some_and(|it| it.role == role))
+        };
+        let secondary = (0..2).find(|region| is(*region, "secondary"));
+        let primary = (0..2).find(|region| is(*region, "primary"));
+        match (self.dice.below(20), secondary, primary) {
+            (0..6, Some(to), _) => self.fail_over(to).await,
+            (6 | 7, Some(to), _) => self.fail_over_twice(to).await,
+            (8..11, Some(region), _) => self.force(region).await,
+            (11 | 12, ..) => {
+                let region = self.dice.below(2) as usize;
+                let force = self.dice.below(3) == 0;
+                self.act(region, Verb::TakeBack { force }).await;
+            }
+            (13, _, Some(region)) => {
+                // A kept copy is no place for clients.
+                self.history.lock().pair.close(1 - region);
+                self.act(region, Verb::Unprotect).await;
+                let pause = self.dice.below(3_000);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                self.protect(region).await;
+            }
+            (14, Some(region), _) => {
+                let on = self.dice.below(3) > 0;
+                self.act(region, Verb::ReadAccess { on }).await;
+            }
+            _ => {}
+        }
+    }
+
+    async fn fail_over(&mut self, to: usize) {
+        let from = self.dice.below(2) as usize;
+        self.act(from, Verb::FailOver { to }).await;
+    }
+
+    /// From both sides at once, and each to itself in one of two cases.
+    async fn fail_over_twice(&mut self, to: usize) {
+        let other = if self.dice.below(2) == 0 { to } else { 1 - to };
+        let here = self.asked(0, Verb::FailOver { to });
+        let there = self.asked(1, Verb::FailOver { to: other });
+        futures::future::join(here, there).await;
+    }
+
+    /// Looks at what it would lose, and promotes.
+    async fn force(&mut self, region: usize) {
+        let accept_incomplete = self.dice.below(8) == 0;
+        self.look(1 - region).await;
+        self.look(region).await;
+        self.act(region, Verb::Force { accept_incomplete }).await;
+    }
+
+    /// Protects from this side; where that succeeds, clients may come to the other.
+    async fn protect(&mut self, region: usize) {
+        if self.act(region, Verb::Protect).await {
+            self.history.lock().pair.open(1 - region);
+        }
+    }
+
+    /// Does what the state of both sides asks for; false when that is nothing.
+    async fn mend(&mut self, sides: &[Option<Told>; 2]) -> bool {
+        let [Some(east), Some(west)] = sides else { return false };
+        let of = |region: usize| if region == 0 { east } else { west };
+        let newest = usize::from(west.epoch > east.epoch);
+        let role = |region: usize| of(region).role.as_str();
+        if let Some(region) = (0..2).find(|region| role(*region) == "fenced") {
+            if matches!(role(1 - region), "standalone" | "primary") {
+                self.give_up(region).await;
+            }
+            return true;
+        }
+        if let Some(region) = (0..2).find(|region| role(*region) == "conflict") {
+            let keep = self.dice.below(2) as usize;
+            self.act(region, Verb::Resolve { keep }).await;
+            return true;
+        }
+        match (role(newest), role(1 - newest)) {
+            // Until it hears of the newer epoch the older one is writable, too.
+            ("standalone" | "primary", "standalone" | "primary") => {
+                self.protect(newest).await;
+                true
+            }
+            ("standalone", "detached") => {
+                self.protect(newest).await;
+                true
+            }
+            ("detached", "standalone") => {
+                self.protect(1 - newest).await;
+                true
+            }
+            // A protection that did not come to its end.
+            ("primary", "detached") => {
+                self.protect(newest).await;
+                true
+            }
+            ("detached", "primary") => {
+                self.protect(1 - newest).await;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Lists what a fenced region has alone, and protects the other by it: as it is, or with empty
+    /// disks.
+    async fn give_up(&mut self, region: usize) {
+        if !self.list_tail(region).await {
+            return;
+        }
+        if self.dice.below(2) == 0 {
+            self.begin_anew(region).await;
+        } else {
+            self.history.lock().pair.close(region);
+            self.act(region, Verb::SettleTail).await;
+        }
+        self.protect(1 - region).await;
+    }
+
+    /// Lets a region begin with empty disks.
+    async fn begin_anew(&mut self, region: usize) {
+        self.history.lock().pair.close(region);
+        let cluster = self.cluster(region);
+        self.wishes.wish(region);
+        while self.wishes.next().is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (verb, at) = (Verb::BeginAnew, now());
+        let act = Act { invoked: at, returned: at, cluster, verb, outcome: Ok(()) };
+        self.history.lock().pair.acts.push(act);
+    }
+
+    fn cluster(&self, region: usize) -> Cluster {
+        Cluster { region, generation: self.history.lock().pair.generation(region) }
+    }
+
+    /// Looks until both sides are what they should be.
+    async fn settle(&mut self) -> bool {
+        for _ in 0..LOOKS {
+            tokio::time::sleep(LOOK).await;
+            let sides = [self.look(0).await, self.look(1).await];
+            if is_whole(&sides) {
+                return true;
+            }
+            self.mend(&sides).await;
+        }
+        false
+    }
+
+    /// Compares the data of both, from whichever side is the primary.
+    pub async fn verify(&mut self) -> bool {
+        for _ in 0..20 {
+            let sides = [self.look(0).await, self.look(1).await];
+            let primary =
+                sides.iter().position(|side| side.as_ref().is_some_and(|it| it.role == "primary"));
+            if let Some(region) = primary
+                && self.act(region, Verb::Verify).await
+            {
+                return true;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        false
+    }
+
+    /// The nodes of a region, from a random one on.
+    fn nodes(&mut self, region: usize) -> Vec<Client> {
+        let mut nodes = self.regions.get(region).cloned().unwrap_or_default();
+        let count = nodes.len();
+        let first = self.dice.below(count.max(1) as u64) as usize;
+        nodes.rotate_left(first.min(count));
+        nodes
+    }
+
+    /// A look at one side, by the first node that answers.
+    async fn look(&mut self, region: usize) -> Option<Told> {
+        for mut node in self.nodes(region) {
+            let (invoked, cluster) = (now(), self.cluster(region));
+            let asked = node.get_region(limited(pb::GetRegionRequest {}, WITHIN / 2));
+            let Ok(Ok(answer)) = tokio::time::timeout(WITHIN / 2, asked).await else { continue };
+            let answer = answer.into_inner();
+            let told = Told {
+                invoked,
+                returned: now(),
+                cluster,
+                role: word(answer.role()),
+                is_live: answer.status() == pb::GeoStatus::Live,
+                is_complete: answer.complete,
+                last_sync: answer.last_sync_time.as_ref().map(micros),
+                peer: answer.peer,
+                epoch: epoch(answer.epoch),
+            };
+            let mut history = self.history.lock();
+            history.event(now(), format_args!("the operator is told {told:?}"));
+            if told.role == "secondary" {
+                history.pair.open(region);
+            }
+            history.pair.told.push(told.clone());
+            return Some(told);
+        }
+        None
+    }
+
+    async fn list_tail(&mut self, region: usize) -> bool {
+        for mut node in self.nodes(region) {
+            let (at, cluster) = (now(), self.cluster(region));
+            let asked = listed(&mut node);
+            let Ok(Some((head, ids))) = tokio::time::timeout(WITHIN, asked).await else { continue };
+            let listed = Listed {
+                at,
+                cluster,
+                is_whole: head.whole,
+                epoch: epoch(head.epoch),
+                fenced_by: epoch(head.fenced_by),
+                ids,
+            };
+            let mut history = self.history.lock();
+            history.event(now(), format_args!("the operator lists {listed:?}"));
+            history.pair.listed.push(listed);
+            return true;
+        }
+        false
+    }
+
+    async fn act(&mut self, region: usize, verb: Verb) -> bool {
+        let mut nodes = self.nodes(region);
+        let last = nodes.pop();
+        let mut done = false;
+        for node in nodes.into_iter().chain(last) {
+            match self.ask(node, region, verb).await {
+                Some(outcome) => {
+                    done = outcome;
+                    break;
+                }
+                None => continue,
+            }
+        }
+        done
+    }
+
+    /// As [`Operator::act`], at the first node alone.
+    async fn asked(&self, region: usize, verb: Verb) -> bool {
+        let node = self.regions.get(region).and_then(|nodes| nodes.first()).cloned();
+        match node {
+            Some(node) => self.ask(node, region, verb).await.unwrap_or(false),
+            None => false,
+        }
+    }
+
+    /// One call; `None` when the node said nothing of it.
+    async fn ask(&self, node: Client, region: usize, verb: Verb) -> Option<bool> {
+        let (invoked, cluster) = (now(), self.cluster(region));
+        self.history
+            .lock()
+            .event(invoked, format_args!("the operator asks {verb:?} of {cluster:?}"));
+        let within = if matches!(verb, Verb::FailOver { .. }) { WITHIN * 2 } else { WITHIN };
+        let answer = tokio::time::timeout(within, call(node, verb, within)).await;
+        let (outcome, is_final) = match answer {
+            Ok(Ok(())) => (Ok(()), true),
+            Ok(Err(status)) => (Err(status.message().to_owned()), is_refusal(&status)),
+            Err(_) => (Err("no answer in time".to_owned()), false),
+        };
+        let act = Act { invoked, returned: now(), cluster, verb, outcome };
+        let mut history = self.history.lock();
+        history.event(now(), format_args!("the operator has {act:?}"));
+        let done = act.outcome.is_ok();
+        history.pair.acts.push(act);
+        (done || is_final).then_some(done)
+    }
+}
+
+/// One side is the primary and the other its live and complete copy.
+fn is_whole(sides: &[Option<Told>; 2]) -> bool {
+    let [Some(east), Some(west)] = sides else { return false };
+    let whole = |primary: &Told, copy: &Told| {
+        primary.role == "primary"
+            && primary.is_live
+            && copy.role == "secondary"
+            && copy.is_complete
+            && copy.epoch == primary.epoch
+    };
+    whole(east, west) || whole(west, east)
+}
+
+fn limited<T>(message: T, within: Duration) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(within);
+    request
+}
+
+async fn call(mut node: Client, verb: Verb, within: Duration) -> Result<(), tonic::Status> {
+    let who = WHO.to_owned();
+    match verb {
+        Verb::Protect => {
+            let request = pb::ProtectRequest { who, discard_tail: false };
+            node.protect(limited(request, within)).await.map(drop)
+        }
+        Verb::SettleTail => {
+            let request = pb::SettleTailRequest { who, fate: pb::TailFate::Exported.into() };
+            node.settle_tail(limited(request, within)).await.map(drop)
+        }
+        Verb::Unprotect => {
+            node.unprotect(limited(pb::UnprotectRequest { who }, within)).await.map(drop)
+        }
+        Verb::FailOver { to } => {
+            let request = pb::FailOverRequest { who, to: REGIONS[to].to_owned() };
+            node.fail_over(limited(request, within)).await.map(drop)
+        }
+        Verb::Force { accept_incomplete } => {
+            let request = pb::ForceFailOverRequest { who, dry_run: false, accept_incomplete };
+            node.force_fail_over(limited(request, within)).await.map(drop)
+        }
+        Verb::TakeBack { force } => {
+            node.take_back(limited(pb::TakeBackRequest { who, force }, within)).await.map(drop)
+        }
+        Verb::Resolve { keep } => {
+            let request = pb::ResolveConflictRequest { who, keep: REGIONS[keep].to_owned() };
+            node.resolve_conflict(limited(request, within)).await.map(drop)
+        }
+        Verb::ReadAccess { on } => {
+            let request = pb::SetReadAccessRequest { who, on };
+            node.set_read_access(limited(request, within)).await.map(drop)
+        }
+        Verb::Verify => {
+            let answer = node.verify_regions(limited(pb::VerifyRegionsRequest {}, within)).await?;
+            let answer = answer.into_inner();
+            if answer.equal {
+                return Ok(());
+            }
+            Err(tonic::Status::failed_precondition(format!("the regions differ: {answer:?}")))
+        }
+        Verb::BeginAnew => Ok(()),
+    }
+}
+
+/// The head of a tail and the ids in it; `None` when it did not come whole.
+async fn listed(node: &mut Client) -> Option<(pb::TailHead, Vec<String>)> {
+    let asked = node.list_tail(limited(pb::ListTailRequest::default(), WITHIN)).await;
+    let mut answers = asked.ok()?.into_inner();
+    let (mut head, mut ids) = (None, Vec::new());
+    while let Some(answer) = answers.message().await.ok()? {
+        match answer.item {
+            Some(pb::list_tail_response::Item::Head(it)) => head = Some(it),
+            Some(pb::list_tail_response::Item::Message(it)) => ids.push(it.id),
+            Some(pb::list_tail_response::Item::Deleted(_)) | None => {}
+        }
+    }
+    Some((head?, ids))
+}

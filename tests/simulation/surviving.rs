@@ -1,0 +1,105 @@
+//! What promises are judged by when two regions took turns: the history that went on, as if what
+//! was left behind had never been answered.
+//!
+//! Laws: what a deposed primary acknowledged and never shipped is judged by G4 to G6, and had no
+//! effect here; where its T does not say so for sure its outcome is unknown. What a deposed
+//! primary could not know when it answered is left out; what it was told is not.
+
+use crate::history::{Answer, Call, History, LogTime, Op, Outcome};
+use crate::lineage::{Line, Lineage};
+use crate::times::when;
+
+/// The history that went on; `None` where there was one region only.
+pub fn of(history: &History) -> Option<History> {
+    if history.pair.sighted.is_empty() {
+        return None;
+    }
+    let lineage = Lineage::of(history);
+    let mut rest = history.clone();
+    for op in &mut rest.ops {
+        if let Some(outcome) = judged(&lineage, op) {
+            op.outcome = outcome;
+        }
+        // A secondary says how old its answer is, and no more.
+        if lineage.is_copy(op.site, op.invoked) || lineage.is_copy(op.site, op.returned) {
+            op.call.becomes_stale();
+        }
+    }
+    Some(rest)
+}
+
+/// What an operation came to in the history that went on, where that is not what was answered.
+fn judged(lineage: &Lineage, op: &Op) -> Option<Outcome> {
+    let left = || Some(Outcome::Failed("it was left behind".to_owned()));
+    let answer = match &op.outcome {
+        Outcome::Ok(answer) => answer,
+        Outcome::Unknown(_) => return None,
+        // Why it was refused may be found in the tail alone.
+        Outcome::Failed(_) => {
+            let successor = lineage.successor(op.site, op.returned)?;
+            return if is_of_tail(op, None, successor) { left() } else { None };
+        }
+    };
+    if matches!(op.call, Call::Durability { .. }) {
+        // A position is of one cluster's log.
+        return Some(Outcome::Failed("it says nothing of another cluster".to_owned()));
+    }
+    if let Some(mark) = answer.mark() {
+        if lineage.holds(op.site, mark) {
+            return None;
+        }
+        let before = lineage.left_behind(op.site, mark).map_or(0, |line| line.fork_time);
+        return if may_be_before(op, answer, before) {
+            Some(Outcome::Unknown("a try of it may not have been left behind".to_owned()))
+        } else {
+            left()
+        };
+    }
+    let successor = lineage.successor(op.site, op.returned)?;
+    if is_of_tail(op, answer.read_at(), successor) { left() } else { None }
+}
+
+/// Whether an earlier try may have taken effect in what both have.
+fn may_be_before(op: &Op, answer: &Answer, fork: LogTime) -> bool {
+    op.may_be_repeated() && when(op, answer, 0).after < fork
+}
+
+/// Whether a read was answered from a state that did not go on, or after another went on.
+fn is_of_tail(op: &Op, at: Option<LogTime>, successor: &Line) -> bool {
+    let in_tail = match at {
+        Some(at) => at >= successor.fork_time,
+        None => op.returned >= successor.left_since,
+    };
+    !successor.is_planned && (in_tail || op.returned >= successor.began)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::pair_sample::PairSample;
+
+    fn outcomes(sample: &PairSample) -> Vec<bool> {
+        let rest = of(&sample.history).expect("two regions");
+        rest.ops.iter().map(|op| matches!(op.outcome, Outcome::Ok(_))).collect()
+    }
+
+    #[test]
+    fn what_came_before_a_promotion_by_force_stays_and_what_came_after_had_no_effect() {
+        let mut sample = PairSample::protected();
+        sample.write(5, 50);
+        sample.promoted(5);
+        sample.write(6, 60);
+        sample.read(60);
+        assert_eq!(outcomes(&sample), [true, false, false]);
+    }
+
+    #[test]
+    fn what_a_side_says_that_has_handed_over_is_judged() {
+        let mut sample = PairSample::protected();
+        sample.write(5, 50);
+        sample.released(7);
+        sample.promoted(7);
+        sample.read(50);
+        assert_eq!(outcomes(&sample), [true, true]);
+    }
+}
