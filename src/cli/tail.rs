@@ -154,7 +154,7 @@ pub struct Exported {
     pub deleted: Vec<pb::TailDelete>,
 }
 
-/// Writes the tail to a file that is not there yet.
+/// Writes the tail to a file that is not there yet, and notes there that it is in one.
 pub async fn write(regions: &Regions, path: &Path) -> anyhow::Result<Exported> {
     let named = || format!("the file {}", path.display());
     let file = std::fs::File::create_new(path).with_context(named)?;

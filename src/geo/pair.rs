@@ -368,6 +368,10 @@ impl Pair {
             if is_primary || follows {
                 return Ok(());
             }
+            if to == authority.region && authority.role != Role::Secondary {
+                let why = format!("region {to:?} is handing over just now, or was deposed");
+                return Err(PairError::not_now(why));
+            }
         }
         if authority.role != Role::Secondary {
             return self.hand_over(who, peer, deadline).await;

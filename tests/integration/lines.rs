@@ -56,7 +56,7 @@ fn the_line_is_shaped_and_limited_by_the_verbs_and_both_sides_show_it() {
     assert_eq!(at_west["shape"]["outages"][0]["every_seconds"], 7_200.0);
     pair.run(west, "region shape --pause").says(2, &["at the primary"]);
     pair.run(east, "region shape --bandwidth 1B/s").says(2, &["1 KiB/s"]);
-    pair.run(east, "region shape --outage 5s").exits(64);
+    pair.run(east, "region shape --outage 5s").says(64, &["START/FOR"]);
     pair.ok(east, "region limit --max-lag 2s --max-unshipped 64MiB --alert");
     pair.ok(east, "region shape --pause");
     pair.ok(east, "send orders late");

@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::serving::{Serving, alone};
-use super::stage::{Ran, zoneq};
+use super::stage::{Ran, wait, zoneq};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -45,6 +45,10 @@ fn fill(on: &dyn Fn(&str) -> Ran) {
     ] {
         on(line).exits(0);
     }
+    wait("the poison is a dead letter", || {
+        let dead = on("queue show dead").exits(0);
+        (dead["queue"]["counts"]["total"] == 1).then_some(())
+    });
 }
 
 /// What stays as it was however much later the folder is opened.

@@ -81,16 +81,6 @@ impl Arguments {
         self.regions.unwrap_or(1)
     }
 
-    /// Nobody said how many regions there are to be.
-    pub fn is_any_region(&self) -> bool {
-        self.regions.is_none()
-    }
-
-    /// The same for two regions.
-    pub fn of_pairs(&self) -> Arguments {
-        Arguments { regions: Some(2), ..self.clone() }
-    }
-
     /// `cargo test` was asked for other tests, or for a list.
     pub fn is_for_others(&self) -> bool {
         let named = |filter: &String| "simulation".contains(filter.as_str());

@@ -78,6 +78,7 @@ mod tests {
     use super::*;
     use crate::invariants::pair_sample::PairSample;
 
+    #[allow(dead_code, reason = "the simulator itself runs without a harness")]
     fn outcomes(sample: &PairSample) -> Vec<bool> {
         let rest = of(&sample.history).expect("two regions");
         rest.ops.iter().map(|op| matches!(op.outcome, Outcome::Ok(_))).collect()

@@ -12,7 +12,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("proto", &[]),
     ("storage", &["queue", "clock", "mutants"]),
     ("consensus", &["storage", "queue", "clock", "proto", "mutants"]),
-    ("geo", &["consensus", "storage", "queue", "clock", "proto"]),
+    ("geo", &["consensus", "storage", "queue", "clock", "proto", "mutants"]),
     ("api", &["geo", "consensus", "storage", "queue", "clock", "proto"]),
     ("client", &["proto"]),
     ("server", &["api", "geo", "consensus", "storage", "queue", "clock", "proto"]),

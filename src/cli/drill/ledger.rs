@@ -51,6 +51,8 @@ struct Grant {
 
 #[derive(Clone, Debug, Default)]
 struct Page {
+    /// As it was given out.
+    id: Option<String>,
     sent: Fate,
     sent_by: Option<Mark>,
     deleted: Fate,
@@ -67,6 +69,9 @@ pub struct Fork {
     pub sync: SystemTime,
     /// The numbers of the messages in the exported tail.
     pub tail: BTreeSet<u64>,
+    /// The ids of those that were sent in the tail and deleted there. The answer to such a delete
+    /// may be lost with the region, and the next try finds nothing.
+    pub completed: BTreeSet<String>,
 }
 
 /// What was acknowledged under one epoch.
@@ -95,8 +100,10 @@ pub struct Verdict {
     pub acknowledged: u64,
     /// Acknowledged, never deleted, and not there, though no forced failover explains it.
     pub lost: u64,
-    /// Lost by a forced failover, and in the exported tail.
+    /// Lost by a forced failover, in the exported tail, and not sent again from there.
     pub lost_in_tail: u64,
+    /// Sent and deleted in a tail, though the delete was not answered.
+    pub completed_in_tail: u64,
     /// Acknowledged deletes and leases that a forced failover undid.
     pub undone: u64,
     /// Granted again before the lease of the grant before had ended.
@@ -157,6 +164,13 @@ impl Ledger {
         match self.pages.get_mut(&number) {
             Some(page) => page.grants.push(Grant { count, mark, ends, ends_by: mark }),
             None => self.strange += 1,
+        }
+    }
+
+    /// A message was received under this id.
+    pub fn named(&mut self, number: u64, id: &str) {
+        if let Some(page) = self.pages.get_mut(&number) {
+            page.id = Some(id.to_owned());
         }
     }
 
@@ -227,6 +241,13 @@ impl Ledger {
         forks.any(|fork| by.at > fork.sync && fork.tail.contains(&number))
     }
 
+    /// Whether the old region lists it among what was sent and deleted there alone.
+    fn is_completed_in_tail(&self, page: &Page) -> bool {
+        let (Some(by), Some(id)) = (page.sent_by, &page.id) else { return false };
+        let mut forks = self.forks.iter().filter(|fork| fork.epoch == by.epoch);
+        forks.any(|fork| by.at > fork.sync && fork.completed.contains(id))
+    }
+
     /// Judges the book. The queue must be empty: all that was there was received and deleted.
     #[must_use]
     pub fn judge(&self) -> Verdict {
@@ -255,6 +276,10 @@ impl Ledger {
     fn judge_gone(&self, number: u64, page: &Page, verdict: &mut Verdict) {
         if self.is_in_tail(number, page.sent_by) {
             verdict.lost_in_tail += 1;
+            return;
+        }
+        if self.is_completed_in_tail(page) {
+            verdict.completed_in_tail += 1;
             return;
         }
         verdict.lost += 1;
@@ -407,7 +432,8 @@ mod tests {
 
     /// Epoch 1 was ended by force when 12 was the last sync time.
     fn forked(tail: &[u64]) -> Fork {
-        Fork { epoch: 1, sync: at(12), tail: tail.iter().copied().collect() }
+        let tail = tail.iter().copied().collect();
+        Fork { epoch: 1, sync: at(12), tail, completed: BTreeSet::new() }
     }
 
     #[test]
@@ -425,6 +451,22 @@ mod tests {
         let early = sent(12, &[1]);
         assert_eq!(early.lost, 1, "the last sync time was later than the truth");
         assert!(early.findings[0].contains("epoch 1"), "{early:?}");
+    }
+
+    #[test]
+    fn a_message_that_was_sent_and_deleted_in_a_tail_is_no_loss_where_the_old_region_lists_it() {
+        let sent = |seconds, listed: &str| {
+            let mut ledger = Ledger::default();
+            ledger.sending(1);
+            ledger.sent(1, Some(mark(seconds)), 0);
+            ledger.granted(1, 1, mark(14), at(24));
+            ledger.named(1, "an-id");
+            ledger.forked(Fork { completed: [listed.to_owned()].into(), ..forked(&[]) });
+            ledger.judge()
+        };
+        assert_eq!((sent(13, "an-id").lost, sent(13, "an-id").completed_in_tail), (0, 1));
+        assert_eq!(sent(13, "another").lost, 1, "nobody says that it was deleted");
+        assert_eq!(sent(12, "an-id").lost, 1, "it was in the copy");
     }
 
     #[test]

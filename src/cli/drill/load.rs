@@ -177,6 +177,7 @@ impl Load {
                 let number = self.number(&message.body).unwrap_or(u64::MAX);
                 let ends = message.visible_at.unwrap_or(mark.at);
                 self.ledger().granted(number, message.dequeue_count, mark, ends);
+                self.ledger().named(number, &message.id);
                 taken.push((number, message));
             }
             self.work(taken, mark).await;

@@ -43,7 +43,7 @@ pub struct Kind {
     #[arg(long, env = "ZONEQ_DRILL_REGION_PLANNED", value_parser = FalseyValueParser::new())]
     planned: bool,
     /// SIGKILL of the whole primary region, promotion of the other by force, the old one fenced,
-    /// its tail exported and compared, and protected again
+    /// its tail exported, compared and replayed, and protected again
     #[arg(long, env = "ZONEQ_DRILL_REGION_FORCED", value_parser = FalseyValueParser::new())]
     forced: bool,
     /// As --forced, and then home again to the region that was lost
@@ -74,8 +74,10 @@ pub(super) struct Round {
     /// From the command to the first send that the new primary acknowledged.
     rto_ms: f64,
     lost: Option<forced::Lost>,
-    /// From the command that began it to writes in the region that was lost.
+    /// From the command to the first write in the region that was lost, and the longest time
+    /// without an acknowledged send on the way.
     home_ms: Option<f64>,
+    home_pause_ms: Option<f64>,
     protected_ms: f64,
 }
 
@@ -220,6 +222,15 @@ impl Region {
         if self.kind.planned && verdict.lost_in_tail + verdict.undone > 0 {
             findings.push("a planned failover undid what was acknowledged".to_owned());
         }
+        // What was not sent again from a tail was listed there with a reason.
+        let skipped = rounds.iter().filter_map(|round| round.lost.as_ref());
+        let skipped: u64 = skipped.map(|lost| lost.tail_skipped).sum();
+        if verdict.lost_in_tail > skipped {
+            let (gone, listed) = (verdict.lost_in_tail, skipped);
+            findings.push(format!(
+                "{gone} messages of the tails are not there, and {listed} were listed as not sent"
+            ));
+        }
         if !equal {
             findings.push("the regions hold different data at the end".to_owned());
         }
@@ -254,13 +265,17 @@ impl Region {
             "resurrected": verdict.resurrected,
             "undone": verdict.undone,
             "longest_gap_ms": most(&|round| round.pause_ms),
-            "rpo_messages": verdict.lost + verdict.lost_in_tail,
+            "rpo_messages": verdict.lost + lost().map(|lost| lost.tail_found).sum::<u64>(),
             "rpo_ms": lost().map(|lost| lost.rpo_ms).fold(0.0, f64::max),
             "rto_ms": most(&|round| round.rto_ms),
+            "home_pause_ms": rounds.iter().filter_map(|round| round.home_pause_ms).reduce(f64::max),
             "home_ms": rounds.iter().filter_map(|round| round.home_ms).reduce(f64::max),
             "protected_ms": most(&|round| round.protected_ms),
             "tail_found": lost().map(|lost| lost.tail_found).sum::<u64>(),
             "tail_replayed": lost().map(|lost| lost.tail_replayed).sum::<u64>(),
+            "tail_skipped": lost().map(|lost| lost.tail_skipped).sum::<u64>(),
+            "lost_in_tail": verdict.lost_in_tail,
+            "completed_in_tail": verdict.completed_in_tail,
             "samples": sampled.samples,
             "two_writable": sampled.two_writable,
             "sync_later_than_truth": sampled.sync_later_than_truth,
@@ -278,15 +293,16 @@ impl Region {
         let many = |field: &str| value.get(field).and_then(Value::as_u64).unwrap_or(0);
         let span = |field: &str| value.get(field).and_then(Value::as_f64).unwrap_or(0.0);
         format!(
-            "{word}: {} acknowledged, {} lost and not in a tail, {} lost and in the exported tail \
-             ({:.0} ms of writes at most), {} given again while leased, {} resurrected, {} undone \
-             with the tail; longest pause {:.0} ms, first write {:.0} ms after the command at \
+            "{word}: {} acknowledged, {} lost; {} in exported tails ({:.0} ms of writes at most), \
+             {} sent again from there; {} given again while leased, {} resurrected, {} undone with \
+             a tail; longest pause {:.0} ms, first write {:.0} ms after the command at \
              most; in {} samples {} with two writable sides, {} with a last sync time later than \
              the truth; {} requests failed",
             many("acknowledged"),
             many("lost"),
-            many("rpo_messages").saturating_sub(many("lost")),
+            many("tail_found"),
             span("rpo_ms"),
+            many("tail_replayed"),
             many("duplicated_while_leased"),
             many("resurrected"),
             many("undone"),
@@ -310,8 +326,9 @@ impl Round {
             "rto_ms": self.rto_ms,
             "protected_ms": self.protected_ms,
         });
-        if let Some(home) = self.home_ms {
+        if let (Some(home), Some(pause)) = (self.home_ms, self.home_pause_ms) {
             value["home_ms"] = home.into();
+            value["home_pause_ms"] = pause.into();
         }
         if let (Some(lost), Some(fields)) = (&self.lost, value.as_object_mut()) {
             let more = lost.json();
@@ -328,10 +345,10 @@ impl Round {
         if let Some(lost) = &self.lost {
             text += &lost.text();
         }
-        text += &format!("; protected and live after {:.1} s", self.protected_ms / 1e3);
-        if let Some(home) = self.home_ms {
-            text += &format!("; home again after {:.1} s", home / 1e3);
+        if let (Some(home), Some(pause)) = (self.home_ms, self.home_pause_ms) {
+            text += &format!("; home again {home:.0} ms after the command, paused {pause:.0} ms");
         }
+        text += &format!("; protected and live after {:.1} s", self.protected_ms / 1e3);
         text
     }
 }

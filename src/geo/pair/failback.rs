@@ -128,7 +128,11 @@ impl Pair {
         }
         let same = theirs.lineage == wire::wide(own.lineage);
         let tail = match theirs.role.as_str() {
-            "fenced" if same => theirs.tail.is_empty().then_some(Stage::ReplayTail),
+            "fenced" if same => {
+                // What is in a file only is not in the new primary.
+                let is_left = matches!(theirs.tail.as_str(), "" | "exported");
+                is_left.then_some(Stage::ReplayTail)
+            }
             "detached" | "secondary" if same => None,
             _ if theirs.is_empty => None,
             // It has not heard yet that it was deposed, or is another's.

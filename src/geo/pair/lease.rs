@@ -18,7 +18,7 @@ impl Pair {
     ///
     /// # Errors
     /// Refused by the role, by the other region, or for its length. To turn it off takes the other
-    /// region's word: until that is had it is *not now*, unless by `force`.
+    /// region's word, unless by `force`: without it the lease stays.
     pub async fn set_lease(
         &self,
         who: &str,
@@ -48,13 +48,16 @@ impl Pair {
         {
             Ok(()) => Ok(true),
             Err(PairError::NotNow { .. }) if wanted.is_some() => Ok(false),
-            Err(PairError::NotNow { why, .. }) => Err(PairError::not_now(format!(
-                "the region lease ends as soon as the other region agrees, or by force: {why}"
-            ))),
             Err(error) => {
-                // What was refused must not come about later by itself.
+                // What did not come about now must not come about later by itself.
                 self.configure_lease(who, before).await?;
-                Err(error)
+                Err(match error {
+                    PairError::NotNow { why, .. } => PairError::Refused(format!(
+                        "the region lease stays: to end it takes the other region's word, or \
+                         force: {why}"
+                    )),
+                    other => other,
+                })
             }
         }
     }

@@ -132,7 +132,7 @@ async fn a_lease_that_is_not_agreed_to_is_not_relied_on_and_one_that_is_takes_a_
     west.stop().await;
     east.last_acknowledged().await;
     let off = east.pair.set_lease("anna", None, false, STEP).await;
-    assert!(matches!(off, Err(PairError::NotNow { .. })), "{off:?}");
+    assert!(matches!(off, Err(PairError::Refused(_))), "{off:?}");
     east.last_acknowledged().await;
     east.pair.set_lease("anna", None, true, STEP).await.expect("given up");
     east.send_patiently("without").await;

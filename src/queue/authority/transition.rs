@@ -217,23 +217,28 @@ fn change(
         }
         RegionVerb::Renew { .. } if next.seeding.is_some() => return Err(RegionRefusal::Seeding),
         RegionVerb::Renew { lineage } if next.role == Role::Detached => {
-            next.attachment = None;
-            next.lineage = *lineage;
-            next.ledger.clear();
-            next.applied_through = None;
-            let line = LedgerLine {
-                epoch: own(next, next.next_number()),
-                previous: None,
-                first: Some(at),
-                next_number: counters.next_number,
-            };
-            counters.epoch = line.epoch.number;
-            next.enter(line);
-            next.role = Role::Standalone;
+            renew(next, counters, at, *lineage);
         }
         _ => return Err(wrong_role(&next.role, verb)),
     }
     Ok(RegionReply::Done)
+}
+
+/// A kept copy goes its own way, under a lineage of its own.
+fn renew(next: &mut Authority, counters: &mut CountersRow, at: Position, lineage: u128) {
+    next.attachment = None;
+    next.lineage = lineage;
+    next.ledger.clear();
+    next.applied_through = None;
+    let line = LedgerLine {
+        epoch: own(next, next.next_number()),
+        previous: None,
+        first: Some(at),
+        next_number: counters.next_number,
+    };
+    counters.epoch = line.epoch.number;
+    next.enter(line);
+    next.role = Role::Standalone;
 }
 
 fn protect(next: &mut Authority, counters: &CountersRow, verb: &RegionVerb) -> Answer {

@@ -18,7 +18,7 @@ use crate::queue::authority::{
     Attachment, AuditRow, Authority, Fork, Head, LedgerLine, RegionEpoch, RegionSettings, Rest,
     Role, TailFate,
 };
-use crate::queue::ids::{Epoch, LogTime, Span};
+use crate::queue::ids::{Epoch, LogTime, Position, Span};
 
 const COMMAND: &str = "a command about regions";
 const AUTHORITY: &str = "the authority row";
@@ -68,11 +68,7 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
         RegionVerb::Declined { number } => Wire::Declined(pb::RegionDeclined { number: number.0 }),
         RegionVerb::SetGranting { on } => Wire::SetGranting(pb::RegionSetGranting { on: *on }),
         RegionVerb::AcceptLease { attachment, epoch, lease } => {
-            Wire::AcceptLease(pb::RegionAcceptLease {
-                attachment: big_bytes(*attachment),
-                epoch: epoch.0,
-                lease_us: lease.map(|span| span.0),
-            })
+            Wire::AcceptLease(accept_lease_to(*attachment, *epoch, *lease))
         }
         RegionVerb::RelyOnLease { attachment, lease } => Wire::RelyOnLease(pb::RegionRelyOnLease {
             attachment: big_bytes(*attachment),
@@ -95,11 +91,7 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
             Wire::Resolve(pb::RegionResolve { keep: keep.clone(), number: number.0 })
         }
         RegionVerb::RecordShipped { attachment, epoch, position } => {
-            Wire::RecordShipped(pb::RecordShipped {
-                attachment: big_bytes(*attachment),
-                epoch: epoch.0,
-                position: Some(position_to(*position)),
-            })
+            Wire::RecordShipped(record_shipped_to(*attachment, *epoch, *position))
         }
         RegionVerb::ApplyShipped(batch) => Wire::ApplyShipped(batch_to(batch)),
         RegionVerb::SettleTail { epoch, fate } => Wire::SettleTail(pb::SettleTail {
@@ -111,6 +103,19 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
         | RegionVerb::SeedCommit { .. }
         | RegionVerb::SeedDrop { .. } => seeds::verb_to(verb),
     }
+}
+
+fn accept_lease_to(attachment: u128, epoch: Epoch, lease: Option<Span>) -> pb::RegionAcceptLease {
+    pb::RegionAcceptLease {
+        attachment: big_bytes(attachment),
+        epoch: epoch.0,
+        lease_us: lease.map(|span| span.0),
+    }
+}
+
+fn record_shipped_to(attachment: u128, epoch: Epoch, position: Position) -> pb::RecordShipped {
+    let (attachment, position) = (big_bytes(attachment), Some(position_to(position)));
+    pb::RecordShipped { attachment, epoch: epoch.0, position }
 }
 
 fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {

@@ -46,12 +46,9 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
 fn fenced(pair: &PairStory<'_>) -> Fenced {
     let mut fenced = Fenced::new();
     for seen in &pair.history.pair.sighted {
-        match &seen.authority.role {
-            Role::Fenced { at, .. } => {
-                fenced.entry(seen.cluster).or_insert((at.index, seen.at));
-            }
-            // A restart goes back to what its tables held.
-            _ => {}
+        // A restart goes back to what its tables held: once is enough.
+        if let Role::Fenced { at, .. } = &seen.authority.role {
+            fenced.entry(seen.cluster).or_insert((at.index, seen.at));
         }
     }
     let again = |cluster: &Cluster, end: u64| {

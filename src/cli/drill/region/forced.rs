@@ -8,12 +8,12 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{PATIENCE, PAUSE, Round, STEADY, Stage, millis, planned};
+use super::{PATIENCE, PAUSE, Round, STEADY, Stage, millis};
 use crate::cli::drill::ledger::Fork;
 use crate::cli::lab::files::{Lab, LabLock};
 use crate::cli::lab::{self, line, pair, start};
 use crate::cli::{output, tail};
-use crate::client::ClientError;
+use crate::client::{ClientError, Regions};
 use crate::proto::admin::v1 as pb;
 
 /// What was lost with a region.
@@ -23,7 +23,9 @@ pub(super) struct Lost {
     pub tail_found: u64,
     /// Messages of the tail, those of sends whose fate was not known among them.
     tail_messages: u64,
+    /// Messages of the tail that were sent to the new primary, and that were not, with a reason.
     pub tail_replayed: u64,
+    pub tail_skipped: u64,
     /// From the last sync time to the last send that the lost region acknowledged.
     pub rpo_ms: f64,
     /// What was known of the loss before the promotion.
@@ -40,6 +42,7 @@ impl Lost {
             "tail_found": self.tail_found,
             "tail_messages": self.tail_messages,
             "tail_replayed": self.tail_replayed,
+            "tail_skipped": self.tail_skipped,
             "tail_file": self.file.display().to_string(),
             "rpo_ms": self.rpo_ms,
             "known_entries_lost": self.known_entries,
@@ -54,9 +57,9 @@ impl Lost {
             |entries| format!("{entries} entries known to be lost before"),
         );
         format!(
-            "; {} of {} messages in the tail were acknowledged, {:.0} ms of writes; {known}; \
-             fenced {:.0} ms after its start",
-            self.tail_found, self.tail_messages, self.rpo_ms, self.fenced_ms
+            "; {} of {} messages in the tail were acknowledged, {:.0} ms of writes, {} were sent \
+             again from it; {known}; fenced {:.0} ms after its start",
+            self.tail_found, self.tail_messages, self.rpo_ms, self.tail_replayed, self.fenced_ms
         )
     }
 }
@@ -90,27 +93,26 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     bring_back(stage, &from).await?;
     lost.fenced_ms = begun.elapsed().as_millis() as f64;
     stage.sampler.set_lost(false);
-    let tail = export(stage, &lab, &from, &lost.file).await?;
+    let (tail, completed) = export(stage, &lab, &from, &lost.file).await?;
     {
         let mut ledger = load.ledger();
         lost.tail_messages = tail.len() as u64;
         lost.tail_found = ledger.sent_of(&tail);
         let end = ledger.span(epoch).map_or(sync, |span| span.last);
         lost.rpo_ms = end.duration_since(sync).unwrap_or_default().as_micros() as f64 / 1e3;
-        ledger.forked(Fork { epoch, sync, tail });
+        ledger.forked(Fork { epoch, sync, tail, completed });
     }
     let begun = Instant::now();
-    protect_again(stage, &from, &to).await?;
-    let protected_ms = begun.elapsed().as_millis() as f64;
-    let mut round = Round { from, to, pause_ms, rto_ms, protected_ms, ..Round::default() };
-    round.lost = Some(lost);
-    if stage.drill.kind.failback {
-        let (pause, home) = planned::hand_over(stage, &lab, &round.to, &round.from).await?;
-        round.pause_ms = round.pause_ms.max(pause);
-        round.home_ms = Some(protected_ms + home);
-        pair::wait_live(&lab, PATIENCE).await?;
-    }
-    Ok(round)
+    let mut round = Round { pause_ms, rto_ms, ..Round::default() };
+    (lost.tail_replayed, lost.tail_skipped) = if stage.drill.kind.failback {
+        let home = go_home(stage, &from, &to).await?;
+        (round.home_ms, round.home_pause_ms) = (Some(home.home_ms), Some(home.pause_ms));
+        home.dealt
+    } else {
+        protect_again(stage, &from, &to).await?
+    };
+    round.protected_ms = begun.elapsed().as_millis() as f64;
+    Ok(Round { from, to, lost: Some(lost), ..round })
 }
 
 /// SIGKILL of every node of a region, with the line cut before where the drill says so.
@@ -133,12 +135,12 @@ async fn lose(stage: &Stage<'_>, region: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn force(regions: &crate::client::Regions) -> anyhow::Result<()> {
+async fn force(regions: &Regions) -> anyhow::Result<()> {
     let until = Instant::now() + PATIENCE;
     loop {
         match regions.force_fail_over(false, false).await {
             Ok(_) => return Ok(()),
-            Err(ClientError::NotNow { .. }) if Instant::now() < until => sleep(PAUSE).await,
+            Err(error) if is_worth_a_try(&error) && Instant::now() < until => sleep(PAUSE).await,
             Err(error) => return Err(error.into()),
         }
     }
@@ -161,16 +163,20 @@ async fn bring_back(stage: &Stage<'_>, region: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the tail of a fenced region to a file, and reads the drill's own messages from it.
+/// Writes the tail of a fenced region to a file, and reads the drill's own messages from it; with
+/// the ids of those that were sent and deleted there.
 async fn export(
     stage: &Stage<'_>,
     lab: &Lab,
     region: &str,
     file: &Path,
-) -> anyhow::Result<BTreeSet<u64>> {
+) -> anyhow::Result<(BTreeSet<u64>, BTreeSet<String>)> {
     let regions = stage.regions(lab, region)?;
-    let head = tail::write(&regions, file).await?.head;
-    anyhow::ensure!(head.whole, "the log of region {region} no longer holds all of its tail");
+    let exported = tail::write(&regions, file).await?;
+    anyhow::ensure!(
+        exported.head.whole,
+        "the log of region {region} no longer holds all of its tail"
+    );
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("the file {} cannot be read", file.display()))?;
     let mut numbers = BTreeSet::new();
@@ -185,38 +191,91 @@ async fn export(
         let number = stage.load.number(&body);
         numbers.insert(number.context("a message of the exported tail is not whole")?);
     }
-    Ok(numbers)
+    let completed = exported.deleted.into_iter().filter(|one| !one.shared).map(|one| one.id);
+    Ok((numbers, completed.collect()))
 }
 
-/// Makes the fenced region the secondary of the one that was promoted.
-async fn protect_again(stage: &Stage<'_>, old: &str, new: &str) -> anyhow::Result<()> {
-    let lab = {
-        let _lock = LabLock::take(stage.dir).await?;
-        let mut lab = stage.lab()?;
-        let ids = lab.in_region(old);
-        lab::stop(&mut lab, &ids).await?;
-        lab.save()?;
-        for id in &ids {
-            let data = lab.data_dir(*id);
-            std::fs::remove_dir_all(&data)
-                .with_context(|| format!("{} cannot be removed", data.display()))?;
-        }
-        start::nodes(&mut lab, &ids).await?;
-        start::wait_serving(&lab, &ids, PATIENCE).await?;
-        lab
-    };
+/// Sends the tail of the old primary to the new one, and attaches it again.
+async fn protect_again(stage: &Stage<'_>, old: &str, new: &str) -> anyhow::Result<(u64, u64)> {
+    let lab = stage.lab()?;
+    let dealt = replay(&stage.regions(&lab, old)?).await?;
     let (regions, until) = (stage.regions(&lab, new)?, Instant::now() + PATIENCE);
     loop {
         match regions.protect(false).await {
             Ok(()) => break,
-            Err(ClientError::NotNow { .. } | ClientError::Unknown { .. })
-                if Instant::now() < until =>
-            {
-                sleep(PAUSE).await;
-            }
+            Err(error) if is_worth_a_try(&error) && Instant::now() < until => sleep(PAUSE).await,
             Err(error) => return Err(error.into()),
         }
     }
     pair::wait_live(&lab, PATIENCE).await?;
+    Ok(dealt)
+}
+
+/// Messages that were sent to the new primary, and that were not, each with a reason.
+async fn replay(regions: &Regions) -> anyhow::Result<(u64, u64)> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match replay_once(regions).await {
+            Ok(dealt) => return Ok(dealt),
+            Err(error) if Instant::now() >= until => return Err(error),
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn replay_once(regions: &Regions) -> anyhow::Result<(u64, u64)> {
+    let mut stream = regions.replay_tail(false).await?;
+    let mut last = pb::ReplayTailResponse::default();
+    while let Some(part) = stream.message().await? {
+        last = part;
+    }
+    anyhow::ensure!(last.done, "the replay of the tail broke off");
+    Ok((last.total_sent, last.total_skipped))
+}
+
+/// What a way home showed.
+struct Home {
+    dealt: (u64, u64),
+    pause_ms: f64,
+    home_ms: f64,
+}
+
+/// The whole way back to the region that was lost, in one: tail, protection, handing over.
+async fn go_home(stage: &Stage<'_>, old: &str, new: &str) -> anyhow::Result<Home> {
+    let (lab, load) = (stage.lab()?, stage.load);
+    let (regions, until) = (stage.regions(&lab, new)?, Instant::now() + PATIENCE);
+    let since = load.now();
+    load.gap.arm(since);
+    let mut dealt = (0, 0);
+    loop {
+        match way(&regions, old, &mut dealt).await {
+            Ok(()) => break,
+            // As an operator does: it goes on from where it is.
+            Err(error) if Instant::now() >= until => return Err(error),
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+    let home_ms = stage.first_acknowledged(&stage.regions(&lab, old)?, since).await?;
+    let pause_ms = millis(load.gap.found(load.now()).longest);
+    pair::wait_live(&lab, PATIENCE).await?;
+    Ok(Home { dealt, pause_ms, home_ms })
+}
+
+async fn way(regions: &Regions, home: &str, dealt: &mut (u64, u64)) -> anyhow::Result<()> {
+    let mut stream = regions.fail_back(Some(home), false, false).await?;
+    let mut last = pb::FailBackResponse::default();
+    let mut left = true;
+    while let Some(part) = stream.message().await? {
+        // Of one call, all its stages together.
+        dealt.0 += part.replayed.saturating_sub(last.replayed);
+        dealt.1 += part.skipped.saturating_sub(last.skipped);
+        left = !part.stages.is_empty();
+        last = part;
+    }
+    anyhow::ensure!(!left, "the way back broke off");
     Ok(())
+}
+
+fn is_worth_a_try(error: &ClientError) -> bool {
+    matches!(error, ClientError::NotNow { .. } | ClientError::Unknown { .. })
 }
