@@ -4,6 +4,7 @@
 //! apply it, and after an unknown one only under its session. Every call ends at its deadline,
 //! and then says `Unknown` when any of its attempts may have been applied.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
@@ -59,8 +60,9 @@ impl Attempt {
 struct Course {
     /// Attempts since the last rest.
     tried: usize,
-    /// Attempts in a row that were refused because of the region that was asked.
-    misplaced: usize,
+    /// Nodes that refused since the last rest because of the region that they are of. One that was
+    /// not reached has not said so: its region may be the primary.
+    misplaced: BTreeSet<usize>,
     rests: u32,
     /// An attempt may have been applied; why its fate is not known.
     doubt: Option<String>,
@@ -88,7 +90,8 @@ where
     F: FnMut(Attempt) -> Fut,
     Fut: Future<Output = Result<Response<R>, Status>>,
 {
-    let mut course = Course { tried: 0, misplaced: 0, rests: 0, doubt: None, last: None };
+    let mut course =
+        Course { tried: 0, misplaced: BTreeSet::new(), rests: 0, doubt: None, last: None };
     let mut ticket = match &plan.safety {
         Safety::Session(session) => {
             let begun = tokio::time::timeout_at(plan.deadline, session.begin()).await;
@@ -117,13 +120,17 @@ where
         course.tried += 1;
         report(&mut pick, &failure);
         let address = pick.address();
+        if matches!(failure.verdict, Verdict::OtherRegion(_)) {
+            course.misplaced.insert(pick.index());
+        }
         drop(pick);
-        let misplaced = matches!(failure.verdict, Verdict::OtherRegion(_));
-        course.misplaced = if misplaced { course.misplaced + 1 } else { 0 };
         let asked = match failure.verdict {
             Verdict::Final(error) => return Err(error),
-            // Every node says so, one after the other: there is no region that takes it.
-            Verdict::OtherRegion(error) if course.misplaced >= pool.len() => return Err(error),
+            // Every node says so, one after the other: there is no region that takes it. Who asked
+            // one before that did not answer does not know what that one did.
+            Verdict::OtherRegion(error) if course.misplaced.len() >= pool.len() => {
+                return Err(course.doubt.map_or(error, ClientError::unknown));
+            }
             Verdict::OtherRegion(error) => {
                 course.last = Some(format!("{address} said: {error}"));
                 None
@@ -192,6 +199,7 @@ async fn rest(pool: &Pool, plan: &Plan, course: &mut Course, asked: Option<Durat
         return Instant::now() < plan.deadline;
     }
     course.tried = 0;
+    course.misplaced.clear();
     let until = Instant::now() + plan.backoff.wait(course.rests, asked);
     course.rests = course.rests.saturating_add(1);
     if until >= plan.deadline {

@@ -170,6 +170,11 @@ impl Pick<'_> {
         self.pool.nodes.get(self.index).map_or_else(String::new, |n| n.endpoint.uri().to_string())
     }
 
+    /// Which of the pool's nodes it is.
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+
     /// There are other nodes to ask.
     pub(super) fn has_others(&self) -> bool {
         self.pool.len() > 1

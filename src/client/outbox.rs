@@ -168,7 +168,8 @@ impl<Q: Clone, R, W: Waiter<R>> Outbox<Q, R, W> {
             Verdict::Final(error) => return self.end(tag, Err(error)),
             // Every node says so, one after the other: there is no region that takes it.
             Verdict::OtherRegion(error) if pending.misplaced >= self.nodes => {
-                return self.end(tag, Err(error));
+                let doubt = pending.doubt.take();
+                return self.end(tag, Err(doubt.map_or(error, ClientError::unknown)));
             }
             Verdict::OtherRegion(error) => {
                 pending.last = Some(error.to_string());

@@ -87,6 +87,7 @@ fn refusal(code: Code, reason: &str) -> Status {
 
 const NOT_NOW: Step = Step::Refuse(Code::Unavailable, "NOT_NOW");
 const UNKNOWN: Step = Step::Refuse(Code::Unavailable, "OUTCOME_UNKNOWN");
+const READ_ONLY: Step = Step::Refuse(Code::FailedPrecondition, "READ_ONLY");
 
 fn not_scripted<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("not in the script"))
@@ -402,6 +403,36 @@ async fn a_refusal_is_final_and_names_its_reason() {
     assert_eq!(error.reason(), Some(&Reason::QueueNotFound));
     assert!(error.is_not_applied());
     assert_eq!(node.sessions().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_lost_primary_may_have_run_is_unknown_though_every_node_is_read_only_then() {
+    for lost in [Step::Cut, Step::Silent, UNKNOWN] {
+        let script = || std::iter::once(lost).chain([READ_ONLY; 100]);
+        let (one, two) = (Node::following(script()), Node::following([READ_ONLY; 100]));
+        let client = quick(vec![one.start().await, two.start().await]).build().unwrap();
+        let error = client.clear("q").await.unwrap_err();
+        assert!(matches!(error, ClientError::Unknown { .. }), "{lost:?}: {error}");
+
+        let (one, two) = (Node::following(script()), Node::following([READ_ONLY; 100]));
+        let client = quick(vec![one.start().await, two.start().await]).build().unwrap();
+        let error = client.send("q", "m").await.unwrap_err();
+        assert!(matches!(error, ClientError::Unknown { .. }), "{lost:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_waits_for_the_promotion_while_the_primary_is_not_reached() {
+    // It says it more often than there are nodes.
+    let secondary = Node::following([READ_ONLY; 5]);
+    let endpoints = vec![nobody().await, secondary.start().await];
+    let client = quick(endpoints).build().unwrap();
+    assert_eq!(client.clear("q").await.unwrap().removed, 7);
+
+    let all = [Node::following([READ_ONLY; 100]), Node::following([READ_ONLY; 100])];
+    let endpoints = vec![all[0].start().await, all[1].start().await];
+    let error = quick(endpoints).build().unwrap().clear("q").await.unwrap_err();
+    assert_eq!(error.reason(), Some(&Reason::ReadOnly), "every node says so");
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 //! Law: the last sync time is the T of the newest entry that the secondary's group has applied,
 //! taken from its acknowledgement and from nowhere else; within an epoch it never falls.
 
-use crate::consensus::group::Standing;
 use crate::queue::ids::{LogTime, Position};
 
 /// Azure's word for how the copy does.
@@ -52,14 +51,6 @@ impl Watermark {
             (_, 0) => None,
             (bytes, pace) => Some(bytes.div_ceil(pace)),
         }
-    }
-
-    /// What the copy lacks of this state: also while it is not reached, when nobody ships.
-    pub fn measure(&mut self, standing: &Standing, bytes_after: impl Fn(Option<u64>) -> u64) {
-        let shipped = self.shipped.or(standing.authority.shipped).map(|at| at.index);
-        let applied = standing.applied.index;
-        self.positions_behind = applied.saturating_sub(shipped.unwrap_or(0));
-        self.bytes_behind = if self.positions_behind == 0 { 0 } else { bytes_after(shipped) };
     }
 
     /// Takes an acknowledgement in; an older one changes nothing.

@@ -39,6 +39,11 @@ fn a_lab_is_two_regions_that_are_protected_live_and_follow_a_failover() {
     lab.ok("send orders first");
     assert_eq!(lab.ok("region failover --to west")["done"], "failover");
     assert_eq!(region(&lab, "west")["role"], "primary");
+    // Back at once, asked of the side that has just handed over.
+    lab.ok("region failover --to east -e east");
+    assert_eq!(region(&lab, "east")["role"], "primary");
+    lab.ok("region failover --to west -e west");
+    assert_eq!(region(&lab, "west")["role"], "primary");
     // Commands know the nodes of both regions.
     lab.ok("send orders second");
     assert_eq!(lab.ok("receive orders --max 10 --wait 5s")["received"], 2);

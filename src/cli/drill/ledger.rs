@@ -220,11 +220,13 @@ impl Ledger {
         self.spans.get(&epoch).copied()
     }
 
-    /// How many of these messages were sent with an acknowledgement.
+    /// How many of these messages were acknowledged under an epoch. A send whose region was lost
+    /// before it answered is acknowledged by the next one, and is no loss.
     #[must_use]
-    pub fn sent_of(&self, numbers: &BTreeSet<u64>) -> u64 {
+    pub fn sent_of(&self, numbers: &BTreeSet<u64>, epoch: u32) -> u64 {
         let sent = |number: &&u64| {
-            self.pages.get(*number).is_some_and(|page| page.sent == Fate::Acknowledged)
+            let page = self.pages.get(*number);
+            page.and_then(|page| page.sent_by).is_some_and(|by| by.epoch == epoch)
         };
         numbers.iter().filter(sent).count() as u64
     }

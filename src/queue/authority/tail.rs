@@ -13,7 +13,7 @@ use crate::queue::ids::{ContentId, LogTime, MessageId, Number, QueueId};
 use crate::queue::limits::{BATCH, PAGE};
 use crate::queue::message::Message;
 use crate::queue::note::Note;
-use crate::queue::outcome::{Reply, Sent, Shown, Standing};
+use crate::queue::outcome::{Reply, Sent, Shown};
 use crate::queue::rows::QueueRow;
 use crate::queue::session::Fate;
 use crate::queue::state::State;
@@ -70,14 +70,6 @@ impl State {
             }
         }
         (found, None)
-    }
-}
-
-impl TailMessage {
-    /// Whether somebody works on it at the moment.
-    #[must_use]
-    pub fn is_leased(&self) -> bool {
-        self.shown.standing == Standing::Leased
     }
 }
 

@@ -97,7 +97,7 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     {
         let mut ledger = load.ledger();
         lost.tail_messages = tail.len() as u64;
-        lost.tail_found = ledger.sent_of(&tail);
+        lost.tail_found = ledger.sent_of(&tail, epoch);
         let end = ledger.span(epoch).map_or(sync, |span| span.last);
         lost.rpo_ms = end.duration_since(sync).unwrap_or_default().as_micros() as f64 / 1e3;
         ledger.forked(Fork { epoch, sync, tail, completed });
