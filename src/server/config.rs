@@ -17,6 +17,8 @@ use crate::storage::tables::EngineKind;
 
 /// Nodes that may form a cluster.
 const MOST_PEERS: usize = 15;
+/// Queues that metrics may name: each is six series.
+const MOST_NAMED_QUEUES: usize = 1_000;
 /// Letters of a cluster, region or zone name.
 const NAME_LENGTH: usize = 63;
 
@@ -31,6 +33,8 @@ pub struct ConfigKeys {
     pub data_dir: Option<PathBuf>,
     pub grpc_listen: Option<SocketAddr>,
     pub peer_listen: Option<SocketAddr>,
+    pub metrics_listen: Option<SocketAddr>,
+    pub metrics_queues: Option<usize>,
     pub grpc_advertise: Option<String>,
     pub peer_advertise: Option<String>,
     pub peers: Option<Peers>,
@@ -60,6 +64,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub grpc_listen: SocketAddr,
     pub peer_listen: SocketAddr,
+    /// Where metrics, liveness and readiness are asked for, over HTTP; `None` = nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Queues that metrics name, at most.
+    pub metrics_queues: usize,
     /// `host:port`; `None` = as it listens.
     pub grpc_advertise: Option<String>,
     /// `host:port`; `None` = as it listens.
@@ -227,6 +235,8 @@ impl ConfigKeys {
             data_dir: self.data_dir.or(under.data_dir),
             grpc_listen: self.grpc_listen.or(under.grpc_listen),
             peer_listen: self.peer_listen.or(under.peer_listen),
+            metrics_listen: self.metrics_listen.or(under.metrics_listen),
+            metrics_queues: self.metrics_queues.or(under.metrics_queues),
             grpc_advertise: self.grpc_advertise.or(under.grpc_advertise),
             peer_advertise: self.peer_advertise.or(under.peer_advertise),
             peers: self.peers.or(under.peers),
@@ -272,6 +282,7 @@ impl ConfigKeys {
         if let Some(name) = self.engine {
             config.engine = engine(&name)?;
         }
+        config.metrics_listen = self.metrics_listen;
         config.grpc_advertise = self.grpc_advertise;
         config.peer_advertise = self.peer_advertise;
         config.preferred_zone = self.preferred_zone;
@@ -281,6 +292,7 @@ impl ConfigKeys {
         set(&mut config.region, self.region);
         set(&mut config.grpc_listen, self.grpc_listen);
         set(&mut config.peer_listen, self.peer_listen);
+        set(&mut config.metrics_queues, self.metrics_queues);
         set(&mut config.peers, self.peers);
         set(&mut config.insecure_listen, self.insecure_listen);
         set(&mut config.heartbeat_ms, self.heartbeat_ms);
@@ -336,6 +348,8 @@ impl Config {
             data_dir: data_dir.into(),
             grpc_listen: SocketAddr::from(([127, 0, 0, 1], 7401)),
             peer_listen: SocketAddr::from(([127, 0, 0, 1], 7501)),
+            metrics_listen: None,
+            metrics_queues: 0,
             grpc_advertise: None,
             peer_advertise: None,
             peers: Peers::default(),
@@ -391,6 +405,7 @@ impl Config {
         self.check_listeners()?;
         self.check_peers()?;
         self.check_timers()?;
+        range("metrics_queues", self.metrics_queues, 0, MOST_NAMED_QUEUES)?;
         range("max_in_flight_requests", self.max_in_flight_requests, 1, 1 << 24)?;
         range("max_in_flight_bytes", self.max_in_flight_bytes, 8 << 20, 1 << 40)?;
         range("body_memory_bytes", self.body_memory_bytes, 1 << 20, 1 << 40)?;
@@ -414,11 +429,30 @@ impl Config {
                 return Err(refuse(&key, problem, "host:port as others reach this node"));
             }
         }
-        if self.grpc_listen == self.peer_listen && self.grpc_listen.port() != 0 {
-            let problem = format!("is {}, which grpc_listen is too", self.peer_listen);
-            return Err(refuse("peer_listen", problem, "another port"));
+        let mut taken = vec![("grpc_listen", self.grpc_listen)];
+        let more =
+            [("peer_listen", Some(self.peer_listen)), ("metrics_listen", self.metrics_listen)];
+        for (key, address) in more {
+            let Some(address) = address else { continue };
+            let twin = taken.iter().find(|(_, other)| *other == address && address.port() != 0);
+            if let Some((other, _)) = twin {
+                let problem = format!("is {address}, which {other} is too");
+                return Err(refuse(key, problem, "another port"));
+            }
+            taken.push((key, address));
         }
-        Ok(())
+        self.check_metrics()
+    }
+
+    /// Metrics are told in plain HTTP, whatever the other listeners do.
+    fn check_metrics(&self) -> Result<(), ServerError> {
+        let Some(address) = self.metrics_listen else { return Ok(()) };
+        if address.ip().is_loopback() || self.insecure_listen {
+            return Ok(());
+        }
+        let problem = format!("is {address}, which others reach, and it is plain HTTP");
+        let allowed = "loopback; or insecure_listen where the network itself is trusted";
+        Err(refuse("metrics_listen", problem, allowed))
     }
 
     fn check_peers(&self) -> Result<(), ServerError> {
@@ -523,6 +557,7 @@ mod tests {
         assert_eq!(config.peer_listen.to_string(), "127.0.0.1:7501");
         assert_eq!(config.election_ms.to_string(), "500..1000");
         assert!(!config.insecure_listen && !config.enable_faults);
+        assert_eq!((config.metrics_listen, config.metrics_queues), (None, 0));
     }
 
     #[test]
@@ -553,6 +588,12 @@ mod tests {
                 "peer_advertise is missing, and 0.0.0.0:1 is no address",
             ),
             ("peer_listen = \"127.0.0.1:7401\"", "peer_listen is 127.0.0.1:7401, which grpc_"),
+            (
+                "metrics_listen = \"127.0.0.1:7501\"",
+                "metrics_listen is 127.0.0.1:7501, which peer_",
+            ),
+            ("metrics_listen = \"10.0.0.1:7601\"", "which others reach, and it is plain HTTP"),
+            ("metrics_queues = 1001", "metrics_queues is 1001; allowed: 0 to 1000"),
             ("tls_cert = \"a\"", "tls_cert, tls_key and tls_ca are given in part"),
             ("peers = \"1=z2@h:1\"", "zone is \"z1\", and peers says 1=z2@h:1"),
             ("peers = \"1=z1@h:1,1=z2@h:2\"", "peers names 1=z1@h:1 and 1=z2@h:2"),
