@@ -25,6 +25,15 @@ pub struct Permit {
     bytes: usize,
 }
 
+/// What of a budget is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    pub requests: usize,
+    pub bytes: usize,
+    pub most_requests: usize,
+    pub most_bytes: usize,
+}
+
 /// What is used up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this node has {most} {what} of clients in progress, which is its limit")]
@@ -64,10 +73,16 @@ impl Admission {
         Ok(permit)
     }
 
-    /// Requests in progress now.
+    /// What is in progress now, and what may be.
     #[must_use]
-    pub fn requests(&self) -> usize {
-        self.0.requests.load(Ordering::Relaxed)
+    pub fn used(&self) -> Used {
+        let Budget { most_requests, most_bytes, requests, bytes } = &*self.0;
+        Used {
+            requests: requests.load(Ordering::Relaxed),
+            bytes: bytes.load(Ordering::Relaxed),
+            most_requests: *most_requests,
+            most_bytes: *most_bytes,
+        }
     }
 }
 
@@ -93,6 +108,6 @@ mod tests {
         drop(first);
         assert!(admission.admit(60).is_ok(), "a refusal holds nothing back");
         drop(second);
-        assert_eq!(admission.requests(), 0);
+        assert_eq!((admission.used().requests, admission.used().bytes), (0, 0));
     }
 }

@@ -4,3 +4,4 @@
 
 pub mod admission;
 pub mod grpc;
+pub mod metrics;

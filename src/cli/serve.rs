@@ -56,6 +56,12 @@ pub struct Serve {
     /// Where the other nodes connect [default: 127.0.0.1:7501]
     #[arg(long, env = "ZONEQ_PEER_LISTEN", value_name = "IP:PORT")]
     peer_listen: Option<SocketAddr>,
+    /// Where metrics, liveness and readiness are asked for, over plain HTTP [default: nowhere]
+    #[arg(long, env = "ZONEQ_METRICS_LISTEN", value_name = "IP:PORT")]
+    metrics_listen: Option<SocketAddr>,
+    /// Queues that metrics name, those that hold most, 0 to 1000 [default: 0]
+    #[arg(long, env = "ZONEQ_METRICS_QUEUES")]
+    metrics_queues: Option<usize>,
     /// The address given to clients [default: as it listens]
     #[arg(long, env = "ZONEQ_GRPC_ADVERTISE", value_name = "HOST:PORT")]
     grpc_advertise: Option<String>,
@@ -129,6 +135,8 @@ impl Serve {
             data_dir: self.data_dir,
             grpc_listen: self.grpc_listen,
             peer_listen: self.peer_listen,
+            metrics_listen: self.metrics_listen,
+            metrics_queues: self.metrics_queues,
             grpc_advertise: self.grpc_advertise,
             peer_advertise: self.peer_advertise,
             peers: self.peers,
@@ -168,6 +176,7 @@ impl Serve {
         let (grpc, peer) = (addresses.grpc.to_string(), addresses.peer.to_string());
         context.out.item(&json!({
             "event": "listening", "node_id": id, "zone": zone, "grpc": grpc, "peer": peer,
+            "metrics": addresses.metrics.map(|address| address.to_string()),
             "pid": std::process::id(),
         }))?;
         context.out.say(&format!("node {id} in zone {zone} serves on {grpc}"))?;

@@ -116,6 +116,20 @@ pub fn check<'a>(
     })
 }
 
+/// Whether the voters, each with its zone and whether it takes part now, go on after the loss of
+/// any one zone more.
+pub fn survives<'a>(voters: impl IntoIterator<Item = (&'a str, bool)>) -> bool {
+    let mut zones: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for (zone, takes_part) in voters {
+        let (all, there) = zones.entry(zone).or_default();
+        *all += 1;
+        *there += usize::from(takes_part);
+    }
+    let all: usize = zones.values().map(|(all, _)| all).sum();
+    let there: usize = zones.values().map(|(_, there)| there).sum();
+    all > 0 && zones.values().all(|(_, lost)| there - lost > all / 2)
+}
+
 /// How voters are spread over zones.
 struct Spread {
     voters: usize,
@@ -187,6 +201,28 @@ mod tests {
                 .iter()
                 .all(|lost| 2 * zones.iter().filter(|zone| *zone != lost).count() > zones.len());
             assert_eq!(check(zones.iter().copied(), Wanted::Zrs).is_ok(), survives, "{zones:?}");
+        }
+    }
+
+    #[test]
+    fn a_voter_that_is_gone_counts_against_the_zone_that_may_still_go() {
+        let table: &[(&[(&str, bool)], bool)] = &[
+            (&[("a", true), ("b", true), ("c", true)], true),
+            (&[("a", true), ("b", true), ("c", false)], false),
+            (&[("a", true), ("b", true)], false),
+            (&[("a", true), ("a", true), ("a", true)], false),
+            (&[("a", true), ("a", true), ("b", true), ("b", true), ("c", true)], true),
+            (&[("a", true), ("a", true), ("b", true), ("b", true), ("c", false)], false),
+            (&[("a", true), ("b", true), ("c", true), ("d", true), ("e", false)], true),
+            (&[], false),
+        ];
+        for (voters, expected) in table {
+            assert_eq!(survives(voters.iter().copied()), *expected, "{voters:?}");
+        }
+        // With everybody there it is the zone rule.
+        for zones in [&["a", "b", "c"][..], &["a", "a", "b"], &["a"], &["a", "a", "b", "b", "c"]] {
+            let all = zones.iter().map(|zone| (*zone, true));
+            assert_eq!(survives(all), check(zones.iter().copied(), Wanted::Zrs).is_ok());
         }
     }
 

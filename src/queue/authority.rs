@@ -77,6 +77,18 @@ pub enum Role {
 }
 
 impl Role {
+    /// Each word that [`Role::name`] says.
+    pub const NAMES: [&str; 8] = [
+        "standalone",
+        "primary",
+        "sealed",
+        "released",
+        "secondary",
+        "fenced",
+        "conflict",
+        "detached",
+    ];
+
     #[must_use]
     pub fn is_writable(&self) -> bool {
         matches!(self, Role::Standalone | Role::Primary)

@@ -101,6 +101,12 @@ impl Catalog {
         self.queues.values()
     }
 
+    /// The queues behind an id, by id.
+    pub fn behind(&self, after: Option<QueueId>) -> impl Iterator<Item = &Queue> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.queues.range((from, Bound::Unbounded)).map(|(_, queue)| queue)
+    }
+
     pub fn count_in(&self, account: &str) -> usize {
         self.names.get(account).map_or(0, BTreeMap::len)
     }

@@ -34,6 +34,7 @@ pub mod rows;
 mod rules;
 mod session;
 pub mod state;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod transact;
@@ -45,3 +46,4 @@ pub use load::LoadError;
 pub use reads::{PeekToken, QueueView};
 pub use rules::KNOWN as KNOWN_RULES;
 pub use state::{FIRST_EPOCH, State};
+pub use survey::Surveyed;

@@ -18,6 +18,8 @@ use crate::storage::tables::EngineKind;
 
 /// Nodes that may form a cluster.
 const MOST_PEERS: usize = 15;
+/// Queues that metrics may name: each is six series.
+const MOST_NAMED_QUEUES: usize = 1_000;
 /// Letters of a cluster, region or zone name.
 const NAME_LENGTH: usize = 63;
 
@@ -32,6 +34,8 @@ pub struct ConfigKeys {
     pub data_dir: Option<PathBuf>,
     pub grpc_listen: Option<SocketAddr>,
     pub peer_listen: Option<SocketAddr>,
+    pub metrics_listen: Option<SocketAddr>,
+    pub metrics_queues: Option<usize>,
     pub grpc_advertise: Option<String>,
     pub peer_advertise: Option<String>,
     pub peers: Option<Peers>,
@@ -62,6 +66,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub grpc_listen: SocketAddr,
     pub peer_listen: SocketAddr,
+    /// Where metrics, liveness and readiness are asked for, over HTTP; `None` = nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Queues that metrics name, at most.
+    pub metrics_queues: usize,
     /// `host:port`; `None` = as it listens.
     pub grpc_advertise: Option<String>,
     /// `host:port`; `None` = as it listens.
@@ -231,6 +239,8 @@ impl ConfigKeys {
             data_dir: self.data_dir.or(under.data_dir),
             grpc_listen: self.grpc_listen.or(under.grpc_listen),
             peer_listen: self.peer_listen.or(under.peer_listen),
+            metrics_listen: self.metrics_listen.or(under.metrics_listen),
+            metrics_queues: self.metrics_queues.or(under.metrics_queues),
             grpc_advertise: self.grpc_advertise.or(under.grpc_advertise),
             peer_advertise: self.peer_advertise.or(under.peer_advertise),
             peers: self.peers.or(under.peers),
@@ -281,6 +291,7 @@ impl ConfigKeys {
             let unknown = || refuse("region_compression", format!("is {name:?}"), "none or zstd");
             config.region_compression = Compression::of(&name).ok_or_else(unknown)?;
         }
+        config.metrics_listen = self.metrics_listen;
         config.grpc_advertise = self.grpc_advertise;
         config.peer_advertise = self.peer_advertise;
         config.preferred_zone = self.preferred_zone;
@@ -290,6 +301,7 @@ impl ConfigKeys {
         set(&mut config.region, self.region);
         set(&mut config.grpc_listen, self.grpc_listen);
         set(&mut config.peer_listen, self.peer_listen);
+        set(&mut config.metrics_queues, self.metrics_queues);
         set(&mut config.peers, self.peers);
         set(&mut config.insecure_listen, self.insecure_listen);
         set(&mut config.heartbeat_ms, self.heartbeat_ms);
@@ -345,6 +357,8 @@ impl Config {
             data_dir: data_dir.into(),
             grpc_listen: SocketAddr::from(([127, 0, 0, 1], 7401)),
             peer_listen: SocketAddr::from(([127, 0, 0, 1], 7501)),
+            metrics_listen: None,
+            metrics_queues: 0,
             grpc_advertise: None,
             peer_advertise: None,
             peers: Peers::default(),
@@ -401,6 +415,7 @@ impl Config {
         self.check_listeners()?;
         self.check_peers()?;
         self.check_timers()?;
+        range("metrics_queues", self.metrics_queues, 0, MOST_NAMED_QUEUES)?;
         range("max_in_flight_requests", self.max_in_flight_requests, 1, 1 << 24)?;
         range("max_in_flight_bytes", self.max_in_flight_bytes, 8 << 20, 1 << 40)?;
         range("body_memory_bytes", self.body_memory_bytes, 1 << 20, 1 << 40)?;
@@ -424,11 +439,30 @@ impl Config {
                 return Err(refuse(&key, problem, "host:port as others reach this node"));
             }
         }
-        if self.grpc_listen == self.peer_listen && self.grpc_listen.port() != 0 {
-            let problem = format!("is {}, which grpc_listen is too", self.peer_listen);
-            return Err(refuse("peer_listen", problem, "another port"));
+        let mut taken = vec![("grpc_listen", self.grpc_listen)];
+        let more =
+            [("peer_listen", Some(self.peer_listen)), ("metrics_listen", self.metrics_listen)];
+        for (key, address) in more {
+            let Some(address) = address else { continue };
+            let twin = taken.iter().find(|(_, other)| *other == address && address.port() != 0);
+            if let Some((other, _)) = twin {
+                let problem = format!("is {address}, which {other} is too");
+                return Err(refuse(key, problem, "another port"));
+            }
+            taken.push((key, address));
         }
-        Ok(())
+        self.check_metrics()
+    }
+
+    /// Metrics are told in plain HTTP, whatever the other listeners do.
+    fn check_metrics(&self) -> Result<(), ServerError> {
+        let Some(address) = self.metrics_listen else { return Ok(()) };
+        if address.ip().is_loopback() || self.insecure_listen {
+            return Ok(());
+        }
+        let problem = format!("is {address}, which others reach, and it is plain HTTP");
+        let allowed = "loopback; or insecure_listen where the network itself is trusted";
+        Err(refuse("metrics_listen", problem, allowed))
     }
 
     fn check_peers(&self) -> Result<(), ServerError> {
@@ -515,86 +549,4 @@ fn host_port(key: &str, address: &str) -> Result<(), ServerError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = "node_id = 1\ncluster_id = \"c\"\nzone = \"z1\"\ndata_dir = \"/d\"\n";
-
-    fn config(more: &str) -> Result<Config, String> {
-        let keys = ConfigKeys::from_toml(&format!("{GOOD}{more}")).map_err(|e| e.to_string())?;
-        keys.into_config().map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn the_least_configuration_gets_the_documented_defaults() {
-        let config = config("").expect("good");
-        assert_eq!(config.region, "east");
-        assert_eq!(config.grpc_listen.to_string(), "127.0.0.1:7401");
-        assert_eq!(config.peer_listen.to_string(), "127.0.0.1:7501");
-        assert_eq!(config.election_ms.to_string(), "500..1000");
-        assert!(!config.insecure_listen && !config.enable_faults);
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_by_name() {
-        let error = config("grpc_listem = \"127.0.0.1:1\"\n").expect_err("a typing error");
-        assert!(error.contains("grpc_listem"), "{error}");
-    }
-
-    #[test]
-    fn flags_lie_over_the_file() {
-        let file = ConfigKeys::from_toml(GOOD).expect("good");
-        let flags = ConfigKeys { zone: Some("z9".to_owned()), ..ConfigKeys::default() };
-        let config = flags.over(file).into_config().expect("good");
-        assert_eq!((config.zone.as_str(), config.node_id), ("z9", 1));
-    }
-
-    #[test]
-    fn every_refusal_names_the_key_and_what_is_allowed() {
-        let table = [
-            ("heartbeat_ms = 5", "heartbeat_ms is 5; allowed: 10 to 10000"),
-            ("election_ms = \"200..300\"", "election_ms is 200..300; allowed: shortest at least"),
-            ("election_ms = \"fast\"", "write for example 500..1000"),
-            ("engine = \"rocks\"", "engine is \"rocks\"; allowed: redb or sled"),
-            (
-                "region_compression = \"lz4\"",
-                "region_compression is \"lz4\"; allowed: none or zstd",
-            ),
-            ("region = \"East\"", "region is \"East\"; allowed: 1 to 63 of a-z, 0-9 and -"),
-            ("grpc_listen = \"0.0.0.0:7401\"", "grpc_listen is 0.0.0.0:7401, which others reach"),
-            (
-                "peer_listen = \"0.0.0.0:1\"\ninsecure_listen = true",
-                "peer_advertise is missing, and 0.0.0.0:1 is no address",
-            ),
-            ("peer_listen = \"127.0.0.1:7401\"", "peer_listen is 127.0.0.1:7401, which grpc_"),
-            ("tls_cert = \"a\"", "tls_cert, tls_key and tls_ca are given in part"),
-            ("peers = \"1=z2@h:1\"", "zone is \"z1\", and peers says 1=z2@h:1"),
-            ("peers = \"1=z1@h:1,1=z2@h:2\"", "peers names 1=z1@h:1 and 1=z2@h:2"),
-            ("peers = \"1=z1@h\"", "peers has the address \"h\"; allowed: host:port"),
-            ("peers = \"1@h:1\"", "write for example 1=z1@host:7501"),
-            ("max_in_flight_bytes = 1", "max_in_flight_bytes is 1; allowed: 8388608 to"),
-        ];
-        for (more, expected) in table {
-            let error = config(more).expect_err(more);
-            assert!(error.contains(expected), "{more}\n  said {error}");
-        }
-        for key in ["node_id", "cluster_id", "zone", "data_dir"] {
-            let text: String = GOOD
-                .lines()
-                .filter(|line| !line.starts_with(key))
-                .map(|l| format!("{l}\n"))
-                .collect();
-            let keys = ConfigKeys::from_toml(&text).expect("good keys");
-            let error = keys.into_config().expect_err(key).to_string();
-            assert!(error.starts_with(&format!("{key} is missing")), "{error}");
-        }
-    }
-
-    #[test]
-    fn peers_survive_their_text() {
-        let text = "1=z1@a:7501/a:7401,2=z2@b:7501";
-        let peers: Peers = text.parse().expect("good peers");
-        assert_eq!(peers.to_string(), text);
-        assert_eq!(peers.0.len(), 2);
-    }
-}
+mod tests;

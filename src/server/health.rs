@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -12,8 +13,8 @@ use crate::proto::queue::v1::queue_service_server::QueueServiceServer;
 /// How often what cannot be watched is looked at.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// Runs until the node ends it.
-pub(super) async fn run(group: Group, reporter: HealthReporter) {
+/// Runs until the node ends it; `ready` says what the reporter does.
+pub(super) async fn run(group: Group, reporter: HealthReporter, ready: watch::Sender<bool>) {
     let name =
         <QueueServiceServer<crate::api::grpc::QueueFace> as tonic::server::NamedService>::NAME;
     let mut caught_up = false;
@@ -31,6 +32,7 @@ pub(super) async fn run(group: Group, reporter: HealthReporter) {
             let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
             reporter.set_service_status("", status).await;
             reporter.set_service_status(name, status).await;
+            ready.send_replace(serving);
             tracing::info!(serving, "health");
             last = Some(serving);
         }

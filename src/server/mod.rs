@@ -1,12 +1,13 @@
 //! The roof: builds the rooms in order, starts them, announces the addresses, and drains in
 //! reverse. Nothing is decided here. The only place that spawns long-lived tasks.
 //!
-//! The order: ports, data directory, log, mending, reserve, tables, Raft, peer listener, client listener.
+//! The order: ports, HTTP, data directory, log, mending, reserve, tables, Raft, peer listener, client listener.
 //! Each failure has its own class and message ([`ServerError`]).
 
 pub mod config;
 mod error;
 mod health;
+mod http;
 mod mend;
 mod restore;
 mod shutdown;
@@ -52,6 +53,7 @@ use crate::storage::format::{DataDir, Identity};
 use crate::storage::log::{Log, LogOptions, LogState};
 use crate::storage::space::Space;
 use crate::storage::store::{Store, StoreOptions};
+use http::Http;
 use mend::BeforeRaft;
 use tls::Tls;
 
@@ -115,6 +117,8 @@ impl Parts {
 pub struct Addresses {
     pub grpc: SocketAddr,
     pub peer: SocketAddr,
+    /// `None` = it listens nowhere for metrics.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The sockets that clients and peers come in by.
@@ -131,7 +135,7 @@ impl Listeners {
     }
 
     fn addresses(&self) -> Addresses {
-        Addresses { grpc: self.grpc.local, peer: self.peer.local }
+        Addresses { grpc: self.grpc.local, peer: self.peer.local, metrics: None }
     }
 }
 
@@ -142,6 +146,8 @@ pub struct Node {
     tasks: JoinSet<()>,
     grpc_stop: watch::Sender<bool>,
     servers: shutdown::Servers,
+    /// Answers until the very end, so that one sees that the node drains.
+    _http: Option<Http>,
     failed: watch::Receiver<Option<Arc<ServerError>>>,
     /// Held while the node runs: the lock goes with it.
     _data_dir: DataDir,
@@ -178,8 +184,10 @@ impl Node {
         if tls.is_none() && !(loopback(config.grpc_listen) && loopback(config.peer_listen)) {
             tracing::warn!("listening without TLS on addresses that others reach: insecure_listen");
         }
-        let wished = Addresses { grpc: config.grpc_listen, peer: config.peer_listen };
+        let (grpc, peer) = (config.grpc_listen, config.peer_listen);
+        let wished = Addresses { grpc, peer, metrics: None };
         let listeners = Listeners::open(&parts, wished).await?;
+        let http = Http::open(&config, &parts).await?;
         let addresses = listeners.addresses();
         let (data_dir, log, state) = open_log(&config, &parts).await?;
 
@@ -213,7 +221,8 @@ impl Node {
                 other => ServerError::fatal("the node cannot take part", other),
             })?;
         let pair = pair(&config, &mut started, &parts.clock);
-        Node::assemble(&config, data_dir, (started, pair), wanted, listeners, tls.as_ref())
+        let sockets = (listeners, http);
+        Node::assemble(&config, data_dir, (started, pair), wanted, sockets, tls.as_ref())
     }
 
     fn assemble(
@@ -221,10 +230,11 @@ impl Node {
         data_dir: DataDir,
         (started, pair): (Started, Pair),
         wanted: Wanted,
-        listeners: Listeners,
+        (listeners, http): (Listeners, Option<Http>),
         tls: Option<&Tls>,
     ) -> Result<Node, ServerError> {
-        let addresses = listeners.addresses();
+        let metrics = http.as_ref().map(|http| http.local);
+        let addresses = Addresses { metrics, ..listeners.addresses() };
         let Listeners { grpc, peer } = listeners;
         let Started { group, tasks, peer_service } = started;
         let (fail, failed) = watch::channel(None);
@@ -234,7 +244,7 @@ impl Node {
         }
 
         let admission = Admission::new(config.max_in_flight_requests, config.max_in_flight_bytes);
-        let queue = QueueFace::new(group.clone(), admission);
+        let queue = QueueFace::new(group.clone(), admission.clone());
         let cluster = ClusterFace::new(group.clone(), config.region.clone());
         let router = server(tls.map(|tls| tls.peer.server()))?
             .add_service(peer_service.into_server())
@@ -247,9 +257,12 @@ impl Node {
         let peer_server = router.serve_with_incoming_shutdown(peer.incoming, left);
 
         let (reporter, health_service) = tonic_health::server::health_reporter();
-        running.spawn(health::run(group.clone(), reporter));
+        let (ready_out, ready) = watch::channel(false);
+        running.spawn(health::run(group.clone(), reporter, ready_out));
+        let requests = http::begin(http.as_ref(), &pair, admission, ready);
         let (grpc_stop, grpc_stopped) = watch::channel(false);
         let router = server(tls.map(Tls::public))?
+            .layer(requests)
             .add_service(queue.into_server())
             .add_service(cluster.into_server())
             .add_service(RegionFace::new(pair).into_server())
@@ -276,6 +289,7 @@ impl Node {
             tasks: running,
             grpc_stop,
             servers,
+            _http: http,
             failed,
             _data_dir: data_dir,
         })

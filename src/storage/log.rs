@@ -46,6 +46,7 @@ pub use super::mend::{Hole, Trouble};
 pub use super::vote::VoteRecord;
 use crate::clock::SharedClock;
 use crate::queue::ids::Position;
+use crate::storage::timings::Timed;
 pub use inspect::{InspectedRecord, Inspection, inspect};
 pub use record::Kind;
 
@@ -381,6 +382,12 @@ impl Log {
     #[must_use]
     pub fn stalled_for(&self) -> Duration {
         self.shared.stalled_for()
+    }
+
+    /// How long the groups of entries took, since it was opened, to be written and fsynced.
+    #[must_use]
+    pub fn flushes(&self) -> Timed {
+        self.shared.flushes().seen()
     }
 
     /// Bytes that can be appended without new space on the disk.

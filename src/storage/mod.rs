@@ -16,4 +16,5 @@ pub mod store;
 pub mod tables;
 #[cfg(test)]
 mod testing;
+pub mod timings;
 pub mod vote;

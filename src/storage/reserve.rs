@@ -24,7 +24,28 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// What is refused, in one word; `ok` for nothing.
+    /// All, by number.
+    pub const ALL: [Stage; 5] = [
+        Stage::Ok,
+        Stage::RefuseSends,
+        Stage::RefuseReceives,
+        Stage::RefuseDeletes,
+        Stage::Emergency,
+    ];
+
+    /// The stage in one word, as metrics name it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Stage::Ok => "ok",
+            Stage::RefuseSends => "refuse_sends",
+            Stage::RefuseReceives => "refuse_receives",
+            Stage::RefuseDeletes => "refuse_deletes",
+            Stage::Emergency => "emergency",
+        }
+    }
+
+    /// What is refused, in words; `ok` for nothing.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -39,14 +60,7 @@ impl Stage {
     /// The stage with this number.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Stage> {
-        let all = [
-            Stage::Ok,
-            Stage::RefuseSends,
-            Stage::RefuseReceives,
-            Stage::RefuseDeletes,
-            Stage::Emergency,
-        ];
-        all.get(usize::from(number)).copied()
+        Stage::ALL.get(usize::from(number)).copied()
     }
 }
 

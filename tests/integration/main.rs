@@ -19,6 +19,7 @@ mod lines;
 mod lost_tables;
 mod members;
 mod mending;
+mod metrics;
 mod refusals;
 mod regions;
 mod serving;

@@ -12,8 +12,9 @@ fn serve(dir: &Path, flags: &str) -> Ran {
 #[test]
 fn a_port_in_use_is_named_by_its_key_and_number() {
     let home = tempfile::tempdir().expect("a folder");
-    for (at, key) in ["grpc_listen", "peer_listen"].into_iter().enumerate() {
-        let flags = alone(home.path());
+    for (at, key) in ["grpc_listen", "peer_listen", "metrics_listen"].into_iter().enumerate() {
+        let metrics = Ports::take().grpc;
+        let flags = format!("{} --metrics-listen 127.0.0.1:{metrics} ", alone(home.path()));
         let address = flags.split("listen ").nth(at + 1).and_then(|rest| rest.split(' ').next());
         let address = address.expect("an address").to_owned();
         let _held = std::net::TcpListener::bind(&address).expect("a free port");
@@ -92,6 +93,8 @@ fn a_wrong_configuration_is_refused_by_key_with_64() {
         ("", "--election-ms 5", &["500..1000"]),
         ("", "WHOLE --grpc-listen 0.0.0.0:7401", &["grpc_listen", "insecure_listen", "TLS"]),
         ("", "WHOLE --peer-listen 10.0.0.1:7501", &["peer_listen", "insecure_listen"]),
+        ("", "WHOLE --metrics-listen 10.0.0.1:7601", &["metrics_listen", "plain HTTP"]),
+        ("", "WHOLE --metrics-queues 5000", &["metrics_queues", "0 to 1000"]),
         ("", "WHOLE --tls-cert a.pem", &["tls_key", "given in part"]),
         ("", "WHOLE --engine rocks", &["engine", "redb"]),
     ] {

@@ -30,6 +30,14 @@ impl Ports {
         Ports::take_wide(20)
     }
 
+    /// As a lab is told of them.
+    fn flags(&self) -> String {
+        let Ports { grpc, peer } = self;
+        // The clients' ports are followed by as many for metrics.
+        let metrics = grpc + (peer - grpc) / 2;
+        format!("--grpc-port {grpc} --peer-port {peer} --metrics-port {metrics}")
+    }
+
     /// The second half of so many ports is between nodes.
     fn take_wide(many: u16) -> Ports {
         static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -223,14 +231,12 @@ impl Lab {
     }
 
     pub fn up_line(&self) -> String {
-        let Ports { grpc, peer } = Ports::take();
-        format!("lab up --detach --regions 1 --grpc-port {grpc} --peer-port {peer}")
+        format!("lab up --detach --regions 1 {}", Ports::take().flags())
     }
 
     /// As [`Lab::up_line`], of two regions, as nobody asks for another number.
     pub fn pair_line(&self) -> String {
-        let Ports { grpc, peer } = Ports::take_wide(40);
-        format!("lab up --detach --grpc-port {grpc} --peer-port {peer}")
+        format!("lab up --detach {}", Ports::take_wide(40).flags())
     }
 
     /// Where the test may keep other files.

@@ -10,6 +10,7 @@ mod bans;
 mod docs;
 mod exemptions;
 mod keys;
+mod metrics;
 mod protos;
 mod rooms;
 mod sizes;

@@ -204,6 +204,12 @@ impl RegionFace {
         RegionFace { pair }
     }
 
+    /// What this node knows of the pair; how far the copy is only the leader does.
+    #[must_use]
+    pub fn here(&self) -> pb::GetRegionResponse {
+        status_out(self.pair.region(), self.pair.status())
+    }
+
     #[must_use]
     pub fn into_server(self) -> RegionServiceServer<RegionFace> {
         RegionServiceServer::new(self)
@@ -243,7 +249,7 @@ impl RegionService for RegionFace {
         request: Request<pb::GetRegionRequest>,
     ) -> Answered<pb::GetRegionResponse> {
         leader_verb!(self, request, Read, get_region, |_call, _message| {
-            Ok::<_, Status>(status_out(self.pair.region(), self.pair.status()))
+            Ok::<_, Status>(self.here())
         })
     }
 

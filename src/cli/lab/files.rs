@@ -48,6 +48,9 @@ pub struct LabNode {
     pub zone: String,
     pub grpc_port: u16,
     pub peer_port: u16,
+    /// Where metrics are; 0 = nowhere yet, in labs from before there were any.
+    #[serde(default)]
+    pub metrics_port: u16,
     /// The command line after the name of the binary.
     pub args: Vec<String>,
     pub process: Option<process::Id>,
@@ -62,6 +65,12 @@ impl LabNode {
     #[must_use]
     pub fn peer(&self) -> String {
         format!("127.0.0.1:{}", self.peer_port)
+    }
+
+    /// Where metrics, liveness and readiness are asked for.
+    #[must_use]
+    pub fn metrics(&self) -> Option<String> {
+        (self.metrics_port > 0).then(|| format!("127.0.0.1:{}", self.metrics_port))
     }
 
     #[must_use]
@@ -378,6 +387,7 @@ mod tests {
             zone: zone.to_owned(),
             grpc_port: 1,
             peer_port: 2,
+            metrics_port: 3,
             args: Vec::new(),
             process: None,
         };

@@ -38,12 +38,22 @@ pub struct Layout {
     pub nodes_per_zone: Option<u32>,
     pub grpc_port: u16,
     pub peer_port: u16,
+    pub metrics_port: u16,
 }
+
+/// The first port for metrics where nobody says another.
+const METRICS_PORT: u16 = 7601;
 
 impl Default for Layout {
     fn default() -> Self {
-        let (regions, zones, nodes_per_zone) = (None, None, None);
-        Layout { regions, zones, nodes_per_zone, grpc_port: 7401, peer_port: 7501 }
+        Layout {
+            regions: None,
+            zones: None,
+            nodes_per_zone: None,
+            grpc_port: 7401,
+            peer_port: 7501,
+            metrics_port: METRICS_PORT,
+        }
     }
 }
 
@@ -120,7 +130,7 @@ impl Layout {
     fn lab(self, dir: &Path, notes: &mut Vec<String>) -> anyhow::Result<Lab> {
         let (zones, each) = (self.zones.unwrap_or(3), self.nodes_per_zone.unwrap_or(1));
         let regions = self.regions.unwrap_or(2);
-        let (mut grpc, mut peer) = (self.grpc_port, self.peer_port);
+        let (mut grpc, mut peer, mut metrics) = (self.grpc_port, self.peer_port, self.metrics_port);
         let (mut taken, mut passed) = (Vec::new(), Vec::new());
         let mut nodes = Vec::new();
         let zones = u64::from(zones);
@@ -130,7 +140,10 @@ impl Layout {
             taken.push(grpc_port);
             let peer_port = files::free_port(peer, &taken, &mut passed)?;
             taken.push(peer_port);
+            let metrics_port = files::free_port(metrics, &taken, &mut passed)?;
+            taken.push(metrics_port);
             (grpc, peer) = (grpc_port.saturating_add(1), peer_port.saturating_add(1));
+            metrics = metrics_port.saturating_add(1);
             let (region, within) = (at / size, at % size);
             let name = usize::try_from(region).ok().and_then(|at| REGIONS.get(at));
             nodes.push(LabNode {
@@ -139,6 +152,7 @@ impl Layout {
                 zone: format!("z{}", region * zones + within % zones + 1),
                 grpc_port,
                 peer_port,
+                metrics_port,
                 args: Vec::new(),
                 process: None,
             });
@@ -179,6 +193,9 @@ fn args(lab: &Lab, node: &LabNode) -> Vec<String> {
         ("--disk-reserve-bytes", DISK_RESERVE_BYTES.to_string()),
     ] {
         args.extend([flag.to_owned(), value]);
+    }
+    if let Some(metrics) = node.metrics() {
+        args.extend(["--metrics-listen".to_owned(), metrics]);
     }
     if let (Some(line), Some(other)) = (&lab.file.line, lab.beside(&node.region)) {
         let other = line.to(&lab.in_region(&other)).join(",");
@@ -255,10 +272,10 @@ pub async fn up(dir: &Path, layout: &Layout) -> anyhow::Result<Started> {
 }
 
 /// Nodes of a lab that was down know each other by their peer ports, so those must be free;
-/// ports for clients may move.
+/// ports for clients and for metrics may move.
 fn move_ports(lab: &mut Lab, notes: &mut Vec<String>) -> anyhow::Result<()> {
-    let mut taken: Vec<u16> =
-        lab.file.nodes.iter().flat_map(|node| [node.grpc_port, node.peer_port]).collect();
+    let of_node = |node: &LabNode| [node.grpc_port, node.peer_port, node.metrics_port];
+    let mut taken: Vec<u16> = lab.file.nodes.iter().flat_map(of_node).collect();
     taken.extend(lab.file.line.iter().flat_map(|line| line.ports.iter().map(|it| it.port)));
     for node in lab.file.nodes.iter_mut().filter(|node| node.state() == State::Down) {
         if !files::is_free(node.peer_port) {
@@ -277,6 +294,11 @@ fn move_ports(lab: &mut Lab, notes: &mut Vec<String>) -> anyhow::Result<()> {
             ));
             node.grpc_port = port;
             taken.push(port);
+        }
+        if node.metrics_port == 0 || !files::is_free(node.metrics_port) {
+            let first = if node.metrics_port == 0 { METRICS_PORT } else { node.metrics_port };
+            node.metrics_port = files::free_port(first, &taken, &mut Vec::new())?;
+            taken.push(node.metrics_port);
         }
     }
     Ok(())

@@ -139,14 +139,15 @@ pub fn nodes_json(views: &[NodeView]) -> Value {
             "state": view.state.name(),
             "role": view.role(),
             "grpc": view.node.grpc(),
+            "metrics": view.node.metrics(),
             "rest": null,
         })
     };
     views.iter().map(node).collect()
 }
 
-const HEAD: [&str; 9] =
-    ["zone", "node", "state", "role", "term", "applied", "queues", "messages", "grpc"];
+const HEAD: [&str; 10] =
+    ["zone", "node", "state", "role", "term", "applied", "queues", "messages", "grpc", "metrics"];
 
 /// Whether the nodes are of several regions, which are shown then.
 fn are_apart(views: &[NodeView]) -> bool {
@@ -178,6 +179,7 @@ pub fn rows(views: &[NodeView]) -> Vec<Vec<String>> {
             told(&|s| s.queues),
             told(&|s| s.messages),
             view.node.grpc(),
+            view.node.metrics().unwrap_or_else(|| "-".to_owned()),
         ];
         apart.then(|| view.node.region.clone()).into_iter().chain(cells).collect()
     };

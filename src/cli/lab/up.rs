@@ -34,6 +34,9 @@ pub struct Up {
     /// First port between nodes, and of the line between the regions; taken ones are passed over
     #[arg(long, env = "ZONEQ_LAB_UP_PEER_PORT", default_value_t = 7501, value_name = "PORT")]
     peer_port: u16,
+    /// First port for metrics; taken ones are passed over
+    #[arg(long, env = "ZONEQ_LAB_UP_METRICS_PORT", default_value_t = 7601, value_name = "PORT")]
+    metrics_port: u16,
     /// Return once every node serves and the pair is live, and leave them running
     #[arg(long, env = "ZONEQ_LAB_UP_DETACH", value_parser = FalseyValueParser::new())]
     detach: bool,
@@ -47,6 +50,7 @@ impl Up {
             nodes_per_zone: self.nodes_per_zone,
             grpc_port: self.grpc_port,
             peer_port: self.peer_port,
+            metrics_port: self.metrics_port,
         }
         .checked(dir)
     }

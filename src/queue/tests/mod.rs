@@ -14,5 +14,6 @@ mod region_transcripts;
 mod regions;
 mod reseeds;
 mod stage;
+mod survey;
 mod tails;
 mod transcripts;

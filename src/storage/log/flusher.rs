@@ -23,6 +23,7 @@ use crate::queue::ids::Position;
 use crate::storage::disk::FlushMode;
 use crate::storage::error::{StorageError, during};
 use crate::storage::mend::{Hole, Trouble};
+use crate::storage::timings::Timings;
 use crate::storage::vote::VoteRecord;
 
 /// Between two looks whether a full disk has space again.
@@ -93,6 +94,8 @@ pub(super) struct Shared {
     options: LogOptions,
     /// When the flush that runs began, in microseconds; 0 when none runs.
     flushing_since: AtomicU64,
+    /// How long each group of entries took to be written and made durable.
+    flushes: Timings,
     room: AtomicU64,
     /// Whether spares are made before they are needed.
     ahead: AtomicBool,
@@ -109,6 +112,7 @@ impl Shared {
             notify: Notify::new(),
             options,
             flushing_since: AtomicU64::new(0),
+            flushes: Timings::default(),
             room: AtomicU64::new(room),
             ahead: AtomicBool::new(true),
         }
@@ -135,6 +139,10 @@ impl Shared {
 
     pub fn room(&self) -> u64 {
         self.room.load(Ordering::Relaxed)
+    }
+
+    pub fn flushes(&self) -> &Timings {
+        &self.flushes
     }
 
     pub fn stalled_for(&self) -> Duration {
@@ -240,7 +248,9 @@ impl Shared {
     ) -> Result<(), StorageError> {
         let Some(last) = entries.last().map(|entry| entry.position) else { return Ok(()) };
         let purged = writer.purged;
+        let begun = self.options.clock.monotonic_us();
         let placed = writer.write(Kind::Entries, entries, Some(last), purged, committed)?;
+        self.flushes.note(self.options.clock.monotonic_us().saturating_sub(begun));
         let mut view = self.view();
         if let Some(opened) = placed.opened {
             view.segments.insert(opened.number, opened);
