@@ -9,6 +9,7 @@
 mod bans;
 mod docs;
 mod exemptions;
+mod guides;
 mod keys;
 mod metrics;
 mod protos;
