@@ -247,7 +247,9 @@ fn addresses(lab: &Lab) -> BTreeMap<u64, String> {
 fn leading(addresses: &[String]) -> Page {
     wait("a leader tells its metrics", || {
         let pages = addresses.iter().map(|address| scrape(address));
-        pages.filter(|page| page.value("zoneq_consensus_leader") == 1.0).last()
+        let leaders = pages.filter(|page| page.value("zoneq_consensus_leader") == 1.0);
+        // One that was cut off may not know yet that another leads.
+        leaders.max_by_key(|page| page.value("zoneq_consensus_term") as u64)
     })
 }
 
