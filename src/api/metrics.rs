@@ -80,7 +80,6 @@ impl MetricsFace {
     }
 
     /// The HTTP service.
-    #[must_use]
     pub fn router(&self) -> Router {
         Router::new()
             .route("/metrics", get(metrics))

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::exit::{Exit, Usage};
 use super::mend::Mend;
+use super::redundancy::Redundancy;
 use crate::client::Admin;
 use crate::proto::admin::v1::{
     AddLearnerRequest, GetStatusResponse, NodeRole, VerifyDigestsResponse,
@@ -29,6 +30,11 @@ pub enum ClusterVerb {
     /// Make these nodes the voters, in one step
     #[command(after_help = "Example:\n  zoneq cluster voters 1 2 4")]
     Voters(Voters),
+    /// Show what the cluster survives, by name, or change the voters so that it survives that
+    #[command(after_help = "Examples:\n  zoneq cluster redundancy\n  \
+                            zoneq cluster redundancy zrs --dry-run\n  \
+                            zoneq cluster redundancy zrs")]
+    Redundancy(Redundancy),
     /// Put a caught-up node in the place of a voter
     #[command(after_help = "Example:\n  zoneq cluster replace 3 4")]
     Replace(Replace),
@@ -112,6 +118,9 @@ impl ClusterVerb {
             return show(context, &status);
         }
         let admin = context.client_within(USUAL)?.admin();
+        if let ClusterVerb::Redundancy(verb) = self {
+            return verb.run(context, &admin).await;
+        }
         let spinner = context.out.progress(None, "waiting for the cluster");
         let ended = self.change(context, &admin).await;
         spinner.finish_and_clear();
@@ -128,7 +137,9 @@ impl ClusterVerb {
     ) -> anyhow::Result<(Value, String, Exit)> {
         let done = |value, text| Ok((value, text, Exit::Done));
         match self {
-            ClusterVerb::Status | ClusterVerb::Verify => verify(context, admin).await,
+            ClusterVerb::Status | ClusterVerb::Redundancy(_) | ClusterVerb::Verify => {
+                verify(context, admin).await
+            }
             ClusterVerb::Add(add) => {
                 let request = AddLearnerRequest {
                     id: add.id,
@@ -238,6 +249,14 @@ pub fn role_name(role: i32) -> &'static str {
     }
 }
 
+/// What the cluster survives with its second region; a node of an earlier version says it without.
+fn overall(status: &GetStatusResponse) -> &str {
+    match status.overall_redundancy.as_str() {
+        "" => &status.redundancy,
+        name => name,
+    }
+}
+
 /// A status as the JSON that scripts read.
 #[must_use]
 pub fn status_json(status: &GetStatusResponse) -> Value {
@@ -272,6 +291,7 @@ pub fn status_json(status: &GetStatusResponse) -> Value {
         "purged_index": status.purged_index,
         "log_time": status.log_time.map(|time| time.to_string()),
         "redundancy": status.redundancy,
+        "overall_redundancy": overall(status),
         "queues": status.queues,
         "messages": status.messages,
         "bytes": status.bytes,
@@ -306,7 +326,7 @@ fn show(context: &Context, status: &GetStatusResponse) -> anyhow::Result<Exit> {
     let text = format!(
         "{} ({}): {leader}; applied {}, durable {}; {} queues, {} messages, {} bytes",
         status.cluster_id,
-        status.redundancy,
+        overall(status),
         status.applied_index,
         status.durable_index,
         status.queues,

@@ -17,6 +17,7 @@ pub mod message;
 pub mod output;
 pub mod queue;
 pub mod redrive;
+mod redundancy;
 pub mod region;
 pub mod serve;
 mod tail;

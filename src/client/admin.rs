@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::builder::Client;
@@ -80,6 +81,24 @@ impl Admin {
     pub async fn remove_node(&self, id: u64, degraded: bool) -> Result<(), ClientError> {
         let request = pb::RemoveNodeRequest { id, degraded };
         admin!(self, Safety::OnlyIfNotApplied, self.whole(), remove_node, request).map(|_| ())
+    }
+
+    /// What the cluster survives, by name, and the change to what is wanted: one answer a stage, the
+    /// last that it is so. With `dry_run`, or nothing wanted, there is only the first. `zone` is
+    /// where the voters of LRS are; without it the leader's. It may be run again, and goes on from
+    /// where it is.
+    ///
+    /// # Errors
+    /// Refused where the members at hand do not allow it.
+    pub async fn redundancy(
+        &self,
+        wanted: pb::WantedRedundancy,
+        zone: Option<String>,
+        dry_run: bool,
+    ) -> Result<Streaming<pb::SetRedundancyResponse>, ClientError> {
+        let (wanted, zone) = (wanted.into(), zone.unwrap_or_default());
+        let request = pb::SetRedundancyRequest { wanted, dry_run, zone };
+        admin!(self, Safety::OnlyIfNotApplied, self.whole(), set_redundancy, request)
     }
 
     /// Hands leadership over; 0 = the most caught-up voter in another zone. Answers who leads.

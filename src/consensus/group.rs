@@ -13,6 +13,7 @@ mod lease;
 mod local;
 mod measures;
 mod receive;
+mod redundancy;
 mod shipping;
 mod space;
 mod status;

@@ -14,12 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use openraft::alias::LogIdOf;
-use openraft::async_runtime::WatchReceiver as _;
+use openraft::async_runtime::{Instant as _, WatchReceiver as _};
 use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
 use openraft::storage::RaftStateMachine;
 use openraft::{ChangeMembers, Precondition, Raft};
+use tokio::time::Instant;
 
 pub use super::admission::{Admission, AdmissionError, Found, admission_check, memory_check};
+use super::redundancy::PlanError;
 use super::types::{Member, SnapshotData, TypeConfig, scoped};
 use super::zones::{self, Redundancy, Wanted, ZoneError};
 
@@ -43,6 +45,8 @@ pub enum Demand {
 pub enum MembershipError {
     #[error(transparent)]
     Zones(#[from] ZoneError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     #[error("node {0} is not a member; add it as a learner first")]
     Stranger(u64),
     #[error("node {0} is not a voter, so it cannot be replaced as one")]
@@ -197,6 +201,41 @@ where
         self.checked_change(&members, voters, demand, within, true).await
     }
 
+    /// As [`Membership::change_voters`], upon exactly these members.
+    pub(super) async fn change_upon(
+        &self,
+        members: &Members,
+        voters: BTreeSet<u64>,
+        demand: Demand,
+        within: Duration,
+    ) -> Result<(), MembershipError> {
+        self.leading()?;
+        self.checked_change(members, voters, demand, within, true).await
+    }
+
+    /// The first of these nodes that has not answered since then, or lacks more than the newest
+    /// entries; what it holds, and where the log ends.
+    pub(super) fn lacks(
+        &self,
+        nodes: impl Iterator<Item = u64>,
+        since: Instant,
+    ) -> Result<Option<(u64, u64, u64)>, MembershipError> {
+        let metrics = self.raft.metrics();
+        let now = metrics.borrow_watched();
+        let Some(replication) = &now.replication else {
+            return Err(MembershipError::NotLeader(now.current_leader));
+        };
+        let last = now.last_log_index.unwrap_or(0);
+        let held = |node: &u64| replication.get(node).cloned().flatten().map(|id| id.index);
+        let answered = |node: &u64| {
+            let heard = now.heartbeat.as_ref().and_then(|heard| heard.get(node).copied().flatten());
+            heard.is_some_and(|at| at.elapsed() < since.elapsed())
+        };
+        let fit = |(node, held): &(u64, Option<u64>)| answered(node) && nearly(*held, last);
+        let lacking = nodes.map(|node| (node, held(&node))).find(|it| !fit(it));
+        Ok(lacking.map(|(node, held)| (node, held.unwrap_or(0), last)))
+    }
+
     /// Puts one member in a voter's place, in one joint change; the old one leaves the cluster.
     pub async fn replace(
         &self,
@@ -304,7 +343,7 @@ where
                     let held = replication.get(&node).cloned().flatten().map(|id| id.index);
                     let last = now.last_log_index.unwrap_or(0);
                     lag = (held.unwrap_or(0), last);
-                    if held.is_some_and(|held| held + NEARLY >= last) {
+                    if nearly(held, last) {
                         return Ok(());
                     }
                 }
@@ -321,6 +360,11 @@ where
             }
         }
     }
+}
+
+/// Whether a node that holds so much may vote.
+fn nearly(held: Option<u64>, last: u64) -> bool {
+    held.is_some_and(|held| held + NEARLY >= last)
 }
 
 #[cfg(test)]

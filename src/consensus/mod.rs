@@ -13,6 +13,7 @@ pub mod membership;
 pub mod network;
 pub mod pending;
 pub mod proposer;
+pub mod redundancy;
 pub mod transport;
 pub mod types;
 pub mod zones;

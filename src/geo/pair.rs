@@ -172,7 +172,7 @@ impl Pair {
             ((*it.status).clone(), age)
         });
         let zoned = self.group.status().redundancy;
-        let redundancy = redundancy(&zoned, standing.as_ref(), heard.as_ref().map(|(it, _)| it));
+        let redundancy = named(&zoned, standing.as_ref(), heard.as_ref().map(|(it, _)| it));
         let lease_left = self.group.region_lease_left();
         let relies = standing.as_ref().is_some_and(|it| it.authority.leasing.in_force.is_some());
         let lease_trouble = (relies && lease_left.is_none()).then(|| {
@@ -205,6 +205,14 @@ impl Pair {
             redundancy,
             audit,
         }
+    }
+
+    /// The name of what the pair survives, where the voters' zones amount to `zoned`; of reads at
+    /// the secondary a primary knows by its word.
+    #[must_use]
+    pub fn redundancy_of(&self, zoned: &str) -> String {
+        let heard = self.heard.borrow().clone();
+        named(zoned, self.group.standing().as_ref(), heard.as_ref().map(|it| &*it.status))
     }
 
     async fn propose(&self, verb: RegionVerb, who: &str) -> Result<RegionReply, PairError> {
@@ -562,7 +570,7 @@ impl Pair {
 }
 
 /// The name of what the pair survives, as operators know it.
-fn redundancy(
+fn named(
     zoned: &str,
     standing: Option<&Standing>,
     heard: Option<&pb::GetStatusResponse>,

@@ -245,7 +245,7 @@ impl Node {
 
         let admission = Admission::new(config.max_in_flight_requests, config.max_in_flight_bytes);
         let queue = QueueFace::new(group.clone(), admission.clone());
-        let cluster = ClusterFace::new(group.clone(), config.region.clone());
+        let cluster = ClusterFace::new(pair.clone());
         let router = server(tls.map(|tls| tls.peer.server()))?
             .add_service(peer_service.into_server())
             .add_service(Receiver::new(group.clone(), pair.clone()).into_server())

@@ -20,6 +20,7 @@ mod lost_tables;
 mod members;
 mod mending;
 mod metrics;
+mod redundancy;
 mod refusals;
 mod regions;
 mod serving;

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::stream::BoxStream;
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
@@ -14,12 +15,14 @@ use super::call::Call;
 use super::convert;
 use super::error::Refusal;
 use super::forward::{self, Kind};
+use super::redundancy;
 use crate::consensus::error::Fate;
 use crate::consensus::group::{Group, Role};
 use crate::consensus::membership::{Demand, MembershipError};
 use crate::consensus::transport::PeerClient;
 use crate::consensus::types::Member;
 use crate::consensus::zones::Wanted;
+use crate::geo::pair::Pair;
 use crate::proto::admin::v1 as pb;
 use crate::proto::admin::v1::cluster_service_client::ClusterServiceClient;
 use crate::proto::admin::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
@@ -39,13 +42,13 @@ const HOST_PORT: &str = "host:port";
 #[derive(Clone)]
 pub struct ClusterFace {
     group: Group,
-    region: String,
+    pair: Pair,
 }
 
 type Answered<T> = Result<Response<T>, Status>;
 
 /// A change of the members that was not made.
-fn refusal(error: &MembershipError) -> Status {
+pub(super) fn refusal(error: &MembershipError) -> Status {
     let why = error.to_string();
     match error {
         MembershipError::NotLeader(_) => Refusal::not_now(why).into(),
@@ -56,6 +59,7 @@ fn refusal(error: &MembershipError) -> Status {
         MembershipError::Stopped(_) => Refusal::Fatal(why).into(),
         MembershipError::Stranger(_) => precondition("NODE_NOT_FOUND", why),
         MembershipError::Zones(_)
+        | MembershipError::Plan(_)
         | MembershipError::NotVoter(_)
         | MembershipError::IdTaken { .. }
         | MembershipError::AddressTaken { .. }
@@ -106,8 +110,8 @@ fn short(text: &str) -> String {
 
 impl ClusterFace {
     #[must_use]
-    pub fn new(group: Group, region: String) -> ClusterFace {
-        ClusterFace { group, region }
+    pub fn new(pair: Pair) -> ClusterFace {
+        ClusterFace { group: pair.group().clone(), pair }
     }
 
     #[must_use]
@@ -128,7 +132,7 @@ impl ClusterFace {
         }
         let member = Member {
             zone: request.zone,
-            region: self.region.clone(),
+            region: self.pair.region().to_owned(),
             peer_address: request.peer_address,
             grpc_address: request.grpc_address,
         };
@@ -269,6 +273,8 @@ fn late() -> Status {
 
 #[tonic::async_trait]
 impl ClusterService for ClusterFace {
+    type SetRedundancyStream = BoxStream<'static, Result<pb::SetRedundancyResponse, Status>>;
+
     async fn get_status(
         &self,
         _request: Request<pb::GetStatusRequest>,
@@ -302,6 +308,7 @@ impl ClusterService for ClusterFace {
             purged_index: status.purged,
             log_time: Some(convert::timestamp(status.log_time)),
             nodes,
+            overall_redundancy: self.pair.redundancy_of(&status.redundancy),
             redundancy: status.redundancy,
             queues: status.queues,
             messages: status.messages,
@@ -337,6 +344,21 @@ impl ClusterService for ClusterFace {
         request: Request<pb::RemoveNodeRequest>,
     ) -> Answered<pb::RemoveNodeResponse> {
         leader_verb!(self, request, remove_node, remove_here)
+    }
+
+    async fn set_redundancy(
+        &self,
+        request: Request<pb::SetRedundancyRequest>,
+    ) -> Answered<Self::SetRedundancyStream> {
+        let call = patient(&request);
+        let message = request.into_inner();
+        if let Some(way) = forward::place(&self.group, &call).await? {
+            let mut client = ClusterServiceClient::new(way.channel.clone());
+            let stream = way.opened(client.set_redundancy(forward::signed(&call, message))).await?;
+            return Ok(Response::new(way.answers(stream)));
+        }
+        let steps = redundancy::steps(self.pair.clone(), message, call.remaining());
+        steps.map(Response::new).map_err(|status| *status)
     }
 
     async fn transfer_leader(

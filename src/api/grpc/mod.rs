@@ -16,6 +16,7 @@ mod mending;
 mod queue;
 mod receive_stream;
 mod redrive;
+mod redundancy;
 mod region;
 mod send_stream;
 

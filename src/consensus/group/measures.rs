@@ -62,17 +62,26 @@ impl Group {
         }
     }
 
-    fn lead(&self) -> Option<Lead> {
+    /// The members that answered this node lately, itself among them; of others only the leader
+    /// knows.
+    #[must_use]
+    pub fn answering(&self) -> BTreeSet<NodeId> {
         let bound = (self.inner.config.election.1 * 2).max(SILENCE);
         let watched = self.inner.raft.metrics();
         let metrics = watched.borrow_watched();
+        let heard = metrics.heartbeat.iter().flatten();
+        let lately = heard.filter(|(_, at)| at.is_some_and(|at| at.elapsed() <= bound));
+        lately.map(|(id, _)| *id).chain([metrics.id]).collect()
+    }
+
+    fn lead(&self) -> Option<Lead> {
         if !self.inner.leadership.borrow().is_me {
             return None;
         }
-        let answered = |id: NodeId| {
-            let at = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&id).copied().flatten());
-            id == metrics.id || at.is_some_and(|at| at.elapsed() <= bound)
-        };
+        let answering = self.answering();
+        let answered = |id: NodeId| answering.contains(&id);
+        let watched = self.inner.raft.metrics();
+        let metrics = watched.borrow_watched();
         let members = &metrics.membership_config;
         let voters = members.voter_ids();
         let zone_of = |id: &NodeId| members.get_node(id).map_or("", |member| &member.zone);
