@@ -5,7 +5,7 @@
 //! effect here; where its T does not say so for sure its outcome is unknown. What a deposed
 //! primary could not know when it answered is left out; what it was told is not.
 
-use crate::history::{Answer, Call, History, LogTime, Op, Outcome};
+use crate::history::{Answer, Call, History, LogTime, Micros, Op, Outcome};
 use crate::lineage::{Line, Lineage};
 use crate::times::when;
 
@@ -36,8 +36,8 @@ fn judged(lineage: &Lineage, op: &Op) -> Option<Outcome> {
         Outcome::Unknown(_) => return None,
         // Why it was refused may be found in the tail alone.
         Outcome::Failed(_) => {
-            let successor = lineage.successor(op.site, op.returned)?;
-            return if is_of_tail(op, None, successor) { left() } else { None };
+            let parted = lineage.parted(op.site, op.returned)?;
+            return if is_of_tail(op, None, parted) { left() } else { None };
         }
     };
     if matches!(op.call, Call::Durability { .. }) {
@@ -55,8 +55,8 @@ fn judged(lineage: &Lineage, op: &Op) -> Option<Outcome> {
             left()
         };
     }
-    let successor = lineage.successor(op.site, op.returned)?;
-    if is_of_tail(op, answer.read_at(), successor) { left() } else { None }
+    let parted = lineage.parted(op.site, op.returned)?;
+    if is_of_tail(op, answer.read_at(), parted) { left() } else { None }
 }
 
 /// Whether an earlier try may have taken effect in what both have.
@@ -65,12 +65,12 @@ fn may_be_before(op: &Op, answer: &Answer, fork: LogTime) -> bool {
 }
 
 /// Whether a read was answered from a state that did not go on, or after another went on.
-fn is_of_tail(op: &Op, at: Option<LogTime>, successor: &Line) -> bool {
+fn is_of_tail(op: &Op, at: Option<LogTime>, (next, since): (&Line, Micros)) -> bool {
     let in_tail = match at {
-        Some(at) => at >= successor.fork_time,
-        None => op.returned >= successor.left_since,
+        Some(at) => at >= next.fork_time,
+        None => op.returned >= since,
     };
-    !successor.is_planned && (in_tail || op.returned >= successor.began)
+    in_tail || op.returned >= next.began
 }
 
 #[cfg(test)]
@@ -102,5 +102,16 @@ mod tests {
         sample.promoted(7);
         sample.read(50);
         assert_eq!(outcomes(&sample), [true, true]);
+    }
+
+    #[test]
+    fn an_epoch_that_the_old_primary_took_back_from_had_no_effect() {
+        let mut sample = PairSample::protected();
+        sample.write(5, 50);
+        sample.handed_to(7);
+        sample.write_of_the_other(101, 80);
+        sample.taken_back(8);
+        sample.write(9, 90);
+        assert_eq!(outcomes(&sample), [true, false, true]);
     }
 }

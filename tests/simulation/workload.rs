@@ -15,6 +15,7 @@ mod redrives;
 mod streams;
 mod wire;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub struct Worker {
     /// The region of each of them.
     regions: Vec<usize>,
     preferred: usize,
+    /// The region that was asked last.
+    asked: Cell<usize>,
     tags: u64,
     /// Under which its writes go; another one when it was told that this one has ended.
     client: u64,
@@ -121,6 +124,7 @@ impl Worker {
             nodes,
             regions,
             preferred,
+            asked: Cell::new(0),
             tags: 0,
             client: u64::from(number),
             sequence: 0,
@@ -204,7 +208,7 @@ impl Worker {
             Err(outcome) => (None, outcome),
         };
         let refused = matches!(&outcome, Outcome::Failed(why) if !may_be_tried_again(why));
-        let region = self.region();
+        let region = self.asked.get();
         if answer.is_none() && !refused {
             self.go_elsewhere();
         }
@@ -242,6 +246,7 @@ impl Worker {
     }
 
     fn node(&self) -> Told<Client> {
+        self.asked.set(self.region());
         if self.history.lock().pair.is_closed(self.region()) {
             return Err(Outcome::Failed("READ_ONLY".to_owned()));
         }

@@ -46,12 +46,14 @@ impl Worker {
             send: Some(send_request(&queue, messages, pending.session())),
         });
         let mut told = self.stream_sends(items.collect()).await;
+        let region = self.asked.get();
         for (mut pending, wire) in pending.into_iter().zip(wires) {
             let of_stream = told.remove(&pending.session.sequence);
             let of_stream = of_stream.unwrap_or_else(|| Err(silent(None)));
             let told = match of_stream {
                 Ok(answer) => {
                     *self.history.lock().verbs.entry("SendStream").or_default() += 1;
+                    self.asked.set(region);
                     self.settle(pending, false, Ok(answer))
                 }
                 Err(outcome) => {
