@@ -429,13 +429,13 @@ impl Pair {
                 }
             }
             let mut footing = self.group.applied();
-            tokio::select! {
-                _ = watermark.changed() => {}
-                _ = footing.changed() => {}
-                () = tokio::time::sleep_until(deadline) => {
-                    let why = "the failover is under way and goes on by itself".to_owned();
-                    return Err(PairError::NotNow { why, fate: Fate::Unknown });
-                }
+            let ended = tokio::select! {
+                changed = watermark.changed() => changed.is_err(),
+                changed = footing.changed() => changed.is_err(),
+                () = tokio::time::sleep_until(deadline) => true,
+            };
+            if ended {
+                return Err(goes_on());
             }
         }
     }
@@ -471,9 +471,9 @@ impl Pair {
             if self.authority().as_ref().is_some_and(&is_so) {
                 return Ok(());
             }
-            if tokio::time::timeout_at(deadline, applied.changed()).await.is_err() {
-                let why = "the failover is under way and goes on by itself".to_owned();
-                return Err(PairError::NotNow { why, fate: Fate::Unknown });
+            // In time, and by a group that has not ended.
+            if !matches!(tokio::time::timeout_at(deadline, applied.changed()).await, Ok(Ok(()))) {
+                return Err(goes_on());
             }
         }
     }
@@ -559,6 +559,12 @@ impl Pair {
         let settings = RegionSettings { read_access: on, ..settings };
         self.propose(RegionVerb::Configure(settings), who).await.map(drop)
     }
+}
+
+/// A failover of which this node sees no more: the time is over, or its group has ended.
+fn goes_on() -> PairError {
+    let why = "the failover is under way and goes on by itself".to_owned();
+    PairError::NotNow { why, fate: Fate::Unknown }
 }
 
 /// The name of what the pair survives, as operators know it.

@@ -1,5 +1,6 @@
 //! Two groups in one process, a region each, with the line between them over real sockets.
 
+mod handovers;
 mod leases;
 mod limits;
 mod patches;
