@@ -222,6 +222,25 @@ impl Region {
         store.state().queue("default", "orders").map_or(0, |view| view.counts.total)
     }
 
+    /// Lets the whole log go.
+    async fn purge(&self) {
+        self.group.store().commit().await.expect("committed");
+        let through = self.group.status().durable;
+        // Raft keeps what its newest snapshot does not have yet.
+        until("the log is gone", async {
+            while self.group.log_first().is_some() {
+                let trigger = self.group.raft().trigger();
+                let work = async {
+                    trigger.snapshot().await?;
+                    trigger.purge_log(through).await
+                };
+                self.group.peers().scoped(work).await.expect("asked for");
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     fn role(&self) -> Role {
         self.group.standing().map_or(Role::Standalone, |it| it.authority.role)
     }
