@@ -286,7 +286,7 @@ impl Pair {
         theirs: &pb::GetStatusResponse,
     ) -> Result<bool, PairError> {
         let cannot = |why: String| Err(PairError::Refused(why));
-        let gives_way = matches!(theirs.role.as_str(), "fenced" | "detached");
+        let gives_way = matches!(theirs.role.as_str(), "released" | "fenced" | "detached");
         if !theirs.is_empty && own.is_none_or(|own| theirs.lineage != wire::wide(own.lineage)) {
             return cannot(format!(
                 "region {:?} holds data of its own: only an empty cluster, or one of the same history, can be attached",
@@ -295,15 +295,21 @@ impl Pair {
         }
         // An empty one is given a whole state where the log does not reach back.
         if let (Some(own), false) = (own, theirs.is_empty) {
+            let has_handed_over = theirs.role == "released";
+            let through = if has_handed_over { theirs.role_at } else { theirs.applied_through };
             let end = CopyEnd {
                 epoch: theirs.epoch.clone().map(codec::epoch_from).unwrap_or_default(),
-                through: theirs.applied_through.map(wire::position_from),
+                through: through.map(wire::position_from),
             };
+            // What follows already is given what it lacks, be that a state.
+            let known = own.attachment.as_ref().map(|it| wire::wide(it.id));
+            let follows = theirs.role == "secondary" && known.as_ref() == Some(&theirs.attachment);
             let primary = Authority { role: Role::Primary, ..own.clone() };
             let reach = batch::reach(&self.group, &primary, &end);
             return match reach {
                 _ if theirs.role == "fenced" => Ok(true),
                 Ok(()) => Ok(false),
+                Err(_) if follows => Ok(false),
                 Err(_) if gives_way => Ok(true),
                 Err(parted) => cannot(format!("the kept copy cannot go on from here: {parted}")),
             };
