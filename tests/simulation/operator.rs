@@ -192,12 +192,22 @@ impl Operator {
                 self.protect(newest).await;
                 true
             }
-            ("standalone", "detached") => {
+            // Kept, or not yet followed when the one that it was handed to stood alone.
+            ("standalone", "detached" | "released") => {
                 self.protect(newest).await;
                 true
             }
             ("detached", "standalone") => {
                 self.protect(1 - newest).await;
+                true
+            }
+            // The word that it is followed no more did not reach the copy.
+            ("standalone", "secondary") => {
+                self.part_and_protect(newest).await;
+                true
+            }
+            ("secondary", "standalone") => {
+                self.part_and_protect(1 - newest).await;
                 true
             }
             // A protection that did not come to its end.
@@ -211,6 +221,13 @@ impl Operator {
             }
             _ => false,
         }
+    }
+
+    /// Ends at the copy what a region has ended alone, and protects that one anew.
+    async fn part_and_protect(&mut self, region: usize) {
+        self.history.lock().pair.close(1 - region);
+        self.act(1 - region, Verb::Unprotect).await;
+        self.protect(region).await;
     }
 
     /// Lists what a fenced region has alone, and protects the other by it: as it is, or with empty

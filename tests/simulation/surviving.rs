@@ -2,7 +2,8 @@
 //! was left behind had never been answered.
 //!
 //! Laws: what a deposed primary acknowledged and never shipped is judged by G4 to G6, and had no
-//! effect here; where its T does not say so for sure its outcome is unknown. What a deposed
+//! effect here; where its T does not say so for sure, or another region was asked before without
+//! an answer, its outcome is unknown. What a deposed
 //! primary could not know when it answered is left out; what it was told is not.
 
 use crate::history::{Answer, Call, History, LogTime, Micros, Op, Outcome};
@@ -30,7 +31,13 @@ pub fn of(history: &History) -> Option<History> {
 
 /// What an operation came to in the history that went on, where that is not what was answered.
 fn judged(lineage: &Lineage, op: &Op) -> Option<Outcome> {
-    let left = || Some(Outcome::Failed("it was left behind".to_owned()));
+    let left = || {
+        Some(if op.elsewhere {
+            Outcome::Unknown("a try of it went to the other region".to_owned())
+        } else {
+            Outcome::Failed("it was left behind".to_owned())
+        })
+    };
     let answer = match &op.outcome {
         Outcome::Ok(answer) => answer,
         Outcome::Unknown(_) => return None,
@@ -113,5 +120,15 @@ mod tests {
         sample.taken_back(8);
         sample.write(9, 90);
         assert_eq!(outcomes(&sample), [true, false, true]);
+    }
+
+    #[test]
+    fn a_call_that_was_left_behind_may_have_acted_where_it_was_tried_before() {
+        let mut sample = PairSample::protected();
+        sample.promoted(5);
+        sample.write(6, 60);
+        sample.tried_elsewhere();
+        let rest = of(&sample.history).expect("two regions");
+        assert!(matches!(rest.ops[0].outcome, Outcome::Unknown(_)), "{:?}", rest.ops[0]);
     }
 }

@@ -66,8 +66,8 @@ pub struct Worker {
 struct Pending {
     op: usize,
     session: Session,
-    /// Tries that may have taken effect.
-    unknown: u32,
+    /// The region of each try that may have taken effect.
+    doubts: Vec<usize>,
 }
 
 impl Pending {
@@ -283,7 +283,7 @@ impl Worker {
             let session = Session { client: self.client, sequence: self.sequence, lowest };
             let now = Self::now();
             let op = self.history.lock().invoke(now, self.number, Some(session), call);
-            begun.push(Pending { op, session, unknown: 0 });
+            begun.push(Pending { op, session, doubts: Vec::new() });
         }
         begun
     }
@@ -324,7 +324,7 @@ impl Worker {
             told = self.ask(request(pending.session()), &ask).await.and_then(&read);
             match &told {
                 Err(Outcome::Unknown(why)) => {
-                    pending.unknown += 1;
+                    pending.doubts.push(self.asked.get());
                     if why == "SESSION_ENDED" {
                         break;
                     }
@@ -349,7 +349,11 @@ impl Worker {
         looked_at_first: bool,
         mut told: Told<Answer>,
     ) -> Option<Answer> {
-        if pending.unknown > 0 {
+        let unknown = pending.doubts.len() as u32;
+        if pending.doubts.iter().any(|region| *region != self.asked.get()) {
+            self.history.lock().went_elsewhere(pending.op);
+        }
+        if unknown > 0 {
             let says_nothing = match &told {
                 Err(Outcome::Failed(why)) => looked_at_first || may_be_tried_again(why),
                 Ok(Answer::Received { mark: None, messages, .. }) => messages.is_empty(),
@@ -363,7 +367,7 @@ impl Worker {
         if matches!(&told, Err(Outcome::Unknown(why)) if why == "SESSION_ENDED") {
             self.change_session();
         }
-        let tries = if told.is_ok() { pending.unknown + 1 } else { pending.unknown.max(1) };
+        let tries = if told.is_ok() { unknown + 1 } else { unknown.max(1) };
         self.end(pending.op, tries, told)
     }
 }

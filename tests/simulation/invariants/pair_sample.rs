@@ -132,14 +132,22 @@ impl PairSample {
     fn op(&mut self, site: Cluster, call: Call, answer: Answer) {
         let (invoked, returned) = (self.tick(), self.tick());
         let outcome = Outcome::Ok(answer);
-        let (client, session, attempts) = (1, None, 1);
-        let op = Op { client, session, attempts, invoked, returned, call, outcome, site };
+        let (client, session, attempts, elsewhere) = (1, None, 1, false);
+        let op =
+            Op { client, session, attempts, elsewhere, invoked, returned, call, outcome, site };
         self.history.ops.push(op);
     }
 
     /// East acknowledges a write at this index and T.
     pub fn write(&mut self, index: u64, at: LogTime) {
         self.write_of(EAST, index, at);
+    }
+
+    /// The last call was tried before, in the other region, and nobody knows what came of that.
+    pub fn tried_elsewhere(&mut self) {
+        if let Some(last) = self.history.ops.last_mut() {
+            (last.attempts, last.elsewhere) = (2, true);
+        }
     }
 
     pub fn write_of_the_other(&mut self, index: u64, at: LogTime) {

@@ -57,7 +57,9 @@ impl Worker {
                     self.settle(pending, false, Ok(answer))
                 }
                 Err(outcome) => {
-                    pending.unknown += u32::from(matches!(outcome, Outcome::Unknown(_)));
+                    if matches!(outcome, Outcome::Unknown(_)) {
+                        pending.doubts.push(region);
+                    }
                     let request = |session| send_request(&queue, &wire, session);
                     let ask = |mut node: Client, r| async move { node.send(r).await };
                     self.finish(pending, false, request, ask, read_sent).await
@@ -142,7 +144,9 @@ impl Worker {
                 self.settle(pending, false, Ok(answer));
             }
             Err(outcome) => {
-                pending.unknown += u32::from(matches!(outcome, Outcome::Unknown(_)));
+                if matches!(outcome, Outcome::Unknown(_)) {
+                    pending.doubts.push(self.asked.get());
+                }
                 let request = |session| delete_request(&queue, &wires, session);
                 let ask = |mut node: Client, r| async move { node.delete(r).await };
                 let read = |answer: pb::DeleteResponse| wire::deleted(&answer);
