@@ -441,7 +441,7 @@ impl Pair {
                 () = tokio::time::sleep_until(deadline) => true,
             };
             if ended {
-                return Err(goes_on());
+                return Err(PairError::goes_on());
             }
         }
     }
@@ -479,7 +479,7 @@ impl Pair {
             }
             // In time, and by a group that has not ended.
             if !matches!(tokio::time::timeout_at(deadline, applied.changed()).await, Ok(Ok(()))) {
-                return Err(goes_on());
+                return Err(PairError::goes_on());
             }
         }
     }
@@ -565,12 +565,6 @@ impl Pair {
         let settings = RegionSettings { read_access: on, ..settings };
         self.propose(RegionVerb::Configure(settings), who).await.map(drop)
     }
-}
-
-/// A failover of which this node sees no more: the time is over, or its group has ended.
-fn goes_on() -> PairError {
-    let why = "the failover is under way and goes on by itself".to_owned();
-    PairError::NotNow { why, fate: Fate::Unknown }
 }
 
 /// The name of what the pair survives, as operators know it.
