@@ -34,7 +34,7 @@ use super::other::OtherRegion;
 use super::watermark::{GeoStatus, Watermark};
 use super::wire;
 use crate::clock::SharedClock;
-use crate::consensus::error::{Fate, GroupError};
+use crate::consensus::error::GroupError;
 use crate::consensus::group::{Group, Limits, Standing};
 use crate::proto::geo::v1 as pb;
 use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
