@@ -7,8 +7,8 @@
 #[cfg(all(feature = "mutants", not(debug_assertions)))]
 compile_error!("the feature `mutants` breaks promises on purpose: build it with debug assertions");
 
-/// Every break by its name, and what it does.
-pub const ALL: [(&str, &str); 20] = [
+/// Every break of one cluster by its name, and what it does.
+pub const OF_CLUSTERS: [(&str, &str); 16] = [
     ("no-fsync", "a record of the log counts as durable when it is written"),
     ("vote-unsynced", "a vote counts as durable when it is written"),
     ("no-directory-fsync", "the name of a log segment counts as durable when it is given"),
@@ -28,8 +28,14 @@ pub const ALL: [(&str, &str); 20] = [
     ("redrive-copies", "a dead letter that is sent back stays where it was"),
     ("undelete-empties", "a queue that comes back has lost its messages"),
     ("account-quota-ignored", "an account is sent more than it may hold"),
+];
+
+/// Every break of a pair of regions.
+pub const OF_REGIONS: [(&str, &str); 6] = [
     ("last-sync-early", "the last sync time is the primary's own time"),
+    ("newest-sync-on-reads", "a read at the secondary carries the primary's time, not its state's"),
     ("hole-in-shipping", "some entries are not shipped"),
+    ("epoch-at-receiver-only", "entries of an epoch that is over are applied once they are let in"),
     ("no-fencing", "a primary that hears of a higher epoch goes on"),
     ("unseal-after-release", "what was handed over is taken back without asking"),
 ];
@@ -54,5 +60,5 @@ pub const fn is_chosen(_name: &str) -> bool {
 /// Whether any break is chosen.
 #[must_use]
 pub fn is_any_chosen() -> bool {
-    ALL.iter().any(|(name, _)| is_chosen(name))
+    OF_CLUSTERS.iter().chain(&OF_REGIONS).any(|(name, _)| is_chosen(name))
 }

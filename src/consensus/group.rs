@@ -55,6 +55,7 @@ use super::transport::{Faults, PeerNetworkFactory, PeerService, Peers};
 use super::types::{Member, NodeId, scoped};
 use super::zones::Wanted;
 use crate::clock::SharedClock;
+use crate::queue::State;
 use crate::queue::command::Envelope;
 use crate::queue::ids::{LogTime, Position};
 use crate::storage::disk::FlushMode;
@@ -458,7 +459,7 @@ impl Group {
         if let Some(Err(refusal)) = allowed {
             return Err(GroupError::Rejected(refusal.into()));
         }
-        let at = store.state().log_time();
+        let at = told_time(store.state());
         // Where nothing may be written T rests, or follows the other region's.
         let now = if store.state().is_writable() { LogTime(now.0.max(at.0)) } else { at };
         Ok((look(&store, now), at))
@@ -515,6 +516,16 @@ impl Group {
     fn is_running(&self) -> bool {
         self.inner.raft.metrics().borrow_watched().running_state.is_ok()
     }
+}
+
+/// The T that a read carries: that of the very state which answers.
+fn told_time(state: &State) -> LogTime {
+    if crate::mutants::is_chosen("newest-sync-on-reads")
+        && let Some(head) = state.authority().and_then(|it| it.head)
+    {
+        return head.log_time.max(state.log_time());
+    }
+    state.log_time()
 }
 
 fn stopped() -> GroupError {

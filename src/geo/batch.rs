@@ -110,10 +110,12 @@ pub fn reach(group: &Group, authority: &Authority, copy: &CopyEnd) -> Result<(),
     }
 }
 
-/// The copy's last entry is this log's, at the same index.
+/// The copy's last entry is this log's, at the same index, or the one that it begins after.
 fn check_joint(group: &Group, after: Position) -> Result<(), ShipError> {
+    if group.log_purged() == Some(after) {
+        return Ok(());
+    }
     if group.log_first().is_none_or(|first| first > after.index) {
-        // The log may begin just after it: then the next entry's neighbours are not known.
         return Err(ShipError::Purged(after));
     }
     let found = group.log_entries(after.index, after.index.saturating_add(1), 0)?;

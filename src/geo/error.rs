@@ -59,6 +59,12 @@ impl PairError {
     pub(super) fn not_now(why: impl Into<String>) -> PairError {
         PairError::NotNow { why: why.into(), fate: Fate::NotApplied }
     }
+
+    /// A failover of which this node sees no more: the time is over, or its group has ended.
+    pub(super) fn goes_on() -> PairError {
+        let why = "the failover is under way and goes on by itself".to_owned();
+        PairError::NotNow { why, fate: Fate::Unknown }
+    }
 }
 
 /// Why a seed did not come to its end. It begins anew.

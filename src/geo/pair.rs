@@ -34,7 +34,7 @@ use super::other::OtherRegion;
 use super::watermark::{GeoStatus, Watermark};
 use super::wire;
 use crate::clock::SharedClock;
-use crate::consensus::error::{Fate, GroupError};
+use crate::consensus::error::GroupError;
 use crate::consensus::group::{Group, Limits, Standing};
 use crate::proto::geo::v1 as pb;
 use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
@@ -294,7 +294,7 @@ impl Pair {
         theirs: &pb::GetStatusResponse,
     ) -> Result<bool, PairError> {
         let cannot = |why: String| Err(PairError::Refused(why));
-        let gives_way = matches!(theirs.role.as_str(), "fenced" | "detached");
+        let gives_way = matches!(theirs.role.as_str(), "released" | "fenced" | "detached");
         if !theirs.is_empty && own.is_none_or(|own| theirs.lineage != wire::wide(own.lineage)) {
             return cannot(format!(
                 "region {:?} holds data of its own: only an empty cluster, or one of the same history, can be attached",
@@ -303,15 +303,21 @@ impl Pair {
         }
         // An empty one is given a whole state where the log does not reach back.
         if let (Some(own), false) = (own, theirs.is_empty) {
+            let has_handed_over = theirs.role == "released";
+            let through = if has_handed_over { theirs.role_at } else { theirs.applied_through };
             let end = CopyEnd {
                 epoch: theirs.epoch.clone().map(codec::epoch_from).unwrap_or_default(),
-                through: theirs.applied_through.map(wire::position_from),
+                through: through.map(wire::position_from),
             };
+            // What follows already is given what it lacks, be that a state.
+            let known = own.attachment.as_ref().map(|it| wire::wide(it.id));
+            let follows = theirs.role == "secondary" && known.as_ref() == Some(&theirs.attachment);
             let primary = Authority { role: Role::Primary, ..own.clone() };
             let reach = batch::reach(&self.group, &primary, &end);
             return match reach {
                 _ if theirs.role == "fenced" => Ok(true),
                 Ok(()) => Ok(false),
+                Err(_) if follows => Ok(false),
                 Err(_) if gives_way => Ok(true),
                 Err(parted) => cannot(format!("the kept copy cannot go on from here: {parted}")),
             };
@@ -437,13 +443,13 @@ impl Pair {
                 }
             }
             let mut footing = self.group.applied();
-            tokio::select! {
-                _ = watermark.changed() => {}
-                _ = footing.changed() => {}
-                () = tokio::time::sleep_until(deadline) => {
-                    let why = "the failover is under way and goes on by itself".to_owned();
-                    return Err(PairError::NotNow { why, fate: Fate::Unknown });
-                }
+            let ended = tokio::select! {
+                changed = watermark.changed() => changed.is_err(),
+                changed = footing.changed() => changed.is_err(),
+                () = tokio::time::sleep_until(deadline) => true,
+            };
+            if ended {
+                return Err(PairError::goes_on());
             }
         }
     }
@@ -479,9 +485,9 @@ impl Pair {
             if self.authority().as_ref().is_some_and(&is_so) {
                 return Ok(());
             }
-            if tokio::time::timeout_at(deadline, applied.changed()).await.is_err() {
-                let why = "the failover is under way and goes on by itself".to_owned();
-                return Err(PairError::NotNow { why, fate: Fate::Unknown });
+            // In time, and by a group that has not ended.
+            if !matches!(tokio::time::timeout_at(deadline, applied.changed()).await, Ok(Ok(()))) {
+                return Err(PairError::goes_on());
             }
         }
     }

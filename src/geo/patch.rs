@@ -23,6 +23,7 @@ use crate::consensus::group::{Group, Standing};
 use crate::proto::geo::v1 as pb;
 use crate::queue::authority::Authority;
 use crate::queue::authority::command::{RegionVerb, SeedChunk};
+use crate::queue::authority::fork::first_unshared;
 use crate::queue::authority::seed::contents_of;
 use crate::queue::command::Content;
 use crate::queue::ids::{ContentId, Digest};
@@ -244,9 +245,7 @@ pub async fn give(
     while seed::step(other, &RegionVerb::SeedDrop { attachment }, STEP).await? > 0 {}
     let theirs = other.status(Instant::now() + STEP).await;
     let theirs = theirs.map_err(|error| SeedError::Other(Box::new(error)))?;
-    let epoch = theirs.epoch.map(codec::epoch_from).unwrap_or_default();
-    let later = ledger.iter().skip_while(|line| line.epoch != epoch).nth(1);
-    let fork = later.map_or(u64::MAX, |line| line.next_number);
+    let fork = first_unshared(&ledger, &wire::ledger_from(theirs.ledger)?).unwrap_or(u64::MAX);
     let half = Half { is_high: high_contents };
     news.send_modify(|mark| mark.copied_bytes = 0);
     let talk = Talk { other, lineage, attachment, news };

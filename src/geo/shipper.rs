@@ -167,11 +167,7 @@ impl Shipper {
             return Ok(());
         }
         let mut line = self.open(at).await?;
-        if line.must_seed
-            || line.is_seeding
-            || (line.copy.through.is_none() && self.must_seed(&line.copy))
-        {
-            let has_another = line.must_seed;
+        if let Some(has_another) = self.must_give(&line) {
             drop(line);
             self.give(has_another).await?;
             return Ok(());
@@ -224,8 +220,15 @@ impl Shipper {
         Ok(())
     }
 
-    /// Whether an empty copy cannot have all from this node's log.
-    fn must_seed(&self, copy: &CopyEnd) -> bool {
+    /// Whether the copy must be given a state; and if so, whether it has another one.
+    fn must_give(&self, line: &Line) -> Option<bool> {
+        let has_another = line.must_seed || line.copy.through.is_some();
+        let must = line.must_seed || line.is_seeding || self.is_out_of_reach(&line.copy);
+        must.then_some(has_another)
+    }
+
+    /// Whether a copy cannot have what it lacks from this node's log.
+    fn is_out_of_reach(&self, copy: &CopyEnd) -> bool {
         let Some(Standing { authority, .. }) = self.group.standing() else { return false };
         let reach = batch::reach(&self.group, &authority, copy);
         matches!(reach, Err(ShipError::Purged(_) | ShipError::Parted(Parted::Empty)))

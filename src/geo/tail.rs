@@ -85,7 +85,8 @@ impl Pair {
         let Authority { role, rests, .. } = self.group().standing().ok_or_else(refuse)?.authority;
         let Role::Fenced { fork: Some(fork), at, .. } = role else { return Err(refuse()) };
         let first = fork.after.map_or(0, |after| after.index.saturating_add(1));
-        let from = from.max(first).max(self.group().log_first().unwrap_or(0));
+        let held = self.group().log_first();
+        let from = held.map_or(u64::MAX, |held| from.max(first).max(held));
         if from > at.index {
             return Ok((Vec::new(), None));
         }
@@ -174,8 +175,8 @@ fn count(
     last: u64,
     rested: impl Fn(u64) -> bool,
 ) -> Result<u64, PairError> {
-    let mut from = first.max(group.log_first().unwrap_or(0));
-    let mut count = 0;
+    let Some(held) = group.log_first() else { return Ok(0) };
+    let (mut from, mut count) = (first.max(held), 0);
     while from <= last {
         let entries = group.log_entries(from, last.saturating_add(1), READ)?;
         let Some(end) = entries.last().map(|entry| entry.position.index) else { break };

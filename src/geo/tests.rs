@@ -1,6 +1,7 @@
 //! Two groups in one process, a region each, with the line between them over real sockets.
 
 mod compresses;
+mod handovers;
 mod leases;
 mod limits;
 mod patches;
@@ -230,6 +231,25 @@ impl Region {
     fn total(&self) -> u64 {
         let store = self.group.store().read();
         store.state().queue("default", "orders").map_or(0, |view| view.counts.total)
+    }
+
+    /// Lets the whole log go.
+    async fn purge(&self) {
+        self.group.store().commit().await.expect("committed");
+        let through = self.group.status().durable;
+        // Raft keeps what its newest snapshot does not have yet.
+        until("the log is gone", async {
+            while self.group.log_first().is_some() {
+                let trigger = self.group.raft().trigger();
+                let work = async {
+                    trigger.snapshot().await?;
+                    trigger.purge_log(through).await
+                };
+                self.group.peers().scoped(work).await.expect("asked for");
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     fn role(&self) -> Role {

@@ -22,7 +22,7 @@
 
 mod bounds;
 pub mod command;
-mod fork;
+pub mod fork;
 pub mod lease;
 pub mod plan;
 pub mod refusal;

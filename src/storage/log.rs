@@ -347,7 +347,9 @@ impl Log {
     pub fn first(&self) -> Option<u64> {
         let view = self.view();
         let newest = view.cache.front().map(|entry| entry.position.index);
-        view.runs.first().into_iter().chain(newest).min()
+        let held = view.runs.first().into_iter().chain(newest).min()?;
+        // A run may begin with entries that were purged.
+        Some(view.purged.map_or(held, |purged| held.max(purged.index.saturating_add(1))))
     }
 
     /// The last entry; the last purged one when the log is empty.

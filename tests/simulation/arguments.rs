@@ -81,6 +81,16 @@ impl Arguments {
         self.regions.unwrap_or(1)
     }
 
+    /// Nobody said of how many regions seeds are.
+    pub fn is_of_any_regions(&self) -> bool {
+        self.regions.is_none()
+    }
+
+    /// The same of so many regions.
+    pub fn with_regions(&self, regions: u64) -> Arguments {
+        Arguments { regions: Some(regions), ..self.clone() }
+    }
+
     /// `cargo test` was asked for other tests, or for a list.
     pub fn is_for_others(&self) -> bool {
         let named = |filter: &String| "simulation".contains(filter.as_str());

@@ -60,6 +60,8 @@ pub struct Op {
     pub session: Option<Session>,
     /// How often it was tried; the answer of a later try may be that of an earlier one.
     pub attempts: u32,
+    /// A try of unknown fate went to another region than the one that answered last.
+    pub elsewhere: bool,
     pub invoked: Micros,
     pub returned: Micros,
     pub call: Call,
@@ -183,9 +185,18 @@ impl History {
         self.trace(now, format_args!("client {client} calls {call:?} under {session:?}"));
         let (outcome, attempts) = (Outcome::Unknown("it never returned".to_owned()), 1);
         let returned = NEVER;
-        let site = Cluster::default();
-        let op = Op { client, session, attempts, invoked: now, returned, call, outcome, site };
-        self.ops.push(op);
+        let (site, elsewhere) = (Cluster::default(), false);
+        self.ops.push(Op {
+            client,
+            session,
+            attempts,
+            elsewhere,
+            invoked: now,
+            returned,
+            call,
+            outcome,
+            site,
+        });
         self.ops.len() - 1
     }
 
@@ -207,6 +218,13 @@ impl History {
             op.attempts = attempts;
             op.outcome = outcome;
             op.site = site;
+        }
+    }
+
+    /// A try of unknown fate of this call went to another region than the last.
+    pub fn went_elsewhere(&mut self, op: usize) {
+        if let Some(op) = self.ops.get_mut(op) {
+            op.elsewhere = true;
         }
     }
 

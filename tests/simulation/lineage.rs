@@ -15,6 +15,8 @@ use crate::layout::REGIONS;
 #[derive(Clone, Debug)]
 pub struct Line {
     pub epoch: RegionEpoch,
+    /// The epoch before it, as its own ledger has it.
+    pub before: Option<RegionEpoch>,
     /// Who wrote it; `None` = nobody was seen to.
     pub cluster: Option<Cluster>,
     /// The index of the last entry of the epoch before, in its cluster's log.
@@ -35,6 +37,8 @@ pub struct Line {
 #[derive(Clone, Debug, Default)]
 pub struct Lineage {
     pub lines: Vec<Line>,
+    /// Epochs that a cluster wrote in and that the history did not go on with.
+    pub dead: Vec<Line>,
     /// Of each cluster, from when on it was a secondary or ceased to be one.
     copies: BTreeMap<Cluster, Vec<(Micros, bool)>>,
 }
@@ -65,8 +69,9 @@ impl Lineage {
                 *lowest = seen.log_time.min(*lowest);
             }
         }
-        let line = |line: &LedgerLine| Line {
+        let line = |(line, before): (&LedgerLine, Option<&LedgerLine>)| Line {
             epoch: line.epoch.clone(),
+            before: before.map(|it| it.epoch.clone()),
             cluster: writers.get(&line.epoch).copied(),
             previous: line.previous.map(|at| at.index),
             first: line.first.map(|at| at.index),
@@ -75,7 +80,7 @@ impl Lineage {
             fork_time: times.get(&line.epoch).copied().unwrap_or(LogTime::MAX),
             left_since: Micros::MAX,
         };
-        let mut lines: Vec<Line> = ledger.iter().map(line).collect();
+        let mut lines: Vec<Line> = with_before(ledger).map(line).collect();
         for next in 1..lines.len() {
             let (Some(cluster), previous) = (lines[next - 1].cluster, lines[next].previous) else {
                 continue;
@@ -84,7 +89,18 @@ impl Lineage {
             let beyond = beyond.filter(|it| Some(it.index) > previous).map(|it| it.at);
             lines[next].left_since = beyond.min().unwrap_or(Micros::MAX);
         }
-        Lineage { lines, copies: copies(sighted) }
+        let is_kept = |epoch: &RegionEpoch| ledger.iter().any(|line| line.epoch == *epoch);
+        let all = sighted.iter().flat_map(|seen| with_before(&seen.authority.ledger));
+        let left = all.filter(|(line, _)| writers.contains_key(&line.epoch));
+        let left: BTreeMap<&RegionEpoch, _> = left.map(|it| (&it.0.epoch, it)).collect();
+        let left = left.into_iter().filter(|(epoch, _)| !is_kept(epoch));
+        let dead = left.map(|(_, it)| line(it)).collect();
+        Lineage { lines, dead, copies: copies(sighted) }
+    }
+
+    /// Every epoch that a cluster wrote in, those that went on first.
+    pub fn all(&self) -> impl Iterator<Item = &Line> + Clone {
+        self.lines.iter().chain(&self.dead)
     }
 
     /// Whether a cluster was a secondary then, as far as was seen.
@@ -94,19 +110,30 @@ impl Lineage {
         before.checked_sub(1).and_then(|last| turns.get(last)).is_some_and(|(_, is)| *is)
     }
 
-    /// The epoch that an entry of this cluster's log belongs to, and the one after it.
+    /// The epoch that an entry of this cluster's log belongs to, and the one that went on after
+    /// it.
     pub fn place(&self, cluster: Cluster, index: u64) -> Option<(&Line, Option<&Line>)> {
-        let is_in = |line: &Line| {
+        let is_in = |line: &&Line| {
             line.cluster == Some(cluster) && line.first.is_none_or(|first| first < index)
         };
-        let at = self.lines.iter().rposition(is_in)?;
-        Some((self.lines.get(at)?, self.lines.get(at + 1)))
+        let line = self.all().filter(is_in).max_by_key(|line| line.first)?;
+        Some((line, self.after(line)))
+    }
+
+    fn is_dead(&self, line: &Line) -> bool {
+        self.dead.iter().any(|dead| dead.epoch == line.epoch)
+    }
+
+    /// The epoch that went on after this one, or without it.
+    fn after(&self, line: &Line) -> Option<&Line> {
+        self.lines.iter().find(|later| later.epoch > line.epoch)
     }
 
     /// The epoch that went on without what this cluster acknowledged there, if one did.
     pub fn left_behind(&self, cluster: Cluster, mark: Mark) -> Option<&Line> {
-        let (_, next) = self.place(cluster, mark.index)?;
-        next.filter(|next| next.previous.is_none_or(|last| last < mark.index))
+        let (line, next) = self.place(cluster, mark.index)?;
+        let is_beyond = |next: &Line| next.previous.is_none_or(|last| last < mark.index);
+        next.filter(|next| self.is_dead(line) || is_beyond(next))
     }
 
     /// Whether an entry of a cluster's log is in the history that went on.
@@ -114,11 +141,16 @@ impl Lineage {
         self.place(cluster, mark.index).is_some() && self.left_behind(cluster, mark).is_none()
     }
 
-    /// The epoch that came after the one in which a cluster was the writer last, as of then.
-    pub fn successor(&self, cluster: Cluster, at: Micros) -> Option<&Line> {
-        let is_its = |line: &Line| line.cluster == Some(cluster) && line.began <= at;
-        let last = self.lines.iter().rposition(is_its)?;
-        self.lines.get(last + 1)
+    /// The epoch that went on without the one in which a cluster was the writer last, as of then,
+    /// and since when that cluster went another way; `None` where it was handed over.
+    pub fn parted(&self, cluster: Cluster, at: Micros) -> Option<(&Line, Micros)> {
+        let is_its = |line: &&Line| line.cluster == Some(cluster) && line.began <= at;
+        let last = self.all().filter(is_its).max_by_key(|line| line.began)?;
+        let next = self.after(last)?;
+        if self.is_dead(last) {
+            return Some((next, last.began));
+        }
+        (!next.is_planned).then_some((next, next.left_since))
     }
 
     /// The epochs that a promotion by force began, each after the one before it.
@@ -127,16 +159,34 @@ impl Lineage {
         pairs.filter(|(_, next)| !next.is_planned)
     }
 
-    /// The epochs that were handed over to.
+    /// The epochs that were handed over to, each after the one that did; also those that nothing
+    /// went on from.
     pub fn planned(&self) -> impl Iterator<Item = (&Line, &Line)> {
-        let pairs = self.lines.windows(2).filter_map(|two| Some((two.first()?, two.get(1)?)));
-        pairs.filter(|(_, next)| next.is_planned)
+        let handed = self.all().filter(|line| line.is_planned);
+        handed.filter_map(|line| {
+            let before = line.before.as_ref()?;
+            Some((self.all().find(|it| it.epoch == *before)?, line))
+        })
     }
 }
 
+/// The lines of a ledger, each with the one before it.
+fn with_before(ledger: &[LedgerLine]) -> impl Iterator<Item = (&LedgerLine, Option<&LedgerLine>)> {
+    let before = std::iter::once(None).chain(ledger.iter().map(Some));
+    ledger.iter().zip(before)
+}
+
+/// What nodes were that had not yet applied what another had, or were started anew, says nothing
+/// of the cluster.
 fn copies(sighted: &[Sighted]) -> BTreeMap<Cluster, Vec<(Micros, bool)>> {
     let mut copies: BTreeMap<Cluster, Vec<(Micros, bool)>> = BTreeMap::new();
+    let mut highest: BTreeMap<Cluster, u64> = BTreeMap::new();
     for seen in sighted {
+        let known = highest.entry(seen.cluster).or_default();
+        if seen.index < *known {
+            continue;
+        }
+        *known = seen.index;
         let is = seen.authority.role == Role::Secondary;
         let turns = copies.entry(seen.cluster).or_default();
         if turns.last().is_none_or(|(_, was)| *was != is) {

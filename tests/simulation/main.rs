@@ -34,6 +34,7 @@ mod run;
 mod seeds;
 mod sightings;
 mod story;
+#[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
 mod surviving;
 mod times;
 mod workload;

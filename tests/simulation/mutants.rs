@@ -14,7 +14,7 @@ fn caught(arguments: &Arguments, seed: u64, mutant: &str) -> Option<String> {
             let mut names: Vec<&str> = verdict.broken.iter().map(|(name, _)| &**name).collect();
             names.dedup();
             // A broken promise says more than the panic that came of it.
-            let promise = verdict.broken.iter().find(|(name, _)| name.starts_with('I'));
+            let promise = verdict.broken.iter().find(|(name, _)| name.starts_with(['I', 'G']));
             let (_, case) = promise.or(verdict.broken.first())?;
             Some(format!("{}: {}", names.join(", "), one_line(case)))
         }
@@ -32,8 +32,11 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut escaped = Vec::new();
-    let asked = |(name, _): &&(&str, &str)| arguments.mutant.as_deref().is_none_or(|m| m == *name);
-    for (name, what) in zoneq::mutants::ALL.iter().filter(asked) {
+    let of_regions = arguments.with_regions(2);
+    let all = zoneq::mutants::OF_CLUSTERS.iter().map(|it| (it, arguments));
+    let all = all.chain(zoneq::mutants::OF_REGIONS.iter().map(|it| (it, &of_regions)));
+    let is_asked = |name: &str| arguments.mutant.as_deref().is_none_or(|asked| asked == name);
+    for ((name, what), arguments) in all.filter(|((name, _), _)| is_asked(name)) {
         println!("{name}: {what}");
         match first_catch(arguments, name) {
             Some((seed, by)) => println!("  caught at seed {seed} by {by}"),

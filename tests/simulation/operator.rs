@@ -165,11 +165,8 @@ impl Operator {
         self.act(region, Verb::Force { accept_incomplete }).await;
     }
 
-    /// Protects from this side; where that succeeds, clients may come to the other.
     async fn protect(&mut self, region: usize) {
-        if self.act(region, Verb::Protect).await {
-            self.history.lock().pair.open(1 - region);
-        }
+        self.act(region, Verb::Protect).await;
     }
 
     /// Does what the state of both sides asks for; false when that is nothing.
@@ -195,12 +192,22 @@ impl Operator {
                 self.protect(newest).await;
                 true
             }
-            ("standalone", "detached") => {
+            // Kept, or not yet followed when the one that it was handed to stood alone.
+            ("standalone", "detached" | "released") => {
                 self.protect(newest).await;
                 true
             }
             ("detached", "standalone") => {
                 self.protect(1 - newest).await;
+                true
+            }
+            // The word that it is followed no more did not reach the copy.
+            ("standalone", "secondary") => {
+                self.part_and_protect(newest).await;
+                true
+            }
+            ("secondary", "standalone") => {
+                self.part_and_protect(1 - newest).await;
                 true
             }
             // A protection that did not come to its end.
@@ -214,6 +221,13 @@ impl Operator {
             }
             _ => false,
         }
+    }
+
+    /// Ends at the copy what a region has ended alone, and protects that one anew.
+    async fn part_and_protect(&mut self, region: usize) {
+        self.history.lock().pair.close(1 - region);
+        self.act(1 - region, Verb::Unprotect).await;
+        self.protect(region).await;
     }
 
     /// Lists what a fenced region has alone, and protects the other by it: as it is, or with empty
@@ -301,11 +315,13 @@ impl Operator {
                 is_live: answer.status() == pb::GeoStatus::Live,
                 is_complete: answer.complete,
                 last_sync: answer.last_sync_time.as_ref().map(micros),
+                trouble: answer.trouble,
                 peer: answer.peer,
                 epoch: epoch(answer.epoch),
             };
             let mut history = self.history.lock();
             history.event(now(), format_args!("the operator is told {told:?}"));
+            // Until then it may be given all it has to have.
             if told.role == "secondary" {
                 history.pair.open(region);
             }
@@ -319,7 +335,11 @@ impl Operator {
         for mut node in self.nodes(region) {
             let (at, cluster) = (now(), self.cluster(region));
             let asked = listed(&mut node);
-            let Ok(Some((head, ids))) = tokio::time::timeout(WITHIN, asked).await else { continue };
+            let Ok(Some((head, ids))) = tokio::time::timeout(WITHIN, asked).await else {
+                let what = format_args!("the operator was not told the tail of {cluster:?}");
+                self.history.lock().event(now(), what);
+                continue;
+            };
             let listed = Listed {
                 at,
                 cluster,

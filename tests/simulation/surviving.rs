@@ -2,10 +2,11 @@
 //! was left behind had never been answered.
 //!
 //! Laws: what a deposed primary acknowledged and never shipped is judged by G4 to G6, and had no
-//! effect here; where its T does not say so for sure its outcome is unknown. What a deposed
+//! effect here; where its T does not say so for sure, or another region was asked before without
+//! an answer, its outcome is unknown. What a deposed
 //! primary could not know when it answered is left out; what it was told is not.
 
-use crate::history::{Answer, Call, History, LogTime, Op, Outcome};
+use crate::history::{Answer, Call, History, LogTime, Micros, Op, Outcome};
 use crate::lineage::{Line, Lineage};
 use crate::times::when;
 
@@ -30,14 +31,20 @@ pub fn of(history: &History) -> Option<History> {
 
 /// What an operation came to in the history that went on, where that is not what was answered.
 fn judged(lineage: &Lineage, op: &Op) -> Option<Outcome> {
-    let left = || Some(Outcome::Failed("it was left behind".to_owned()));
+    let left = || {
+        Some(if op.elsewhere {
+            Outcome::Unknown("a try of it went to the other region".to_owned())
+        } else {
+            Outcome::Failed("it was left behind".to_owned())
+        })
+    };
     let answer = match &op.outcome {
         Outcome::Ok(answer) => answer,
         Outcome::Unknown(_) => return None,
         // Why it was refused may be found in the tail alone.
         Outcome::Failed(_) => {
-            let successor = lineage.successor(op.site, op.returned)?;
-            return if is_of_tail(op, None, successor) { left() } else { None };
+            let parted = lineage.parted(op.site, op.returned)?;
+            return if is_of_tail(op, None, parted) { left() } else { None };
         }
     };
     if matches!(op.call, Call::Durability { .. }) {
@@ -55,8 +62,8 @@ fn judged(lineage: &Lineage, op: &Op) -> Option<Outcome> {
             left()
         };
     }
-    let successor = lineage.successor(op.site, op.returned)?;
-    if is_of_tail(op, answer.read_at(), successor) { left() } else { None }
+    let parted = lineage.parted(op.site, op.returned)?;
+    if is_of_tail(op, answer.read_at(), parted) { left() } else { None }
 }
 
 /// Whether an earlier try may have taken effect in what both have.
@@ -65,12 +72,12 @@ fn may_be_before(op: &Op, answer: &Answer, fork: LogTime) -> bool {
 }
 
 /// Whether a read was answered from a state that did not go on, or after another went on.
-fn is_of_tail(op: &Op, at: Option<LogTime>, successor: &Line) -> bool {
+fn is_of_tail(op: &Op, at: Option<LogTime>, (next, since): (&Line, Micros)) -> bool {
     let in_tail = match at {
-        Some(at) => at >= successor.fork_time,
-        None => op.returned >= successor.left_since,
+        Some(at) => at >= next.fork_time,
+        None => op.returned >= since,
     };
-    !successor.is_planned && (in_tail || op.returned >= successor.began)
+    in_tail || op.returned >= next.began
 }
 
 #[cfg(test)]
@@ -102,5 +109,26 @@ mod tests {
         sample.promoted(7);
         sample.read(50);
         assert_eq!(outcomes(&sample), [true, true]);
+    }
+
+    #[test]
+    fn an_epoch_that_the_old_primary_took_back_from_had_no_effect() {
+        let mut sample = PairSample::protected();
+        sample.write(5, 50);
+        sample.handed_to(7);
+        sample.write_of_the_other(101, 80);
+        sample.taken_back(8);
+        sample.write(9, 90);
+        assert_eq!(outcomes(&sample), [true, false, true]);
+    }
+
+    #[test]
+    fn a_call_that_was_left_behind_may_have_acted_where_it_was_tried_before() {
+        let mut sample = PairSample::protected();
+        sample.promoted(5);
+        sample.write(6, 60);
+        sample.tried_elsewhere();
+        let rest = of(&sample.history).expect("two regions");
+        assert!(matches!(rest.ops[0].outcome, Outcome::Unknown(_)), "{:?}", rest.ops[0]);
     }
 }

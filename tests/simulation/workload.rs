@@ -15,6 +15,7 @@ mod redrives;
 mod streams;
 mod wire;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub struct Worker {
     /// The region of each of them.
     regions: Vec<usize>,
     preferred: usize,
+    /// The region that was asked last.
+    asked: Cell<usize>,
     tags: u64,
     /// Under which its writes go; another one when it was told that this one has ended.
     client: u64,
@@ -63,8 +66,8 @@ pub struct Worker {
 struct Pending {
     op: usize,
     session: Session,
-    /// Tries that may have taken effect.
-    unknown: u32,
+    /// The region of each try that may have taken effect.
+    doubts: Vec<usize>,
 }
 
 impl Pending {
@@ -121,6 +124,7 @@ impl Worker {
             nodes,
             regions,
             preferred,
+            asked: Cell::new(0),
             tags: 0,
             client: u64::from(number),
             sequence: 0,
@@ -204,7 +208,7 @@ impl Worker {
             Err(outcome) => (None, outcome),
         };
         let refused = matches!(&outcome, Outcome::Failed(why) if !may_be_tried_again(why));
-        let region = self.region();
+        let region = self.asked.get();
         if answer.is_none() && !refused {
             self.go_elsewhere();
         }
@@ -242,6 +246,7 @@ impl Worker {
     }
 
     fn node(&self) -> Told<Client> {
+        self.asked.set(self.region());
         if self.history.lock().pair.is_closed(self.region()) {
             return Err(Outcome::Failed("READ_ONLY".to_owned()));
         }
@@ -278,7 +283,7 @@ impl Worker {
             let session = Session { client: self.client, sequence: self.sequence, lowest };
             let now = Self::now();
             let op = self.history.lock().invoke(now, self.number, Some(session), call);
-            begun.push(Pending { op, session, unknown: 0 });
+            begun.push(Pending { op, session, doubts: Vec::new() });
         }
         begun
     }
@@ -319,7 +324,7 @@ impl Worker {
             told = self.ask(request(pending.session()), &ask).await.and_then(&read);
             match &told {
                 Err(Outcome::Unknown(why)) => {
-                    pending.unknown += 1;
+                    pending.doubts.push(self.asked.get());
                     if why == "SESSION_ENDED" {
                         break;
                     }
@@ -344,7 +349,11 @@ impl Worker {
         looked_at_first: bool,
         mut told: Told<Answer>,
     ) -> Option<Answer> {
-        if pending.unknown > 0 {
+        let unknown = pending.doubts.len() as u32;
+        if pending.doubts.iter().any(|region| *region != self.asked.get()) {
+            self.history.lock().went_elsewhere(pending.op);
+        }
+        if unknown > 0 {
             let says_nothing = match &told {
                 Err(Outcome::Failed(why)) => looked_at_first || may_be_tried_again(why),
                 Ok(Answer::Received { mark: None, messages, .. }) => messages.is_empty(),
@@ -358,7 +367,7 @@ impl Worker {
         if matches!(&told, Err(Outcome::Unknown(why)) if why == "SESSION_ENDED") {
             self.change_session();
         }
-        let tries = if told.is_ok() { pending.unknown + 1 } else { pending.unknown.max(1) };
+        let tries = if told.is_ok() { unknown + 1 } else { unknown.max(1) };
         self.end(pending.op, tries, told)
     }
 }

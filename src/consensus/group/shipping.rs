@@ -100,6 +100,12 @@ impl Group {
         self.inner.log.first()
     }
 
+    /// The last entry that this node's log held once and holds no more.
+    #[must_use]
+    pub fn log_purged(&self) -> Option<Position> {
+        self.inner.log.last_purged()
+    }
+
     /// Lets a command ride at the end of the next entry of data that this node proposes. It
     /// causes none, nobody hears of its outcome, and a newer one takes its seat.
     pub fn ride(&self, command: Command) {

@@ -99,7 +99,8 @@ impl Pair {
         let authority = self.in_pair()?;
         let number = authority.next_number();
         // What `apply` would refuse anyway stops nothing.
-        let is_fit = authority.seeding.is_none() && (authority.is_complete || accepted);
+        let is_empty = authority.seeding.is_some() && authority.applied_through.is_none();
+        let is_fit = !is_empty && (authority.is_complete || accepted);
         let stopped = match authority.must_stop_granting() && is_fit {
             true => Some(self.stop_granting(who).await?),
             false => None,

@@ -99,3 +99,36 @@ async fn protecting_again_copies_little_more_than_what_changed() {
     east.stop().await;
     west.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_side_whose_epoch_nothing_went_on_from_is_given_every_body_that_both_numbered_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    east.send("shared").await.expect("sent");
+    west.until_applied("shared", |west| west.total() == 1).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    east.stop().await;
+    west.pair.force("anna", false).await.expect("promoted");
+    west.send_patiently("of west").await;
+    west.stop().await;
+    // East never hears of that: it hands over to the same epoch, and takes it back by force.
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    let Ok(RegionReply::At(seal)) = east.region(RegionVerb::Seal).await else {
+        panic!("not sealed")
+    };
+    let to = RegionEpoch { number: Epoch(2), region: "west".to_owned() };
+    let release = RegionVerb::Release { to, seal, acknowledged: seal };
+    east.region(release).await.expect("released");
+    east.region(RegionVerb::TakeBack { number: Epoch(3) }).await.expect("taken back");
+    east.send_patiently("of east").await;
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    west.until_applied("fenced", |west| matches!(west.role(), Role::Fenced { .. })).await;
+    east.pair.protect("anna", true).await.expect("protected");
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.until_applied("equal", |west| digests_are_equal(&east, west)).await;
+    let bodies = |of: Vec<(Number, Bytes)>| of.into_iter().map(|(_, body)| body).collect();
+    let expected: Vec<Bytes> = ["shared", "of east"].map(Bytes::from).into();
+    assert_eq!((bodies(all(&east)), bodies(all(&west))), (expected.clone(), expected));
+    east.stop().await;
+    west.stop().await;
+}

@@ -70,6 +70,21 @@ pub(super) async fn deposed(dir: &Path, lost: usize) -> (Region, Region, [String
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_is_listed_though_the_log_is_gone_and_is_not_called_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = deposed(dir.path(), 2).await;
+    east.purge().await;
+    assert_eq!(east.group.log_first(), None);
+    let head = east.pair.tail_head().expect("a tail");
+    assert_eq!((head.log_entries, head.is_whole), (0, false));
+    let (page, next) = east.pair.tail_page(head.fork.next_number, None).expect("a page");
+    assert_eq!((page.len(), next), (5, None), "what is alive is listed");
+    assert_eq!(east.pair.tail_deletes(0).expect("listed"), (Vec::new(), None));
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tail_is_replayed_once_though_either_side_restarts_in_the_middle() {
     let dir = tempfile::tempdir().unwrap();
     let (east, west, at) = deposed(dir.path(), 30).await;

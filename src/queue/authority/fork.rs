@@ -29,6 +29,17 @@ impl Authority {
     }
 }
 
+/// The first message number that two histories may have given to different messages, or `None`
+/// where one is a beginning of the other and goes on in its last epoch; 0 = they share nothing.
+#[must_use]
+pub fn first_unshared(one: &[LedgerLine], other: &[LedgerLine]) -> Option<u64> {
+    let same = |line: &LedgerLine| other.iter().position(|it| it.epoch == line.epoch);
+    let common = one.iter().enumerate().rev().find_map(|(at, line)| Some((at, same(line)?)));
+    let Some((own, their)) = common else { return Some(0) };
+    let next = one.get(own + 1).into_iter().chain(other.get(their + 1));
+    next.map(|line| line.next_number).min()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +92,19 @@ mod tests {
     fn strangers_have_no_fork() {
         let theirs = [line(1, "north", (None, None), 1)];
         assert_eq!(east(&[line(1, "east", (None, None), 1)]).fork(&theirs), None);
+    }
+
+    #[test]
+    fn numbers_are_shared_until_the_first_of_both_goes_its_own_way() {
+        let first = line(1, "east", (None, None), 1);
+        let of_west = [first.clone(), line(2, "west", (at(9), at(4)), 30)];
+        let of_east = [first.clone(), line(3, "east", (at(12), at(13)), 40)];
+        let old = std::slice::from_ref(&first);
+        assert_eq!(first_unshared(&of_west, old), Some(30), "the old epoch may have gone on");
+        assert_eq!(first_unshared(old, &of_west), Some(30));
+        assert_eq!(first_unshared(&of_west, &of_east), Some(30), "neither has the other's epoch");
+        assert_eq!(first_unshared(&of_east, &of_west), Some(30));
+        assert_eq!(first_unshared(&of_west, &of_west), None);
+        assert_eq!(first_unshared(&of_west, &[line(1, "north", (None, None), 1)]), Some(0));
     }
 }

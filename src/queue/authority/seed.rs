@@ -1,11 +1,12 @@
-//! How a secondary is given a whole state of its primary, through its own group: an empty one, or
-//! one whose history went another way.
+//! How a side is given a whole state of its primary, through its own group: an empty secondary, one
+//! whose copy ends where no log goes on from, or a side whose history went another way.
 //!
 //! Laws: chunks come in order and are kept as rows of their own until all are there, so a restart
 //! or another leader has them; applying the commit builds the state, checks its digest and
 //! switches, in one entry. Until then what was there is whole, and stays what it was: an empty
-//! secondary, which nothing can promote, a fenced side with its tail, or a kept copy. A seed that
-//! is given up is freed a chunk an entry.
+//! secondary, which nothing can promote, an old copy, which can be promoted, a side that has handed
+//! over, a fenced one with its tail, or a kept copy. A seed that is given up is freed a chunk an
+//! entry; one of a side that is promoted, or taken back, at once. No copy goes back by a seed.
 //!
 //! A seed may be a patch: rows that are laid over what is there, and keys of rows that are no more.
 //! It counts only over the very state that it was made for, and what comes of it must have the
@@ -24,8 +25,8 @@ use super::command::{RegionReply, RegionVerb, SeedChunk};
 use super::lease::Leasing;
 use super::refusal::RegionRefusal;
 use super::replay::Replayed;
-use super::transition::{is_empty, keep};
-use super::{Authority, LedgerLine, Role};
+use super::transition::{is_empty, keep, mismatch};
+use super::{Authority, LedgerLine, RegionEpoch, Role};
 use crate::queue::command::Content;
 use crate::queue::ids::{ContentId, Digest, Position};
 use crate::queue::outcome::{Changes, ContentEvent};
@@ -71,12 +72,7 @@ pub fn apply(state: &mut State, verb: &RegionVerb, changes: &mut Changes) -> Ans
         return Err(super::transition::wrong_role(&Role::Standalone, verb));
     };
     let mut next = (**authority).clone();
-    let waits = match next.role {
-        Role::Secondary => next.applied_through.is_none(),
-        Role::Fenced { .. } | Role::Detached => true,
-        _ => false,
-    };
-    if !waits {
+    if !is_given_states(&next.role) {
         return Err(super::transition::wrong_role(&next.role, verb));
     }
     if next.attachment.as_ref().is_none_or(|it| it.id != attachment) {
@@ -102,22 +98,58 @@ pub fn apply(state: &mut State, verb: &RegionVerb, changes: &mut Changes) -> Ans
     Ok(reply)
 }
 
+/// Whether a side in this role may be given a state in the place of what it has.
+pub fn is_given_states(role: &Role) -> bool {
+    matches!(role, Role::Secondary | Role::Released { .. } | Role::Fenced { .. } | Role::Detached)
+}
+
 fn begin(state: &State, next: &mut Authority, wanted: Seeding) -> Answer {
     match &next.seeding {
         Some(known) if known.id == wanted.id => {}
         Some(_) => return Err(RegionRefusal::OtherSeed),
-        None if next.role == Role::Secondary && !is_empty(&state.counters) => {
-            return Err(RegionRefusal::NotEmpty);
+        None => {
+            check_fits(state, next, &wanted)?;
+            next.seeding = Some(wanted);
         }
-        None if wanted.ledger.is_empty() => {
-            return Err(RegionRefusal::Mismatch { what: "the ledger".to_owned() });
-        }
-        None if wanted.base.is_some_and(|base| base != state.digest()) => {
-            return Err(RegionRefusal::Mismatch { what: "the state to be patched".to_owned() });
-        }
-        None => next.seeding = Some(wanted),
     }
     Ok(RegionReply::Seeded { next: next.seeding.as_ref().map_or(0, |it| it.next) })
+}
+
+/// Whether a state may take the place of what is here.
+fn check_fits(state: &State, next: &Authority, wanted: &Seeding) -> Result<(), RegionRefusal> {
+    let Some(line) = wanted.ledger.last() else { return Err(mismatch("the ledger")) };
+    if wanted.base.is_some_and(|base| base != state.digest()) {
+        return Err(mismatch("the state to be patched"));
+    }
+    match (&next.role, next.applied_through) {
+        (Role::Secondary, None) if !is_empty(&state.counters) => Err(RegionRefusal::NotEmpty),
+        (Role::Secondary, Some(_)) if line.epoch.number < next.epoch.number => {
+            let (asked, current) = (line.epoch.clone(), next.epoch.clone());
+            Err(RegionRefusal::StaleEpoch { asked, current })
+        }
+        (Role::Secondary, Some(through))
+            if line.epoch == next.epoch && wanted.position.index < through.index =>
+        {
+            Err(mismatch("the position, which is before the copy's end,"))
+        }
+        // Only its heir has all that it had.
+        (Role::Released { to, at }, _) if !begins_at(&wanted.ledger, to, *at) => {
+            Err(mismatch("the epoch"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether an epoch is in this ledger, and goes on from there.
+pub fn begins_at(ledger: &[LedgerLine], epoch: &RegionEpoch, previous: Position) -> bool {
+    ledger.iter().any(|line| line.epoch == *epoch && line.previous == Some(previous))
+}
+
+/// Frees all of a seed that nobody waits for any more.
+pub fn give_up(state: &mut State, next: &mut Authority, changes: &mut Changes) {
+    while next.seeding.is_some() {
+        drop_last(state, next, changes);
+    }
 }
 
 fn seeding(next: &mut Authority, id: u128) -> Result<&mut Seeding, RegionRefusal> {
@@ -206,6 +238,11 @@ fn commit(
     if patch.is_none() {
         changes.rows.extend(state.row_keys());
     }
+    let leasing = match next.role {
+        // What was granted in an epoch ends with it, and not before.
+        Role::Secondary if next.epoch == line.epoch => next.leasing,
+        _ => Leasing::default(),
+    };
     next.see(&line.epoch);
     next.epoch = line.epoch;
     next.ledger = seeding.ledger;
@@ -213,19 +250,24 @@ fn commit(
     next.applied_through = Some(seeding.position);
     next.seeding = None;
     follow(&mut next);
+    next.leasing = leasing;
     keep(state, next, changes);
     Ok(RegionReply::Seeded { next: chunks })
 }
 
-/// As one that was just attached.
+/// As one that was just attached; but what had all once, and is given more, has had it still.
 fn follow(next: &mut Authority) {
+    let had_all = match next.role {
+        Role::Secondary => next.is_complete,
+        Role::Released { .. } => true,
+        _ => false,
+    };
     next.role = Role::Secondary;
     next.rests.clear();
     next.tail = None;
     next.shipped = None;
     next.head = None;
-    next.is_complete = false;
-    next.leasing = Leasing::default();
+    next.is_complete = had_all;
 }
 
 /// What a cluster is in its pair is no part of what both hold.

@@ -84,6 +84,9 @@ fn answer(
     };
     let before = next.clone();
     let reply = change(&mut next, &mut state.counters, at, &command.verb)?;
+    if !seed::is_given_states(&next.role) {
+        seed::give_up(state, &mut next, changes);
+    }
     if next != before || state.authority.is_none() {
         keep(state, next, changes);
         note(state, &command.by, command.verb.said(), changes);
@@ -278,6 +281,17 @@ fn attach_to(next: &mut Authority, counters: &mut CountersRow, attach: &Attach) 
         Role::Fenced { .. } | Role::Detached if attach.reseed => {
             return await_state(next, attach, wanted);
         }
+        // Its heir, which stood alone meanwhile: what it ships goes on from here.
+        Role::Released { ref to, at }
+            if next.lineage == attach.lineage
+                && next.region == attach.region
+                && seed::begins_at(&attach.ledger, to, at) =>
+        {
+            next.attachment = Some(wanted);
+            next.shipped = None;
+            next.leasing = Leasing::default();
+            return Ok(RegionReply::Done);
+        }
         // The ledger's joints say whether the kept copy continues.
         Role::Detached if next.lineage == attach.lineage && next.region == attach.region => {}
         Role::Standalone | Role::Detached if is_empty(counters) => {
@@ -463,7 +477,7 @@ fn promote(
     at: Position,
     (number, accepted, stopped): (Epoch, bool, Option<Position>),
 ) -> Answer {
-    if next.seeding.is_some() {
+    if next.seeding.is_some() && next.applied_through.is_none() {
         return Err(RegionRefusal::Seeding);
     }
     if !(next.is_complete || accepted) {

@@ -6,6 +6,7 @@ mod bounds_jobs;
 mod leases;
 mod model;
 mod model_jobs;
+mod old_copies;
 mod pair;
 mod random;
 mod refusals;

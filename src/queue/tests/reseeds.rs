@@ -13,7 +13,7 @@ use crate::queue::command::Command;
 use crate::queue::ids::{ContentId, Epoch, Number};
 use crate::queue::rows::{Row, RowKey};
 
-const AGAIN: u128 = 71;
+pub(super) const AGAIN: u128 = 71;
 
 /// East is fenced, with a tail and with cleared messages that wait to be freed; west goes on.
 fn parted() -> (Side, Side) {
@@ -52,7 +52,7 @@ fn attach(east: &mut Side, west: &Side, discard_tail: bool) -> Result<RegionRepl
     }))
 }
 
-fn bodies(side: &Side) -> Vec<String> {
+pub(super) fn bodies(side: &Side) -> Vec<String> {
     let (found, _) = side.stage.state.tail(Number(0), None, 1_000);
     let body = |id| String::from_utf8(side.stage.contents[&id].body.to_vec()).expect("text");
     let mut all: Vec<_> =
@@ -61,7 +61,7 @@ fn bodies(side: &Side) -> Vec<String> {
     all.into_iter().map(|(_, body)| body).collect()
 }
 
-fn with_attachment(mut verb: RegionVerb) -> RegionVerb {
+pub(super) fn with_attachment(mut verb: RegionVerb) -> RegionVerb {
     match &mut verb {
         RegionVerb::SeedBegin { attachment, .. } => *attachment = AGAIN,
         RegionVerb::SeedChunk(chunk) => chunk.attachment = AGAIN,

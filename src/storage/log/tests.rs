@@ -187,6 +187,7 @@ async fn a_purge_gives_segments_back_and_beyond_the_end_it_moves_the_log() {
     log.purge(at(1, 580)).await.expect("durable");
     assert!(log.disk_bytes() < before / 3, "{} of {before}", log.disk_bytes());
     assert!(log.read(580, 581, 10).is_err(), "a purged entry is an error, not a gap");
+    assert_eq!(log.first(), Some(581), "though those before it are in its segment still");
     assert_eq!(all(&log), some(1, 581..600));
     log.purge(at(4, 900)).await.expect("durable");
     assert_eq!((log.last(), log.last_purged()), (Some(at(4, 900)), Some(at(4, 900))));

@@ -31,6 +31,8 @@ pub struct Told {
     pub epoch: RegionEpoch,
     pub last_sync: Option<LogTime>,
     pub is_live: bool,
+    /// Why shipping stands still, where it does.
+    pub trouble: String,
     pub is_complete: bool,
     pub peer: String,
 }

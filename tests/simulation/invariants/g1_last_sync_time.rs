@@ -14,7 +14,7 @@ type Progress<'a> = BTreeMap<&'a RegionEpoch, Vec<(Micros, u64)>>;
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let mut wrong = falls(&pair.history.pair.told);
     let progress = progress(pair);
-    for line in &pair.lineage.lines {
+    for line in pair.lineage.all() {
         let writes: Vec<_> = pair.writes_of(line).collect();
         for told in pair.history.pair.told.iter().filter(|told| told.epoch == line.epoch) {
             let Some(shown) = told.last_sync else { continue };

@@ -11,7 +11,7 @@ use crate::lineage::PairStory;
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let applied = pair.history.applied.iter().map(|it| ((it.cluster, it.index), it));
     let applied: BTreeMap<(Cluster, u64), &Applied> = applied.collect();
-    let writers = pair.lineage.lines.iter().filter_map(|it| Some((&it.epoch, it.cluster?)));
+    let writers = pair.lineage.all().filter_map(|it| Some((&it.epoch, it.cluster?)));
     let writers: BTreeMap<&RegionEpoch, Cluster> = writers.collect();
     let mut wrong = Vec::new();
     for seen in &pair.history.pair.sighted {

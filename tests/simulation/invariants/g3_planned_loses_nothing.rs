@@ -40,4 +40,23 @@ mod tests {
     fn what_is_acknowledged_after_the_release_is_found() {
         assert_eq!(broken(8), 1);
     }
+
+    #[test]
+    fn what_the_heir_acknowledged_before_it_was_taken_back_from_is_of_its_own_epoch() {
+        let mut sample = PairSample::protected();
+        sample.handed_to(7);
+        sample.write_of_the_other(101, 80);
+        sample.taken_back(8);
+        sample.write(9, 90);
+        assert_eq!(check(&PairStory::of(&sample.history)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_hand_over_that_nothing_went_on_from_is_judged_too() {
+        let mut sample = PairSample::protected();
+        sample.handed_to(7);
+        sample.write(8, 80);
+        sample.taken_back(9);
+        assert_eq!(check(&PairStory::of(&sample.history)).len(), 1);
+    }
 }

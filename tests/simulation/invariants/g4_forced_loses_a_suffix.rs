@@ -6,15 +6,19 @@ use crate::lineage::PairStory;
 
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (old, new) in pair.lineage.forced() {
+    let forced = pair.lineage.forced().map(|(old, new)| (old, new.previous));
+    // Nothing went on from these.
+    let dead = pair.lineage.dead.iter().map(|line| (line, None));
+    for (old, kept) in forced.chain(dead) {
         let told = pair.history.pair.told.iter().filter(|told| told.epoch == old.epoch);
         let Some(shown) = told.max_by_key(|told| told.last_sync) else { continue };
-        let lost = pair.writes_of(old).filter(|(_, mark)| Some(mark.index) > new.previous);
+        let lost = pair.writes_of(old).filter(|(_, mark)| Some(mark.index) > kept);
         let early = lost.filter(|(_, mark)| Some(mark.at) <= shown.last_sync);
         wrong.extend(early.map(|(op, mark)| {
+            let (epoch, call) = (&old.epoch, &op.call);
             format!(
-                "{:?} went on from {:?}, and lost {:?} at {mark:?}, though it was told {shown:?}",
-                new.epoch, new.previous, op.call
+                "of {epoch:?} what came after {kept:?} was left behind, and with it {call:?} at \
+                 {mark:?}, though it was told {shown:?}"
             )
         }));
     }
@@ -53,6 +57,17 @@ mod tests {
     #[test]
     fn what_was_said_to_be_there_may_not() {
         assert_eq!(broken(60), 1);
+    }
+
+    #[test]
+    fn an_epoch_that_was_taken_back_from_may_lose_all_but_what_was_said_to_be_there() {
+        let mut sample = PairSample::protected();
+        sample.handed_to(7);
+        sample.write_of_the_other(101, 80);
+        sample.taken_back(8);
+        assert_eq!(check(&PairStory::of(&sample.history)), Vec::<String>::new());
+        sample.told_by_the_other(80);
+        assert_eq!(check(&PairStory::of(&sample.history)).len(), 1);
     }
 
     #[test]

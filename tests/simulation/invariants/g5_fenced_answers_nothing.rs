@@ -1,64 +1,74 @@
 //! G5: a primary that has seen a higher epoch acknowledges nothing any more, and answers nothing
 //! as if it still led: no write, and no linearizable read.
 //!
-//! There is no region lease yet: what a primary acknowledges before it hears of a promotion is its
-//! tail.
+//! Pairs here rely on no region lease: what a primary acknowledges before it hears of a promotion
+//! is its tail.
 
 use std::collections::BTreeMap;
 
 use zoneq::queue::authority::Role;
 
-use crate::history::{Call, Cluster, Micros, Op, Outcome};
+use crate::history::{Call, Cluster, Micros, Op, Outcome, Sighted};
 use crate::lineage::PairStory;
 
-/// From where in its log, and from when, a cluster was fenced.
-type Fenced = BTreeMap<Cluster, (u64, Micros)>;
+/// A time in which a cluster was fenced, or in conflict.
+struct Fence {
+    cluster: Cluster,
+    /// What it acknowledged may stand up to this index of its log, and from the other one on.
+    end: u64,
+    again: Option<u64>,
+    /// When it was first seen so, and when it was something else again.
+    since: Micros,
+    until: Micros,
+}
 
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
-    let fenced = fenced(pair);
     let mut wrong = Vec::new();
-    for (op, mark) in pair.writes() {
-        if let Some((end, _)) = fenced.get(&op.site)
-            && mark.index > *end
-        {
-            let (site, call) = (op.site, &op.call);
-            wrong.push(format!(
-                "{site:?} was fenced at {end}, and {call:?} was acknowledged at {mark:?}"
-            ));
-        }
-    }
-    for op in pair.history.ops.iter().filter(|op| is_read(op)) {
-        let is_copy = |at| pair.lineage.is_copy(op.site, at);
-        if let Some((_, since)) = fenced.get(&op.site)
-            && op.invoked > *since
-            && !(is_copy(op.invoked) || is_copy(op.returned))
-        {
-            let (site, call, at) = (op.site, &op.call, op.invoked);
-            wrong.push(format!(
-                "{site:?} was fenced at {since} us, and answered {call:?} of {at} us as if it led"
-            ));
-        }
+    for fence in fences(pair) {
+        let Fence { cluster, end, again, since, until } = fence;
+        let is_behind = |index: u64| index > end && again.is_none_or(|again| index <= again);
+        let late = pair.writes().filter(|(op, mark)| op.site == cluster && is_behind(mark.index));
+        wrong.extend(late.map(|(op, mark)| {
+            format!(
+                "{cluster:?} was fenced at {end}, and {:?} was acknowledged at {mark:?}",
+                op.call
+            )
+        }));
+        let reads = pair.history.ops.iter().filter(|op| op.site == cluster && is_read(op));
+        let late = reads.filter(|op| op.invoked > since && op.returned < until);
+        wrong.extend(late.map(|op| {
+            let (call, at) = (&op.call, op.invoked);
+            format!(
+                "{cluster:?} was fenced at {since} us, and answered {call:?} of {at} us as if it led"
+            )
+        }));
     }
     wrong
 }
 
-/// Clusters that were fenced and never took another part.
-fn fenced(pair: &PairStory<'_>) -> Fenced {
-    let mut fenced = Fenced::new();
-    for seen in &pair.history.pair.sighted {
-        // A restart goes back to what its tables held: once is enough.
-        if let Role::Fenced { at, .. } = &seen.authority.role {
-            fenced.entry(seen.cluster).or_insert((at.index, seen.at));
+fn fences(pair: &PairStory<'_>) -> Vec<Fence> {
+    let sighted = &pair.history.pair.sighted;
+    let end = |role: &Role| match role {
+        Role::Fenced { at, .. } | Role::Conflict { at, .. } => Some(at.index),
+        _ => None,
+    };
+    // A restart goes back to what its tables held: once is enough.
+    let mut begun: BTreeMap<(Cluster, u64), &Sighted> = BTreeMap::new();
+    for seen in sighted {
+        if let Some(end) = end(&seen.authority.role) {
+            begun.entry((seen.cluster, end)).or_insert(seen);
         }
     }
-    let again = |cluster: &Cluster, end: u64| {
-        pair.lineage
-            .lines
-            .iter()
-            .any(|line| line.cluster == Some(*cluster) && line.first > Some(end))
-    };
-    fenced.retain(|cluster, (end, _)| !again(cluster, *end));
-    fenced
+    let all = begun.into_iter().map(|((cluster, end_at), first)| {
+        let own = pair.lineage.all().filter(|line| line.cluster == Some(cluster));
+        let again = own.filter_map(|line| line.first).filter(|first| *first > end_at).min();
+        let of_cluster = sighted.iter().filter(|it| it.cluster == cluster);
+        let mut later = of_cluster.filter(|it| it.index > first.index);
+        let other = later.find(|it| end(&it.authority.role).is_none());
+        let until = other.map_or(Micros::MAX, |it| it.at);
+        Fence { cluster, end: end_at, again, since: first.at, until }
+    });
+    all.collect()
 }
 
 /// An answer that must be the newest.
@@ -92,6 +102,19 @@ mod tests {
         sample.fenced(7);
         sample.write(8, 80);
         assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn what_it_acknowledges_as_the_primary_that_it_is_again_is_right() {
+        let mut sample = PairSample::protected();
+        sample.promoted(5);
+        sample.fenced(7);
+        sample.handed_back(20);
+        sample.write(21, 210);
+        sample.read(210);
+        assert_eq!(broken(&sample), 0);
+        sample.write(8, 80);
+        assert_eq!(broken(&sample), 1, "it was fenced then");
     }
 
     #[test]

@@ -32,6 +32,16 @@ fn first() -> LedgerLine {
     LedgerLine { epoch: epoch(1, "east"), previous: None, first: None, next_number: 1 }
 }
 
+fn line(number: u32, region: &str, previous: u64, first: u64) -> LedgerLine {
+    let (previous, first) = (Some(at(previous)), Some(at(first)));
+    LedgerLine { epoch: epoch(number, region), previous, first, next_number: 1 }
+}
+
+fn begin(authority: &mut Authority, line: LedgerLine) {
+    authority.epoch = line.epoch.clone();
+    authority.ledger.push(line);
+}
+
 impl PairSample {
     pub fn protected() -> PairSample {
         let mut sample = PairSample { history: History::default(), now: 0 };
@@ -84,17 +94,33 @@ impl PairSample {
         self.is(EAST, index, 10 * index, 0, role, |_| ());
     }
 
-    /// West goes on from that index of east.
+    /// West goes on from that index of east, by force.
     pub fn promoted(&mut self, index: u64) {
-        let line = LedgerLine {
-            epoch: epoch(2, "west"),
-            previous: Some(at(index)),
-            first: Some(at(100)),
-            next_number: 1,
-        };
-        self.is(WEST, 100, 10 * index, 0, Role::Standalone, |it| {
-            it.epoch = line.epoch.clone();
-            it.ledger.push(line);
+        self.west_is(Role::Standalone, index);
+    }
+
+    /// East hands over at that index, and west goes on.
+    pub fn handed_to(&mut self, index: u64) {
+        self.released(index);
+        self.west_is(Role::Primary, index);
+    }
+
+    fn west_is(&mut self, role: Role, index: u64) {
+        self.is(WEST, 100, 10 * index, 0, role, |it| begin(it, line(2, "west", index, 100)));
+    }
+
+    /// East takes back what it handed over at the index before this one, without west.
+    pub fn taken_back(&mut self, index: u64) {
+        let line = line(3, "east", index - 1, index);
+        self.is(EAST, index, 10 * index, 0, Role::Primary, |it| begin(it, line));
+    }
+
+    /// After west was promoted, east follows it and is handed to, at this index of its own.
+    pub fn handed_back(&mut self, index: u64) {
+        self.is(EAST, index - 1, 10 * index, 0, Role::Secondary, |_| ());
+        self.is(EAST, index, 10 * index, 0, Role::Primary, |it| {
+            begin(it, line(2, "west", 5, 100));
+            begin(it, line(3, "east", 110, index));
         });
     }
 
@@ -106,16 +132,32 @@ impl PairSample {
     fn op(&mut self, site: Cluster, call: Call, answer: Answer) {
         let (invoked, returned) = (self.tick(), self.tick());
         let outcome = Outcome::Ok(answer);
-        let (client, session, attempts) = (1, None, 1);
-        let op = Op { client, session, attempts, invoked, returned, call, outcome, site };
+        let (client, session, attempts, elsewhere) = (1, None, 1, false);
+        let op =
+            Op { client, session, attempts, elsewhere, invoked, returned, call, outcome, site };
         self.history.ops.push(op);
     }
 
     /// East acknowledges a write at this index and T.
     pub fn write(&mut self, index: u64, at: LogTime) {
+        self.write_of(EAST, index, at);
+    }
+
+    /// The last call was tried before, in the other region, and nobody knows what came of that.
+    pub fn tried_elsewhere(&mut self) {
+        if let Some(last) = self.history.ops.last_mut() {
+            (last.attempts, last.elsewhere) = (2, true);
+        }
+    }
+
+    pub fn write_of_the_other(&mut self, index: u64, at: LogTime) {
+        self.write_of(WEST, index, at);
+    }
+
+    fn write_of(&mut self, site: Cluster, index: u64, at: LogTime) {
         let queue = super::sample::QUEUE.to_owned();
         let mark = Mark { index, term: 1, node: 1, at };
-        self.op(EAST, Call::Create { queue }, Answer::Done { mark });
+        self.op(site, Call::Create { queue }, Answer::Done { mark });
     }
 
     /// East answers a read that must be the newest.
@@ -141,17 +183,28 @@ impl PairSample {
 
     /// A last sync time is shown by east.
     pub fn told(&mut self, last_sync: LogTime) {
+        self.told_by(EAST, epoch(1, "east"), last_sync);
+    }
+
+    /// West shows one of the epoch that it began.
+    pub fn told_by_the_other(&mut self, last_sync: LogTime) {
+        self.told_by(WEST, epoch(2, "west"), last_sync);
+    }
+
+    fn told_by(&mut self, cluster: Cluster, epoch: RegionEpoch, last_sync: LogTime) {
         let (invoked, returned) = (self.tick(), self.tick());
+        let peer = if cluster == EAST { "west" } else { "east" }.to_owned();
         let told = Told {
             invoked,
             returned,
-            cluster: EAST,
+            cluster,
             role: "primary".to_owned(),
-            epoch: epoch(1, "east"),
+            epoch,
             last_sync: Some(last_sync),
             is_live: true,
+            trouble: String::new(),
             is_complete: false,
-            peer: "west".to_owned(),
+            peer,
         };
         self.history.pair.told.push(told);
     }

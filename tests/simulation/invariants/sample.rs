@@ -44,7 +44,9 @@ impl Sample {
         let (invoked, returned) = (at * 10, at * 10 + 1);
         let (session, attempts) = (None, 1);
         let site = Cluster::default();
-        let op = Op { client, session, attempts, invoked, returned, call, outcome, site };
+        let elsewhere = false;
+        let op =
+            Op { client, session, attempts, elsewhere, invoked, returned, call, outcome, site };
         self.history.ops.push(op);
         self.history.ops.last_mut().expect("just pushed")
     }

@@ -46,16 +46,20 @@ impl Worker {
             send: Some(send_request(&queue, messages, pending.session())),
         });
         let mut told = self.stream_sends(items.collect()).await;
+        let region = self.asked.get();
         for (mut pending, wire) in pending.into_iter().zip(wires) {
             let of_stream = told.remove(&pending.session.sequence);
             let of_stream = of_stream.unwrap_or_else(|| Err(silent(None)));
             let told = match of_stream {
                 Ok(answer) => {
                     *self.history.lock().verbs.entry("SendStream").or_default() += 1;
+                    self.asked.set(region);
                     self.settle(pending, false, Ok(answer))
                 }
                 Err(outcome) => {
-                    pending.unknown += u32::from(matches!(outcome, Outcome::Unknown(_)));
+                    if matches!(outcome, Outcome::Unknown(_)) {
+                        pending.doubts.push(region);
+                    }
                     let request = |session| send_request(&queue, &wire, session);
                     let ask = |mut node: Client, r| async move { node.send(r).await };
                     self.finish(pending, false, request, ask, read_sent).await
@@ -140,7 +144,9 @@ impl Worker {
                 self.settle(pending, false, Ok(answer));
             }
             Err(outcome) => {
-                pending.unknown += u32::from(matches!(outcome, Outcome::Unknown(_)));
+                if matches!(outcome, Outcome::Unknown(_)) {
+                    pending.doubts.push(self.asked.get());
+                }
                 let request = |session| delete_request(&queue, &wires, session);
                 let ask = |mut node: Client, r| async move { node.delete(r).await };
                 let read = |answer: pb::DeleteResponse| wire::deleted(&answer);

@@ -9,9 +9,9 @@ use crate::story::Story;
 /// A message of a group while it stands in one queue.
 struct Member<'a> {
     id: &'a str,
-    /// When it came, and its number: where two came at one T as dead letters, it says nothing.
+    /// When it came, and its number; of a dead letter that says nothing of what came at one T.
     from: LogTime,
-    number: u64,
+    number: Option<u64>,
     through: LogTime,
     grants: Vec<LogTime>,
 }
@@ -25,21 +25,29 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
             let member = Member {
                 id,
                 from: stay.from,
-                number: if stay.queue == life.home { life.number } else { 0 },
+                number: (stay.queue == life.home).then_some(life.number),
                 through: stay.through,
                 grants: grants.map(|grant| grant.at).collect(),
             };
             groups.entry((stay.queue, group)).or_default().push(member);
         }
     }
+    out_of_order(groups)
+}
+
+fn out_of_order(groups: BTreeMap<(&str, u64), Vec<Member<'_>>>) -> Vec<String> {
     let mut wrong = Vec::new();
     for ((queue, group), mut members) in groups {
         members.sort_by_key(|member| (member.from, member.number));
         // Of those before: who stays longest.
         let mut stays: Option<(LogTime, &str)> = None;
-        for together in members.chunk_by(|a, b| (a.from, a.number) == (b.from, b.number)) {
+        for together in members.chunk_by(|a, b| a.from == b.from) {
+            // Of those that came at this T, in the order of their numbers.
+            let mut numbered: Option<(LogTime, &str)> = None;
             for member in together {
-                let Some((through, before)) = stays else { continue };
+                let before = if member.number.is_some() { stays.max(numbered) } else { stays };
+                numbered = numbered.max(member.number.map(|_| (member.through, member.id)));
+                let Some((through, before)) = before else { continue };
                 if let Some(at) = member.grants.iter().find(|at| **at <= through) {
                     let id = member.id;
                     wrong.push(format!(
@@ -107,5 +115,18 @@ mod tests {
         sample.unknown_delete("m1", "r5", 6);
         give_second(&mut sample, 7);
         assert_eq!(broken(sample), 0);
+    }
+
+    #[test]
+    fn of_what_came_at_one_t_only_messages_that_were_sent_there_have_an_order() {
+        let member = |id, number| Member { id, from: 5, number, through: 30, grants: vec![9] };
+        let found = |first, second| {
+            let groups =
+                BTreeMap::from([(("q", 7), vec![member("m1", first), member("m2", second)])]);
+            out_of_order(groups).len()
+        };
+        assert_eq!(found(Some(1), Some(2)), 1);
+        assert_eq!(found(None, Some(2)), 0, "a dead letter, and one that was sent back");
+        assert_eq!(found(None, None), 0);
     }
 }

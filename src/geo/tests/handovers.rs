@@ -1,0 +1,26 @@
+//! A handing over that does not come to its end.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_failover_is_answered_when_the_node_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = protected(dir.path()).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.stop().await;
+    let Ok(RegionReply::At(seal)) = east.region(RegionVerb::Seal).await else {
+        panic!("not sealed")
+    };
+    let to = RegionEpoch { number: Epoch(2), region: "west".to_owned() };
+    let release = RegionVerb::Release { to, seal, acknowledged: seal };
+    east.region(release).await.expect("released");
+    let pair = east.pair.clone();
+    let later = Instant::now() + Duration::from_secs(3_600);
+    let waits = tokio::spawn(async move { pair.fail_over("anna", None, later).await });
+    east.stop().await;
+    until("it is answered", async {
+        let answer = waits.await.expect("no panic");
+        assert!(matches!(answer, Err(PairError::NotNow { fate: Fate::Unknown, .. })), "{answer:?}");
+    })
+    .await;
+}
