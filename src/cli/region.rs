@@ -217,6 +217,7 @@ fn forced(answer: &pb::ForceFailOverResponse) -> (Value, String) {
         "heard_seconds_ago": heard,
         "lease_wait_seconds": seconds(answer.lease_wait.as_ref()),
         "messages_lost": answer.messages_lost,
+        "queues_lost": line::queues_lost(answer),
         "bytes_lost_at_most": answer.bytes_lost_at_most,
     });
     let lost = match answer.entries_lost {

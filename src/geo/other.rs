@@ -17,7 +17,7 @@ use crate::consensus::error::Fate;
 use crate::consensus::group::Group;
 use crate::proto::geo::v1 as pb;
 use crate::proto::geo::v1::geo_service_client::GeoServiceClient;
-use crate::queue::authority::LedgerLine;
+use crate::queue::authority::{LedgerLine, Role};
 
 /// One node has this long to answer.
 const ATTEMPT: Duration = Duration::from_secs(3);
@@ -163,11 +163,18 @@ impl OtherRegion {
     /// # Errors
     /// As [`OtherRegion::ask`].
     pub async fn status(&self, deadline: Instant) -> Result<pb::GetStatusResponse, PairError> {
-        self.ask(
-            deadline,
-            |mut client| async move { client.get_status(pb::GetStatusRequest {}).await },
-        )
+        let next_message = self.lacks_from();
+        self.ask(deadline, |mut client| async move {
+            client.get_status(pb::GetStatusRequest { next_message }).await
+        })
         .await
+    }
+
+    /// From which message number on a copy lacks what its primary has; 0 where this is none.
+    fn lacks_from(&self) -> u64 {
+        let store = self.group.store().read();
+        let is_copy = store.state().authority().is_some_and(|it| it.role == Role::Secondary);
+        if is_copy { store.state().next_message() } else { 0 }
     }
 
     /// Tells the other region of this one's epochs.

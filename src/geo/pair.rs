@@ -41,7 +41,7 @@ use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, Region
 use crate::queue::authority::plan::CopyEnd;
 use crate::queue::authority::{AuditRow, Authority, RegionSettings, Role};
 use crate::queue::command::{Command, Envelope};
-use crate::queue::ids::Epoch;
+use crate::queue::ids::{Epoch, Number};
 use crate::queue::outcome::Reply;
 use crate::storage::codec;
 
@@ -72,7 +72,7 @@ pub struct PairStatus {
     /// The other region's last word, and how long ago it came.
     pub heard: Option<(pb::GetStatusResponse, Duration)>,
     pub redundancy: String,
-    /// Of a primary: messages that were sent and that the copy lacks, as of its last word.
+    /// Messages that the primary has and the copy lacks, as of the other side's last word.
     pub messages_behind: Option<u64>,
     /// Of a primary: why the copy is too far behind, where it is.
     pub lag_trouble: Option<String>,
@@ -188,10 +188,14 @@ impl Pair {
             (watermark.positions_behind, watermark.bytes_behind) = (behind.positions, behind.bytes);
         }
         let lag_trouble = own.zip(behind).and_then(|(own, behind)| lag::passed(own, &behind));
-        let next_message = self.group.store().read().state().next_message();
         let messages_behind = match own.filter(|it| it.role == Role::Secondary) {
-            Some(_) => heard.as_ref().map(|(it, _)| it.next_message.saturating_sub(next_message)),
-            None => watermark.next_message.map(|it| next_message.saturating_sub(it)),
+            Some(_) => heard
+                .as_ref()
+                .and_then(|(it, _)| self.missing(it))
+                .map(|queues| queues.iter().map(|queue| queue.messages).sum()),
+            None => watermark
+                .next_message
+                .map(|next| self.group.store().read().state().count_ahead(Number(next))),
         };
         PairStatus {
             messages_behind,

@@ -239,9 +239,11 @@ impl GeoService for Receiver {
 
     async fn get_status(
         &self,
-        _: Request<pb::GetStatusRequest>,
+        request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
-        Ok(Response::new(self.pair.word()))
+        let from = request.into_inner().next_message;
+        let ahead = (from > 0).then(|| self.pair.ahead(from));
+        Ok(Response::new(pb::GetStatusResponse { ahead, ..self.pair.word() }))
     }
 
     async fn attach(

@@ -4,6 +4,7 @@ mod compresses;
 mod handovers;
 mod leases;
 mod limits;
+mod losses;
 mod patches;
 mod reseeds;
 mod shapes;

@@ -20,6 +20,7 @@
 //! the line is made to behave, `bounds.rs` what may be set, `tail.rs` what a deposed side has
 //! alone and `replay.rs` how it is taken from there, `refusal.rs` why not.
 
+pub mod ahead;
 mod bounds;
 pub mod command;
 pub mod fork;

@@ -267,6 +267,24 @@ impl Lineup {
         found
     }
 
+    /// How many messages have this number or a higher one.
+    #[must_use]
+    pub fn count_from(&self, first: Number) -> u64 {
+        let mut count = self.touched.range(first..).count();
+        for (priority, band) in &self.bands {
+            let begin = band.chunks.range(..=first).next_back().map_or(first, |(begin, _)| *begin);
+            for (at, chunk) in band.chunks.range(begin..) {
+                count += if *at >= first {
+                    chunk.slots.len()
+                } else {
+                    let messages = chunk.slots.iter().map(|it| it.message(chunk.epoch, *priority));
+                    messages.filter(|message| message.number >= first).count()
+                };
+            }
+        }
+        count as u64
+    }
+
     /// The message that stands first of those whose visible time has come, due ones included.
     #[must_use]
     pub fn head(&self, now: LogTime) -> Option<Message> {

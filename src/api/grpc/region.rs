@@ -22,6 +22,7 @@ use crate::geo::watermark;
 use crate::proto::admin::v1 as pb;
 use crate::proto::admin::v1::region_service_client::RegionServiceClient;
 use crate::proto::admin::v1::region_service_server::{RegionService, RegionServiceServer};
+use crate::queue::authority::ahead::Ahead;
 use crate::queue::authority::{AuditRow, RegionEpoch, Role};
 use crate::queue::ids::LogTime;
 
@@ -79,6 +80,10 @@ fn role_said(word: &str) -> pb::RegionRole {
             .is_some_and(|it| it.eq_ignore_ascii_case(word))
     };
     all.into_iter().find(named).unwrap_or(pb::RegionRole::Unspecified)
+}
+
+fn queue_out(queue: Ahead) -> pb::QueueLoss {
+    pb::QueueLoss { account: queue.account, queue: queue.queue, messages: queue.messages }
 }
 
 fn epoch_out(epoch: &RegionEpoch) -> pb::EpochId {
@@ -232,7 +237,8 @@ impl RegionFace {
             complete: loss.is_complete,
             promoted: !asked.dry_run,
             lease_wait: loss.lease_wait.map(lasting),
-            messages_lost: loss.messages,
+            messages_lost: loss.messages(),
+            queues_lost: loss.queues.into_iter().flatten().map(queue_out).collect(),
             bytes_lost_at_most: loss.bytes_at_most,
         })
     }

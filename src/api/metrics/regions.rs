@@ -88,7 +88,7 @@ fn copy(page: &mut Page, status: &pb::GetRegionResponse) {
         ),
         (
             "zoneq_geo_behind_messages",
-            "Messages that were sent and that the secondary lacks; told by the leader.",
+            "Messages that the primary has and the secondary lacks; told by the leader.",
             count(status.messages_behind),
         ),
         (
@@ -201,8 +201,9 @@ mod tests {
             ..pb::GetRegionResponse::default()
         };
         let told = text(|page| copy(page, &status));
-        for name in ["last_sync", "behind", "drain", "heard"] {
-            assert!(!told.contains(name), "{name} in {told}");
+        for name in ["last_sync", "behind", "drain", "peer_heard"] {
+            let name = format!("zoneq_geo_{name}_");
+            assert!(!told.contains(&name), "{name} in {told}");
         }
         assert!(told.contains("zoneq_geo_copy_status{status=\"unavailable\"} 1\n"), "{told}");
         assert!(told.contains("zoneq_geo_copy_status{status=\"live\"} 0\n"), "{told}");

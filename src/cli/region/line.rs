@@ -73,7 +73,26 @@ pub fn lease_json(lease: &pb::RegionLease) -> Value {
 }
 
 pub fn messages_lost(answer: &pb::ForceFailOverResponse) -> String {
-    answer.messages_lost.map_or(String::new(), |it| format!("{}, ", counted(it, "message")))
+    /// Queues that are named in a sentence; all are in the JSON.
+    const NAMED: usize = 5;
+    let Some(messages) = answer.messages_lost else { return String::new() };
+    let mut named: Vec<String> = answer
+        .queues_lost
+        .iter()
+        .take(NAMED)
+        .map(|it| format!("{} of {}", it.messages, it.queue))
+        .collect();
+    if answer.queues_lost.len() > NAMED {
+        named.push(format!("{} more queues", answer.queues_lost.len() - NAMED));
+    }
+    let named = if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) };
+    format!("{}{named}, ", counted(messages, "message"))
+}
+
+/// What is lost of each queue.
+pub fn queues_lost(answer: &pb::ForceFailOverResponse) -> Value {
+    let queue = |it: &pb::QueueLoss| json!({ "account": it.account, "queue": it.queue, "messages": it.messages });
+    answer.queues_lost.iter().map(queue).collect()
 }
 
 /// The most that can be lost.

@@ -11,10 +11,12 @@ use std::time::Duration;
 use super::Pair;
 use crate::consensus::group::Standing;
 use crate::geo::error::PairError;
+use crate::proto::geo::v1 as pb;
 use crate::queue::authority::Role;
+use crate::queue::authority::ahead::Ahead;
 use crate::queue::authority::command::{RegionReply, RegionVerb};
 use crate::queue::authority::lease::Leasing;
-use crate::queue::ids::{LogTime, Position};
+use crate::queue::ids::{LogTime, Number, Position};
 use crate::storage::codec;
 
 /// Since when this process knows, by its monotonic clock, that granting was stopped at an entry.
@@ -31,8 +33,8 @@ pub struct Loss {
     /// How long ago that was known; `None` = not since this node leads.
     pub age: Option<Duration>,
     pub is_complete: bool,
-    /// Messages sent at the primary that this copy lacks.
-    pub messages: Option<u64>,
+    /// Messages that the primary has and this copy lacks, by queue, those with the most first.
+    pub queues: Option<Vec<Ahead>>,
     /// The most that clients can have written there and this copy lacks, by the limit at which it
     /// lets writes wait, as that was when it was heard last.
     pub bytes_at_most: Option<u64>,
@@ -40,7 +42,47 @@ pub struct Loss {
     pub lease_wait: Option<Duration>,
 }
 
+impl Loss {
+    /// Messages that the primary has and this copy lacks.
+    #[must_use]
+    pub fn messages(&self) -> Option<u64> {
+        Some(self.queues.as_ref()?.iter().map(|queue| queue.messages).sum())
+    }
+}
+
 impl Pair {
+    /// What this cluster has from a message number on, for a copy that lacks it.
+    pub(in crate::geo) fn ahead(&self, from: u64) -> pb::Ahead {
+        let (queues, more) = self.group.store().read().state().ahead(Number(from));
+        let queue = |it: Ahead| pb::QueueAhead {
+            account: it.account,
+            queue: it.queue,
+            messages: it.messages,
+            numbers: it.numbers,
+        };
+        pb::Ahead { queues: queues.into_iter().map(queue).collect(), more }
+    }
+
+    /// Of what the primary had at its last word, what this copy still lacks; exact where the
+    /// primary named each message, and else as of that word.
+    pub(super) fn missing(&self, word: &pb::GetStatusResponse) -> Option<Vec<Ahead>> {
+        let next = self.group.store().read().state().next_message();
+        let left = |it: &pb::QueueAhead| match it.numbers.as_slice() {
+            [] => it.messages,
+            numbers => numbers.iter().filter(|number| **number >= next).count() as u64,
+        };
+        let queue = |it: &pb::QueueAhead| Ahead {
+            account: it.account.clone(),
+            queue: it.queue.clone(),
+            messages: left(it),
+            numbers: Vec::new(),
+        };
+        let mut queues: Vec<Ahead> = word.ahead.as_ref()?.queues.iter().map(queue).collect();
+        queues.retain(|it| it.messages > 0);
+        queues.sort_by_key(|it| std::cmp::Reverse(it.messages));
+        Some(queues)
+    }
+
     /// What a promotion by force would lose, as far as it is known here.
     ///
     /// # Errors
@@ -62,13 +104,8 @@ impl Pair {
         let fresh = heard.filter(|it| {
             it.status.epoch.clone().map(codec::epoch_from).as_ref() == Some(&authority.epoch)
         });
-        let (messages, bytes_at_most) = match &fresh {
-            Some(it) => {
-                let own = self.group.store().read().state().next_message();
-                (Some(it.status.next_message.saturating_sub(own)), it.status.max_unshipped_bytes)
-            }
-            None => (None, None),
-        };
+        let queues = fresh.as_ref().and_then(|it| self.missing(&it.status));
+        let bytes_at_most = fresh.as_ref().and_then(|it| it.status.max_unshipped_bytes);
         let (head, age) = match fresh {
             Some(it) => {
                 let at = it.status.applied.map(|at| (at.index, LogTime(it.status.log_time_us)));
@@ -82,7 +119,7 @@ impl Pair {
             time: head.map(|(_, at)| Duration::from_micros(at.since(log_time).0)),
             age,
             is_complete: authority.is_complete,
-            messages,
+            queues,
             bytes_at_most,
             lease_wait: self.lease_wait(&authority.leasing),
         })

@@ -1,0 +1,50 @@
+//! What a copy lacks is counted in messages, and by queue.
+
+use super::*;
+use crate::geo::pair::ShapeChange;
+use crate::queue::authority::ahead::Ahead;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_copy_lacks_is_told_by_queue_and_receives_are_no_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = protected(dir.path()).await;
+    east.send("there already").await.expect("sent");
+    west.until_applied("it is there", |west| west.total() == 1).await;
+    let pause = ShapeChange { paused: Some(true), ..ShapeChange::default() };
+    east.pair.shape("anna", pause).await.expect("paused");
+    east.until_known("down", |mark| mark.is_down).await;
+    let known = |region: &Region| region.pair.status().messages_behind;
+    // Receipts draw from the counter of the messages' numbers.
+    for _ in 0..5 {
+        let visibility = Some(Span(0));
+        let receive =
+            Receive { queue: "orders".to_owned(), max_messages: 1, max_bytes: 1 << 20, visibility };
+        east.propose(Command::Receive(receive)).await.expect("received");
+    }
+    assert_eq!(known(&east), Some(0), "nothing was sent");
+    for at in 0..3 {
+        east.send(&format!("message {at}")).await.expect("sent");
+    }
+    assert_eq!(known(&east), Some(3));
+    until("the copy hears of it", async {
+        while known(&west) != Some(3) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let loss = west.pair.loss().expect("a secondary");
+    let orders = Ahead {
+        account: "default".to_owned(),
+        queue: "orders".to_owned(),
+        messages: 3,
+        numbers: Vec::new(),
+    };
+    assert_eq!((loss.messages(), loss.queues), (Some(3), Some(vec![orders])));
+    let resume = ShapeChange { paused: Some(false), ..ShapeChange::default() };
+    east.pair.shape("anna", resume).await.expect("resumed");
+    west.until_applied("all is there", |west| west.total() == 4).await;
+    // Without another word: what came is not missing any more.
+    assert_eq!(west.pair.loss().expect("a secondary").messages(), Some(0));
+    east.stop().await;
+    west.stop().await;
+}
