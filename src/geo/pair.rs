@@ -41,7 +41,7 @@ use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, Region
 use crate::queue::authority::plan::CopyEnd;
 use crate::queue::authority::{AuditRow, Authority, RegionSettings, Role};
 use crate::queue::command::{Command, Envelope};
-use crate::queue::ids::{Epoch, Number};
+use crate::queue::ids::Epoch;
 use crate::queue::outcome::Reply;
 use crate::storage::codec;
 
@@ -188,15 +188,8 @@ impl Pair {
             (watermark.positions_behind, watermark.bytes_behind) = (behind.positions, behind.bytes);
         }
         let lag_trouble = own.zip(behind).and_then(|(own, behind)| lag::passed(own, &behind));
-        let messages_behind = match own.filter(|it| it.role == Role::Secondary) {
-            Some(_) => heard
-                .as_ref()
-                .and_then(|(it, _)| self.missing(it))
-                .map(|queues| queues.iter().map(|queue| queue.messages).sum()),
-            None => watermark
-                .next_message
-                .map(|next| self.group.store().read().state().count_ahead(Number(next))),
-        };
+        let messages_behind =
+            self.messages_behind(own, heard.as_ref().map(|(it, _)| it), watermark.next_message);
         PairStatus {
             messages_behind,
             lag_trouble,

@@ -21,6 +21,8 @@
 //!
 //! Law: each change keeps `sum`, the digest of the messages, and names the row it changed.
 
+mod numbered;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -246,43 +248,6 @@ impl Lineup {
             let at = chunk.slots.binary_search_by_key(&number, |slot| slot.number).ok()?;
             Some(chunk.slots.get(at)?.message(chunk.epoch, *priority))
         })
-    }
-
-    /// At most `max` messages with this number or higher ones, in the order of numbers.
-    #[must_use]
-    pub fn numbered_from(&self, first: Number, max: usize) -> Vec<Message> {
-        let mut found: Vec<Message> =
-            self.touched.range(first..).map(|it| *it.1).take(max).collect();
-        for (priority, band) in &self.bands {
-            // A chunk that begins before the number may reach beyond it.
-            let begin = band.chunks.range(..=first).next_back().map_or(first, |(begin, _)| *begin);
-            let chunks = band.chunks.range(begin..).map(|(_, chunk)| chunk);
-            let slots = chunks.flat_map(|chunk| {
-                chunk.slots.iter().map(|slot| slot.message(chunk.epoch, *priority))
-            });
-            found.extend(slots.filter(|message| message.number >= first).take(max));
-        }
-        found.sort_unstable_by_key(|message| message.number);
-        found.truncate(max);
-        found
-    }
-
-    /// How many messages have this number or a higher one.
-    #[must_use]
-    pub fn count_from(&self, first: Number) -> u64 {
-        let mut count = self.touched.range(first..).count();
-        for (priority, band) in &self.bands {
-            let begin = band.chunks.range(..=first).next_back().map_or(first, |(begin, _)| *begin);
-            for (at, chunk) in band.chunks.range(begin..) {
-                count += if *at >= first {
-                    chunk.slots.len()
-                } else {
-                    let messages = chunk.slots.iter().map(|it| it.message(chunk.epoch, *priority));
-                    messages.filter(|message| message.number >= first).count()
-                };
-            }
-        }
-        count as u64
     }
 
     /// The message that stands first of those whose visible time has come, due ones included.

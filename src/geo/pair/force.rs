@@ -12,10 +12,10 @@ use super::Pair;
 use crate::consensus::group::Standing;
 use crate::geo::error::PairError;
 use crate::proto::geo::v1 as pb;
-use crate::queue::authority::Role;
 use crate::queue::authority::ahead::Ahead;
 use crate::queue::authority::command::{RegionReply, RegionVerb};
 use crate::queue::authority::lease::Leasing;
+use crate::queue::authority::{Authority, Role};
 use crate::queue::ids::{LogTime, Number, Position};
 use crate::storage::codec;
 
@@ -81,6 +81,21 @@ impl Pair {
         queues.retain(|it| it.messages > 0);
         queues.sort_by_key(|it| std::cmp::Reverse(it.messages));
         Some(queues)
+    }
+
+    /// Messages that the primary has and the copy lacks: as the primary's word says, or here, where
+    /// the copy's next message has that number.
+    pub(super) fn messages_behind(
+        &self,
+        own: Option<&Authority>,
+        word: Option<&pb::GetStatusResponse>,
+        next: Option<u64>,
+    ) -> Option<u64> {
+        if own.is_some_and(|it| it.role == Role::Secondary) {
+            let queues = self.missing(word?)?;
+            return Some(queues.iter().map(|queue| queue.messages).sum());
+        }
+        Some(self.group.store().read().state().count_ahead(Number(next?)))
     }
 
     /// What a promotion by force would lose, as far as it is known here.
