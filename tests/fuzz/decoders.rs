@@ -1,5 +1,5 @@
-//! What reads bytes that it did not write: every decoder of the disk, of peers and of the other
-//! region, as a function of bytes.
+//! What reads bytes that it did not write: every decoder of the disk, of peers, of clients and of
+//! the other region, as a function of bytes.
 //!
 //! Law: whatever the bytes are, a decoder answers, with a value or with a refusal. It does not
 //! panic, and what it read it writes and reads again as the same.
@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
+use zoneq::api::grpc::requests;
 use zoneq::clock::ManualClock;
 use zoneq::consensus::transport::convert;
 use zoneq::proto::geo::v1 as geo;
 use zoneq::proto::log::v1 as log;
 use zoneq::proto::peer::v1 as peer;
-use zoneq::queue::ids::{ContentId, Position};
+use zoneq::queue::command::{Command, Entry, Envelope, NewMessage, Receive};
+use zoneq::queue::ids::{ContentId, Epoch, LogTime, Position};
+use zoneq::queue::outcome::{Granted, Reply};
 use zoneq::queue::state::State;
 use zoneq::storage::bodies::{Place, SegmentFiles};
 use zoneq::storage::codec;
@@ -35,7 +38,7 @@ pub struct Decoder {
     pub read: fn(&[u8]) -> bool,
 }
 
-pub const ALL: [Decoder; 16] = [
+pub const ALL: [Decoder; 17] = [
     Decoder { name: "entry", read: entry },
     Decoder { name: "apply", read: apply },
     Decoder { name: "row", read: row },
@@ -48,6 +51,7 @@ pub const ALL: [Decoder; 16] = [
     Decoder { name: "tail-part", read: tail_part },
     Decoder { name: "peer-append", read: peer_append },
     Decoder { name: "peer-vote", read: peer_vote },
+    Decoder { name: "client-request", read: client_request },
     Decoder { name: "log-segment", read: log_segment },
     Decoder { name: "body-record", read: body_record },
     Decoder { name: "vote-file", read: vote_file },
@@ -174,6 +178,53 @@ fn peer_vote(data: &[u8]) -> bool {
         2 => peer::SnapshotHead::decode(data).is_ok_and(|it| convert::head_in(it).is_ok()),
         _ => peer::AppendResponse::decode(data).is_ok_and(|it| convert::disk_in(&it).is_some()),
     }
+}
+
+/// A state in which the account of those who name none has the queue `orders` with two messages,
+/// and the first of them is given out; what was answered for that.
+#[must_use]
+pub fn stocked() -> (State, Granted) {
+    let queue = || "orders".to_owned();
+    let message = || NewMessage { priority: 4, ..NewMessage::default() };
+    let receive = Receive { queue: queue(), max_messages: 1, max_bytes: 1 << 20, visibility: None };
+    let commands = [
+        Command::CreateQueue {
+            name: queue(),
+            metadata: Default::default(),
+            settings: Default::default(),
+        },
+        Command::Send { queue: queue(), messages: vec![message(), message()] },
+        Command::Receive(receive),
+    ];
+    let account = || "default".to_owned();
+    let envelope = |command| Envelope { session: None, account: account(), command };
+    let mut state = State::new();
+    let mut applied = state.apply(&entry_of(1, commands.map(envelope).to_vec()));
+    match applied.outcomes.pop() {
+        Some(Ok(Reply::Received { mut messages, .. })) => (state, messages.remove(0)),
+        other => panic!("nothing was received: {other:?}"),
+    }
+}
+
+fn entry_of(index: u64, commands: Vec<Envelope>) -> Entry {
+    let position = Position { term: 1, node: 1, index };
+    Entry { position, stamp: LogTime(1_000_000 * index), epoch: Epoch(1), commands }
+}
+
+/// What a client may ask enters the log, is read again from there as it is, and is applied; the
+/// state is read back from its rows.
+fn client_request(data: &[u8]) -> bool {
+    let Some(read) = requests::read(&bytes(data)) else { return false };
+    let (mut state, _) = stocked();
+    let mut asked = entry_of(2, vec![read]);
+    let written = codec::encode_entry(&mut asked);
+    let again = codec::decode_entry(asked.position, written).expect("what was written is read");
+    assert_eq!(again, asked);
+    state.apply(&again);
+    let rows = state.row_keys().into_iter().filter_map(|key| state.row(&key));
+    let loaded = State::load(rows.collect::<Vec<_>>()).expect("its rows are read");
+    assert_eq!(loaded.digest(), state.digest());
+    true
 }
 
 fn write(disk: &FaultyDisk, path: &Path, data: &[u8]) {

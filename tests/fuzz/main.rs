@@ -1,4 +1,4 @@
-//! Bytes from a disk, a peer or another region that nobody wrote so.
+//! Bytes from a disk, a peer, a client or another region that nobody wrote so.
 //!
 //! Here each decoder reads the corpus, and what is near to it: changed, cut and spliced at random
 //! (proptest). `guided/run.sh` lets libFuzzer look for more, led by coverage, for as long as one

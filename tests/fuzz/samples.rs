@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use zoneq::proto::geo::v1 as geo;
 use zoneq::proto::log::v1 as log;
 use zoneq::proto::peer::v1 as peer;
+use zoneq::proto::queue::v1 as pb;
 use zoneq::queue::authority::command::ShippedBatch;
 use zoneq::queue::command::{Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag};
 use zoneq::queue::ids::{ContentId, Digest, Epoch, LogTime, Position};
@@ -19,7 +20,7 @@ use zoneq::storage::format::{DataDir, Identity};
 use zoneq::storage::log::{Log, LogEntry, Payload};
 use zoneq::storage::vote::{VoteFile, VoteRecord};
 
-use crate::decoders::{first_segment, in_runtime, log_options};
+use crate::decoders::{first_segment, in_runtime, log_options, stocked};
 
 /// Examples for the decoder of this name.
 #[must_use]
@@ -37,6 +38,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "tail-part" => vec![tail_part().encode_to_vec()],
         "peer-append" => vec![append().encode_to_vec()],
         "peer-vote" => votes(),
+        "client-request" => requests(),
         "log-segment" => vec![segment()],
         "body-record" => vec![body_record()],
         "vote-file" => vec![vote_file()],
@@ -83,7 +85,7 @@ fn entries() -> Vec<Entry> {
         .map(|(index, command)| Entry {
             position: Position { term: 1, node: 1, index },
             stamp: LogTime(1_000_000 * index),
-            epoch: Epoch(0),
+            epoch: Epoch(1),
             commands: vec![Envelope { session, account: "main".to_owned(), command }],
         })
         .collect()
@@ -113,6 +115,105 @@ fn rows() -> Vec<Vec<u8>> {
         Some([&[len], key.as_slice(), &codec::encode_row(&row)].concat())
     };
     state.row_keys().into_iter().filter_map(row).collect()
+}
+
+/// One request of each kind, its number in front.
+fn requests() -> Vec<Vec<u8>> {
+    let (_, granted) = stocked();
+    let (id, pop_receipt) = (granted.id.to_string(), granted.receipt.to_string());
+    let queue = || "orders".to_owned();
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 5_000 });
+    let item = pb::DeleteItem { id: id.clone(), pop_receipt: pop_receipt.clone() };
+    let kept = pb::ReleaseItem { id: id.clone(), pop_receipt: pop_receipt.clone() };
+    let session = Some(pb::Session {
+        client_id: Bytes::from_static(&[7; 16]),
+        sequence: 3,
+        lowest_unanswered: 2,
+    });
+    let message = pb::NewMessage {
+        body: Bytes::from_static(b"a body"),
+        headers: [("colour".to_owned(), "green".to_owned())].into(),
+        delay: seconds(3),
+        ttl: seconds(60),
+        priority: Some(7),
+        deduplication_key: "a key".into(),
+        group: "of one customer".into(),
+        ..Default::default()
+    };
+    let send = pb::SendRequest {
+        queue: queue(),
+        messages: vec![message.clone(), Default::default()],
+        session: session.clone(),
+        ..Default::default()
+    };
+    let receive = pb::ReceiveRequest {
+        queue: queue(),
+        max_messages: 5,
+        visibility_timeout: seconds(30),
+        wait: seconds(2),
+        ..Default::default()
+    };
+    let delete = pb::DeleteRequest {
+        queue: queue(),
+        items: vec![item],
+        session: session.clone(),
+        ..Default::default()
+    };
+    let release = pb::ReleaseRequest {
+        queue: queue(),
+        items: vec![kept],
+        after: Some(pb::release_request::After::Delay(seconds(9).expect("a duration"))),
+        ..Default::default()
+    };
+    let transact = pb::TransactRequest {
+        deletes: vec![pb::TransactDelete { queue: queue(), id: id.clone(), pop_receipt }],
+        sends: vec![pb::TransactSend { queue: queue(), messages: vec![message] }],
+        session,
+        ..Default::default()
+    };
+    let back_off = pb::BackOff { first: seconds(1), most: seconds(900), factor: 2 };
+    let settings = Some(pb::QueueSettings {
+        default_ttl: seconds(3_600),
+        default_visibility_timeout: seconds(30),
+        max_message_bytes: 1_000,
+        max_messages: 1_000,
+        undelete_window: seconds(60),
+        back_off: Some(back_off),
+        ..Default::default()
+    });
+    let metadata = || [("team".to_owned(), "shop".to_owned())].into();
+    let name = || "returns".to_owned();
+    let create = pb::CreateQueueRequest {
+        name: name(),
+        metadata: metadata(),
+        settings: settings.clone(),
+        ..Default::default()
+    };
+    let set_metadata =
+        pb::SetQueueMetadataRequest { name: queue(), metadata: metadata(), ..Default::default() };
+    let set_settings =
+        pb::SetQueueSettingsRequest { name: queue(), settings, ..Default::default() };
+    let undelete = pb::UndeleteQueueRequest { name: name(), id: 3, ..Default::default() };
+    let filter = Some(pb::RedriveFilter { source: queue(), ids: vec![id], ..Default::default() });
+    let redrive = pb::StartRedriveRequest {
+        queue: queue(),
+        max_messages_per_second: 10,
+        filter,
+        ..Default::default()
+    };
+    let encoded = [
+        send.encode_to_vec(),
+        receive.encode_to_vec(),
+        delete.encode_to_vec(),
+        release.encode_to_vec(),
+        transact.encode_to_vec(),
+        create.encode_to_vec(),
+        set_metadata.encode_to_vec(),
+        set_settings.encode_to_vec(),
+        undelete.encode_to_vec(),
+        redrive.encode_to_vec(),
+    ];
+    (0u8..).zip(encoded).map(|(number, bytes)| [vec![number], bytes].concat()).collect()
 }
 
 fn position() -> Position {

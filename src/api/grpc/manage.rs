@@ -11,6 +11,7 @@ use super::call::Call;
 use super::convert;
 use super::error::Refusal;
 use super::queue::{Answer, QueueFace, USUAL_PAGE, other_write};
+use super::requests;
 use crate::proto::queue::v1 as pb;
 use crate::queue::QueueView;
 use crate::queue::command::Command;
@@ -25,13 +26,11 @@ impl QueueFace {
         request: pb::CreateQueueRequest,
     ) -> Answer<pb::CreateQueueResponse> {
         let bytes = request.encoded_len();
-        let settings = convert::settings(request.settings)?;
-        let command = Command::CreateQueue {
-            name: request.name.clone(),
-            metadata: request.metadata.clone(),
-            settings: Box::new(settings.clone()),
+        let envelope = requests::create_queue(request.clone())?;
+        let settings = match &envelope.command {
+            Command::CreateQueue { settings, .. } => Some(convert::settings_out(settings)),
+            _ => None,
         };
-        let envelope = convert::envelope(request.account, request.session, command)?;
         let account = envelope.account.clone();
         let (reply, durability) = self.write(call, envelope, bytes).await?;
         let Reply::QueueCreated { created } = reply else { return Err(other_write()) };
@@ -44,7 +43,7 @@ impl QueueFace {
             _ => pb::Queue {
                 name: request.name,
                 metadata: request.metadata,
-                settings: Some(convert::settings_out(&settings)),
+                settings,
                 counts: None,
                 created_at: durability.log_time,
                 paused: false,
@@ -126,8 +125,7 @@ impl QueueFace {
         request: pb::SetQueueMetadataRequest,
     ) -> Answer<pb::SetQueueMetadataResponse> {
         let bytes = request.encoded_len();
-        let command = Command::SetMetadata { name: request.name, metadata: request.metadata };
-        let envelope = convert::envelope(request.account, request.session, command)?;
+        let envelope = requests::set_metadata(request)?;
         let (Reply::MetadataSet, durability) = self.write(call, envelope, bytes).await? else {
             return Err(other_write());
         };
@@ -139,9 +137,7 @@ impl QueueFace {
         call: &Call,
         request: pb::SetQueueSettingsRequest,
     ) -> Answer<pb::SetQueueSettingsResponse> {
-        let settings = convert::settings(request.settings)?;
-        let command = Command::SetSettings { name: request.name, settings: Box::new(settings) };
-        let envelope = convert::envelope(request.account, request.session, command)?;
+        let envelope = requests::set_settings(request)?;
         let (Reply::SettingsSet, durability) = self.write(call, envelope, 0).await? else {
             return Err(other_write());
         };

@@ -18,6 +18,7 @@ mod receive_stream;
 mod redrive;
 mod redundancy;
 mod region;
+pub mod requests;
 mod send_stream;
 
 pub use admin::ClusterFace;

@@ -11,9 +11,10 @@ use super::call::Call;
 use super::convert;
 use super::error::Refusal;
 use super::queue::{Answer, QueueFace, other_write};
+use super::requests;
 use crate::proto::queue::v1 as pb;
 use crate::queue::command::{Command, Redrive, RedriveFilter};
-use crate::queue::ids::{LogTime, MessageId, Number, QueueId};
+use crate::queue::ids::{LogTime, MessageId, Number};
 use crate::queue::note::DeadReason;
 use crate::queue::outcome::Reply;
 use crate::queue::redrive::{self, Progress};
@@ -31,12 +32,7 @@ impl QueueFace {
         call: &Call,
         request: pb::UndeleteQueueRequest,
     ) -> Answer<pb::UndeleteQueueResponse> {
-        let command = Command::UndeleteQueue {
-            name: request.name,
-            id: (request.id > 0).then_some(QueueId(request.id)),
-            new_name: (!request.new_name.is_empty()).then_some(request.new_name),
-        };
-        let envelope = convert::envelope(request.account, request.session, command)?;
+        let envelope = requests::undelete_queue(request)?;
         let (Reply::QueueUndeleted, durability) = self.write(call, envelope, 0).await? else {
             return Err(other_write());
         };
@@ -135,7 +131,7 @@ fn some(text: String) -> Option<String> {
 }
 
 /// A wish as the state knows it; its own check looks at names and ranges.
-fn asked(request: pb::StartRedriveRequest) -> Result<Redrive, Refusal> {
+pub(super) fn asked(request: pb::StartRedriveRequest) -> Result<Redrive, Refusal> {
     let given = request.filter.unwrap_or_default();
     let reason = match pb::DeadLetterReason::try_from(given.reason) {
         Ok(pb::DeadLetterReason::Unspecified) => None,
@@ -207,7 +203,7 @@ fn redrive_out(job: RedriveRow) -> pb::Redrive {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::ids::Epoch;
+    use crate::queue::ids::{Epoch, QueueId};
     use crate::queue::redrive::Tally;
 
     #[test]
