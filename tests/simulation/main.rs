@@ -28,6 +28,7 @@ mod real_clock;
 mod run;
 mod seeds;
 mod sightings;
+#[path = "../workload/mod.rs"]
 mod workload;
 mod world;
 
