@@ -2,6 +2,7 @@
 //! simulator itself has its own `main`, so these run in a test binary of the usual kind. And what
 //! the simulated machines are made of is tested here too.
 
+mod fewer;
 #[allow(
     dead_code,
     unused_imports,
@@ -19,6 +20,8 @@ mod power_cut;
 #[allow(dead_code, reason = "what clients may do to a queue is the workload's")]
 mod queues;
 mod redrives;
+#[allow(dead_code, reason = "what faults do is the simulator's")]
+mod schedule;
 mod story;
 mod surviving;
 mod times;

@@ -2,7 +2,8 @@
 //! and clocks, and every fault decided by a seed.
 //!
 //! `cargo sim --seeds 200` runs seeds, each in a process of its own; `cargo sim --seed 7` runs
-//! one. In the ordinary tests twenty seeds run, and a few of them twice: the same seed must give
+//! one, `--shrink` with
+//! it finds fewer faults that do the same. In the ordinary tests twenty seeds run, and a few of them twice: the same seed must give
 //! the same trace. A failure prints the one command that repeats it. `cargo mutants-sim` breaks
 //! the code on purpose, in many ways, and must see each of them.
 //!
@@ -17,6 +18,8 @@ mod arguments;
 mod coverage;
 mod entropy;
 mod faults;
+#[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
+mod fewer;
 mod history;
 #[allow(dead_code, unused_imports, reason = "its tests run in checks.rs, under a harness")]
 mod invariants;
@@ -31,7 +34,10 @@ mod queues;
 mod real_clock;
 mod redrives;
 mod run;
+#[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
+mod schedule;
 mod seeds;
+mod shrink;
 mod sightings;
 mod story;
 #[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
@@ -49,6 +55,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.is_for_others() {
         return ExitCode::SUCCESS;
+    }
+    if let Some(seed) = arguments.seed.filter(|_| arguments.shrink) {
+        return shrink::run(&arguments, seed);
     }
     if let Some(seed) = arguments.seed {
         return seeds::one(&arguments, seed);
