@@ -29,6 +29,8 @@ pub struct Catalog {
     feeds: BTreeSet<(String, String, QueueId)>,
     /// Account, name and id of each queue that was deleted and is kept.
     deleted: BTreeSet<(String, String, QueueId)>,
+    /// Of each account that keeps deleted queues: when each one's window ends.
+    windows: BTreeMap<String, BTreeSet<(LogTime, QueueId)>>,
     pub(super) accounts: Accounts,
     pub(super) graves: BTreeMap<QueueId, Grave>,
 }
@@ -148,8 +150,9 @@ impl Catalog {
     /// The name of a queue leads to it, and its dead letters go where they go; or it is among
     /// the deleted.
     fn enter(&mut self, row: &QueueRow) {
-        if row.kept.is_some() {
+        if let Some(kept) = row.kept {
             self.deleted.insert((row.account.clone(), row.name.clone(), row.id));
+            self.windows.entry(row.account.clone()).or_default().insert((kept.until, row.id));
             return;
         }
         self.names.entry(row.account.clone()).or_default().insert(row.name.clone(), row.id);
@@ -157,8 +160,14 @@ impl Catalog {
     }
 
     fn leave(&mut self, row: &QueueRow) {
-        if row.kept.is_some() {
+        if let Some(kept) = row.kept {
             self.deleted.remove(&(row.account.clone(), row.name.clone(), row.id));
+            if let Some(windows) = self.windows.get_mut(&row.account) {
+                windows.remove(&(kept.until, row.id));
+                if windows.is_empty() {
+                    self.windows.remove(&row.account);
+                }
+            }
             return;
         }
         if let Some(names) = self.names.get_mut(&row.account) {
@@ -203,13 +212,12 @@ impl Catalog {
 
     #[must_use]
     pub fn count_deleted(&self, account: &str) -> usize {
-        self.list_deleted(account, "", None).count()
+        self.windows.get(account).map_or(0, BTreeSet::len)
     }
 
     /// The deleted queue of an account whose window ends first.
     pub fn first_to_go(&self, account: &str) -> Option<QueueId> {
-        let until = |queue: &&Queue| queue.row.kept.map(|kept| (kept.until, queue.row.id));
-        self.list_deleted(account, "", None).min_by_key(until).map(|queue| queue.row.id)
+        self.windows.get(account)?.first().map(|(_, id)| *id)
     }
 
     /// The deleted queues that had this name.
