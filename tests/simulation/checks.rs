@@ -1,27 +1,20 @@
-//! The simulator's checks, checked: each finds the history that breaks its promise. The
-//! simulator itself has its own `main`, so these run in a test binary of the usual kind. And what
-//! the simulated machines are made of is tested here too.
+//! The one checker, checked: each promise's check finds the history that breaks it. Simulator and
+//! chaos have a `main` of their own, so these tests run in a test binary of the usual kind. And
+//! what the simulated machines are made of is tested here too.
 
-mod fewer;
+#[path = "../checker/mod.rs"]
 #[allow(
     dead_code,
     unused_imports,
-    reason = "the simulator writes histories, the tests of the checks only read"
+    reason = "simulator and chaos write histories, the tests of the checks only read"
 )]
-mod history;
-#[allow(dead_code, reason = "the list of all checks is the simulator's")]
-mod invariants;
-mod known;
+mod checker;
+mod fewer;
 #[allow(dead_code, reason = "where the nodes are is the simulator's")]
 mod layout;
-mod lineage;
 #[cfg(test)]
 mod power_cut;
-#[allow(dead_code, reason = "what clients may do to a queue is the workload's")]
-mod queues;
-mod redrives;
 #[allow(dead_code, reason = "what faults do is the simulator's")]
 mod schedule;
-mod story;
-mod surviving;
-mod times;
+
+use checker::{history, invariants, known, lineage, queues, redrives, story, surviving, times};

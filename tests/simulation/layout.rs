@@ -2,8 +2,8 @@
 
 use zoneq::storage::disk::faulty::Dice;
 
-/// The names of the regions, as their nodes are configured.
-pub const REGIONS: [&str; 2] = ["east", "west"];
+pub use crate::history::REGIONS;
+
 /// The host from which an operator works on a pair of regions.
 pub const OPERATOR: &str = "op";
 /// Hosts are numbered through: this many numbers for each region.

@@ -15,40 +15,33 @@ compile_error!(
 );
 
 mod arguments;
+#[path = "../checker/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "its tests run in checks.rs, under a harness")]
+mod checker;
 mod coverage;
 mod entropy;
 mod faults;
 #[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
 mod fewer;
-mod history;
-#[allow(dead_code, unused_imports, reason = "its tests run in checks.rs, under a harness")]
-mod invariants;
-#[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
-mod known;
 mod layout;
-mod lineage;
 mod mutants;
 mod network;
 mod operator;
-mod queues;
 mod real_clock;
-mod redrives;
 mod run;
 #[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
 mod schedule;
 mod seeds;
 mod shrink;
 mod sightings;
-mod story;
-#[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
-mod surviving;
-mod times;
+#[path = "../workload/mod.rs"]
 mod workload;
 mod world;
 
 use std::process::ExitCode;
 
 use arguments::Arguments;
+use checker::{history, invariants, known, lineage, queues, redrives, story, surviving, times};
 use clap::Parser as _;
 
 fn main() -> ExitCode {

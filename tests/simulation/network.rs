@@ -14,7 +14,10 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tokio::time::Instant;
 use zoneq::clock::Clock;
-use zoneq::consensus::network::{Io, Listener, Network};
+use zoneq::consensus::network::{ChannelOptions, Io, Listener, Network, channel};
+
+use crate::layout::{Layout, host_name, region_of};
+use crate::workload;
 
 /// Which machines answer dials with a refusal: their process was killed, their kernel runs.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +72,19 @@ pub struct SimNetwork {
     pub wires: Wires,
 }
 
+impl SimNetwork {
+    /// The nodes of all regions as one client reaches them, over connections of its own.
+    pub fn reached(&self, layout: &Layout) -> Vec<workload::Reached> {
+        let options = ChannelOptions::for_election(Duration::from_millis(400));
+        let reached = layout.hosts().into_iter().filter_map(|host| {
+            let address = format!("{}:7401", host_name(host));
+            let channel = channel(Arc::new(self.clone()), &address, &options).ok()?;
+            Some(workload::Reached { channel, region: region_of(host) })
+        });
+        reached.collect()
+    }
+}
+
 #[async_trait::async_trait]
 impl Network for SimNetwork {
     async fn dial(&self, address: &str) -> io::Result<Io> {
@@ -102,6 +118,9 @@ impl Network for SimNetwork {
 
 /// 2027-01-15 08:00:00 UTC, where every run begins.
 pub const EPOCH_US: u64 = 1_800_000_000_000_000;
+/// What time it is for clients.
+pub const CLOCK: workload::Clock =
+    workload::Clock { now: || now_us().unwrap_or_default(), began: EPOCH_US };
 
 /// Simulated time of the host that runs now.
 pub fn now_us() -> Option<u64> {

@@ -2,19 +2,19 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::arguments::Arguments;
 use crate::coverage::Counts;
 use crate::faults::Faults;
-use crate::history::{DRAIN, Ending, History, Micros, New, SharedHistory};
+use crate::history::{DRAIN, Ending, History, Micros, SharedHistory};
 use crate::invariants;
 use crate::layout::{Layout, OPERATOR, region_of};
-use crate::network::{SimNetwork, Wires};
+use crate::network::{CLOCK, SimNetwork, Wires};
 use crate::operator::{Operator, Wishes};
 use crate::queues::ALL;
-use crate::workload::Worker;
+use crate::workload::{self, Worker};
 use crate::world::{CLIENT_HOSTS, World};
 
 const WORKERS_PER_HOST: u32 = 3;
@@ -22,11 +22,6 @@ const WORKERS_PER_HOST: u32 = 3;
 const PATIENCE: Micros = 60_000_000;
 /// How long nobody asks anything of it at the end.
 const IDLE: Micros = 5_000_000;
-/// Messages of one receive of the drain, and their lease: longer than the drain takes.
-const DRAINED_AT_ONCE: u32 = 100;
-const DRAIN_LEASE: u64 = 3_600_000_000;
-/// The queue that a last send goes to.
-const PROOF_OF_SERVICE: &str = "alpha";
 
 /// What came of a seed.
 #[derive(Clone, Debug)]
@@ -162,7 +157,7 @@ fn clients(world: &mut World, seed: u64, stop: &Arc<AtomicBool>) -> Arc<AtomicUs
         let (ends, layout) = (Arc::clone(&at_work), world.layout.clone());
         world.sim.client(host, async move {
             let network = SimNetwork { host: host.to_owned(), wires };
-            let new = |n| Worker::new((n, seed), &layout, &network, history.clone());
+            let new = |n| Worker::new((n, seed), network.reached(&layout), CLOCK, history.clone());
             let mut first = new(at + 1);
             first.enter().await;
             for plan in ALL {
@@ -296,66 +291,20 @@ fn words(world: &World) -> String {
 
 /// One more send, and then everything is received and deleted.
 fn close(world: &mut World, seed: u64) -> turmoil::Result<Ending> {
-    let ending = Rc::new(RefCell::new(Ending { converged: true, ..Ending::default() }));
-    let told = Rc::clone(&ending);
-    let (wires, history) = (Wires::default(), world.history.clone());
+    let ending = Arc::new(Mutex::new(Ending { converged: true, ..Ending::default() }));
+    let told = Arc::clone(&ending);
+    let history = world.history.clone();
     let layout = world.layout.clone();
     world.sim.client("closer", async move {
-        let network = SimNetwork { host: "closer".to_owned(), wires };
-        let mut worker = Worker::new((DRAIN, seed), &layout, &network, history);
-        worker.enter().await;
-        // Tags that no worker uses.
-        for tag in 1.. {
-            let new = New { tag, ..New::default() };
-            if worker.send_messages(PROOF_OF_SERVICE, vec![new]).await {
-                break;
-            }
-        }
-        told.borrow_mut().served = true;
-        for plan in ALL.iter().filter(|plan| plan.is_paused) {
-            while !worker.resume(plan.name).await {}
-        }
-        for plan in ALL.iter().filter(|plan| plan.is_deleted) {
-            worker.create(plan.name).await;
-        }
-        for plan in ALL.iter().filter(|plan| plan.comes_back) {
-            while worker.look(plan.name, None).await.is_none() {
-                worker.undelete(plan.name).await;
-            }
-        }
-        // What a redrive sends back must not come after the last look at its target.
-        for plan in ALL.iter().filter(|plan| plan.redriven) {
-            while !worker.end_redrives(plan.name).await {}
-        }
-        // Where dead letters come from first, and then where they go to.
-        for plan in ALL.iter().rev() {
-            let at = drain(&mut worker, plan.name).await;
-            told.borrow_mut().at = at;
-        }
-        told.borrow_mut().drained = true;
+        let network = SimNetwork { host: "closer".to_owned(), wires: Wires::default() };
+        let reached = network.reached(&layout);
+        workload::close(Worker::new((DRAIN, seed), reached, CLOCK, history), &told).await;
         Ok(())
     });
+    let now = || ending.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let until = world.now() + PATIENCE;
-    while world.now() < until && !ending.borrow().drained {
+    while world.now() < until && !now().drained {
         world.step()?;
     }
-    let ending = ending.borrow().clone();
-    Ok(ending)
-}
-
-/// Receives and deletes until a queue holds nothing any more, visible or not; T of the last look.
-async fn drain(worker: &mut Worker, queue: &str) -> u64 {
-    loop {
-        let given = worker.receive_for(queue, DRAINED_AT_ONCE, DRAIN_LEASE, 0).await;
-        if !given.is_empty() {
-            while !worker.delete(queue, given.clone()).await {}
-            continue;
-        }
-        if let Some((looked, at)) = worker.look(queue, None).await
-            && looked.total == 0
-        {
-            return at;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    Ok(now())
 }

@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 
 use zoneq::queue::authority::{LedgerLine, RegionEpoch, Role};
 
-use crate::history::{Cluster, History, LogTime, Mark, Micros, Op, Outcome, Sighted};
-use crate::layout::REGIONS;
+use crate::history::{Cluster, History, LogTime, Mark, Micros, Op, Outcome, REGIONS, Sighted};
 
 /// One epoch.
 #[derive(Clone, Debug)]

@@ -1,5 +1,5 @@
 //! What happened: every call of every client with its answer, every applied position with its
-//! digest, every leader, every fault, all with simulated times.
+//! digest, every leader, every fault, all with the time since the start.
 //!
 //! Laws: an operation is *ok*, *definitely failed* or *unknown*; one that never returned is
 //! unknown. Everything recorded goes into one hash, so that two runs of a seed can be compared.
@@ -18,12 +18,14 @@ pub use answer::{
 pub use call::{After, Asked, Call, Item, New, Standing};
 pub use pair::{Act, Listed, PairHistory, Sighted, Told, Verb};
 
-/// Simulated microseconds since the start.
+/// Microseconds since the start of the run: simulated ones, or real ones.
 pub type Micros = u64;
 /// T: the replicated log time, in microseconds since the Unix epoch.
 pub type LogTime = u64;
 /// A client number that stands for the final drain.
 pub const DRAIN: u32 = 99;
+/// The names of the regions, as their nodes are configured.
+pub const REGIONS: [&str; 2] = ["east", "west"];
 /// The time of what never came.
 pub const NEVER: Micros = Micros::MAX;
 

@@ -5,7 +5,6 @@ use zoneq::proto::queue::v1 as pb;
 use super::messages::{GROUPS, GROUPS_FOR};
 use super::{Client, Worker, wire};
 use crate::history::{Answer, Asked, Call, Job, Progress};
-use crate::network::EPOCH_US;
 use crate::queues::{ASIDE, plan};
 
 impl Worker {
@@ -42,10 +41,10 @@ impl Worker {
                 ids.dedup();
                 asked.ids = ids;
             }
-            1 => asked.group = Some(Worker::now() / GROUPS_FOR * GROUPS + self.dice.below(GROUPS)),
+            1 => asked.group = Some(self.now() / GROUPS_FOR * GROUPS + self.dice.below(GROUPS)),
             2 => {
                 let back = self.dice.below(5_000_000);
-                asked.dead_before = Some((EPOCH_US + Worker::now()).saturating_sub(back));
+                asked.dead_before = Some((self.clock.began + self.now()).saturating_sub(back));
             }
             3 => {
                 let sources = crate::queues::ALL.iter();

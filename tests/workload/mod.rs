@@ -5,8 +5,12 @@
 //! tried again on purpose. Writes go under a session and are tried again on another node while
 //! their fate is unknown, which must not make two of them; the next write under the session ends
 //! all that is still on its way. Streams receive without a session.
+//!
+//! Simulator and chaos run these same clients: how nodes are reached and what time it is, they are
+//! told.
 
 mod accounts;
+mod closing;
 mod held;
 mod messages;
 mod queues;
@@ -21,14 +25,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tonic::transport::Channel;
-use zoneq::consensus::network::{ChannelOptions, channel};
 use zoneq::proto::queue::v1 as pb;
 use zoneq::proto::queue::v1::queue_service_client::QueueServiceClient;
 use zoneq::storage::disk::faulty::Dice;
 
-use crate::history::{Answer, Call, Outcome, Session, SharedHistory};
-use crate::layout::{Layout, host_name, region_of};
-use crate::network::{SimNetwork, now_us};
+use crate::history::{Answer, Call, LogTime, Micros, Outcome, Session, SharedHistory};
+pub use closing::close;
 pub use held::Held;
 use wire::fate;
 
@@ -41,10 +43,27 @@ type Client = QueueServiceClient<Channel>;
 /// What one try came to.
 type Told<T> = Result<T, Outcome>;
 
+/// A node as clients reach it.
+#[derive(Clone, Debug)]
+pub struct Reached {
+    pub channel: Channel,
+    pub region: usize,
+}
+
+/// What time it is for clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Since the start of the run.
+    pub now: fn() -> Micros,
+    /// The wall clock's time at the start of the run.
+    pub began: LogTime,
+}
+
 /// One worker.
 pub struct Worker {
     number: u32,
     dice: Dice,
+    clock: Clock,
     history: SharedHistory,
     nodes: Vec<Client>,
     /// The region of each of them.
@@ -102,24 +121,21 @@ impl Worker {
     /// A worker that knows the nodes of all regions.
     pub fn new(
         (number, seed): (u32, u64),
-        layout: &Layout,
-        network: &SimNetwork,
+        reached: Vec<Reached>,
+        clock: Clock,
         history: SharedHistory,
     ) -> Worker {
-        let options = ChannelOptions::for_election(Duration::from_millis(400));
-        let hosts = layout.hosts();
-        let nodes = hosts.iter().filter_map(|host| {
-            let address = format!("{}:7401", host_name(*host));
-            let made = channel(Arc::new(network.clone()), &address, &options).ok()?;
-            Some(QueueServiceClient::new(made).max_decoding_message_size(16 << 20))
-        });
+        let client = |node: &Reached| {
+            QueueServiceClient::new(node.channel.clone()).max_decoding_message_size(16 << 20)
+        };
+        let nodes: Vec<_> = reached.iter().map(client).collect();
+        let regions = reached.iter().map(|node| node.region).collect();
         let mut dice = Dice::new(seed ^ (u64::from(number) << 40));
-        let nodes: Vec<_> = nodes.collect();
-        let regions = hosts.iter().map(|host| region_of(*host)).collect();
         let preferred = dice.below(nodes.len() as u64) as usize;
         Worker {
             number,
             dice,
+            clock,
             history,
             nodes,
             regions,
@@ -184,8 +200,8 @@ impl Worker {
         }
     }
 
-    fn now() -> u64 {
-        now_us().unwrap_or_default()
+    fn now(&self) -> Micros {
+        (self.clock.now)()
     }
 
     /// A number that no other call uses.
@@ -199,7 +215,7 @@ impl Worker {
     }
 
     fn begin_read(&self, call: Call) -> usize {
-        self.history.lock().invoke(Self::now(), self.number, None, call)
+        self.history.lock().invoke(self.now(), self.number, None, call)
     }
 
     fn end(&mut self, op: usize, attempts: u32, told: Told<Answer>) -> Option<Answer> {
@@ -212,7 +228,7 @@ impl Worker {
         if answer.is_none() && !refused {
             self.go_elsewhere();
         }
-        self.history.lock().answer(Self::now(), op, attempts, outcome, region);
+        self.history.lock().answer(self.now(), op, attempts, outcome, region);
         answer
     }
 
@@ -281,7 +297,7 @@ impl Worker {
         for call in calls {
             self.sequence += 1;
             let session = Session { client: self.client, sequence: self.sequence, lowest };
-            let now = Self::now();
+            let now = self.now();
             let op = self.history.lock().invoke(now, self.number, Some(session), call);
             begun.push(Pending { op, session, doubts: Vec::new() });
         }

@@ -24,7 +24,7 @@ impl Worker {
         let key = (plan.window.is_some() && self.one_in(2)).then(|| self.dice.below(KEYS));
         let grouped = plan.groups && !self.one_in(3);
         let group = grouped.then(|| {
-            let time = Worker::now() / GROUPS_FOR;
+            let time = self.now() / GROUPS_FOR;
             time * GROUPS + self.dice.below(GROUPS)
         });
         New { tag: self.tag(), ttl, delay, priority, key, group }

@@ -1,0 +1,18 @@
+//! The one checker: what a history of calls and answers is, and what every promise makes of it.
+//!
+//! Simulator and chaos both write a [`history::History`] and have it judged by
+//! [`invariants::broken`]; no promise has a second judge. Each test binary that takes this room
+//! names the modules below at its root, as the modules name each other.
+//!
+//! Laws: nothing here knows how a history came about: no network, no clock, no process; what was
+//! not seen is not judged, and whoever wrote the history says so.
+
+pub mod history;
+pub mod invariants;
+pub mod known;
+pub mod lineage;
+pub mod queues;
+pub mod redrives;
+pub mod story;
+pub mod surviving;
+pub mod times;
