@@ -36,6 +36,10 @@ pub struct Arguments {
     #[arg(long)]
     pub every_fault: bool,
 
+    /// Disks say *synced* and do nothing: a power cut of all zones must then break promises
+    #[arg(long)]
+    pub lying_disks: bool,
+
     // What `cargo test` may pass to every test binary.
     #[arg(hide = true)]
     filters: Vec<String>,

@@ -17,8 +17,9 @@ use zoneq::proto::admin::v1::cluster_service_client::ClusterServiceClient;
 
 use crate::disks::Disk;
 use crate::history::{Applied, Cluster as Site, SharedHistory};
-use crate::machine::{Machine, Means};
+use crate::machine::Means;
 use crate::node::{Node, OwnClock, Under};
+use crate::session::Plan;
 use crate::wires::Namespaces;
 use crate::workload::Reached;
 use crate::{now, say};
@@ -41,6 +42,8 @@ pub struct Cluster {
     pub disks: Vec<Disk>,
     pub wires: Option<Namespaces>,
     channels: Vec<Channel>,
+    /// What nodes are started under when no fault says otherwise.
+    usual: Under,
     history: SharedHistory,
     /// Nodes that stopped by themselves, and when they start again.
     restarts: Vec<(Instant, u64)>,
@@ -50,7 +53,7 @@ impl Cluster {
     /// Starts one in a folder, with what the faults need.
     pub fn start(
         home: &Path,
-        machine: &Machine,
+        plan: &Plan<'_>,
         means: &[Means],
         history: SharedHistory,
     ) -> Result<Cluster, String> {
@@ -72,6 +75,10 @@ impl Cluster {
         };
         let peer = |id: u64| format!("{id}=z{id}@{}/{}", at(id, 1), at(id, 0));
         let peers = (1..=ZONES).map(peer).collect::<Vec<_>>().join(",");
+        let usual = match plan.lying {
+            true => Under::Strace("retval=0".to_owned()),
+            false => Under::Nothing,
+        };
         let (mut nodes, mut disks, mut channels) = (Vec::new(), Vec::new(), Vec::new());
         for id in 1..=ZONES {
             let data = if means.contains(&Means::Disks) {
@@ -102,20 +109,22 @@ impl Cluster {
             }
             let mut node = Node::new(id, at(id, 0), args, home.join(format!("z{id}.log")));
             node.namespace = wires.as_ref().map(|wires| wires.zone(id));
-            if let (true, Some(library)) = (means.contains(&Means::Faketime), &machine.faketime) {
+            if let (true, Some(library)) =
+                (means.contains(&Means::Faketime), &plan.machine.faketime)
+            {
                 let clock =
                     OwnClock { library: library.clone(), file: home.join(format!("z{id}.clock")) };
                 clock.set(0)?;
                 node.clock = Some(clock);
             }
-            node.start(&Under::Nothing)?;
+            node.start(&usual)?;
             let endpoint = Endpoint::from_shared(format!("http://{}", node.grpc));
             let endpoint = endpoint.map_err(|error| error.to_string())?.connect_timeout(LOOK);
             channels.push(endpoint.connect_lazy());
             nodes.push(node);
         }
         let restarts = Vec::new();
-        Ok(Cluster { nodes, disks, wires, channels, history, restarts })
+        Ok(Cluster { nodes, disks, wires, channels, usual, history, restarts })
     }
 
     pub fn node(&mut self, id: u64) -> Option<&mut Node> {
@@ -154,9 +163,10 @@ impl Cluster {
             .extract_if(.., |(at, _)| *at <= Instant::now())
             .map(|(_, id)| id)
             .collect();
+        let usual = self.usual.clone();
         for id in due {
             if let Some(node) = self.node(id).filter(|node| !node.is_held) {
-                node.start(&Under::Nothing)?;
+                node.start(&usual)?;
             }
         }
         Ok(())
@@ -171,8 +181,14 @@ impl Cluster {
         }
     }
 
-    /// Starts a node that a fault held down.
-    pub fn release(&mut self, id: u64, under: &Under) -> Result<(), String> {
+    /// Starts a node that a fault held down, as usual.
+    pub fn release(&mut self, id: u64) -> Result<(), String> {
+        let usual = self.usual.clone();
+        self.release_under(id, &usual)
+    }
+
+    /// The same under something else.
+    pub fn release_under(&mut self, id: u64, under: &Under) -> Result<(), String> {
         match self.node(id) {
             Some(node) => {
                 node.is_held = false;

@@ -199,7 +199,7 @@ impl Fault {
                 kill(cluster, victims)?;
                 cluster.pass(lasts).await?;
                 for id in victims {
-                    cluster.release(*id, &Under::Nothing)?;
+                    cluster.release(*id)?;
                 }
                 Ok(())
             }
@@ -320,7 +320,7 @@ async fn power_cut(cluster: &mut Cluster, victims: &[u64], lasts: Duration) -> R
         if let Some(node) = cluster.node(*id) {
             node.disk_failed = false;
         }
-        cluster.release(*id, &Under::Nothing)?;
+        cluster.release(*id)?;
     }
     Ok(())
 }
@@ -336,7 +336,7 @@ async fn slow_sync(
     let slow = Under::Strace(format!("delay_enter={us}"));
     for id in victims {
         cluster.hold_down(*id);
-        cluster.release(*id, &slow)?;
+        cluster.release_under(*id, &slow)?;
     }
     cluster.whole(PATIENCE).await?;
     if let [id] = victims {
@@ -345,7 +345,7 @@ async fn slow_sync(
     cluster.pass(lasts).await?;
     for id in victims {
         cluster.hold_down(*id);
-        cluster.release(*id, &Under::Nothing)?;
+        cluster.release(*id)?;
     }
     Ok(())
 }
@@ -363,7 +363,7 @@ async fn failing_sync(
         if let Some(node) = cluster.node(*id) {
             node.disk_failed = true;
         }
-        cluster.release(*id, &failing)?;
+        cluster.release_under(*id, &failing)?;
     }
     cluster.pass(lasts).await?;
     for id in victims {
@@ -371,7 +371,7 @@ async fn failing_sync(
         if let Some(node) = cluster.node(*id) {
             node.disk_failed = false;
         }
-        cluster.release(*id, &Under::Nothing)?;
+        cluster.release(*id)?;
     }
     Ok(())
 }

@@ -23,7 +23,6 @@ mod session;
 mod wires;
 #[path = "../workload/mod.rs"]
 mod workload;
-mod written;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -32,7 +31,7 @@ use std::time::Duration;
 
 use arguments::Arguments;
 use checker::{
-    gaps, history, invariants, known, lineage, queues, redrives, story, surviving, times,
+    gaps, history, invariants, known, lineage, queues, redrives, story, surviving, times, written,
 };
 use clap::Parser as _;
 use faults::Fault;
@@ -118,7 +117,7 @@ async fn chaos(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let (able, not_run) = match probe(&wanted).await {
+    let (able, not_run) = match probe(&wanted, arguments.lying_disks).await {
         Ok(probed) => probed,
         Err(why) => {
             eprintln!("chaos: {why}");
@@ -142,13 +141,22 @@ async fn chaos(arguments: &Arguments) -> ExitCode {
 type Able = (Machine, Vec<&'static Fault>);
 
 /// Those that the machine can run, and why not the others.
-async fn probe(wanted: &[&'static Fault]) -> Result<(Able, Vec<(&'static Fault, String)>), String> {
+async fn probe(
+    wanted: &[&'static Fault],
+    lying: bool,
+) -> Result<(Able, Vec<(&'static Fault, String)>), String> {
     let home = tempfile::tempdir().map_err(|error| error.to_string())?;
     let means: Vec<Means> = Means::ALL
         .into_iter()
-        .filter(|means| wanted.iter().any(|fault| fault.means() == Some(*means)))
+        .filter(|means| {
+            let is_for = |fault: &&Fault| fault.means() == Some(*means);
+            wanted.iter().any(is_for) || (lying && *means == Means::Strace)
+        })
         .collect();
     let machine = Machine::probe(&means, home.path()).await;
+    if let Some(why) = machine.lacks(Means::Strace).filter(|_| lying) {
+        return Err(format!("disks cannot be made to lie: {why}"));
+    }
     let (mut able, mut not_run) = (Vec::new(), Vec::new());
     for fault in wanted {
         match fault.means().and_then(|means| machine.lacks(means)) {
@@ -171,7 +179,8 @@ async fn run(arguments: &Arguments, machine: &Machine, faults: &[&'static Fault]
         let rounds: Vec<&'static Fault> =
             (0..arguments.rounds).flat_map(|_| faults.iter().copied()).collect();
         for rounds in rounds.chunks(ROUNDS_OF_A_SESSION) {
-            let plan = Plan { seed: seed.wrapping_add(number), rounds, machine };
+            let (seed, lying) = (seed.wrapping_add(number), arguments.lying_disks);
+            let plan = Plan { seed, rounds, machine, lying };
             let verdict = session::run(&plan).await;
             number += 1;
             for (fault, gap) in &verdict.gaps {

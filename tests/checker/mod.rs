@@ -17,3 +17,4 @@ pub mod redrives;
 pub mod story;
 pub mod surviving;
 pub mod times;
+pub mod written;
