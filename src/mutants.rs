@@ -8,7 +8,7 @@
 compile_error!("the feature `mutants` breaks promises on purpose: build it with debug assertions");
 
 /// Every break of one cluster by its name, and what it does.
-pub const OF_CLUSTERS: [(&str, &str); 16] = [
+pub const OF_CLUSTERS: [(&str, &str); 20] = [
     ("no-fsync", "a record of the log counts as durable when it is written"),
     ("vote-unsynced", "a vote counts as durable when it is written"),
     ("no-directory-fsync", "the name of a log segment counts as durable when it is given"),
@@ -28,6 +28,10 @@ pub const OF_CLUSTERS: [(&str, &str); 16] = [
     ("redrive-copies", "a dead letter that is sent back stays where it was"),
     ("undelete-empties", "a queue that comes back has lost its messages"),
     ("account-quota-ignored", "an account is sent more than it may hold"),
+    ("checksum-off", "a record of the log counts as whole whatever its checksum says"),
+    ("local-clock", "each node applies an entry at the time of its own clock"),
+    ("unordered-map", "messages are given out in the order of a hash map"),
+    ("rows-without-sessions", "a node that starts again has forgotten the sessions"),
 ];
 
 /// Every break of a pair of regions.

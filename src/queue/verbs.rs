@@ -257,7 +257,7 @@ fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -
     let visibility = asked.visibility.unwrap_or(queue.row.settings.default_visibility);
     let visible_at = step.now.after(visibility);
     // All are picked before the first is put back, or a visibility of 0 would give one twice.
-    let picked = pick(state, id, asked, step);
+    let picked = in_order(pick(state, id, asked, step));
     let queue = state.catalog.open(account, &asked.queue)?;
     let most = queue.row.settings.dead_letters.as_ref().map(|target| target.max_deliveries);
     let mut messages = Vec::with_capacity(picked.len());
@@ -295,6 +295,16 @@ fn receive(state: &mut State, account: &str, asked: &Receive, step: &mut Step) -
     let more = queue.lineup.visible(step.now) > again;
     state.catalog.settle(id);
     Ok(Reply::Received { messages, more })
+}
+
+/// The messages as they were picked. Only under the mutant they come in the order of a hash map,
+/// which is another one on each node.
+fn in_order(picked: Vec<Message>) -> Vec<Message> {
+    if !crate::mutants::is_chosen("unordered-map") {
+        return picked;
+    }
+    let by_number = picked.into_iter().map(|message| (message.number.0, message));
+    by_number.collect::<std::collections::HashMap<_, _>>().into_values().collect()
 }
 
 /// Takes the messages to be given out of the order. Those found due on the way are removed or

@@ -35,7 +35,7 @@ use super::tables::{Batch, EngineKind};
 use crate::clock::SharedClock;
 use crate::queue::State;
 use crate::queue::command::{Content, Entry};
-use crate::queue::ids::{ContentId, Position};
+use crate::queue::ids::{ContentId, LogTime, Position};
 use crate::queue::outcome::{Applied, Changes, ContentEvent};
 use crate::queue::rows::RowKey;
 use writer::{Ended, Job, Rubbish, Writer};
@@ -161,7 +161,12 @@ impl Store {
     /// Applies one entry. The changes go to the tables with a later commit; the answer still names
     /// the rows, but has no contents.
     pub fn apply(&mut self, entry: &Entry) -> Applied {
-        let mut applied = self.state.apply(entry);
+        let mut applied = if crate::mutants::is_chosen("local-clock") {
+            let stamp = LogTime(self.options.clock.wall_us());
+            self.state.apply(&Entry { stamp, ..entry.clone() })
+        } else {
+            self.state.apply(entry)
+        };
         let bytes = entry.commands.iter().map(|envelope| envelope.command.size()).sum();
         self.generation.bodies.note_entry(bytes);
         self.note(&mut applied.changes);

@@ -126,6 +126,11 @@ pub struct History {
     /// Nodes that stopped by themselves though nothing was done to their disk.
     pub unexpected_stops: Vec<String>,
     pub ending: Ending,
+    /// The faults that began, each with its number and when it did.
+    pub faults: Vec<String>,
+    /// By message: the receipt that a send was answered with by a region that was lost, where the
+    /// send may have taken effect in what went on.
+    pub first_receipts: BTreeMap<String, String>,
     /// What was seen of a pair of regions.
     pub pair: PairHistory,
     /// How often each verb was answered well.

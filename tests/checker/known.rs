@@ -206,11 +206,12 @@ fn points<'a>(life: &Life<'a>, arrivals: &[(LogTime, &'a str)]) -> Vec<Point<'a>
         let sent = life.sent.map(|sent| (Some(&*sent.message.receipt), sent.message.visible_at));
         let tried = || match life.redriven {
             Some(_) => Some((None, life.inserted_at)),
-            None => Some((None, life.inserted_at + life.new?.delay)),
+            None => Some((life.first_receipt, life.inserted_at + life.new?.delay)),
         };
         let left = sent.or_else(tried).map(|(receipt, visible_at)| (receipt, visible_at, 0));
         points.push(Point { queue: life.home, when: When::exact(life.inserted_at), left });
-        counts.extend(sent.and_then(|(receipt, _)| Some((receipt?, 0))));
+        let first = sent.map_or(life.first_receipt, |(receipt, _)| receipt);
+        counts.extend(first.map(|receipt| (receipt, 0)));
     }
     for grant in &life.grants {
         let (shown, when) = (grant.shown, When::exact(grant.at));

@@ -96,6 +96,8 @@ pub struct Life<'a> {
     pub new: Option<&'a New>,
     /// The acknowledged send; a message whose send is unknown has none.
     pub sent: Option<Sent<'a>>,
+    /// The receipt of a send that was answered by a region that was lost.
+    pub first_receipt: Option<&'a str>,
     pub inserted_at: LogTime,
     pub priority: u8,
     pub group: Option<u64>,
@@ -439,6 +441,7 @@ impl<'a> Story<'a> {
     fn find_homes(&mut self) {
         for (id, life) in &mut self.lives {
             if life.sent.is_none() {
+                life.first_receipt = self.history.first_receipts.get(*id).map(String::as_str);
                 let shown: Vec<Sighting<'_>> = life.shown().collect();
                 let attempts = shown.iter().filter_map(|seen| self.attempts.get(&seen.shown.tag?));
                 let mut attempts = attempts.filter(|_| life.redriven.is_none());

@@ -19,7 +19,10 @@ pub fn of(history: &History) -> Option<History> {
     let mut rest = history.clone();
     for op in &mut rest.ops {
         if let Some(outcome) = judged(&lineage, op) {
-            op.outcome = outcome;
+            let was = std::mem::replace(&mut op.outcome, outcome);
+            if matches!(op.outcome, Outcome::Unknown(_)) {
+                rest.first_receipts.extend(first_receipts(&was));
+            }
         }
         // A secondary says how old its answer is, and no more.
         if lineage.is_copy(op.site, op.invoked) || lineage.is_copy(op.site, op.returned) {
@@ -27,6 +30,14 @@ pub fn of(history: &History) -> Option<History> {
         }
     }
     Some(rest)
+}
+
+/// What a send that was answered told of its messages: who has it uses it, whatever became of the
+/// region.
+fn first_receipts(outcome: &Outcome) -> Vec<(String, String)> {
+    let Outcome::Ok(Answer::Sent { messages, .. }) = outcome else { return Vec::new() };
+    let sent = messages.iter().filter(|message| !message.duplicate);
+    sent.map(|message| (message.id.clone(), message.receipt.clone())).collect()
 }
 
 /// What an operation came to in the history that went on, where that is not what was answered.
@@ -130,5 +141,20 @@ mod tests {
         sample.tried_elsewhere();
         let rest = of(&sample.history).expect("two regions");
         assert!(matches!(rest.ops[0].outcome, Outcome::Unknown(_)), "{:?}", rest.ops[0]);
+    }
+
+    #[test]
+    fn the_receipt_of_a_send_that_may_have_acted_is_known_though_its_region_was_lost() {
+        let first_receipts = |is_tried: bool| {
+            let mut sample = PairSample::protected();
+            sample.promoted(5);
+            sample.send("m", 6);
+            if is_tried {
+                sample.tried_elsewhere();
+            }
+            of(&sample.history).expect("two regions").first_receipts
+        };
+        assert_eq!(first_receipts(true).get("m").map(String::as_str), Some("r6"));
+        assert!(first_receipts(false).is_empty(), "it never came to what went on");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use zoneq::client::{Client, ReceiveOptions};
+use zoneq::client::{Client, Reason, ReceiveOptions, Update};
 
 use super::serving::Serving;
 use super::stage::{Ports, Ran, wait, zoneq};
@@ -165,6 +165,15 @@ async fn drain(client: &Client) -> BTreeSet<String> {
     }
 }
 
+/// Replaces the body alone of a message that is in no queue; why it was refused.
+fn update_of_half(client: &Client) -> Option<Reason> {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let update = Update { body: Some("other".into()), ..Update::default() };
+    let id = "00000001-0000-8000-8000-000000000001";
+    let answer = runtime.block_on(client.update("nowhere", id, "r1-1", update));
+    answer.expect_err("no such queue").reason().cloned()
+}
+
 #[test]
 fn a_pair_ships_shows_its_last_sync_time_and_reads_as_it_is_told() {
     let pair = Pair::up();
@@ -197,6 +206,7 @@ fn a_pair_ships_shows_its_last_sync_time_and_reads_as_it_is_told() {
     });
     pair.run(west, "send orders wrong").says(2, &["read-only", "east"]);
     pair.run(west, "receive orders").says(2, &["read-only", "east"]);
+    assert_eq!(update_of_half(&pair.client(west, west)), Some(Reason::ReadOnly));
     pair.until(east, "the name says so", |it| it["redundancy"] == "RA-GZRS");
     assert_eq!(pair.ok(east, "region verify")["equal"], true);
     assert_eq!(pair.ok(west, "region verify")["equal"], true);

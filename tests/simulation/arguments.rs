@@ -1,8 +1,11 @@
 //! What the simulator is asked for.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
+
+use crate::schedule::Choice;
 
 /// Runs seeds of the simulation and checks every promise on each.
 #[derive(Clone, Debug, Parser)]
@@ -24,6 +27,20 @@ pub struct Arguments {
     /// Simulated seconds of faults; healing and drain come after
     #[arg(long, default_value_t = 60)]
     pub secs: u64,
+    /// Leaves out the faults with these numbers, as the trace tells them; all others stay as drawn
+    #[arg(long, value_delimiter = ',')]
+    pub without: Vec<u64>,
+    /// Leaves out all faults but those with these numbers; 0 is none
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<u64>,
+    /// Looks for the fewest faults with which the one seed still breaks the same promise, and
+    /// prints the command for them
+    #[arg(long, requires = "seed")]
+    pub shrink: bool,
+    /// Real minutes after which no other seed begins, or no other try to shrink one [default: as
+    /// long as it takes, and ten to shrink]
+    #[arg(long)]
+    minutes: Option<u64>,
     /// Runs so many of the seeds a second time and compares the traces
     #[arg(long, default_value_t = 3)]
     pub twice: u64,
@@ -76,9 +93,31 @@ impl Arguments {
         self.jobs.unwrap_or(cores).max(1)
     }
 
+    /// How long it may take.
+    pub fn patience(&self) -> Option<Duration> {
+        self.minutes.map(|minutes| Duration::from_secs(60 * minutes))
+    }
+
+    /// Which faults are done.
+    pub fn choice(&self) -> Choice {
+        let numbers = |given: &[u64]| given.iter().copied().collect();
+        Choice { without: numbers(&self.without), only: numbers(&self.only) }
+    }
+
     /// Regions of each seed.
     pub fn regions(&self) -> u64 {
         self.regions.unwrap_or(1)
+    }
+
+    /// The same with so many seconds of faults.
+    pub fn with_secs(&self, secs: u64) -> Arguments {
+        Arguments { secs, ..self.clone() }
+    }
+
+    /// The same with these faults only.
+    pub fn with_only(&self, faults: &[u64]) -> Arguments {
+        let only = if faults.is_empty() { vec![0] } else { faults.to_vec() };
+        Arguments { only, without: Vec::new(), ..self.clone() }
     }
 
     /// Nobody said of how many regions seeds are.

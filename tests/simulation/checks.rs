@@ -9,7 +9,12 @@
     reason = "simulator and chaos write histories, the tests of the checks only read"
 )]
 mod checker;
+mod fewer;
+#[allow(dead_code, reason = "where the nodes are is the simulator's")]
+mod layout;
 #[cfg(test)]
 mod power_cut;
+#[allow(dead_code, reason = "what faults do is the simulator's")]
+mod schedule;
 
 use checker::{history, invariants, known, lineage, queues, redrives, story, surviving, times};

@@ -2,7 +2,8 @@
 //! and clocks, and every fault decided by a seed.
 //!
 //! `cargo sim --seeds 200` runs seeds, each in a process of its own; `cargo sim --seed 7` runs
-//! one. In the ordinary tests twenty seeds run, and a few of them twice: the same seed must give
+//! one, `--shrink` with
+//! it finds fewer faults that do the same. In the ordinary tests twenty seeds run, and a few of them twice: the same seed must give
 //! the same trace. A failure prints the one command that repeats it. `cargo mutants-sim` breaks
 //! the code on purpose, in many ways, and must see each of them.
 //!
@@ -20,13 +21,18 @@ mod checker;
 mod coverage;
 mod entropy;
 mod faults;
+#[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
+mod fewer;
 mod layout;
 mod mutants;
 mod network;
 mod operator;
 mod real_clock;
 mod run;
+#[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
+mod schedule;
 mod seeds;
+mod shrink;
 mod sightings;
 #[path = "../workload/mod.rs"]
 mod workload;
@@ -42,6 +48,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.is_for_others() {
         return ExitCode::SUCCESS;
+    }
+    if let Some(seed) = arguments.seed.filter(|_| arguments.shrink) {
+        return shrink::run(&arguments, seed);
     }
     if let Some(seed) = arguments.seed {
         return seeds::one(&arguments, seed);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::arguments::Arguments;
 use crate::coverage::Counts;
 use crate::faults::Faults;
 use crate::history::{DRAIN, Ending, History, Micros, SharedHistory};
@@ -31,8 +32,12 @@ pub struct Verdict {
     pub calls: usize,
     pub acknowledged: usize,
     pub simulated_ms: u64,
+    /// What its process used, filled in at its end.
+    pub cpu_ms: u64,
     pub leaders: usize,
     pub broken: Vec<(String, String)>,
+    /// The faults that began, each with its number and when it did.
+    pub faults: Vec<String>,
     /// What the nodes said of themselves, counted.
     pub seen: Counts,
     /// Calls that were answered well, by verb.
@@ -52,18 +57,14 @@ pub fn cut_short(seed: u64, history: &SharedHistory, why: String) -> Verdict {
     verdict(seed, history, 0, broken)
 }
 
-/// Runs one seed with `seconds` of chaos and writes down what happens.
-pub fn run(
-    (seed, regions): (u64, u64),
-    seconds: u64,
-    trace: Option<&std::path::Path>,
-    history: &SharedHistory,
-) -> Verdict {
+/// Runs one seed as it is asked for and writes down what happens.
+pub fn run(arguments: &Arguments, seed: u64, history: &SharedHistory) -> Verdict {
+    let trace = arguments.trace.as_deref();
     if trace.is_some() {
         history.lock().keep_lines();
     }
-    let mut world = World::new(seed, Layout::of(seed, regions), history.clone());
-    let ran = stages(&mut world, seed, seconds);
+    let mut world = World::new(seed, Layout::of(seed, arguments.regions()), history.clone());
+    let ran = stages(&mut world, seed, arguments);
     let mut broken: Vec<(String, String)> = Vec::new();
     if let Err(error) = ran {
         broken.push(("the run".to_owned(), error.to_string()));
@@ -93,19 +94,21 @@ fn verdict(
         calls: history.ops.len(),
         acknowledged: history.acknowledged(),
         simulated_ms,
+        cpu_ms: 0,
         leaders: history.leaders.len(),
         broken,
+        faults: history.faults.clone(),
         seen: Counts::new(),
         verbs: history.verbs.iter().map(|(verb, count)| ((*verb).to_owned(), *count)).collect(),
     }
 }
 
-fn stages(world: &mut World, seed: u64, seconds: u64) -> turmoil::Result {
+fn stages(world: &mut World, seed: u64, arguments: &Arguments) -> turmoil::Result {
     let stop = Arc::new(AtomicBool::new(false));
     let at_work = clients(world, seed, &stop);
     let operator = world.layout.is_pair().then(|| operate(world, seed, &stop));
-    let mut faults = Faults::new(seed, world.layout.clone());
-    let end = seconds * 1_000_000;
+    let mut faults = Faults::new(seed, world.layout.clone(), arguments.choice());
+    let end = arguments.secs * 1_000_000;
     while world.now() < end {
         world.step()?;
         faults.turn(world);

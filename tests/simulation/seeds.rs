@@ -1,11 +1,13 @@
 //! Many seeds, each in a process of its own: state that a library keeps for the whole process
 //! cannot leak from one to the next, and an abort ends one seed only.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::panic;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::arguments::Arguments;
 use crate::coverage::{self, Counts, Coverage};
@@ -20,11 +22,13 @@ const LONGEST_SECONDS: u32 = 1_200;
 /// seeds do.
 const KEPT: [u64; 5] = [41, 46, 89, 114, 224];
 /// Seeds of two regions that found a bug once.
-const KEPT_PAIRS: [u64; 6] = [5, 9, 15, 31, 34, 37];
+const KEPT_PAIRS: [u64; 8] = [5, 9, 15, 31, 34, 37, 46, 80];
 /// Seeds of two regions that run behind those of one, where nobody says of how many.
 const PAIRS: std::ops::Range<u64> = 1..5;
 /// Seeds in which every verb of the API must have worked.
 const ENOUGH: u64 = 20;
+/// Signs of the bar that shows how far it is.
+const BAR: u64 = 40;
 /// The mark before a verdict in a seed's output.
 const VERDICT: &str = "verdict ";
 
@@ -43,13 +47,13 @@ pub fn one(arguments: &Arguments, seed: u64) -> ExitCode {
         tell(&for_panics, coverage, run::cut_short(seed, history, panic.to_string()));
         std::process::exit(1);
     }));
-    let verdict =
-        run::run((seed, arguments.regions()), arguments.secs, arguments.trace.as_deref(), &history);
+    let verdict = run::run(arguments, seed, &history);
     tell(arguments, &coverage, verdict)
 }
 
 fn tell(arguments: &Arguments, coverage: &Coverage, mut verdict: Verdict) -> ExitCode {
     verdict.seen = coverage.counts();
+    verdict.cpu_ms = cpu_ms();
     if arguments.verdict {
         println!("{VERDICT}{}", encode(&verdict));
     } else {
@@ -60,6 +64,18 @@ fn tell(arguments: &Arguments, coverage: &Coverage, mut verdict: Verdict) -> Exi
     if verdict.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Milliseconds that this process has computed for so far.
+fn cpu_ms() -> u64 {
+    // SAFETY: the call writes to the place that it is given, for which all zeros are a value.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    let millis = |time: libc::timeval| time.tv_sec * 1_000 + time.tv_usec / 1_000;
+    (millis(usage.ru_utime) + millis(usage.ru_stime)).unsigned_abs()
+}
+
 fn encode(verdict: &Verdict) -> serde_json::Value {
     serde_json::json!({
         "seed": verdict.seed,
@@ -68,8 +84,10 @@ fn encode(verdict: &Verdict) -> serde_json::Value {
         "calls": verdict.calls,
         "acknowledged": verdict.acknowledged,
         "simulated_ms": verdict.simulated_ms,
+        "cpu_ms": verdict.cpu_ms,
         "leaders": verdict.leaders,
         "broken": verdict.broken,
+        "faults": verdict.faults,
         "seen": verdict.seen,
         "verbs": verdict.verbs,
     })
@@ -83,6 +101,7 @@ fn decode(text: &str) -> Option<Verdict> {
         let text = |at: usize| Some(case.get(at)?.as_str()?.to_owned());
         Some((text(0)?, text(1)?))
     });
+    let faults = value.get("faults")?.as_array()?.iter();
     let counts = |key: &str| -> Option<Counts> {
         let counts = value.get(key)?.as_object()?.iter();
         Some(counts.filter_map(|(what, count)| Some((what.clone(), count.as_u64()?))).collect())
@@ -96,8 +115,10 @@ fn decode(text: &str) -> Option<Verdict> {
         calls: usize::try_from(number("calls")?).ok()?,
         acknowledged: usize::try_from(number("acknowledged")?).ok()?,
         simulated_ms: number("simulated_ms")?,
+        cpu_ms: number("cpu_ms")?,
         leaders: usize::try_from(number("leaders")?).ok()?,
         broken: broken.collect(),
+        faults: faults.filter_map(|fault| Some(fault.as_str()?.to_owned())).collect(),
     })
 }
 
@@ -118,7 +139,7 @@ fn line(arguments: &Arguments, verdict: &Verdict) -> String {
     )
 }
 
-fn show(verdict: &Verdict) {
+pub fn show(verdict: &Verdict) {
     let mut names: Vec<&String> = verdict.broken.iter().map(|(name, _)| name).collect();
     names.dedup();
     for name in names {
@@ -149,6 +170,11 @@ pub fn in_process(arguments: &Arguments, seed: u64, mutant: Option<&str>) -> End
     command.args(["--verdict", "--seed", &seed.to_string()]);
     command.args(["--secs", &arguments.secs.to_string()]);
     command.args(["--regions", &arguments.regions().to_string()]);
+    for (what, numbers) in [("--without", &arguments.without), ("--only", &arguments.only)] {
+        if !numbers.is_empty() {
+            command.args([what, &list(numbers)]);
+        }
+    }
     command.env_remove("ZONEQ_MUTANT").stdin(Stdio::null());
     if let Some(mutant) = mutant {
         command.env("ZONEQ_MUTANT", mutant);
@@ -172,17 +198,29 @@ pub fn in_process(arguments: &Arguments, seed: u64, mutant: Option<&str>) -> End
     }
 }
 
-fn repeat(arguments: &Arguments, seed: u64) -> String {
+/// The command that repeats a run.
+pub fn repeat(arguments: &Arguments, seed: u64) -> String {
     let regions = if arguments.regions() > 1 { " --regions 2" } else { "" };
-    format!("  repeat it: cargo sim --seed {seed} --secs {}{regions}", arguments.secs)
+    let secs = arguments.secs;
+    let faults = [("without", &arguments.without), ("only", &arguments.only)];
+    let given = faults.iter().filter(|(_, numbers)| !numbers.is_empty());
+    let faults: String = given.map(|(what, them)| format!(" --{what} {}", list(them))).collect();
+    format!("  repeat it: cargo sim --seed {seed} --secs {secs}{regions}{faults}")
+}
+
+fn list(numbers: &[u64]) -> String {
+    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// What many seeds came to.
 #[derive(Default)]
 struct Total {
+    /// Seeds that were asked for, and that have run.
+    of: u64,
     done: u64,
     failed: Vec<u64>,
-    simulated_ms: u64,
+    /// By the number of regions: milliseconds simulated, and computed for.
+    times: BTreeMap<u64, (u64, u64)>,
     acknowledged: usize,
     seen: Counts,
     verbs: Counts,
@@ -217,15 +255,19 @@ pub fn many(arguments: &Arguments) -> ExitCode {
         arguments.secs,
         arguments.twice.min(seeds.len() as u64)
     );
-    let next = AtomicUsize::new(0);
-    let total = Mutex::new(Total::default());
+    let (next, began) = (AtomicUsize::new(0), Instant::now());
+    let total = Mutex::new(Total { of: seeds.len() as u64, ..Total::default() });
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let stop = arguments.fail_fast
-                        && !total.lock().unwrap_or_else(PoisonError::into_inner).failed.is_empty();
+                    let is_late = arguments.patience().is_some_and(|it| began.elapsed() >= it);
+                    let failed = || {
+                        let total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                        !total.failed.is_empty()
+                    };
+                    let stop = is_late || (arguments.fail_fast && failed());
                     let Some((asked, seed)) = seeds.get(at).filter(|_| !stop) else { return };
                     // The first of each kind.
                     let nth = seeds[..at].iter().filter(|(of, _)| of.regions() == asked.regions());
@@ -243,9 +285,10 @@ pub fn many(arguments: &Arguments) -> ExitCode {
         total.done,
         total.failed.len(),
         if total.failed.is_empty() { String::new() } else { format!(": {:?}", total.failed) },
-        total.simulated_ms / 1_000,
+        total.times.values().map(|(simulated, _)| simulated).sum::<u64>() / 1_000,
         total.acknowledged
     );
+    speeds(&total.times).iter().for_each(|line| println!("{line}"));
     coverage::lines(&total.seen).iter().for_each(|line| println!("{line}"));
     coverage::lines(&total.verbs).iter().for_each(|line| println!("{line}"));
     let missing = coverage::missing_verbs(&total.verbs);
@@ -275,6 +318,23 @@ fn judge(arguments: &Arguments, seed: u64, twice: bool) -> (Option<Verdict>, Str
     }
 }
 
+/// How far it is, for a terminal.
+fn bar(done: u64, of: u64) -> String {
+    let full = (BAR * done / of.max(1)).min(BAR);
+    let part = |what: &str, count: u64| what.repeat(usize::try_from(count).unwrap_or_default());
+    format!("[{}{}] {done} of {of} seeds", part("#", full), part(".", BAR - full))
+}
+
+/// How much is simulated in a minute of one core; of two regions a minute is one of both.
+fn speeds(times: &BTreeMap<u64, (u64, u64)>) -> Vec<String> {
+    let line = |(regions, (simulated, computed)): (&u64, &(u64, u64))| {
+        let regions = if *regions > 1 { "two regions" } else { "one region" };
+        let speed = *simulated as f64 / (*computed).max(1) as f64;
+        format!("{speed:>7.1}  simulated minutes of {regions} for each minute of CPU")
+    };
+    times.iter().map(line).collect()
+}
+
 fn note(
     total: &mut Total,
     arguments: &Arguments,
@@ -285,7 +345,9 @@ fn note(
     total.done += 1;
     let broken = verdict.is_none_or(|verdict| !verdict.broken.is_empty());
     if let Some(verdict) = verdict {
-        total.simulated_ms += verdict.simulated_ms;
+        let (simulated, computed) = total.times.entry(arguments.regions()).or_default();
+        *simulated += verdict.simulated_ms;
+        *computed += verdict.cpu_ms;
         total.acknowledged += verdict.acknowledged;
         let both = [(&mut total.seen, &verdict.seen), (&mut total.verbs, &verdict.verbs)];
         for (sum, of_seed) in both {
@@ -296,7 +358,7 @@ fn note(
         if broken || !std::io::stdout().is_terminal() {
             println!("{}", line(arguments, verdict));
         } else {
-            print!("\r{} seeds ", total.done);
+            print!("\r{} ", bar(total.done, total.of));
             // A terminal that is gone does not matter.
             let _ = std::io::stdout().flush();
         }
@@ -308,5 +370,6 @@ fn note(
     if broken || !words.is_empty() {
         total.failed.push(seed);
         println!("{}", repeat(arguments, seed));
+        println!("  make it smaller: the same with --shrink");
     }
 }

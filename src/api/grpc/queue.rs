@@ -152,9 +152,12 @@ impl QueueFace {
             (Some(body), Some(headers)) => Some(Content { body, headers: headers.values }),
             (body, headers) => {
                 // A half is kept. Should another update come between, the receipt is stale.
+                self.group.check_writable()?;
                 let queue = request.queue.clone();
-                let (kept, _) = self.shown(call, None, &account, &queue, id).await?;
-                Some(convert::changed(kept.1, body, headers))
+                let kept = self.shown(call, None, &account, &queue, id).await;
+                // A state that became a copy meanwhile may be older than what it was a copy of.
+                self.group.check_writable()?;
+                Some(convert::changed(kept?.0.1, body, headers))
             }
         };
         let update = Update { queue: request.queue, id, receipt, visibility, content };

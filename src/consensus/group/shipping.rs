@@ -52,6 +52,15 @@ impl Group {
         }
     }
 
+    /// Whether a write of data may be proposed here, for who has to read before it writes: what a
+    /// copy of another region has is no answer to a writer.
+    ///
+    /// # Errors
+    /// The refusal of the role, or *not now* where this node does not lead.
+    pub fn check_writable(&self) -> Result<(), GroupError> {
+        self.check_footing(&*self.term()?, &Command::Pulse)
+    }
+
     /// Waits until data may be written here.
     ///
     /// # Errors

@@ -39,7 +39,9 @@ fn issued<'a>(life: &Life<'a>) -> Vec<(Option<&'a str>, When)> {
     let sent = life.sent.iter().map(|sent| (&*sent.message.receipt, sent.message.inserted_at));
     let granted = life.grants.iter().map(|grant| (&*grant.shown.receipt, grant.at));
     let changed = life.changes.iter().map(|change| (change.gave, change.when));
-    sent.chain(granted).map(|(receipt, at)| exact(receipt, at)).chain(changed).collect()
+    let told = life.first_receipt.map(|receipt| (receipt, life.inserted_at));
+    let all = sent.chain(told).chain(granted).map(|(receipt, at)| exact(receipt, at));
+    all.chain(changed).collect()
 }
 
 /// Every receipt that worked.
@@ -82,7 +84,7 @@ fn refused(id: &str, life: &Life<'_>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Call, Deleted};
+    use crate::history::{Call, Deleted, Outcome};
     use crate::invariants::sample::{Sample, new, shown};
 
     fn broken(sample: Sample) -> usize {
@@ -125,6 +127,27 @@ mod tests {
         sample.release("m", "r5", 6, 7);
         sample.delete("m", "r5", 8);
         assert_eq!(broken(sample), 1);
+    }
+
+    #[test]
+    fn the_receipt_of_a_send_that_a_lost_region_answered_works_until_there_is_a_newer_one() {
+        let sent = || {
+            let mut sample = Sample::default();
+            sample.send("m", 1).outcome = Outcome::Unknown("its region was lost".to_owned());
+            sample.peek(shown("m", 1, "", 1, 0), 2, false);
+            sample.history.first_receipts.insert("m".to_owned(), "r1".to_owned());
+            sample
+        };
+        let mut sample = sent();
+        sample.delete("m", "r1", 3);
+        assert_eq!(broken(sample), 0);
+        let mut sample = sent();
+        sample.delete("m", "r2", 3);
+        assert_eq!(broken(sample), 1, "that is another one");
+        let mut sample = sent();
+        sample.receive("m", 3, 5, 1);
+        sample.delete("m", "r1", 6);
+        assert_eq!(broken(sample), 1, "a newer one was given");
     }
 
     #[test]

@@ -2,57 +2,16 @@
 
 use std::time::Duration;
 
-use zoneq::storage::disk::faulty::Dice;
-
-use super::{Fault, fill};
+use super::fill;
 use crate::history::Micros;
-use crate::layout::{Layout, host_name};
+use crate::layout::host_name;
+use crate::schedule::Fault;
 use crate::world::World;
 
 /// A line that flaps is cut and whole for so long each.
 const FLAP: Micros = 150_000;
-/// How far off the clocks of a whole region may be: minutes.
-const FAR_OFF_US: u64 = 300_000_000;
 /// The network's own longest and shortest latency, in force where no fault changes it.
 const LATENCY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
-
-fn region(dice: &mut Dice) -> usize {
-    dice.below(2) as usize
-}
-
-/// As for one region, and what takes away a region's leader or all of it.
-pub fn hard(dice: &mut Dice, layout: &Layout) -> Fault {
-    match dice.below(10) {
-        0 => Fault::KillLeader(region(dice), None),
-        1 | 2 => Fault::PowerCutOfRegion(region(dice)),
-        _ => match super::hard(dice, layout) {
-            // Both at once are as one region is to itself.
-            Fault::PowerCutOfAll if dice.below(3) > 0 => Fault::KillLeader(region(dice), None),
-            fault => fault,
-        },
-    }
-}
-
-pub fn soft(dice: &mut Dice, layout: &Layout) -> Fault {
-    match dice.below(8) {
-        0 => Fault::FullRegion(region(dice), dice.below(300 << 10)),
-        1 => {
-            let by = dice.below(2 * FAR_OFF_US) as i64 - FAR_OFF_US as i64;
-            Fault::RegionClock(region(dice), by)
-        }
-        _ => super::soft(dice, layout),
-    }
-}
-
-/// What becomes of the line.
-pub fn draw(dice: &mut Dice, _: &Layout) -> Fault {
-    match dice.below(8) {
-        0..3 => Fault::CutLine,
-        3 | 4 => Fault::CutLineFrom(region(dice)),
-        5 => Fault::FlapLine(false),
-        _ => Fault::DelayLine(Duration::from_millis(20 + dice.below(400))),
-    }
-}
 
 /// Finds out whom it hits.
 pub fn aimed(world: &World, fault: Fault) -> Fault {
@@ -101,7 +60,7 @@ pub fn end(world: &mut World, fault: Fault) {
             let hosts = world.layout.of_region(region).to_vec();
             fill(world, &hosts, None);
         }
-        Fault::CutLine | Fault::FlapLine(true) => cut(world, &[0, 1], false),
+        Fault::CutLine => cut(world, &[0, 1], false),
         Fault::CutLineFrom(region) => cut(world, &[region], false),
         Fault::DelayLine(_) => {
             for (a, b) in world.layout.line() {
@@ -113,9 +72,13 @@ pub fn end(world: &mut World, fault: Fault) {
     }
 }
 
-/// Cuts the line or makes it whole, whenever it is time to.
-pub fn flap(world: &mut World, now: Micros, is_cut: &mut bool) {
-    let should = (now / FLAP).is_multiple_of(2);
+/// Whether a line that flaps is cut at that moment.
+pub fn is_cut_then(now: Micros) -> bool {
+    (now / FLAP).is_multiple_of(2)
+}
+
+/// Cuts the line or makes it whole, where it is not so.
+pub fn flap(world: &mut World, should: bool, is_cut: &mut bool) {
     if should != *is_cut {
         *is_cut = should;
         cut(world, &[0, 1], should);
