@@ -131,7 +131,7 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     let load = stage.load;
     load.wait_acknowledged(STEADY, PATIENCE).await?;
     let epoch = stage.regions(&lab, &from)?.status().await?.epoch.map_or(0, |it| it.number);
-    stage.limit(&lab, &from).await?;
+    stage.limit(&lab, &from, &to).await?;
     lose(stage, &from).await?;
 
     let new = stage.regions(&lab, &to)?;

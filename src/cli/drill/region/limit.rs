@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{PATIENCE, Region, Stage};
+use tokio::time::{Instant, sleep};
+
+use super::{PATIENCE, PAUSE, Region, Stage};
 use crate::cli::lab::files::Lab;
 use crate::cli::lab::pair;
 use crate::proto::admin::v1 as pb;
@@ -26,8 +28,9 @@ impl Region {
 }
 
 impl Stage<'_> {
-    /// Limits the lag at the primary, where this drill does.
-    pub(super) async fn limit(&self, lab: &Lab, primary: &str) -> anyhow::Result<()> {
+    /// Limits the lag at the primary, where this drill does, and waits until the other region, which
+    /// is to say what may be lost, has heard of it.
+    pub(super) async fn limit(&self, lab: &Lab, primary: &str, other: &str) -> anyhow::Result<()> {
         let Some(limit) = self.drill.limit() else { return Ok(()) };
         let asked = pb::SetLagLimitRequest {
             max_lag: limit.max_lag.and_then(|lag| lag.try_into().ok()),
@@ -35,7 +38,13 @@ impl Stage<'_> {
             throttle: Some(true),
             ..pb::SetLagLimitRequest::default()
         };
-        Ok(self.regions(lab, primary)?.limit_lag(asked).await?)
+        self.regions(lab, primary)?.limit_lag(asked).await?;
+        let (other, until) = (self.regions(lab, other)?, Instant::now() + PATIENCE);
+        while other.force_fail_over(true, false).await?.bytes_lost_at_most != limit.max_unshipped {
+            anyhow::ensure!(Instant::now() < until, "the secondary does not hear of the limit");
+            sleep(PAUSE).await;
+        }
+        Ok(())
     }
 }
 
