@@ -117,7 +117,7 @@ impl ClusterVerb {
             let status = context.client()?.admin().status().await?;
             return show(context, &status);
         }
-        let admin = context.client_within(USUAL)?.admin();
+        let admin = context.client_within(USUAL)?.admin().by(super::region::who());
         if let ClusterVerb::Redundancy(verb) = self {
             return verb.run(context, &admin).await;
         }
@@ -146,6 +146,7 @@ impl ClusterVerb {
                     zone: add.zone,
                     peer_address: add.peer,
                     grpc_address: add.grpc,
+                    ..AddLearnerRequest::default()
                 };
                 admin.add_learner(request).await?;
                 let text = format!("node {} has caught up; it does not vote yet", add.id);

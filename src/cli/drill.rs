@@ -47,6 +47,7 @@ Examples:
   zoneq drill region --planned --rounds 20
   zoneq drill region --forced            SIGKILL of the whole primary region
   zoneq drill region --forced --behind 500ms
+  zoneq drill region --forced --behind 6s --max-lag 2s --max-unshipped 1MiB
                                          with the line cut so long before
   zoneq drill region --failback          and home again")]
     Region(region::Region),

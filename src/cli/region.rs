@@ -18,6 +18,7 @@ use super::output;
 use super::tail::TailVerb;
 use crate::client::Regions;
 use crate::proto::admin::v1 as pb;
+pub(super) use limit::parse_limit;
 
 /// A failover waits until the copy has nearly all.
 const USUAL: Duration = Duration::from_secs(60);

@@ -20,6 +20,8 @@ use pb::mend_service_client::MendServiceClient;
 #[derive(Clone, Debug)]
 pub struct Admin {
     pub(super) client: Client,
+    /// Who asks, for the audit.
+    who: String,
 }
 
 fn service(channel: Channel) -> ClusterServiceClient<Channel> {
@@ -44,11 +46,17 @@ impl Client {
     /// The operator's verbs over the same connections.
     #[must_use]
     pub fn admin(&self) -> Admin {
-        Admin { client: self.clone() }
+        Admin { client: self.clone(), who: String::new() }
     }
 }
 
 impl Admin {
+    /// The same for somebody who is named in the audit, in at most 256 bytes.
+    #[must_use]
+    pub fn by(self, who: impl Into<String>) -> Admin {
+        Admin { who: who.into(), ..self }
+    }
+
     /// A change may take as long as the deadline: catching up and joint changes are slow.
     fn whole(&self) -> Duration {
         self.client.shared.deadline
@@ -62,24 +70,25 @@ impl Admin {
 
     /// Adds a node that copies the log and does not vote; waits until it has caught up.
     pub async fn add_learner(&self, request: pb::AddLearnerRequest) -> Result<(), ClientError> {
+        let request = pb::AddLearnerRequest { who: self.who.clone(), ..request };
         admin!(self, Safety::OnlyIfNotApplied, self.whole(), add_learner, request).map(|_| ())
     }
 
     /// Makes these nodes the voters, in one joint change.
     pub async fn change_voters(&self, voters: Vec<u64>, degraded: bool) -> Result<(), ClientError> {
-        let request = pb::ChangeVotersRequest { voters, degraded };
+        let request = pb::ChangeVotersRequest { voters, degraded, who: self.who.clone() };
         admin!(self, Safety::OnlyIfNotApplied, self.whole(), change_voters, request).map(|_| ())
     }
 
     /// Puts a caught-up learner in the place of a voter.
     pub async fn replace_node(&self, old_id: u64, new_id: u64) -> Result<(), ClientError> {
-        let request = pb::ReplaceNodeRequest { old_id, new_id };
+        let request = pb::ReplaceNodeRequest { old_id, new_id, who: self.who.clone() };
         admin!(self, Safety::OnlyIfNotApplied, self.whole(), replace_node, request).map(|_| ())
     }
 
     /// Removes a node.
     pub async fn remove_node(&self, id: u64, degraded: bool) -> Result<(), ClientError> {
-        let request = pb::RemoveNodeRequest { id, degraded };
+        let request = pb::RemoveNodeRequest { id, degraded, who: self.who.clone() };
         admin!(self, Safety::OnlyIfNotApplied, self.whole(), remove_node, request).map(|_| ())
     }
 
@@ -97,7 +106,7 @@ impl Admin {
         dry_run: bool,
     ) -> Result<Streaming<pb::SetRedundancyResponse>, ClientError> {
         let (wanted, zone) = (wanted.into(), zone.unwrap_or_default());
-        let request = pb::SetRedundancyRequest { wanted, dry_run, zone };
+        let request = pb::SetRedundancyRequest { wanted, dry_run, zone, who: self.who.clone() };
         admin!(self, Safety::OnlyIfNotApplied, self.whole(), set_redundancy, request)
     }
 

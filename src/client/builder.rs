@@ -178,7 +178,7 @@ impl Client {
         let within = match safety {
             Safety::Session(_) => self.shared.write_deadline(),
             // A read; or a write that is not tried again once it may have been applied.
-            Safety::Always | Safety::OnlyIfNotApplied => self.shared.deadline,
+            Safety::Always | Safety::OnlyIfNotApplied | Safety::Repeatable => self.shared.deadline,
         };
         Plan {
             deadline: Instant::now() + within,

@@ -27,6 +27,8 @@ pub(super) enum Safety {
     Session(SharedSession),
     /// A write without a session.
     OnlyIfNotApplied,
+    /// A write that names what it follows, and is answered again where it was made.
+    Repeatable,
 }
 
 /// A call's limits.

@@ -225,6 +225,10 @@ fn judge(
         _ if code == Code::FailedPrecondition => {
             Verdict::Final(ClientError::Rejected { reason: refusal, message })
         }
+        // It is dead for longer than a call lasts: whoever asked is told which, and waits himself.
+        ("NODE_SILENT", Some("not_applied")) => {
+            Verdict::Final(ClientError::NotNow { message, retry_after })
+        }
         (_, Some("not_applied")) => Verdict::NotApplied { message, retry_after },
         (_, Some("unknown")) | ("FATAL" | "OUTCOME_UNKNOWN" | "DEADLINE_EXCEEDED", _) => {
             Verdict::Unknown { message }

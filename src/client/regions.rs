@@ -93,9 +93,22 @@ impl Regions {
         dry_run: bool,
         accept_incomplete: bool,
     ) -> Result<pb::ForceFailOverResponse, ClientError> {
+        // By the epoch that it follows the promotion may be asked for again.
+        let from_epoch = match dry_run {
+            true => 0,
+            false => {
+                let known = self.status().await?;
+                let follows = known.role() == pb::RegionRole::Secondary;
+                known.epoch.filter(|_| follows).map_or(0, |epoch| epoch.number)
+            }
+        };
+        let safety = match from_epoch {
+            0 => Safety::OnlyIfNotApplied,
+            _ => Safety::Repeatable,
+        };
         let who = self.who.clone();
-        let request = pb::ForceFailOverRequest { who, dry_run, accept_incomplete };
-        region!(self, Safety::OnlyIfNotApplied, self.whole(), force_fail_over, request)
+        let request = pb::ForceFailOverRequest { who, dry_run, accept_incomplete, from_epoch };
+        region!(self, safety, self.whole(), force_fail_over, request)
     }
 
     /// Takes back what was handed over and did not arrive.

@@ -17,7 +17,7 @@ use openraft::alias::LogIdOf;
 use openraft::async_runtime::{Instant as _, WatchReceiver as _};
 use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
 use openraft::storage::RaftStateMachine;
-use openraft::{ChangeMembers, Precondition, Raft};
+use openraft::{ChangeMembers, Precondition, Raft, RaftMetrics};
 use tokio::time::Instant;
 
 pub use super::admission::{Admission, AdmissionError, Found, admission_check, memory_check};
@@ -25,6 +25,8 @@ use super::redundancy::PlanError;
 use super::types::{Member, SnapshotData, TypeConfig, scoped};
 use super::zones::{self, Redundancy, Wanted, ZoneError};
 
+/// A voter to be that is silent for so long does not answer.
+const ANSWER: Duration = Duration::from_secs(3);
 /// A voter to be may lack this many of the newest entries.
 const NEARLY: u64 = 1_000;
 
@@ -60,6 +62,8 @@ pub enum MembershipError {
          reaches {last}; it stays a learner, and asking again waits on"
     )]
     Behind { node: u64, held: u64, last: u64, within: Duration },
+    #[error("node {0} is to vote and does not answer; nothing was changed")]
+    Silent(u64),
     #[error("node {0} leads; hand leadership over to another node first")]
     Leads(u64),
     #[error(
@@ -227,10 +231,7 @@ where
         };
         let last = now.last_log_index.unwrap_or(0);
         let held = |node: &u64| replication.get(node).cloned().flatten().map(|id| id.index);
-        let answered = |node: &u64| {
-            let heard = now.heartbeat.as_ref().and_then(|heard| heard.get(node).copied().flatten());
-            heard.is_some_and(|at| at.elapsed() < since.elapsed())
-        };
+        let answered = |node: &u64| has_answered(&now, *node, since);
         let fit = |(node, held): &(u64, Option<u64>)| answered(node) && nearly(*held, last);
         let lacking = nodes.map(|node| (node, held(&node))).find(|it| !fit(it));
         Ok(lacking.map(|(node, held)| (node, held.unwrap_or(0), last)))
@@ -277,11 +278,33 @@ where
         keep_as_learners: bool,
     ) -> Result<(), MembershipError> {
         members.checked(&voters, demand)?;
-        for id in voters.iter().filter(|id| members.learners.contains_key(id)) {
-            self.caught_up(*id, within).await?;
+        let gained = || voters.iter().copied().filter(|id| members.learners.contains_key(id));
+        self.all_answer(gained()).await?;
+        for id in gained() {
+            self.caught_up(id, within).await?;
         }
+        // Copying takes its time, in which one may have gone; with it the change could stand still.
+        self.all_answer(gained()).await?;
         let change = ChangeMembers::ReplaceAllVoters(voters);
         self.change_keeping(change, members, keep_as_learners).await
+    }
+
+    /// Waits until each of these nodes has answered once more than when it was asked.
+    async fn all_answer(&self, nodes: impl Iterator<Item = u64>) -> Result<(), MembershipError> {
+        let (mut metrics, since) = (self.raft.metrics(), Instant::now());
+        for node in nodes {
+            let waiting = async {
+                while !has_answered(&metrics.borrow_watched(), node, since) {
+                    if metrics.changed().await.is_err() {
+                        return Err(MembershipError::from(Box::new(Fatal::Stopped)));
+                    }
+                }
+                Ok(())
+            };
+            let waited = tokio::time::timeout_at(since + ANSWER, waiting).await;
+            waited.map_err(|_| MembershipError::Silent(node))??;
+        }
+        Ok(())
     }
 
     async fn change(
@@ -360,6 +383,12 @@ where
             }
         }
     }
+}
+
+/// Whether a node has answered this leader since then.
+fn has_answered(now: &RaftMetrics<TypeConfig>, node: u64, since: Instant) -> bool {
+    let heard = now.heartbeat.as_ref().and_then(|heard| heard.get(&node).copied().flatten());
+    heard.is_some_and(|at| at.elapsed() < since.elapsed())
 }
 
 /// Whether a node that holds so much may vote.

@@ -60,6 +60,12 @@ impl PairError {
         PairError::NotNow { why: why.into(), fate: Fate::NotApplied }
     }
 
+    /// Whether it may be otherwise a little later.
+    #[must_use]
+    pub fn is_not_now(&self) -> bool {
+        matches!(self, PairError::NotNow { .. } | PairError::Group(GroupError::NotNow { .. }))
+    }
+
     /// A failover of which this node sees no more: the time is over, or its group has ended.
     pub(super) fn goes_on() -> PairError {
         let why = "the failover is under way and goes on by itself".to_owned();
@@ -67,7 +73,7 @@ impl PairError {
     }
 }
 
-/// Why a seed did not come to its end. It begins anew.
+/// Why a seed did not come to its end. It is gone on with, or begins anew.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
     #[error("the tables could not be read")]
@@ -76,8 +82,21 @@ pub enum SeedError {
     Codec(#[from] CodecError),
     #[error("the tables do not say yet what this cluster is in its pair")]
     NotInView,
+    #[error("what the other region has changed while it was compared")]
+    Moved,
     #[error("another node leads")]
     LeadsNoMore,
     #[error("the other region did not take it: {0}")]
     Other(Box<PairError>),
+}
+
+impl SeedError {
+    /// Whether what was given before may be gone on with: nothing is wrong with it.
+    pub(super) fn may_be_gone_on_with(&self) -> bool {
+        match self {
+            SeedError::Other(error) => !matches!(**error, PairError::Refused(_)),
+            SeedError::LeadsNoMore | SeedError::Moved => true,
+            SeedError::Store(_) | SeedError::Codec(_) | SeedError::NotInView => false,
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! What a side that waits for a state has, in sums: so that only what differs need be given to it.
+//! What a side that waits for a state has, or has been given of one, in sums: so that only what
+//! differs need be given to it.
 //!
 //! Laws: sums are of rows as they are stored, and of the rows that count: what waits to be freed is
 //! not there. Equal sums are taken for equal rows; whether they were is seen in the end, by the
@@ -68,33 +69,83 @@ impl Counting {
 /// Takes a state in: its groups, or the rows of these groups.
 #[must_use]
 pub fn of(state: &State, groups: &[Bytes]) -> pb::InventoryResponse {
-    let wanted: BTreeSet<&[u8]> = groups.iter().map(|group| group.as_ref()).collect();
-    let mut sums: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
-    let mut contents: Vec<ContentId> = Vec::new();
+    let mut taken = Taken::of(groups);
     for key in state.row_keys() {
-        if matches!(key, RowKey::Authority | RowKey::Audit(_) | RowKey::Seed(_)) {
-            continue;
-        }
-        let bytes = keys::row(&key);
-        let group = group_of(&bytes);
-        if !wanted.is_empty() && !wanted.contains(group) {
-            continue;
-        }
-        let Some(row) = state.row(&key) else { continue };
-        let named = if wanted.is_empty() { group } else { bytes.as_slice() };
-        // What each side is in its pair is in the counters row, and differs.
-        let sum = sums.entry(named.to_vec()).or_default();
-        *sum = sum.wrapping_add(row_sum(&bytes, &codec::encode_row(&row)));
-        if wanted.is_empty() {
-            contents.extend(contents_of(&row));
+        if taken.wants(&key)
+            && let Some(row) = state.row(&key)
+        {
+            taken.row(&row);
         }
     }
-    contents.sort_unstable();
-    let sum = |(key, sum): (Vec<u8>, u64)| pb::InventorySum { key: key.into(), sum };
-    pb::InventoryResponse {
-        digest: wire::wide(state.digest().0),
-        sums: sums.into_iter().map(sum).collect(),
-        runs: runs_to(&contents),
+    taken.response(state)
+}
+
+/// The same of what a seed under way amounts to; its contents are those of the state below it.
+#[must_use]
+pub fn of_seed(state: &State, groups: &[Bytes]) -> pb::InventoryResponse {
+    let mut taken = Taken::of(groups);
+    let under_way = state.seed_under_way(|row| {
+        if taken.wants(&row.key()) {
+            taken.row(row);
+        }
+    });
+    let Some((seeding, given)) = under_way else { return pb::InventoryResponse::default() };
+    let (is_whole, wanted) = (groups.is_empty(), seeding.base.is_some());
+    taken.contents.clear();
+    if is_whole && wanted {
+        let rows = state.row_keys().into_iter().filter_map(|key| state.row(&key));
+        taken.contents.extend(rows.flat_map(|row| contents_of(&row)));
+    }
+    let seed = pb::InventorySeed {
+        id: wire::wide(seeding.id),
+        ledger: wire::ledger_to(&seeding.ledger),
+        base: seeding.base.map(|base| wire::wide(base.0)).unwrap_or_default(),
+        chunks: seeding.next,
+        runs: if is_whole { runs_to(&given) } else { Vec::new() },
+    };
+    pb::InventoryResponse { seed: Some(seed), ..taken.response(state) }
+}
+
+/// An inventory that is being taken.
+struct Taken<'a> {
+    /// Groups whose rows are asked for; none = sums of all groups.
+    wanted: BTreeSet<&'a [u8]>,
+    sums: BTreeMap<Vec<u8>, u64>,
+    contents: Vec<ContentId>,
+}
+
+impl<'a> Taken<'a> {
+    fn of(groups: &'a [Bytes]) -> Taken<'a> {
+        let wanted = groups.iter().map(|group| group.as_ref()).collect();
+        Taken { wanted, sums: BTreeMap::new(), contents: Vec::new() }
+    }
+
+    fn wants(&self, key: &RowKey) -> bool {
+        // What each side is in its pair is its own.
+        let shared = !matches!(key, RowKey::Authority | RowKey::Audit(_) | RowKey::Seed(_));
+        shared && (self.wanted.is_empty() || self.wanted.contains(group_of(&keys::row(key))))
+    }
+
+    fn row(&mut self, row: &Row) {
+        let bytes = keys::row(&row.key());
+        let all = self.wanted.is_empty();
+        let named = if all { group_of(&bytes) } else { bytes.as_slice() };
+        let sum = self.sums.entry(named.to_vec()).or_default();
+        *sum = sum.wrapping_add(row_sum(&bytes, &codec::encode_row(row)));
+        if all {
+            self.contents.extend(contents_of(row));
+        }
+    }
+
+    fn response(mut self, state: &State) -> pb::InventoryResponse {
+        self.contents.sort_unstable();
+        let sum = |(key, sum): (Vec<u8>, u64)| pb::InventorySum { key: key.into(), sum };
+        pb::InventoryResponse {
+            digest: wire::wide(state.digest().0),
+            sums: self.sums.into_iter().map(sum).collect(),
+            runs: runs_to(&self.contents),
+            seed: None,
+        }
     }
 }
 

@@ -5,10 +5,12 @@
 //! Where the other region has its part it is asked before anything here is final. What is only
 //! known of the other side is said to be known as of its last word.
 
+mod audit;
 mod failback;
 mod force;
 mod lease;
 mod limit;
+mod redundancy;
 mod replay;
 mod shape;
 mod verify;
@@ -60,7 +62,7 @@ pub struct Pair {
     watermark: watch::Receiver<Watermark>,
     heard: watch::Receiver<Option<Heard>>,
     clock: SharedClock,
-    stopped: force::Stopped,
+    memory: force::Memory,
 }
 
 /// What a pair of regions is, as one node knows it.
@@ -95,8 +97,8 @@ impl Pair {
         heard: watch::Receiver<Option<Heard>>,
         clock: SharedClock,
     ) -> Pair {
-        let stopped = force::Stopped::default();
-        Pair { group, region, other, watermark, heard, clock, stopped }
+        let memory = force::Memory::default();
+        Pair { group, region, other, watermark, heard, clock, memory }
     }
 
     /// The region that this node was configured for.
@@ -172,7 +174,8 @@ impl Pair {
             ((*it.status).clone(), age)
         });
         let zoned = self.group.status().redundancy;
-        let redundancy = named(&zoned, standing.as_ref(), heard.as_ref().map(|(it, _)| it));
+        let redundancy =
+            redundancy::named(&zoned, standing.as_ref(), heard.as_ref().map(|(it, _)| it));
         let lease_left = self.group.region_lease_left();
         let relies = standing.as_ref().is_some_and(|it| it.authority.leasing.in_force.is_some());
         let lease_trouble = (relies && lease_left.is_none()).then(|| {
@@ -202,14 +205,6 @@ impl Pair {
             redundancy,
             audit,
         }
-    }
-
-    /// The name of what the pair survives, where the voters' zones amount to `zoned`; of reads at
-    /// the secondary a primary knows by its word.
-    #[must_use]
-    pub fn redundancy_of(&self, zoned: &str) -> String {
-        let heard = self.heard.borrow().clone();
-        named(zoned, self.group.standing().as_ref(), heard.as_ref().map(|it| &*it.status))
     }
 
     async fn propose(&self, verb: RegionVerb, who: &str) -> Result<RegionReply, PairError> {
@@ -570,31 +565,4 @@ impl Pair {
         let settings = RegionSettings { read_access: on, ..settings };
         self.propose(RegionVerb::Configure(settings), who).await.map(drop)
     }
-}
-
-/// The name of what the pair survives, as operators know it.
-fn named(
-    zoned: &str,
-    standing: Option<&Standing>,
-    heard: Option<&pb::GetStatusResponse>,
-) -> String {
-    // A side that is fenced, in conflict or detached has no copy, and is none.
-    let is_paired =
-        |role: &Role| !matches!(role, Role::Fenced { .. } | Role::Conflict { .. } | Role::Detached);
-    let paired = standing
-        .is_some_and(|it| it.authority.attachment.is_some() && is_paired(&it.authority.role));
-    if !paired {
-        return zoned.to_owned();
-    }
-    let geo = match zoned {
-        "LRS" => "GRS",
-        "ZRS" => "GZRS",
-        other => return other.to_owned(),
-    };
-    let secondary = standing.filter(|it| it.authority.role == Role::Secondary);
-    let read = match secondary {
-        Some(own) => own.authority.settings.read_access,
-        None => heard.is_some_and(|it| it.read_access),
-    };
-    if read { format!("RA-{geo}") } else { geo.to_owned() }
 }

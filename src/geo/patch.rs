@@ -1,9 +1,11 @@
-//! Gives a side whose history went another way what differs of this one's, in the place of all.
+//! Gives a side whose history went another way what differs of this one's, in the place of all; and
+//! a side that was given a part of a state, by this node or another, what it lacks of it.
 //!
 //! Laws: what differs is found from sums of both sides' rows, so neither log need reach back to
 //! where they parted. Rows that differ are given from one pinned view, with the contents that the
 //! other side lacks: one that a message got after the histories parted is always given, for both
-//! gave the same numbers. What comes of it has the view's digest, or nothing is changed there.
+//! gave the same numbers. What comes of it has the view's digest, or nothing is changed there. Who
+//! goes on has a view of its own: rows that changed since are given again, and the rest not.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,10 +23,10 @@ use super::wire;
 use crate::clock::SharedClock;
 use crate::consensus::group::{Group, Standing};
 use crate::proto::geo::v1 as pb;
-use crate::queue::authority::Authority;
 use crate::queue::authority::command::{RegionVerb, SeedChunk};
 use crate::queue::authority::fork::first_unshared;
 use crate::queue::authority::seed::contents_of;
+use crate::queue::authority::{Authority, LedgerLine};
 use crate::queue::command::Content;
 use crate::queue::ids::{ContentId, Digest};
 use crate::queue::rows::{Row, RowKey};
@@ -54,6 +56,8 @@ struct Differences<'a> {
     /// Rows of the other side in those groups, with their sums; what is left in the end goes.
     theirs: BTreeMap<Bytes, u64>,
     has: Runs,
+    /// Contents that came with a seed under way.
+    given: Runs,
     /// Contents from this id on are of either side alone.
     fork: u64,
     ready: VecDeque<Piece>,
@@ -70,20 +74,20 @@ impl Differences<'_> {
                 let wrong = CodecError::Wrong { what: "an inventory", field: "key" };
                 return Ok(Some(Piece::Removed(keys::parse_row(&key).ok_or(wrong)?)));
             };
-            if !self.groups.contains(inventory::group_of(&key)) {
-                continue;
-            }
-            if self.theirs.remove(&key) == Some(inventory::row_sum(&key, &value)) {
-                continue;
-            }
+            let is_known = !self.groups.contains(inventory::group_of(&key))
+                || self.theirs.remove(&key) == Some(inventory::row_sum(&key, &value));
             for id in contents_of(&row) {
-                if id.0 >= self.fork || !self.has.has(id) {
+                // Of a row that came with a seed the content may have been still to come.
+                let has = self.has.has(id) && (is_known || id.0 < self.fork);
+                if !(has || self.given.has(id)) {
                     let content = self.view.content(self.half.of(id))?;
                     let content = content.ok_or(SeedError::NotInView)?;
                     self.ready.push_back(Piece::Content(id, content));
                 }
             }
-            self.ready.push_back(Piece::Row(Box::new(row)));
+            if !is_known {
+                self.ready.push_back(Piece::Row(Box::new(row)));
+            }
         }
     }
 
@@ -152,11 +156,16 @@ impl Talk<'_> {
         self.news.send_modify(|mark| mark.copied_bytes += bytes as u64);
     }
 
-    async fn inventory(&self, groups: Vec<Bytes>) -> Result<pb::InventoryResponse, SeedError> {
+    async fn inventory(
+        &self,
+        groups: Vec<Bytes>,
+        of_seed: bool,
+    ) -> Result<pb::InventoryResponse, SeedError> {
         let request = pb::InventoryRequest {
             lineage: wire::wide(self.lineage),
             attachment: wire::wide(self.attachment),
             groups,
+            of_seed,
         };
         let asked = self.other.ask_patiently(Instant::now() + STEP, STEP, |client| {
             let request = request.clone();
@@ -168,13 +177,13 @@ impl Talk<'_> {
         Ok(answer)
     }
 
-    /// What differs from the view, and the digest of what is there.
+    /// What differs between the view and what is there by `all`.
     async fn compare<'v>(
         &self,
         view: &'v SnapshotView,
         (half, fork): (Half, u64),
-    ) -> Result<(Differences<'v>, Digest), SeedError> {
-        let all = self.inventory(Vec::new()).await?;
+        all: &pb::InventoryResponse,
+    ) -> Result<Differences<'v>, SeedError> {
         let mut sums: BTreeMap<Bytes, u64> = BTreeMap::new();
         let (mut chunks, mut counting) = (Chunks::new(view, half), Counting::default());
         while let Some((key, value, _)) = next_row(&mut chunks, &mut counting)? {
@@ -193,13 +202,14 @@ impl Talk<'_> {
         groups.extend(sums.into_keys());
         let mut theirs = BTreeMap::new();
         for groups in shared.chunks(GROUPS) {
-            let rows = self.inventory(groups.to_vec()).await?;
-            if rows.digest != all.digest {
-                return Err(SeedError::NotInView);
+            let rows = self.inventory(groups.to_vec(), all.seed.is_some()).await?;
+            let chunks = |of: &pb::InventoryResponse| of.seed.as_ref().map(|it| it.chunks);
+            if rows.digest != all.digest || chunks(&rows) != chunks(all) {
+                return Err(SeedError::Moved);
             }
             theirs.extend(rows.sums.into_iter().map(|row| (row.key, row.sum)));
         }
-        let differences = Differences {
+        Ok(Differences {
             view,
             half,
             chunks: Chunks::new(view, half),
@@ -207,11 +217,41 @@ impl Talk<'_> {
             groups,
             theirs,
             has: Runs::from(&all.runs),
+            given: all.seed.as_ref().map(|seed| Runs::from(&seed.runs)).unwrap_or_default(),
             fork,
             ready: VecDeque::new(),
-        };
-        let base = wire::narrow(&all.digest, "the digest").unwrap_or_default();
-        Ok((differences, Digest(base)))
+        })
+    }
+
+    /// From which content on this history and what the other region has went their own ways.
+    async fn fork(&self, ledger: &[LedgerLine]) -> Result<u64, SeedError> {
+        let theirs = self.other.status(Instant::now() + STEP).await;
+        let theirs = theirs.map_err(|error| SeedError::Other(Box::new(error)))?;
+        let theirs = wire::ledger_from(theirs.ledger)?;
+        Ok(first_unshared(ledger, &theirs).unwrap_or(u64::MAX))
+    }
+
+    /// Gives all that differs, from that chunk on, and ends the seed.
+    async fn give_all(
+        &self,
+        group: &Group,
+        mut differences: Differences<'_>,
+        (id, mut number): (u128, u64),
+    ) -> Result<(), SeedError> {
+        let (attachment, position) = (self.attachment, differences.view.position());
+        while let Some(chunk) = differences.chunk(attachment, id)? {
+            number = self.give(SeedChunk { number, ..chunk }).await?;
+            if !group.leadership().borrow().is_me {
+                return Err(SeedError::LeadsNoMore);
+            }
+            tokio::task::yield_now().await;
+        }
+        let digest = differences.view.digest();
+        let commit = RegionVerb::SeedCommit { attachment, id, chunks: number, digest };
+        seed::step(self.other, &commit, COMMIT).await?;
+        let bytes = self.news.borrow().copied_bytes;
+        tracing::info!(chunks = number, bytes, %position, "the other region was given what differs");
+        Ok(())
     }
 
     async fn give(&self, chunk: SeedChunk) -> Result<u64, SeedError> {
@@ -227,7 +267,7 @@ impl Talk<'_> {
 /// Gives the other region what differs.
 ///
 /// # Errors
-/// [`SeedError`]: it begins anew with the next call; where the other region refused, as a whole.
+/// [`SeedError`]: the next call goes on with it; where the other region refused, gives all.
 pub async fn give(
     group: &Group,
     other: &OtherRegion,
@@ -240,31 +280,61 @@ pub async fn give(
     group.store().commit().await?;
     let view = group.store().read().view()?;
     let Authority { ledger, replayed, high_contents, lineage, .. } = seed::authority_of(&view)?;
-    let id = u128::from(clock.wall_us()) << 64 | u128::from(group.node());
-    // What another leader began is freed, a chunk at a time.
+    let id = seed::fresh_id(group, clock);
+    // What is of another history, or was refused, is freed a chunk at a time.
     while seed::step(other, &RegionVerb::SeedDrop { attachment }, STEP).await? > 0 {}
-    let theirs = other.status(Instant::now() + STEP).await;
-    let theirs = theirs.map_err(|error| SeedError::Other(Box::new(error)))?;
-    let fork = first_unshared(&ledger, &wire::ledger_from(theirs.ledger)?).unwrap_or(u64::MAX);
     let half = Half { is_high: high_contents };
     news.send_modify(|mark| mark.copied_bytes = 0);
     let talk = Talk { other, lineage, attachment, news };
-    let (mut differences, base) = talk.compare(&view, (half, fork)).await?;
-    let (position, base) = (view.position(), Some(base));
-    let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base };
+    let fork = talk.fork(&ledger).await?;
+    let all = talk.inventory(Vec::new(), false).await?;
+    let differences = talk.compare(&view, (half, fork), &all).await?;
+    let base = Some(Digest(wire::narrow(&all.digest, "the digest").unwrap_or_default()));
+    let (position, resumes) = (view.position(), None);
+    let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
     seed::step(other, &begin, STEP).await?;
-    let mut number = 0;
-    while let Some(chunk) = differences.chunk(attachment, id)? {
-        number = talk.give(SeedChunk { number, ..chunk }).await?;
-        if !group.leadership().borrow().is_me {
-            return Err(SeedError::LeadsNoMore);
-        }
-        tokio::task::yield_now().await;
+    talk.give_all(group, differences, (id, 0)).await
+}
+
+/// Goes on with a state that was begun to be given and is not whole, be it all or what differs:
+/// gives what it lacks of this node's own view. False = there is nothing of this history.
+///
+/// # Errors
+/// [`SeedError`]: the next call goes on with it; where the other region refused, it must be given
+/// up.
+pub async fn go_on(
+    group: &Group,
+    other: &OtherRegion,
+    clock: &SharedClock,
+    news: &watch::Sender<Watermark>,
+) -> Result<bool, SeedError> {
+    let Some(Standing { authority, .. }) = group.standing() else { return Ok(false) };
+    let Some(attachment) = authority.attachment.as_ref().map(|it| it.id) else { return Ok(false) };
+    // What the copy is attached to must be in the view.
+    group.store().commit().await?;
+    let view = group.store().read().view()?;
+    let Authority { ledger, replayed, high_contents, lineage, .. } = seed::authority_of(&view)?;
+    news.send_modify(|mark| mark.copied_bytes = 0);
+    let talk = Talk { other, lineage, attachment, news };
+    let mut all = talk.inventory(Vec::new(), true).await?;
+    let Some(seed) = all.seed.clone() else { return Ok(false) };
+    if seed.chunks == 0 || wire::ledger_from(seed.ledger)? != ledger {
+        return Ok(false);
     }
-    let digest = view.digest();
-    let commit = RegionVerb::SeedCommit { attachment, id, chunks: number, digest };
-    seed::step(other, &commit, COMMIT).await?;
-    let bytes = news.borrow().copied_bytes;
-    tracing::info!(chunks = number, bytes, %position, "the other region was given what differs");
-    Ok(())
+    let resumes = Some(wire::narrow(&seed.id, "the seed").unwrap_or_default());
+    let base = wire::narrow(&seed.base, "the digest").ok().map(Digest);
+    let fork = if base.is_some() { talk.fork(&ledger).await? } else { u64::MAX };
+    let id = seed::fresh_id(group, clock);
+    let position = view.position();
+    let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
+    let number = seed::step(other, &begin, STEP).await?;
+    if number != seed.chunks {
+        // Its old giver gave one more meanwhile, and cannot any more.
+        all = talk.inventory(Vec::new(), true).await?;
+    }
+    tracing::info!(chunks = number, %position, "a state that was under way is gone on with");
+    let half = Half { is_high: high_contents };
+    let differences = talk.compare(&view, (half, fork), &all).await?;
+    talk.give_all(group, differences, (id, number)).await?;
+    Ok(true)
 }

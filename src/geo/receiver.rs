@@ -403,7 +403,8 @@ impl GeoService for Receiver {
             return Err(Status::failed_precondition("this cluster is attached to another primary"));
         }
         let store = self.group.store().read();
-        Ok(Response::new(inventory::of(store.state(), &asked.groups)))
+        let taken = if asked.of_seed { inventory::of_seed } else { inventory::of };
+        Ok(Response::new(taken(store.state(), &asked.groups)))
     }
 
     async fn fence(

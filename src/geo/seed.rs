@@ -1,10 +1,10 @@
 //! Gives the other region a whole state of this cluster, where the log alone does not do: an empty
 //! one that the log does not reach back for, or one whose history went another way.
 //!
-//! Laws: the state is a pinned view of the tables, read as it is, while the primary serves on. A
-//! seed is of one view: another node that begins to lead, or this one after a restart, gives up
-//! what was under way there and begins anew. The log after the view's position is kept until it
-//! is shipped, as for any copy. How many bytes were given is shown.
+//! Laws: the state is a pinned view of the tables, read as it is, while the primary serves on. The
+//! log after the view's position is kept until it is shipped, as for any copy. How many bytes were
+//! given is shown. What does not come to its end is gone on with by [`super::patch`], from whichever
+//! node leads then.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(super) const STEP: Duration = Duration::from_secs(20);
 pub(super) const COMMIT: Duration = Duration::from_secs(120);
 
 /// What one chunk holds.
-type Held = (Vec<Row>, Vec<(ContentId, Content)>);
+pub(super) type Held = (Vec<Row>, Vec<(ContentId, Content)>);
 
 /// A view, cut into chunks of rows and contents.
 pub(super) struct Chunks {
@@ -69,7 +69,7 @@ impl Chunks {
     }
 
     /// The rows and contents of the next chunk; `None` after the last.
-    fn next(&mut self) -> Result<Option<Held>, SeedError> {
+    pub(super) fn next(&mut self) -> Result<Option<Held>, SeedError> {
         let (mut rows, mut contents, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < CHUNK_BYTES {
             let Some(part) = self.next_part()? else { break };
@@ -113,7 +113,7 @@ pub(super) fn shared_row(key: &[u8], value: &[u8]) -> Result<Option<Row>, SeedEr
 /// Gives the other region the state of this node's tables, from beginning to end.
 ///
 /// # Errors
-/// [`SeedError`]: it begins anew with the next call.
+/// [`SeedError`]: what was given stays there, to be gone on with.
 pub async fn give(
     group: &Group,
     other: &OtherRegion,
@@ -126,11 +126,12 @@ pub async fn give(
     group.store().commit().await?;
     let view = group.store().read().view()?;
     let Authority { ledger, replayed, high_contents, .. } = authority_of(&view)?;
-    let id = u128::from(clock.wall_us()) << 64 | u128::from(group.node());
-    // What another leader began is freed, a chunk at a time.
+    let id = fresh_id(group, clock);
+    // What is of another history, or was refused, is freed a chunk at a time.
     while step(other, &RegionVerb::SeedDrop { attachment }, STEP).await? > 0 {}
     let position = view.position();
-    let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base: None };
+    let (base, resumes) = (None, None);
+    let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
     let (needed, _) = group.store().read().space();
     begin_there(other, &begin, needed).await?;
     news.send_modify(|mark| mark.copied_bytes = 0);
@@ -160,6 +161,11 @@ pub async fn give(
     step(other, &commit, COMMIT).await?;
     tracing::info!(chunks = number, %position, "the other region was given a whole state");
     Ok(())
+}
+
+/// A number that no other seed has.
+pub(super) fn fresh_id(group: &Group, clock: &SharedClock) -> u128 {
+    u128::from(clock.wall_us()) << 64 | u128::from(group.node())
 }
 
 pub(super) async fn step(

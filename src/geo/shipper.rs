@@ -46,6 +46,8 @@ pub struct Shipper {
     news: watch::Sender<Watermark>,
     /// A copy did not take what differs.
     gives_all: AtomicBool,
+    /// A copy did not take the rest of what was begun.
+    begins_anew: AtomicBool,
     /// Bytes of batches that were put on the line since this node leads.
     shipped_bytes: AtomicU64,
 }
@@ -66,7 +68,7 @@ struct Line {
     answers: tonic::Streaming<pb::ShipResponse>,
     /// Where the copy ends once it has all that was sent.
     copy: CopyEnd,
-    /// Another leader began to give the copy a whole state, and did not end it.
+    /// A state was begun to be given to the copy, and is not whole.
     is_seeding: bool,
     /// What it has is of another history.
     must_seed: bool,
@@ -86,8 +88,10 @@ impl Shipper {
         clock: SharedClock,
     ) -> (Shipper, watch::Receiver<Watermark>) {
         let (news, watermark) = watch::channel(Watermark::default());
-        let (gives_all, shipped_bytes) = (AtomicBool::new(false), AtomicU64::new(0));
-        (Shipper { group, other, clock, news, gives_all, shipped_bytes }, watermark)
+        let (gives_all, begins_anew) = (AtomicBool::new(false), AtomicBool::new(false));
+        let shipped_bytes = AtomicU64::new(0);
+        let shipper = Shipper { group, other, clock, news, gives_all, begins_anew, shipped_bytes };
+        (shipper, watermark)
     }
 
     /// Runs until the group ends.
@@ -168,8 +172,9 @@ impl Shipper {
         }
         let mut line = self.open(at).await?;
         if let Some(has_another) = self.must_give(&line) {
+            let is_seeding = line.is_seeding;
             drop(line);
-            self.give(has_another).await?;
+            self.give(has_another, is_seeding).await?;
             return Ok(());
         }
         let (mut leadership, mut applied) = (self.group.leadership(), self.group.applied());
@@ -202,9 +207,23 @@ impl Shipper {
         Ok(())
     }
 
-    /// Gives the copy a state: what differs, where it has another one and takes that, or all.
-    async fn give(&self, has_another: bool) -> Result<(), SeedError> {
+    /// Gives the copy a state: the rest of what was begun, or what differs, where it has another
+    /// one and takes that, or all.
+    async fn give(&self, has_another: bool, is_seeding: bool) -> Result<(), SeedError> {
         let (group, other, clock, news) = (&self.group, &self.other, &self.clock, &self.news);
+        let begins_anew = self.begins_anew.swap(false, Ordering::Relaxed);
+        if is_seeding && !begins_anew {
+            let given = patch::go_on(group, other, clock, news).await;
+            if let Err(error) = &given
+                && !error.may_be_gone_on_with()
+            {
+                tracing::info!(%error, "the rest of a state was not given: it begins anew");
+                self.begins_anew.store(true, Ordering::Relaxed);
+            }
+            if given? {
+                return Ok(());
+            }
+        }
         if has_another && !self.gives_all.load(Ordering::Relaxed) {
             let given = patch::give(group, other, clock, news).await;
             if let Err(SeedError::Other(error)) = &given
@@ -212,6 +231,7 @@ impl Shipper {
             {
                 tracing::info!(%error, "what differs was not taken: the copy is given all");
                 self.gives_all.store(true, Ordering::Relaxed);
+                self.begins_anew.store(true, Ordering::Relaxed);
             }
             return given;
         }

@@ -7,6 +7,7 @@ mod limits;
 mod losses;
 mod patches;
 mod reseeds;
+mod resumes;
 mod shapes;
 mod tails;
 
@@ -547,7 +548,7 @@ async fn after_a_forced_failover_an_empty_cluster_is_given_all_and_is_handed_bac
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_seed_that_another_leader_began_is_given_up_and_done_anew() {
+async fn a_seed_of_another_history_is_given_up_and_done_anew() {
     let dir = tempfile::tempdir().unwrap();
     let (east, west, at) = protected(dir.path()).await;
     east.send("one").await.expect("sent");
@@ -563,6 +564,8 @@ async fn a_seed_that_another_leader_began_is_given_up_and_done_anew() {
         Attach { region, lineage: 7, attachment, ledger: ledger.clone(), ..Attach::default() };
     east.region(RegionVerb::Attach(attach)).await.expect("attached");
     let position = west.group.standing().unwrap().applied;
+    let mut ledger = ledger;
+    ledger.last_mut().expect("a line").next_number += 1;
     let begun = RegionVerb::SeedBegin {
         attachment,
         id: 99,
@@ -570,6 +573,7 @@ async fn a_seed_that_another_leader_began_is_given_up_and_done_anew() {
         ledger,
         replayed: Vec::new(),
         base: None,
+        resumes: None,
     };
     east.region(begun).await.expect("begun");
     let chunk = SeedChunk {

@@ -423,6 +423,13 @@ impl State {
         authority.chain(audit).chain(self.seed.iter().map(|row| RowKey::Seed(row.number)))
     }
 
+    /// Whether chunks of a seed are left that nobody waits for any more.
+    #[must_use]
+    pub fn has_abandoned_seed(&self) -> bool {
+        let is_under_way = self.authority.as_ref().is_some_and(|it| it.seeding.is_some());
+        !(self.seed.is_empty() || is_under_way)
+    }
+
     pub(super) fn seed_row(&self, number: u64) -> Option<&SeedRow> {
         self.seed.get(usize::try_from(number).ok()?)
     }

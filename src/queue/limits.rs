@@ -56,6 +56,8 @@ pub const SESSION_IDLE: Span = Span::from_secs(600);
 pub const REGION_NAME: std::ops::RangeInclusive<usize> = 1..=63;
 /// Bytes of the name of who changed something.
 pub const ACTOR: usize = 256;
+/// Bytes of what a line of the audit says of a change that is no command.
+pub const AUDIT_NOTE: usize = 512;
 /// Epochs that a cluster's ledger remembers.
 pub const LEDGER_LINES: usize = 1_024;
 /// Fenced epochs whose tails were replayed.

@@ -1,7 +1,7 @@
 //! The region lease between two regions of real processes.
 
 use super::regions::{Pair, leader};
-use super::stage::wait;
+use super::stage::{Process, wait};
 
 /// The command as an operator types it, with a deadline after which it is not tried again.
 const SEND: &str = "send orders one --deadline 2s";
@@ -60,4 +60,32 @@ fn a_forced_failover_says_how_long_it_waits_and_nothing_is_acknowledged_on_both_
     assert!(took >= 2.45, "{took} s");
     pair.ok(&pair.west, SEND);
     pair.run(&pair.east, SEND).exits(2);
+}
+
+#[test]
+fn a_forced_failover_asked_of_a_follower_ends_though_the_leader_is_lost_meanwhile() {
+    let mut pair = leased("2s");
+    pair.east.kill();
+    let at = leader(pair.home.path(), &pair.west);
+    let other = pair.west.urls()[(at + 1) % 3].clone();
+    let line = format!("region failover --force --json -e {other}");
+    let asked = Process::start(pair.home.path(), &line);
+    wait("granting is stopped", || {
+        let audit = format!("{:?}", pair.run(&pair.west, "region audit").items());
+        audit.contains("stop granting region leases").then_some(())
+    });
+    // The way to the leader breaks while it waits for the lease: the next one goes on.
+    pair.west.nodes[at] = None;
+    let done = asked.ended().exits(0);
+    assert_eq!(done["promoted"], true, "{done}");
+    let status = pair.run(&pair.west, "region status").result();
+    assert_eq!((&status["role"], &status["epoch"]), (&"standalone".into(), &2.into()), "{status}");
+    let audit = pair.run(&pair.west, "region audit").items();
+    let promotions = audit.iter().filter(|line| {
+        line["what"].as_str().is_some_and(|what| what.starts_with("promote itself by force"))
+    });
+    assert_eq!(promotions.count(), 1, "{audit:?}");
+    pair.ok(&pair.west, SEND);
+    // Asked for anew it is refused, as before: nothing says that it is the same one.
+    pair.run(&pair.west, "region failover --force").exits(2);
 }

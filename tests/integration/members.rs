@@ -20,6 +20,30 @@ fn members(lab: &Lab) -> BTreeMap<u64, (String, bool)> {
     nodes.map(member).collect()
 }
 
+/// Each change between two lines, with who asked, when, and in which epoch.
+#[track_caller]
+fn who_changed_the_members_is_in_the_audit(lab: &Lab) {
+    let lines = lab.run("region audit").items();
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
+    for line in &lines {
+        assert_eq!((&line["who"], &line["epoch"]), (&user.as_str().into(), &1.into()), "{line}");
+        assert!(line["at"].as_str().is_some_and(|at| at.starts_with("20")), "{line}");
+    }
+    let said: Vec<&str> = lines.iter().filter_map(|line| line["what"].as_str()).collect();
+    let of = |what: &str| {
+        let lines = said.iter().filter(|line| line.contains(what));
+        lines.map(|line| line.split(what).next().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("add node 4 of zone z1 at")[..2], ["begin to ", ""], "{said:?}");
+    let refused = ["begin to ", "fail to "];
+    assert_eq!(of("replace node 1 by node 4"), [refused, ["begin to ", ""]].concat(), "{said:?}");
+    assert_eq!(of("make node 1, 2, 3, 4 the voters"), refused, "{said:?}");
+    assert_eq!(of("make node 2, 3, 4 the voters"), [refused, ["begin to ", ""]].concat());
+    assert_eq!(of("remove node 4, degraded if need be"), ["begin to ", ""], "{said:?}");
+    let why = said.iter().find(|line| line.starts_with("fail to replace")).expect("a failure");
+    assert!(why.ends_with("node 4 is to vote and does not answer; nothing was changed"), "{why}");
+}
+
 fn voters(lab: &Lab) -> Vec<u64> {
     members(lab).into_iter().filter(|(_, (_, votes))| *votes).map(|(id, _)| id).collect()
 }
@@ -55,6 +79,13 @@ fn a_fourth_node_learns_takes_a_voters_place_and_is_removed() {
     assert!(unsafe_layout["error"]["message"].to_string().contains("zone z1"), "{unsafe_layout}");
     assert_eq!(voters(&lab), [1, 2, 3], "refused is unchanged");
 
+    // A node that has just died must not begin to vote: without it the change could stand still.
+    four.kill();
+    for line in ["cluster replace 1 4", "cluster voters 2 3 4"] {
+        lab.run(line).says(3, &["node 4 is to vote and does not answer", "nothing was changed"]);
+        assert_eq!(voters(&lab), [1, 2, 3], "{line}");
+    }
+    let four = Serving::start(lab.home(), &flags);
     assert_eq!(lab.ok("cluster replace 1 4")["new"], 4);
     assert_eq!(voters(&lab), [2, 3, 4]);
     lab.ok("cluster voters 2 3 4");
@@ -72,6 +103,7 @@ fn a_fourth_node_learns_takes_a_voters_place_and_is_removed() {
     lab.ok("lab start 3");
     lab.ok("cluster remove 4 --degraded");
     assert_eq!(voters(&lab), [2, 3]);
+    who_changed_the_members_is_in_the_audit(&lab);
     assert_eq!(lab.seen_by(2)["redundancy"], "degraded");
     lab.ok("send orders still");
     four.stop();

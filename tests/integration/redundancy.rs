@@ -101,6 +101,14 @@ fn the_name_follows_the_zones_and_the_second_region() {
     wait("the primary has heard of it", || (name("east") == "RA-GRS").then_some(()));
     lab.ok("cluster redundancy zrs -e east");
     assert_eq!((name("east"), name("west")), ("RA-GZRS".to_owned(), "RA-GZRS".to_owned()));
+    // Beside the verbs about the pair, and in its epoch.
+    let audit = lab.run("region audit -e east").items();
+    let line = |what: &str| audit.iter().find(|line| line["what"] == what).unwrap_or(&Value::Null);
+    let done = line("change the redundancy to zrs: node 1, 2, 3 to vote");
+    assert_eq!(done["epoch"], 1, "{audit:?}");
+    let begun = line("begin to change the redundancy to zrs: node 1, 2, 3 to vote");
+    assert!(begun["number"].as_u64() < done["number"].as_u64(), "{audit:?}");
+    assert!(line("protect itself by region \"west\"")["number"].as_u64().is_some(), "{audit:?}");
     let leader = lab.ok("cluster redundancy -e east");
     assert_eq!(leader["redundancy"], "RA-GZRS");
     let status = lab.ok("cluster status -e east");

@@ -441,7 +441,11 @@ async fn call(mut node: Client, verb: Verb, within: Duration) -> Result<(), toni
             node.fail_over(limited(request, within)).await.map(drop)
         }
         Verb::Force { accept_incomplete } => {
-            let request = pb::ForceFailOverRequest { who, dry_run: false, accept_incomplete };
+            let request = pb::ForceFailOverRequest {
+                who,
+                accept_incomplete,
+                ..pb::ForceFailOverRequest::default()
+            };
             node.force_fail_over(limited(request, within)).await.map(drop)
         }
         Verb::TakeBack { force } => {

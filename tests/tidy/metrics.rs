@@ -85,6 +85,28 @@ fn every_metric_is_in_the_reference() {
     crate::report("metrics in docs/reference", &found);
 }
 
+/// The alerts of a file of rules.
+fn alerts(rules: &str) -> BTreeSet<&str> {
+    rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect()
+}
+
+#[test]
+fn every_alert_is_shown_to_fire() {
+    let read = |name: &str| {
+        let path = crate::root().join("deploy/monitoring").join(name);
+        std::fs::read_to_string(path).expect("a file")
+    };
+    let (rules, shown) = (read("alerts.yml"), read("alerts_test.yml"));
+    let expected = |name: &&str| shown.contains(&format!("'{{alertname=\"{name}\"}}', value: 1"));
+    let found: Vec<String> = alerts(&rules)
+        .into_iter()
+        .filter(|name| !expected(name))
+        .map(|name| format!("alerts_test.yml does not show {name} fire"))
+        .collect();
+    assert!(alerts(&rules).len() >= 10, "the alert rules are missing");
+    crate::report("alerts shown to fire", &found);
+}
+
 #[test]
 fn each_metric_rule_can_fail() {
     let source = Source::parse(

@@ -52,6 +52,7 @@ pub(super) fn refusal(error: &MembershipError) -> Status {
     let why = error.to_string();
     match error {
         MembershipError::NotLeader(_) => Refusal::not_now(why).into(),
+        MembershipError::Silent(_) => not_applied(Code::Unavailable, "NODE_SILENT", why),
         MembershipError::Unknown => {
             Refusal::NotNow { why, fate: Fate::Unknown, retry_after: None }.into()
         }
@@ -71,11 +72,15 @@ pub(super) fn refusal(error: &MembershipError) -> Status {
 
 /// The cluster is not as the change needs it; nothing was changed.
 pub(super) fn precondition(reason: &'static str, why: String) -> Status {
+    not_applied(Code::FailedPrecondition, reason, why)
+}
+
+fn not_applied(code: Code, reason: &'static str, why: String) -> Status {
     use tonic_types::{ErrorDetails, StatusExt as _};
     let outcome =
         std::collections::HashMap::from([("outcome".to_owned(), "not_applied".to_owned())]);
     let details = ErrorDetails::with_error_info(reason, super::DOMAIN, outcome);
-    Status::with_error_details(Code::FailedPrecondition, why, details)
+    Status::with_error_details(code, why, details)
 }
 
 fn demand(degraded: bool, group: &Group) -> Demand {
@@ -86,6 +91,17 @@ fn demand(degraded: bool, group: &Group) -> Demand {
         (false, true) => Demand::Keep(Wanted::Lrs),
         (false, false) => Demand::Keep(Wanted::Zrs),
     }
+}
+
+/// What a change does not keep.
+fn said(demand: Demand) -> &'static str {
+    if demand == Demand::Degraded { ", degraded if need be" } else { "" }
+}
+
+/// Node ids as a sentence has them.
+pub(super) fn listed(ids: &BTreeSet<u64>) -> String {
+    let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
+    format!("node {}", ids.join(", "))
 }
 
 fn node_id(field: &str, id: u64) -> Result<u64, Refusal> {
@@ -136,7 +152,10 @@ impl ClusterFace {
             peer_address: request.peer_address,
             grpc_address: request.grpc_address,
         };
-        self.group.members().add_learner(id, member, CATCH_UP).await.map_err(|e| refusal(&e))?;
+        let what = format!("add node {id} of zone {} at {}", member.zone, member.peer_address);
+        let members = self.group.members();
+        let added = members.add_learner(id, member, CATCH_UP);
+        self.audited(&request.who, what, added).await?;
         Ok(pb::AddLearnerResponse {})
     }
 
@@ -150,8 +169,10 @@ impl ClusterFace {
             return Err(Refusal::invalid("voters", "is empty or names 0", allowed).into());
         }
         let demand = demand(request.degraded, &self.group);
-        let changed = self.group.members().change_voters(voters, demand, CATCH_UP).await;
-        changed.map_err(|e| refusal(&e))?;
+        let what = format!("make {} the voters{}", listed(&voters), said(demand));
+        let members = self.group.members();
+        let changed = members.change_voters(voters, demand, CATCH_UP);
+        self.audited(&request.who, what, changed).await?;
         Ok(pb::ChangeVotersResponse {})
     }
 
@@ -162,16 +183,32 @@ impl ClusterFace {
         let old = node_id("old_id", request.old_id).map_err(Status::from)?;
         let new = node_id("new_id", request.new_id).map_err(Status::from)?;
         let demand = demand(false, &self.group);
-        let replaced = self.group.members().replace(old, new, demand, CATCH_UP).await;
-        replaced.map_err(|e| refusal(&e))?;
+        let what = format!("replace node {old} by node {new}");
+        let members = self.group.members();
+        let replaced = members.replace(old, new, demand, CATCH_UP);
+        self.audited(&request.who, what, replaced).await?;
         Ok(pb::ReplaceNodeResponse {})
     }
 
     async fn remove_here(&self, request: pb::RemoveNodeRequest) -> Answer<pb::RemoveNodeResponse> {
         let id = node_id("id", request.id).map_err(Status::from)?;
         let demand = demand(request.degraded, &self.group);
-        self.group.members().remove(id, demand).await.map_err(|e| refusal(&e))?;
+        let what = format!("remove node {id}{}", said(demand));
+        let members = self.group.members();
+        let removed = members.remove(id, demand);
+        self.audited(&request.who, what, removed).await?;
         Ok(pb::RemoveNodeResponse {})
+    }
+
+    /// Makes a change of the members, and has it in the audit.
+    async fn audited(
+        &self,
+        who: &str,
+        what: String,
+        change: impl Future<Output = Result<(), MembershipError>>,
+    ) -> Answer<()> {
+        let made = self.pair.audited(who, what, change).await;
+        made.map_err(super::region::refusal)?.map_err(|error| refusal(&error))
     }
 
     async fn transfer_here(

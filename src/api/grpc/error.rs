@@ -46,6 +46,11 @@ pub enum Refusal {
         why: String,
         fate: Fate,
     },
+    /// The cluster is not as the call needs it, for this reason; nothing was changed.
+    Precondition {
+        reason: &'static str,
+        why: String,
+    },
     /// This node serves no longer.
     Fatal(String),
 }
@@ -147,6 +152,9 @@ impl Refusal {
             Refusal::Late { fate: Fate::Unknown, .. } => {
                 (Code::DeadlineExceeded, "OUTCOME_UNKNOWN", Fate::Unknown, Some(RETRY_AFTER))
             }
+            Refusal::Precondition { reason, .. } => {
+                (Code::FailedPrecondition, *reason, Fate::NotApplied, None)
+            }
             Refusal::Fatal(_) => (Code::Internal, "FATAL", Fate::Unknown, None),
         };
         Line { code, reason, fate, retry_after, message: self.message() }
@@ -155,7 +163,9 @@ impl Refusal {
     fn message(&self) -> String {
         match self {
             Refusal::Rejected(rejection) => rejection.to_string(),
-            Refusal::Overloaded(why) | Refusal::DiskFull { why, .. } => why.clone(),
+            Refusal::Overloaded(why)
+            | Refusal::DiskFull { why, .. }
+            | Refusal::Precondition { why, .. } => why.clone(),
             Refusal::NotNow { why, fate: Fate::NotApplied, .. } => format!("not now: {why}"),
             Refusal::Late { why, fate: Fate::NotApplied } => {
                 format!("not now, and the deadline has passed: {why}")

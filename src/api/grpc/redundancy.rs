@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use tonic::Status;
 
-use super::admin::refusal;
+use super::admin::{listed, refusal};
 use crate::consensus::group::Group;
 use crate::consensus::membership::MembershipError;
 use crate::consensus::redundancy::{Plan, Step};
@@ -62,6 +62,40 @@ fn step_out(
     pb::SetRedundancyResponse { stage, redundancy, node_id, held_index, last_index, ..head.clone() }
 }
 
+fn said(plan: &Plan) -> String {
+    let word = if plan.wanted == Wanted::Zrs { "zrs" } else { "lrs" };
+    format!("change the redundancy to {word}: {} to vote", listed(&plan.voters))
+}
+
+/// What the audit is told of a change; nothing where none is made.
+struct Line {
+    who: String,
+    what: Option<String>,
+}
+
+impl Line {
+    /// Before the first stage is answered nothing is done yet.
+    async fn note(
+        &self,
+        pair: &Pair,
+        step: &Result<Option<Step>, MembershipError>,
+    ) -> Result<(), Status> {
+        let Some(what) = self.what.clone() else { return Ok(()) };
+        match step {
+            Ok(Some(Step::Planned)) => {
+                let begun = pair.note(&self.who, format!("begin to {what}")).await;
+                begun.map_err(super::region::refusal)?;
+            }
+            Ok(Some(Step::Done)) => {
+                pair.note_end(&self.who, what, None::<&MembershipError>).await;
+            }
+            Ok(_) => {}
+            Err(error) => pair.note_end(&self.who, what, Some(error)).await,
+        }
+        Ok(())
+    }
+}
+
 /// What is done, step by step; where nothing is wanted, or it is a dry run, only what there is.
 pub(super) fn steps(
     pair: Pair,
@@ -76,10 +110,14 @@ pub(super) fn steps(
     let refused = |error: &MembershipError| Box::new(refusal(error));
     let course = group.redundancy(wanted, zone, within).map_err(|error| refused(&error))?;
     let head = head(&pair, Some(&course.plan));
-    let begun = (pair, course, head);
-    let steps = stream::try_unfold(begun, |(pair, mut course, head)| async move {
-        let step = course.next().await.map_err(|error| refusal(&error))?;
-        Ok::<_, Status>(step.map(|step| (step_out(&pair, &head, step), (pair, course, head))))
+    let is_change = !(asked.dry_run || course.plan.is_done());
+    let what = is_change.then(|| said(&course.plan));
+    let begun = (pair, course, head, Line { who: asked.who, what });
+    let steps = stream::try_unfold(begun, |(pair, mut course, head, line)| async move {
+        let step = course.next().await;
+        line.note(&pair, &step).await?;
+        let step = step.map_err(|error| refusal(&error))?;
+        Ok::<_, Status>(step.map(|step| (step_out(&pair, &head, step), (pair, course, head, line))))
     });
     Ok(steps.take(if asked.dry_run { 1 } else { usize::MAX }).boxed())
 }

@@ -8,10 +8,11 @@ mod tail;
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::stream::{self, BoxStream, Stream, StreamExt as _, TryStreamExt as _};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::admin::precondition;
 use super::call::Call;
 use super::convert::{lasting, span, timestamp};
 use super::error::Refusal;
@@ -24,7 +25,7 @@ use crate::proto::admin::v1::region_service_client::RegionServiceClient;
 use crate::proto::admin::v1::region_service_server::{RegionService, RegionServiceServer};
 use crate::queue::authority::ahead::Ahead;
 use crate::queue::authority::{AuditRow, RegionEpoch, Role};
-use crate::queue::ids::LogTime;
+use crate::queue::ids::{Epoch, LogTime};
 
 /// The longest that a failover is waited for when the caller gives no deadline.
 const USUAL: Duration = Duration::from_secs(60);
@@ -39,13 +40,18 @@ pub struct RegionFace {
 
 type Answered<T> = Result<Response<T>, Status>;
 
-fn refusal(error: PairError) -> Status {
+pub(super) fn refusal(error: PairError) -> Status {
+    refused(error).into()
+}
+
+fn refused(error: PairError) -> Refusal {
+    let reason = "REGION_REFUSED";
     match error {
-        PairError::Group(error) => Refusal::from(error).into(),
-        PairError::Refused(why) => precondition("REGION_REFUSED", why),
-        PairError::NotConfigured => precondition("REGION_REFUSED", error.to_string()),
-        PairError::NotNow { why, fate } => Refusal::NotNow { why, fate, retry_after: None }.into(),
-        PairError::Log(error) => Refusal::Fatal(error.to_string()).into(),
+        PairError::Group(error) => Refusal::from(error),
+        PairError::Refused(why) => Refusal::Precondition { reason, why },
+        PairError::NotConfigured => Refusal::Precondition { reason, why: error.to_string() },
+        PairError::NotNow { why, fate } => Refusal::NotNow { why, fate, retry_after: None },
+        PairError::Log(error) => Refusal::Fatal(error.to_string()),
     }
 }
 
@@ -223,13 +229,16 @@ impl RegionFace {
     async fn force(
         &self,
         asked: pb::ForceFailOverRequest,
-    ) -> Result<pb::ForceFailOverResponse, Status> {
+        deadline: Instant,
+    ) -> Result<pb::ForceFailOverResponse, Refusal> {
+        let from = (asked.from_epoch > 0).then_some(Epoch(asked.from_epoch));
         let loss = if asked.dry_run {
             self.pair.loss()
         } else {
-            self.pair.force(&who(asked.who), asked.accept_incomplete).await
+            let who = who(asked.who);
+            self.pair.force_from(&who, asked.accept_incomplete, from, deadline).await
         };
-        let loss = loss.map_err(refusal)?;
+        let loss = loss.map_err(refused)?;
         Ok(pb::ForceFailOverResponse {
             entries_lost: loss.positions,
             time_lost: loss.time.map(lasting),
@@ -301,9 +310,26 @@ impl RegionService for RegionFace {
         &self,
         request: Request<pb::ForceFailOverRequest>,
     ) -> Answered<pb::ForceFailOverResponse> {
-        leader_verb!(self, request, Write, force_fail_over, |_call, message| {
-            self.force(message).await
-        })
+        let call = Call::patient(request.metadata(), USUAL);
+        let mut message = request.into_inner();
+        if message.from_epoch == 0 {
+            message.from_epoch = self.pair.epoch().map_or(0, |epoch| epoch.0);
+        }
+        // By the epoch it is repeatable: a hop that breaks on a busy machine is no doubt.
+        let is_named = message.from_epoch > 0;
+        let kind = if is_named { Kind::Repeatable } else { Kind::Write };
+        forward::unary(
+            self.pair.group(),
+            &call,
+            kind,
+            message,
+            |message| self.force(message, call.deadline).boxed(),
+            |channel, passed| {
+                let mut client = RegionServiceClient::new(channel);
+                async move { client.force_fail_over(passed).await }.boxed()
+            },
+        )
+        .await
     }
 
     async fn take_back(

@@ -9,6 +9,7 @@
 //! things took is reported and breaks no promise.
 
 mod forced;
+mod limit;
 mod planned;
 mod sampler;
 
@@ -19,6 +20,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use serde_json::{Value, json};
 
+use self::limit::Before;
 use self::sampler::{Findings, Sampler};
 use super::ledger::Verdict;
 use super::load::{Load, Running};
@@ -27,6 +29,7 @@ use crate::cli::exit::{Exit, Usage};
 use crate::cli::lab::files::Lab;
 use crate::cli::lab::{pair, start};
 use crate::cli::parse_span;
+use crate::cli::region::parse_limit;
 use crate::client::{Client, Regions};
 use crate::clock::{Clock as _, SystemClock};
 
@@ -62,6 +65,14 @@ pub struct Region {
     #[arg(long, env = "ZONEQ_DRILL_REGION_BEHIND", value_name = "SPAN", default_value = "0ms",
           value_parser = parse_span)]
     behind: Duration,
+    /// Let writes wait while the copy is further behind than that, 2s to 7d: what is lost must be
+    /// within it
+    #[arg(long, env = "ZONEQ_DRILL_REGION_MAX_LAG", value_name = "SPAN", value_parser = parse_span)]
+    max_lag: Option<Duration>,
+    /// The same in bytes of log, such as 1MiB
+    #[arg(long, env = "ZONEQ_DRILL_REGION_MAX_UNSHIPPED", value_name = "BYTES",
+          value_parser = parse_limit)]
+    max_unshipped: Option<u64>,
 }
 
 /// What a round showed. Times are in milliseconds.
@@ -137,6 +148,10 @@ impl Region {
             let text = "--behind is for a region that is lost, and --planned loses none";
             return Err(Usage(text.to_owned()).into());
         }
+        if self.kind.planned && self.limit().is_some() {
+            let text = "a limit of the lag is for a region that is lost, and --planned loses none";
+            return Err(Usage(text.to_owned()).into());
+        }
         Ok(self)
     }
 
@@ -156,6 +171,7 @@ impl Region {
         }
         start::wait_healed(&lab, PATIENCE).await?;
         pair::wait_live(&lab, PATIENCE).await?;
+        let before = Before::of(&lab, self).await?;
         let mark = SystemClock::default().wall_us();
         let client = Client::builder()
             .endpoints(lab.urls())
@@ -171,7 +187,9 @@ impl Region {
         // The sampler ends whatever came of the rounds.
         let lab = Lab::load(dir)?;
         let sampled = sampler.finish().await?;
+        let restored = before.restore(&lab).await;
         let rounds = rounds?;
+        restored?;
         let verdict = self.drain(context, running).await?;
         pair::wait_live(&lab, PATIENCE).await?;
         let primary = pair::primary(&lab).await?;
@@ -269,6 +287,8 @@ impl Region {
             "longest_gap_ms": most(&|round| round.pause_ms),
             "rpo_messages": verdict.lost + lost().map(|lost| lost.tail_found).sum::<u64>(),
             "rpo_ms": lost().map(|lost| lost.rpo_ms).fold(0.0, f64::max),
+            "true_ms_lost": lost().filter_map(|lost| lost.true_ms).reduce(f64::max),
+            "true_bytes_lost": lost().map(|lost| lost.true_bytes).max(),
             "rto_ms": most(&|round| round.rto_ms),
             "home_pause_ms": rounds.iter().filter_map(|round| round.home_pause_ms).reduce(f64::max),
             "home_ms": rounds.iter().filter_map(|round| round.home_ms).reduce(f64::max),

@@ -37,7 +37,7 @@ fn parse_lag(text: &str) -> Result<Duration, String> {
     if text == "off" { Ok(Duration::ZERO) } else { parse_span(text) }
 }
 
-fn parse_limit(text: &str) -> Result<u64, String> {
+pub fn parse_limit(text: &str) -> Result<u64, String> {
     if text == "off" {
         return Ok(0);
     }

@@ -1,5 +1,5 @@
 //! What a node does by itself, a few times a second: commits and reclaims, purges the log,
-//! proposes pulses, and hands leadership over when its disk stalls or fills, or its zone is not
+//! proposes pulses, frees states that were given up, and hands leadership over when its disk stalls or fills, or its zone is not
 //! the preferred one. Where space is short less of the log is kept.
 
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::super::types::LogId;
 use super::Group;
 use crate::queue::State;
 use crate::queue::authority::Role;
+use crate::queue::authority::command::{Actor, RegionCommand, RegionVerb};
 use crate::queue::command::{Command, Envelope};
 use crate::queue::ids::{LogTime, Span};
 use crate::storage::horizon::{Claim, Holder, horizon};
@@ -27,6 +28,8 @@ const KEEP_FOR_THE_OTHER_REGION_BYTES: u64 = 8 << 30;
 const STALLED: Duration = Duration::from_secs(2);
 /// The preferred zone must look healthy this long before leadership moves there.
 const STEADY: Duration = Duration::from_secs(10);
+/// What is proposed and gets no answer by then is tried again by the next look.
+const WITHIN: Duration = Duration::from_secs(1);
 /// How far the preferred zone's voter may be behind.
 const NEARLY: u64 = 1_000;
 
@@ -44,6 +47,7 @@ pub(super) async fn run(group: Group) {
         }
         purge(&group).await;
         pulse(&group).await;
+        free_seed(&group).await;
         let stalled = group.inner.log.stalled_for() >= STALLED;
         let heir = group.heir_of_a_full_disk();
         // A zone is preferred, a disk that does not write must go.
@@ -111,8 +115,6 @@ fn shipping_claim(group: &Group, spare_bytes: u64) -> Option<Claim> {
 
 /// Proposes to do what time made due, if this node leads.
 async fn pulse(group: &Group) {
-    /// A pulse that gets no answer by then is tried again by the next look.
-    const WITHIN: Duration = Duration::from_secs(1);
     let Ok(term) = group.term() else { return };
     let now = term.clock.stamp();
     let is_due = {
@@ -125,6 +127,18 @@ async fn pulse(group: &Group) {
         let envelope = Envelope { session: None, account: String::new(), command: Command::Pulse };
         let _ = group.propose(envelope, Instant::now() + WITHIN).await;
     }
+}
+
+/// Proposes to free a part of what is left of a state that was given up, if this node leads: in
+/// whatever role, for nothing else frees it.
+async fn free_seed(group: &Group) {
+    if !(group.leadership().borrow().is_me && group.store().read().state().has_abandoned_seed()) {
+        return;
+    }
+    let by = Actor { who: "the cluster itself".to_owned(), at_us: 0 };
+    let command = Command::Region(Box::new(RegionCommand { by, verb: RegionVerb::SeedFree }));
+    let envelope = Envelope { session: None, account: String::new(), command };
+    let _ = group.propose(envelope, Instant::now() + WITHIN).await;
 }
 
 /// Whether the other region has had nothing to learn the time from for a while: its last sync

@@ -3,10 +3,14 @@
 //! Laws: where region leases were agreed to, granting is stopped first, by an entry, and the
 //! promotion names that entry. The wait counts from the moment when this process knew that it
 //! was committed, so that the verb may be run again and goes on waiting; another leader waits
-//! anew. What is lost is said as of the primary's last word.
+//! anew. What is lost is said as of the primary's last word. Asked again after an epoch that is over
+//! because of a promotion here, the verb answers that promotion: who does not know what became of
+//! it asks again until he does.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Pair;
 use crate::consensus::group::Standing;
@@ -16,11 +20,29 @@ use crate::queue::authority::ahead::Ahead;
 use crate::queue::authority::command::{RegionReply, RegionVerb};
 use crate::queue::authority::lease::Leasing;
 use crate::queue::authority::{Authority, Role};
-use crate::queue::ids::{LogTime, Number, Position};
+use crate::queue::ids::{Epoch, LogTime, Number, Position};
 use crate::storage::codec;
 
-/// Since when this process knows, by its monotonic clock, that granting was stopped at an entry.
-pub(super) type Stopped = Arc<Mutex<Option<(Position, u64)>>>;
+/// Between two tries of a promotion that cannot be now.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What this process remembers of promotions by force.
+#[derive(Clone, Default)]
+pub(super) struct Memory(Arc<Mutex<Remembered>>);
+
+#[derive(Default)]
+struct Remembered {
+    /// Since when it knows, by its monotonic clock, that granting was stopped at an entry.
+    stopped: Option<(Position, u64)>,
+    /// What a promotion to an epoch was known to lose, when it was asked for.
+    loss: Option<(Epoch, Loss)>,
+}
+
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What a forced promotion is known to lose, as of the primary's last word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -158,8 +180,57 @@ impl Pair {
             false => None,
         };
         let loss = self.loss()?;
+        self.memory.lock().loss = Some((number, loss.clone()));
         self.propose(RegionVerb::Promote { number, accepted, stopped }, who).await?;
         Ok(loss)
+    }
+
+    /// As [`Pair::force`], upon the epoch `from`, or the one in force: tried again until the
+    /// deadline as long as this node leads, and where this region was promoted after that epoch, that
+    /// is answered. So it may be asked again where its outcome is not known.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn force_from(
+        &self,
+        who: &str,
+        accepted: bool,
+        from: Option<Epoch>,
+        deadline: Instant,
+    ) -> Result<Loss, PairError> {
+        let from = from.or_else(|| Some(self.authority()?.epoch.number));
+        loop {
+            if let Some(loss) = self.promoted_since(from) {
+                return Ok(loss);
+            }
+            let tried = self.force(who, accepted).await;
+            let again = tried.as_ref().is_err_and(PairError::is_not_now)
+                && self.group.leadership().borrow().is_me
+                && Instant::now() + AGAIN < deadline;
+            if !again {
+                return match self.promoted_since(from) {
+                    Some(loss) => Ok(loss),
+                    None => tried,
+                };
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// The epoch that a promotion by force would follow, as this node knows it.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.authority().filter(|it| it.role == Role::Secondary).map(|it| it.epoch.number)
+    }
+
+    /// What was lost by the promotion of this region after that epoch, where there was one.
+    fn promoted_since(&self, from: Option<Epoch>) -> Option<Loss> {
+        let own = self.authority()?;
+        let is_promoted = matches!(own.role, Role::Standalone | Role::Primary)
+            && own.epoch.region == own.region
+            && from.is_some_and(|from| own.epoch.number > from);
+        let known = self.memory.lock().loss.clone().filter(|(at, _)| *at == own.epoch.number);
+        is_promoted.then(|| known.map(|(_, loss)| loss).unwrap_or_default())
     }
 
     /// Stops granting, and returns when no grant runs any more; answers the entry that stopped it.
@@ -182,16 +253,16 @@ impl Pair {
     /// The first time that it is known counts.
     fn note_stopped(&self, entry: Position) {
         let now = self.clock.monotonic_us();
-        let mut known = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.is_none_or(|(at, _)| at != entry) {
-            *known = Some((entry, now));
+        let mut known = self.memory.lock();
+        if known.stopped.is_none_or(|(at, _)| at != entry) {
+            known.stopped = Some((entry, now));
         }
     }
 
     /// How long a promotion still has to wait, by what this process knows.
     fn lease_wait(&self, leasing: &Leasing) -> Option<Duration> {
         let whole = Duration::from_micros(leasing.wait()?.0);
-        let known = *self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.memory.lock().stopped;
         let since = known.filter(|(at, _)| Some(*at) == leasing.stopped).map(|(_, since)| since);
         let waited = since.map_or(0, |since| self.clock.monotonic_us().saturating_sub(since));
         Some(whole.saturating_sub(Duration::from_micros(waited)))

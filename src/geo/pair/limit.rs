@@ -16,13 +16,14 @@ pub struct LimitChange {
 }
 
 impl Pair {
-    /// Limits how far the secondary of this primary may be behind.
+    /// Limits how far the secondary of this primary may be behind; at a secondary, for when it is
+    /// the primary.
     ///
     /// # Errors
     /// Refused by the role, or for what is out of its bounds.
     pub async fn limit(&self, who: &str, change: LimitChange) -> Result<(), PairError> {
         let authority = self.in_pair()?;
-        if authority.role != Role::Primary {
+        if !matches!(authority.role, Role::Primary | Role::Secondary) {
             let why = format!(
                 "the lag is limited at the primary: this cluster is {}",
                 authority.role.name()

@@ -121,6 +121,8 @@ pub enum RegionVerb {
         replayed: Vec<Replayed>,
         /// The digest of the state that the chunks are to be laid over; `None` = they are all.
         base: Option<Digest>,
+        /// Goes on with this seed, which is under way.
+        resumes: Option<u128>,
     },
     SeedChunk(SeedChunk),
     /// All chunks are there: the state is built, checked and taken.
@@ -133,6 +135,13 @@ pub enum RegionVerb {
     /// Frees the last chunk of a seed that is given up.
     SeedDrop {
         attachment: u128,
+    },
+    /// Frees what is left of a seed that nobody waits for any more, as much as one entry may.
+    SeedFree,
+    /// A line of the audit about what is no command: a change of the members.
+    Note {
+        /// At most 512 bytes.
+        what: String,
     },
     /// On a fenced side: what became of the tail of that epoch.
     SettleTail {
@@ -264,6 +273,8 @@ impl RegionVerb {
             RegionVerb::SeedChunk(_) => "take a part of a state".to_owned(),
             RegionVerb::SeedCommit { .. } => "take a whole state".to_owned(),
             RegionVerb::SeedDrop { .. } => "give a state up that is under way".to_owned(),
+            RegionVerb::SeedFree => "free what is left of a state that was given up".to_owned(),
+            RegionVerb::Note { what } => what.clone(),
             RegionVerb::SettleTail { epoch, fate } => {
                 format!("note that the tail of epoch {} is {}", epoch.number.0, fate.name())
             }
@@ -293,6 +304,7 @@ impl RegionCommand {
                 let bodies: usize = chunk.contents.iter().map(|(_, it)| it.size()).sum();
                 bodies + (chunk.rows.len() + chunk.removed.len()) * ROW
             }
+            RegionVerb::Note { what } => what.len(),
             _ => self.by.who.len(),
         }
     }

@@ -6,7 +6,14 @@
 //! switches, in one entry. Until then what was there is whole, and stays what it was: an empty
 //! secondary, which nothing can promote, an old copy, which can be promoted, a side that has handed
 //! over, a fenced one with its tail, or a kept copy. A seed that is given up is freed a chunk an
-//! entry; one of a side that is promoted, or taken back, at once. No copy goes back by a seed.
+//! entry; what a side that is promoted, or taken back, was given is left where it is, counts for
+//! nothing, and is freed by entries of their own, each as much as one entry may. No copy goes back
+//! by a seed.
+//!
+//! Whoever begins to lead the primary may go on with a seed of the same history: the seed becomes
+//! one of a later view, what is there stays, and later chunks are laid over it, rows and keys of
+//! rows that are no more, so that only what differs is given. A content is what it is for ever,
+//! under its id; one that no row names any more in the end is not taken.
 //!
 //! A seed may be a patch: rows that are laid over what is there, and keys of rows that are no more.
 //! It counts only over the very state that it was made for, and what comes of it must have the
@@ -29,6 +36,7 @@ use super::transition::{is_empty, keep, mismatch};
 use super::{Authority, LedgerLine, RegionEpoch, Role};
 use crate::queue::command::Content;
 use crate::queue::ids::{ContentId, Digest, Position};
+use crate::queue::limits::WORK_PER_ENTRY;
 use crate::queue::outcome::{Changes, ContentEvent};
 use crate::queue::rows::{CountersRow, Row, RowKey};
 use crate::queue::state::State;
@@ -79,11 +87,11 @@ pub fn apply(state: &mut State, verb: &RegionVerb, changes: &mut Changes) -> Ans
         return Err(RegionRefusal::Mismatch { what: "the attachment".to_owned() });
     }
     let reply = match verb {
-        RegionVerb::SeedBegin { id, position, ledger, replayed, base, .. } => {
+        RegionVerb::SeedBegin { id, position, ledger, replayed, base, resumes, .. } => {
             let (ledger, replayed) = (ledger.clone(), replayed.clone());
             let (id, position, base) = (*id, *position, *base);
             let wanted = Seeding { id, position, ledger, replayed, base, next: 0 };
-            begin(state, &mut next, wanted)?
+            begin(state, &mut next, wanted, *resumes)?
         }
         RegionVerb::SeedChunk(chunk) => take(state, &mut next, chunk, changes)?,
         RegionVerb::SeedDrop { .. } => drop_last(state, &mut next, changes),
@@ -103,10 +111,24 @@ pub fn is_given_states(role: &Role) -> bool {
     matches!(role, Role::Secondary | Role::Released { .. } | Role::Fenced { .. } | Role::Detached)
 }
 
-fn begin(state: &State, next: &mut Authority, wanted: Seeding) -> Answer {
+fn begin(state: &State, next: &mut Authority, wanted: Seeding, resumes: Option<u128>) -> Answer {
     match &next.seeding {
         Some(known) if known.id == wanted.id => {}
+        Some(known) if resumes == Some(known.id) => {
+            // Of another epoch it may be of another history, which gave the same numbers.
+            if known.ledger != wanted.ledger {
+                return Err(mismatch("the ledger of the state under way"));
+            }
+            if known.base != wanted.base {
+                return Err(mismatch("the state that the one under way is laid over"));
+            }
+            check_fits(state, next, &wanted)?;
+            next.seeding = Some(Seeding { next: known.next, ..wanted });
+        }
         Some(_) => return Err(RegionRefusal::OtherSeed),
+        None if resumes.is_some() => return Err(RegionRefusal::OtherSeed),
+        // What is left of one must be gone first.
+        None if !state.seed.is_empty() => return Err(RegionRefusal::OtherSeed),
         None => {
             check_fits(state, next, &wanted)?;
             next.seeding = Some(wanted);
@@ -145,11 +167,24 @@ pub fn begins_at(ledger: &[LedgerLine], epoch: &RegionEpoch, previous: Position)
     ledger.iter().any(|line| line.epoch == *epoch && line.previous == Some(previous))
 }
 
-/// Frees all of a seed that nobody waits for any more.
-pub fn give_up(state: &mut State, next: &mut Authority, changes: &mut Changes) {
-    while next.seeding.is_some() {
-        drop_last(state, next, changes);
+/// Frees chunks of a seed that nobody waits for any more: one, and more as long as they are small.
+pub fn free(state: &mut State, changes: &mut Changes) -> RegionReply {
+    let mut budget = WORK_PER_ENTRY;
+    while budget > 0
+        && state.has_abandoned_seed()
+        && let Some(last) = free_last(state, changes)
+    {
+        let rows = last.rows.len() + last.removed.len();
+        budget = budget.saturating_sub(1 + rows + last.contents.len());
     }
+    RegionReply::Seeded { next: state.seed.len() as u64 }
+}
+
+fn free_last(state: &mut State, changes: &mut Changes) -> Option<SeedRow> {
+    let last = state.seed.pop()?;
+    changes.row(RowKey::Seed(last.number));
+    changes.contents.extend(last.contents.iter().map(|id| ContentEvent::DropBeside(*id)));
+    Some(last)
 }
 
 fn seeding(next: &mut Authority, id: u128) -> Result<&mut Seeding, RegionRefusal> {
@@ -184,10 +219,7 @@ fn take(
 }
 
 fn drop_last(state: &mut State, next: &mut Authority, changes: &mut Changes) -> RegionReply {
-    if let Some(last) = state.seed.pop() {
-        changes.row(RowKey::Seed(last.number));
-        changes.contents.extend(last.contents.iter().map(|id| ContentEvent::DropBeside(*id)));
-    }
+    free_last(state, changes);
     let left = state.seed.len() as u64;
     match &mut next.seeding {
         Some(seeding) if left > 0 => seeding.next = left,
@@ -207,35 +239,38 @@ fn commit(
         return Err(RegionRefusal::SeedGap { expected: seeding.next });
     }
     let broken = |why: String| RegionRefusal::SeedBroken { why };
-    let patch = seeding.base.map(|_| Patch::of(&state.seed));
-    let built = match &patch {
-        Some(patch) => State::load(patch.over(state).map(without_authority)),
-        None => {
-            let rows = state.seed.iter().flat_map(|chunk| chunk.rows.iter().cloned());
-            State::load(rows.map(without_authority))
-        }
+    // The chunks are shared, not copied.
+    let (chunks_there, is_patch) = (state.seed.clone(), seeding.base.is_some());
+    let patch = Patch::of(&chunks_there);
+    let built = match is_patch {
+        true => State::load(patch.over(state).map(without_authority)),
+        false => State::load(patch.rows.values().map(|row| without_authority((*row).clone()))),
     };
     let mut built = built.map_err(|error| broken(error.to_string()))?;
     if built.digest() != digest {
         return Err(broken(format!("its digest is {} and should be {digest}", built.digest())));
     }
+    if !is_patch && let Some(id) = patch.lacks(&built) {
+        return Err(broken(format!("the content {} was not given", id.0)));
+    }
     let line = seeding.ledger.last().cloned().unwrap_or_default();
-    match &patch {
-        Some(patch) => patch.change(state, changes),
-        None => {
-            // What goes: the chunks, and all of what was there.
-            changes.rows.extend(state.row_keys());
-            changes.rows.extend(state.grave_keys());
-            changes.contents.push(ContentEvent::Switch);
-            next.high_contents = !next.high_contents;
-        }
+    if is_patch {
+        changes.contents.extend(patch.unnamed().map(|id| ContentEvent::DropBeside(*id)));
+        patch.change(state, changes);
+    } else {
+        // What goes: the chunks, and all of what was there.
+        changes.rows.extend(state.row_keys());
+        changes.rows.extend(state.grave_keys());
+        changes.contents.push(ContentEvent::Switch);
+        changes.contents.extend(patch.unnamed().map(|id| ContentEvent::Drop(*id)));
+        next.high_contents = !next.high_contents;
     }
     changes.rows.extend(state.seed.iter().map(|chunk| RowKey::Seed(chunk.number)));
     built.counters.epoch = line.epoch.number;
     built.authority = state.authority.take();
     built.audit = std::mem::take(&mut state.audit);
     *state = built;
-    if patch.is_none() {
+    if !is_patch {
         changes.rows.extend(state.row_keys());
     }
     let leasing = match next.role {
@@ -278,34 +313,61 @@ fn without_authority(row: Row) -> Row {
     }
 }
 
-/// Rows to be laid over a state.
-struct Patch {
-    rows: BTreeMap<RowKey, Row>,
+/// What the chunks of a seed amount to: rows, alone or to be laid over a state.
+struct Patch<'a> {
+    rows: BTreeMap<RowKey, &'a Row>,
     removed: BTreeSet<RowKey>,
     given: BTreeSet<ContentId>,
+    /// Contents of the messages in those rows.
+    named: BTreeSet<ContentId>,
 }
 
-impl Patch {
-    fn of(seed: &[SeedRow]) -> Patch {
-        let rows = seed.iter().flat_map(|chunk| chunk.rows.iter());
-        Patch {
-            rows: rows.map(|row| (row.key(), row.clone())).collect(),
-            removed: seed.iter().flat_map(|chunk| chunk.removed.iter().copied()).collect(),
-            given: seed.iter().flat_map(|chunk| chunk.contents.iter().copied()).collect(),
+impl<'a> Patch<'a> {
+    fn of(seed: &'a [SeedRow]) -> Patch<'a> {
+        let (mut rows, mut removed) = (BTreeMap::new(), BTreeSet::new());
+        // The later chunk counts.
+        for chunk in seed {
+            for key in chunk.removed.iter() {
+                rows.remove(key);
+                removed.insert(*key);
+            }
+            for row in chunk.rows.iter() {
+                removed.remove(&row.key());
+                rows.insert(row.key(), row);
+            }
         }
+        let given = seed.iter().flat_map(|chunk| chunk.contents.iter().copied()).collect();
+        let named = rows.values().flat_map(|row| contents_of(row)).collect();
+        Patch { rows, removed, given, named }
     }
 
-    /// The rows that come of it, in the order of their keys.
-    fn over<'a>(&'a self, state: &'a State) -> impl Iterator<Item = Row> + 'a {
+    /// The rows that come of it over a state, in the order of their keys.
+    fn over<'b>(&'b self, state: &'b State) -> impl Iterator<Item = Row> + 'b {
         let shared =
             |key: &RowKey| !matches!(key, RowKey::Authority | RowKey::Audit(_) | RowKey::Seed(_));
         let mut keys: Vec<RowKey> = state.row_keys().into_iter().filter(shared).collect();
         keys.extend(self.rows.keys().copied());
         keys.sort_unstable();
         keys.dedup();
-        keys.into_iter()
-            .filter(move |key| !self.removed.contains(key) || self.rows.contains_key(key))
-            .filter_map(move |key| self.rows.get(&key).cloned().or_else(|| state.row(&key)))
+        keys.into_iter().filter(move |key| !self.removed.contains(key)).filter_map(move |key| {
+            self.rows.get(&key).map(|row| (*row).clone()).or_else(|| state.row(&key))
+        })
+    }
+
+    /// Contents that were given for a message that is no more.
+    fn unnamed(&self) -> impl Iterator<Item = &ContentId> {
+        self.given.difference(&self.named)
+    }
+
+    /// A content of the state that comes of the rows alone which is not among those given. What
+    /// waits to be freed may have none any more.
+    fn lacks(&self, built: &State) -> Option<ContentId> {
+        if self.named.is_subset(&self.given) {
+            return None;
+        }
+        let rows = built.row_keys().into_iter().filter_map(|key| built.row(&key));
+        let mut contents = rows.flat_map(|row| contents_of(&row));
+        contents.find(|id| !self.given.contains(id))
     }
 
     /// What changes by it: contents of messages that are no more, or are of another history, go.
@@ -317,11 +379,25 @@ impl Patch {
         let touched = || self.rows.keys().chain(&self.removed);
         let before = touched().filter_map(|key| state.row(key));
         let before: BTreeSet<ContentId> = before.flat_map(|row| contents_of(&row)).collect();
-        let after: BTreeSet<ContentId> = self.rows.values().flat_map(contents_of).collect();
-        let gone = before.iter().filter(|id| !after.contains(id) || self.given.contains(id));
+        let gone = before.iter().filter(|id| !self.named.contains(id) || self.given.contains(id));
         changes.contents.extend(gone.map(|id| ContentEvent::Drop(*id)));
-        changes.contents.extend(self.given.iter().map(|id| ContentEvent::TakeBeside(*id)));
+        let taken = self.given.intersection(&self.named);
+        changes.contents.extend(taken.map(|id| ContentEvent::TakeBeside(*id)));
         changes.rows.extend(touched().copied());
+    }
+}
+
+impl State {
+    /// Looks at the rows that a seed under way amounts to, in the order of their keys; answers what
+    /// it is, and the contents that were given with it.
+    pub fn seed_under_way(&self, mut look: impl FnMut(&Row)) -> Option<(Seeding, Vec<ContentId>)> {
+        let seeding = self.authority()?.seeding.clone()?;
+        let patch = Patch::of(&self.seed);
+        match seeding.base {
+            Some(_) => patch.over(self).for_each(|row| look(&row)),
+            None => patch.rows.values().for_each(|row| look(row)),
+        }
+        Some((seeding, patch.given.iter().copied().collect()))
     }
 }
 

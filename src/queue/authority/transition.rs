@@ -2,7 +2,8 @@
 //!
 //! Laws: a command is checked whole, on a copy of the authority, before anything counts, so a
 //! refusal leaves no trace. What is asked twice is answered again, so that a failover may be
-//! begun anew by anybody at any step. What was done is in the audit; what was not, is not.
+//! begun anew by anybody at any step. What was done is in the audit; what was not, is not. Of a
+//! change of the members, which is no command of this room, it says that it began and how it ended.
 
 use super::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
 use super::lease::{self, Leasing};
@@ -13,7 +14,7 @@ use super::{
 use crate::queue::command::Entry;
 use crate::queue::error::Rejection;
 use crate::queue::ids::{Epoch, LogTime, Position};
-use crate::queue::limits::{ACTOR, AUDIT_ROWS, LEDGER_LINES, REGION_NAME, RESTS};
+use crate::queue::limits::{ACTOR, AUDIT_NOTE, AUDIT_ROWS, LEDGER_LINES, REGION_NAME, RESTS};
 use crate::queue::outcome::{Applied, Changes, Reply};
 use crate::queue::rows::{CountersRow, RowKey};
 use crate::queue::state::State;
@@ -65,6 +66,14 @@ fn answer(
         RegionVerb::ApplyShipped(batch) => {
             return shipped::apply(state, at, command.by.at_us, batch, changes);
         }
+        RegionVerb::SeedFree => return Ok(seed::free(state, changes)),
+        RegionVerb::Note { what } => {
+            if let Some(authority) = &state.authority {
+                keep(state, (**authority).clone(), changes);
+            }
+            note(state, &command.by, what.clone(), changes);
+            return Ok(RegionReply::Done);
+        }
         RegionVerb::SeedBegin { .. }
         | RegionVerb::SeedChunk(_)
         | RegionVerb::SeedCommit { .. }
@@ -79,13 +88,16 @@ fn answer(
     }
     let mut next = match (&state.authority, &command.verb) {
         (Some(authority), _) => (**authority).clone(),
-        (None, RegionVerb::Protect { .. } | RegionVerb::Attach(_)) => Authority::default(),
+        (None, RegionVerb::Protect { .. } | RegionVerb::Attach(_)) => {
+            Authority { next_audit: next_alone(state), ..Authority::default() }
+        }
         (None, verb) => return Err(wrong_role(&Role::Standalone, verb)),
     };
     let before = next.clone();
     let reply = change(&mut next, &mut state.counters, at, &command.verb)?;
     if !seed::is_given_states(&next.role) {
-        seed::give_up(state, &mut next, changes);
+        // Its chunks are freed by and by.
+        next.seeding = None;
     }
     if next != before || state.authority.is_none() {
         keep(state, next, changes);
@@ -102,18 +114,29 @@ pub fn keep(state: &mut State, mut next: Authority, changes: &mut Changes) {
     changes.row(RowKey::Counters);
 }
 
+/// The number of the next row of the audit, where a cluster never was in a pair.
+fn next_alone(state: &State) -> u64 {
+    state.audit.back().map_or(0, |last| last.number.saturating_add(1))
+}
+
 /// Writes into the audit; the oldest row makes way.
 pub fn note(state: &mut State, by: &Actor, what: String, changes: &mut Changes) {
-    let Some(authority) = &mut state.authority else { return };
-    let number = authority.next_audit;
-    authority.next_audit = number.saturating_add(1);
+    let alone = (next_alone(state), state.counters.epoch);
+    let (number, epoch) = match &mut state.authority {
+        Some(authority) => {
+            let number = authority.next_audit;
+            authority.next_audit = number.saturating_add(1);
+            (number, authority.epoch.clone())
+        }
+        None => (alone.0, RegionEpoch { number: alone.1, region: String::new() }),
+    };
     state.audit.push_back(AuditRow {
         number,
         at_us: by.at_us,
         log_time: state.counters.log_time,
         who: by.who.clone(),
         what,
-        epoch: authority.epoch.clone(),
+        epoch,
     });
     changes.row(RowKey::Audit(number));
     if state.audit.len() > AUDIT_ROWS
@@ -133,6 +156,9 @@ fn check(command: &RegionCommand) -> Result<(), RegionRefusal> {
     };
     if command.by.who.len() > ACTOR {
         return refuse("who", "is longer than 256 bytes");
+    }
+    if matches!(&command.verb, RegionVerb::Note { what } if what.len() > AUDIT_NOTE) {
+        return refuse("what", "is longer than 512 bytes");
     }
     let names: Vec<&String> = match &command.verb {
         RegionVerb::Protect { region, peer, .. } if region == peer => {

@@ -14,6 +14,7 @@ mod region_runs;
 mod region_transcripts;
 mod regions;
 mod reseeds;
+mod resumed_seeds;
 mod stage;
 mod survey;
 mod tails;

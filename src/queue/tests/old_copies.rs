@@ -93,11 +93,12 @@ fn no_state_takes_a_copy_back() {
     // Nor does one of an epoch that is over.
     let RegionVerb::SeedBegin { mut ledger, .. } = begin(&east, 6) else { panic!("no beginning") };
     ledger[0].epoch.number = Epoch(0);
-    let RegionVerb::SeedBegin { attachment, id, position, replayed, base, .. } = begin(&east, 6)
+    let RegionVerb::SeedBegin { attachment, id, position, replayed, base, resumes, .. } =
+        begin(&east, 6)
     else {
         panic!("no beginning")
     };
-    let stale = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base };
+    let stale = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
     let refused = west.region(stale).expect_err("an old epoch");
     assert!(matches!(refused, RegionRefusal::StaleEpoch { .. }), "{refused}");
 }
@@ -145,13 +146,13 @@ fn who_has_handed_over_is_attached_to_nobody_else() {
     other.ledger.last_mut().expect("a line").previous = None;
     let refused = east.region(RegionVerb::Attach(other)).expect_err("it begins elsewhere");
     assert!(matches!(refused, RegionRefusal::WrongRole { .. }), "{refused}");
-    let RegionVerb::SeedBegin { attachment, id, position, mut ledger, replayed, base } =
+    let RegionVerb::SeedBegin { attachment, id, position, mut ledger, replayed, base, resumes } =
         begin(&west, 5)
     else {
         panic!("no beginning")
     };
     ledger.last_mut().expect("a line").previous = None;
-    let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base };
+    let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
     let refused = east.region(begin).expect_err("nor is it given the state of another");
     assert!(matches!(refused, RegionRefusal::Mismatch { .. }), "{refused}");
 }

@@ -191,6 +191,7 @@ pub(super) fn begin(west: &Side, id: u128) -> RegionVerb {
         ledger: west.stage.state.authority().expect("in a pair").ledger.clone(),
         replayed: west.stage.state.authority().expect("in a pair").replayed.clone(),
         base: None,
+        resumes: None,
     }
 }
 

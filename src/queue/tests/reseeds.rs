@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::pair::{LINEAGE, Side, protected};
+use super::pair::{ATTACHMENT, LINEAGE, Side, protected};
 use super::regions::{begin, chunks};
 use super::stage::{QUEUE, create, plain, secs, send, text};
 use crate::queue::authority::command::{Attach, RegionReply, RegionVerb, SeedChunk};
 use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::authority::seed::contents_of;
-use crate::queue::authority::{Role, TailFate};
-use crate::queue::command::Command;
-use crate::queue::ids::{ContentId, Epoch, Number};
+use crate::queue::authority::{LedgerLine, RegionEpoch, Role, TailFate};
+use crate::queue::command::{Command, Content};
+use crate::queue::ids::{ContentId, Epoch, LogTime, Number};
+use crate::queue::limits::WORK_PER_ENTRY;
+use crate::queue::outcome::Applied;
 use crate::queue::rows::{Row, RowKey};
 
 pub(super) const AGAIN: u128 = 71;
@@ -219,4 +221,106 @@ fn who_waits_for_a_state_may_be_let_go_and_another_one_begun() {
     assert_eq!((bodies(&east), east.stage.state.digest()), (before, own));
     let begun = east.region(with_attachment(begin(&west, 6)));
     assert_eq!(begun, Ok(RegionReply::Seeded { next: 0 }));
+}
+
+/// Contents that only a seed has.
+fn contents_of_a_seed(ids: std::ops::Range<u64>) -> Vec<(ContentId, Content)> {
+    ids.map(|id| (ContentId(1_000_000 + id), text("of a seed").content)).collect()
+}
+
+fn chunk_of(number: u64, contents: Vec<(ContentId, Content)>) -> RegionVerb {
+    let (rows, removed) = (Vec::new(), Vec::new());
+    let attachment = ATTACHMENT;
+    RegionVerb::SeedChunk(SeedChunk { attachment, id: 5, number, rows, contents, removed })
+}
+
+/// West follows east, and a state in the place of its copy is begun.
+fn copy_that_is_given_a_state() -> (Side, Side) {
+    let (mut east, mut west) = protected();
+    east.commit(secs(1), vec![plain(create(QUEUE)), plain(send(vec![text("shared")]))]);
+    while let Some(batch) = east.batch(&west.copy_end(), 100).expect("it ships") {
+        west.apply_batch(batch).expect("applied");
+    }
+    east.commit(secs(2), vec![plain(send(vec![text("later")]))]);
+    west.region(begin(&east, 5)).expect("begun");
+    (east, west)
+}
+
+fn touched(applied: &Applied) -> usize {
+    applied.changes.rows.len() + applied.changes.contents.len()
+}
+
+#[test]
+fn what_a_promoted_side_was_given_of_a_state_is_freed_in_bounded_steps() {
+    const CHUNKS: u64 = 20_000;
+    let (_, mut west) = copy_that_is_given_a_state();
+    for number in 0..CHUNKS {
+        west.region(chunk_of(number, contents_of_a_seed(number..number + 1))).expect("taken");
+    }
+    // One of many contents is freed alone.
+    let many = contents_of_a_seed(CHUNKS..CHUNKS + WORK_PER_ENTRY as u64 + 5);
+    west.region(chunk_of(CHUNKS, many)).expect("taken");
+    let promote = RegionVerb::Promote { number: Epoch(2), accepted: true, stopped: None };
+    let promoted = west.commit(LogTime(0), vec![super::pair::region(promote)]);
+    assert!(touched(&promoted) < 10, "{} at once", touched(&promoted));
+    assert!(west.stage.state.has_abandoned_seed() && west.stage.state.is_writable());
+    let mut steps = 0;
+    while west.stage.state.has_abandoned_seed() {
+        let freed = west.commit(LogTime(0), vec![super::pair::region(RegionVerb::SeedFree)]);
+        assert!(touched(&freed) <= 2 * WORK_PER_ENTRY, "{} at once", touched(&freed));
+        steps += 1;
+        if steps % 10 == 0 {
+            // A restart, or another leader, goes on with it.
+            west.stage.check();
+            west.stage.state = west.stage.reload();
+            west.commit(secs(9), vec![plain(send(vec![text("meanwhile")]))]);
+        }
+    }
+    assert!((CHUNKS / WORK_PER_ENTRY as u64..CHUNKS / 100).contains(&steps), "{steps} steps");
+    assert!(west.stage.beside.is_empty(), "all is freed");
+    assert_eq!(bodies(&west)[..2], ["shared".to_owned(), "meanwhile".to_owned()]);
+    west.stage.check();
+    let nothing = west.commit(LogTime(0), vec![super::pair::region(RegionVerb::SeedFree)]);
+    assert_eq!(touched(&nothing), 0);
+}
+
+#[test]
+fn a_state_that_is_under_way_is_not_freed_and_none_begins_over_what_is_left_of_one() {
+    let (mut east, mut west) = copy_that_is_given_a_state();
+    for number in 0..3 {
+        let many = contents_of_a_seed(number * 1_000..(number + 1) * 1_000);
+        west.region(chunk_of(number, many)).expect("taken");
+    }
+    assert_eq!(west.region(RegionVerb::SeedFree), Ok(RegionReply::Seeded { next: 3 }));
+    west.region(RegionVerb::Promote { number: Epoch(2), accepted: true, stopped: None })
+        .expect("promoted");
+    assert_eq!(west.region(RegionVerb::SeedFree), Ok(RegionReply::Seeded { next: 2 }));
+    // Fenced before all was freed: what is left must go before another state comes.
+    let ledger = west.stage.state.authority().expect("in a pair").ledger.clone();
+    east.region(RegionVerb::Fence { lineage: LINEAGE, ledger }).expect("fenced");
+    let mut ledger = west.stage.state.authority().expect("in a pair").ledger.clone();
+    let epoch = RegionEpoch { number: Epoch(3), region: "east".to_owned() };
+    ledger.push(LedgerLine { epoch, ..LedgerLine::default() });
+    let told = RegionVerb::Fence { lineage: LINEAGE, ledger: ledger.clone() };
+    west.region(told).expect("fenced");
+    west.region(RegionVerb::Attach(Attach {
+        region: "west".to_owned(),
+        lineage: LINEAGE,
+        attachment: AGAIN,
+        ledger: ledger.clone(),
+        reseed: true,
+        discard_tail: true,
+    }))
+    .expect("attached");
+    let mut verb = with_attachment(begin(&east, 6));
+    if let RegionVerb::SeedBegin { ledger: asked, .. } = &mut verb {
+        *asked = ledger;
+    }
+    assert_eq!(west.region(verb.clone()), Err(RegionRefusal::OtherSeed));
+    for left in [1, 0] {
+        // In any role: nothing else frees it here.
+        assert_eq!(west.region(RegionVerb::SeedFree), Ok(RegionReply::Seeded { next: left }));
+        west.stage.check();
+    }
+    assert_eq!(west.region(verb), Ok(RegionReply::Seeded { next: 0 }));
 }

@@ -94,6 +94,7 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
             Wire::RecordShipped(record_shipped_to(*attachment, *epoch, *position))
         }
         RegionVerb::ApplyShipped(batch) => Wire::ApplyShipped(batch_to(batch)),
+        RegionVerb::Note { what } => Wire::Note(pb::RegionNote { what: what.clone() }),
         RegionVerb::SettleTail { epoch, fate } => Wire::SettleTail(pb::SettleTail {
             epoch: Some(epoch_to(epoch)),
             fate: tail_fate_to(*fate).into(),
@@ -101,7 +102,8 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
         RegionVerb::SeedBegin { .. }
         | RegionVerb::SeedChunk(_)
         | RegionVerb::SeedCommit { .. }
-        | RegionVerb::SeedDrop { .. } => seeds::verb_to(verb),
+        | RegionVerb::SeedDrop { .. }
+        | RegionVerb::SeedFree => seeds::verb_to(verb),
     }
 }
 
@@ -179,9 +181,12 @@ fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
             epoch: epoch_from(need(it.epoch, COMMAND, "epoch")?),
         },
         Wire::ApplyShipped(it) => RegionVerb::ApplyShipped(batch_from(it)?),
-        Wire::SeedBegin(_) | Wire::SeedChunk(_) | Wire::SeedCommit(_) | Wire::SeedDrop(_) => {
-            seeds::verb_from(verb)?
-        }
+        Wire::Note(it) => RegionVerb::Note { what: it.what },
+        Wire::SeedBegin(_)
+        | Wire::SeedChunk(_)
+        | Wire::SeedCommit(_)
+        | Wire::SeedDrop(_)
+        | Wire::SeedFree(_) => seeds::verb_from(verb)?,
     })
 }
 

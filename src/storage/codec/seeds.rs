@@ -21,7 +21,7 @@ const SEED: &str = "a seed";
 #[must_use]
 pub fn verb_to(verb: &RegionVerb) -> Wire {
     match verb {
-        RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base } => {
+        RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes } => {
             Wire::SeedBegin(pb::SeedBegin {
                 attachment: big_bytes(*attachment),
                 id: big_bytes(*id),
@@ -29,6 +29,7 @@ pub fn verb_to(verb: &RegionVerb) -> Wire {
                 ledger: ledger.iter().map(line_to).collect(),
                 replayed: replayed.iter().map(replayed_to).collect(),
                 base: base.map(|base| big_bytes(base.0)).unwrap_or_default(),
+                resumes: resumes.map(big_bytes).unwrap_or_default(),
             })
         }
         RegionVerb::SeedChunk(chunk) => Wire::SeedChunk(pb::SeedChunk {
@@ -50,6 +51,7 @@ pub fn verb_to(verb: &RegionVerb) -> Wire {
         RegionVerb::SeedDrop { attachment } => {
             Wire::SeedDrop(pb::SeedDrop { attachment: big_bytes(*attachment) })
         }
+        RegionVerb::SeedFree => Wire::SeedFree(pb::SeedFree {}),
         other => region::verb_to(other),
     }
 }
@@ -64,7 +66,8 @@ pub fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
             position: position_from(need(it.position, SEED, "position")?),
             ledger: it.ledger.into_iter().map(line_from).collect::<Result<_, _>>()?,
             replayed: it.replayed.into_iter().map(replayed_from).collect::<Result<_, _>>()?,
-            base: base_from(&it.base)?,
+            base: wide_from(&it.base, "base")?.map(Digest),
+            resumes: wide_from(&it.resumes, "seed to go on with")?,
         },
         Wire::SeedChunk(it) => RegionVerb::SeedChunk(SeedChunk {
             attachment: wide(&it.attachment, "attachment")?,
@@ -83,15 +86,13 @@ pub fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
         Wire::SeedDrop(it) => {
             RegionVerb::SeedDrop { attachment: wide(&it.attachment, "attachment")? }
         }
+        Wire::SeedFree(pb::SeedFree {}) => RegionVerb::SeedFree,
         _ => return Err(CodecError::Wrong { what: SEED, field: "verb" }),
     })
 }
 
-fn base_from(bytes: &[u8]) -> Result<Option<Digest>, CodecError> {
-    match bytes.is_empty() {
-        true => Ok(None),
-        false => Ok(Some(Digest(big(bytes, SEED, "base")?))),
-    }
+fn wide_from(bytes: &[u8], field: &'static str) -> Result<Option<u128>, CodecError> {
+    if bytes.is_empty() { Ok(None) } else { big(bytes, SEED, field).map(Some) }
 }
 
 fn stored_to(row: &Row) -> pb::SeedStoredRow {
@@ -134,7 +135,7 @@ pub(super) fn seeding_from(seeding: pb::Seeding) -> Result<Seeding, CodecError> 
         position: position_from(need(seeding.position, SEED, "position")?),
         ledger: seeding.ledger.into_iter().map(line_from).collect::<Result<_, _>>()?,
         replayed: seeding.replayed.into_iter().map(replayed_from).collect::<Result<_, _>>()?,
-        base: base_from(&seeding.base)?,
+        base: wide_from(&seeding.base, "base")?.map(Digest),
         next: seeding.next,
     })
 }

@@ -149,6 +149,8 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
             .prop_map(|(lineage, ledger)| RegionVerb::Fence { lineage, ledger }),
         (name(), low()).prop_map(|(keep, number)| RegionVerb::Resolve { keep, number }),
         wide().prop_map(|attachment| RegionVerb::SeedDrop { attachment }),
+        Just(RegionVerb::SeedFree),
+        name().prop_map(|what| RegionVerb::Note { what }),
         (epoch(), fate()).prop_map(|(epoch, fate)| RegionVerb::SettleTail { epoch, fate }),
         (wide(), wide(), number(), wide()).prop_map(|(attachment, id, chunks, digest)| {
             RegionVerb::SeedCommit { attachment, id, chunks, digest: Digest(digest) }
@@ -160,7 +162,8 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
         )
             .prop_map(|((attachment, id, position), ledger, replayed)| {
                 let base = (id % 2 == 1).then_some(Digest(id));
-                RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base }
+                let resumes = (id % 3 == 1).then_some(attachment);
+                RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes }
             }),
         (wide(), low(), position()).prop_map(|(attachment, epoch, position)| {
             RegionVerb::RecordShipped { attachment, epoch, position }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::sampler::time;
 use super::{PATIENCE, PAUSE, Round, STEADY, Stage, millis};
 use crate::cli::drill::ledger::Fork;
 use crate::cli::lab::files::{Lab, LabLock};
@@ -15,6 +16,9 @@ use crate::cli::lab::{self, line, pair, start};
 use crate::cli::{output, tail};
 use crate::client::{ClientError, Regions};
 use crate::proto::admin::v1 as pb;
+
+/// Between the look at the lag, before a write enters, and the stamp of the entry that it is in.
+const STAMP_MS: f64 = 250.0;
 
 /// What was lost with a region.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +39,14 @@ pub(super) struct Lost {
     bytes_at_most: Option<u64>,
     /// Messages that were sent there alone, deleted ones too, and bytes of those that are alive.
     true_messages: u64,
-    true_bytes: u64,
+    pub true_bytes: u64,
+    /// By the stamps of the log: from the copy's newest entry to the newest message of the tail,
+    /// sent or deleted; `None` = there is none.
+    pub true_ms: Option<f64>,
+    /// The same to the newest entry of any kind.
+    log_ms: f64,
+    /// The limit of the lag that the drill set.
+    limit_ms: Option<f64>,
     /// From the start of the lost region to the moment when it was fenced.
     fenced_ms: f64,
     file: PathBuf,
@@ -56,6 +67,8 @@ impl Lost {
             "bytes_lost_at_most": self.bytes_at_most,
             "true_bytes_lost": self.true_bytes,
             "known_ms_lost": self.known_ms,
+            "true_ms_lost": self.true_ms,
+            "limit_ms": self.limit_ms,
             "fenced_ms": self.fenced_ms,
         })
     }
@@ -73,6 +86,17 @@ impl Lost {
             let lost = self.true_bytes;
             broken.push(format!("{lost} bytes are lost, and the limit was {most}"));
         }
+        if let (Some(lost), Some(most)) = (self.true_ms, self.limit_ms)
+            && lost > most + STAMP_MS
+        {
+            broken.push(format!("{lost} ms are lost, and the limit was {most}"));
+        }
+        if let Some(known) = self.known_ms
+            && known > self.log_ms
+        {
+            let lost = self.log_ms;
+            broken.push(format!("{known} ms were known to be lost, and {lost} are"));
+        }
         broken
     }
 
@@ -87,8 +111,14 @@ impl Lost {
                 )
             },
         );
+        let limit = self.limit_ms.map_or_else(String::new, |most| {
+            format!(
+                "; {:.0} of at most {most:.0} ms lost, by the stamps",
+                self.true_ms.unwrap_or(0.0)
+            )
+        });
         format!(
-            "; {} of {} messages in the tail were acknowledged, {:.0} ms of writes, {} were sent \
+            "{limit}; {} of {} messages in the tail were acknowledged, {:.0} ms of writes, {} were sent \
              again from it; {known}; fenced {:.0} ms after its start",
             self.tail_found, self.tail_messages, self.rpo_ms, self.tail_replayed, self.fenced_ms
         )
@@ -101,6 +131,7 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     let load = stage.load;
     load.wait_acknowledged(STEADY, PATIENCE).await?;
     let epoch = stage.regions(&lab, &from)?.status().await?.epoch.map_or(0, |it| it.number);
+    stage.limit(&lab, &from, &to).await?;
     lose(stage, &from).await?;
 
     let new = stage.regions(&lab, &to)?;
@@ -126,9 +157,14 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     bring_back(stage, &from).await?;
     lost.fenced_ms = begun.elapsed().as_millis() as f64;
     stage.sampler.set_lost(false);
-    let Tail { numbers: tail, completed, bytes, messages } =
+    let Tail { numbers: tail, completed, bytes, messages, newest } =
         export(stage, &lab, &from, &lost.file).await?;
     (lost.true_messages, lost.true_bytes) = (messages, bytes);
+    let copy = time(last.log_time).unwrap_or(SystemTime::UNIX_EPOCH);
+    lost.true_ms = newest.map(|newest| since_ms(newest, copy));
+    let end = stage.regions(&lab, &from)?.status().await?.log_time;
+    lost.log_ms = time(end).map_or(0.0, |end| since_ms(end, copy));
+    lost.limit_ms = stage.drill.max_lag.map(|lag| lag.as_secs_f64() * 1e3);
     {
         let mut ledger = load.ledger();
         lost.tail_messages = tail.len() as u64;
@@ -148,6 +184,11 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     };
     round.protected_ms = begun.elapsed().as_millis() as f64;
     Ok(Round { from, to, lost: Some(lost), ..round })
+}
+
+/// Milliseconds between two times of the log, rounded down to microseconds.
+fn since_ms(later: SystemTime, earlier: SystemTime) -> f64 {
+    later.duration_since(earlier).unwrap_or_default().as_micros() as f64 / 1e3
 }
 
 /// SIGKILL of every node of a region, with the line cut before where the drill says so.
@@ -208,6 +249,8 @@ struct Tail {
     bytes: u64,
     /// All that were sent there, deleted ones too.
     messages: u64,
+    /// When the last of all that was sent, or deleted, by the log.
+    newest: Option<SystemTime>,
 }
 
 /// Writes the tail of a fenced region to a file, and reads it.
@@ -221,11 +264,16 @@ async fn export(stage: &Stage<'_>, lab: &Lab, region: &str, file: &Path) -> anyh
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("the file {} cannot be read", file.display()))?;
     let (mut numbers, mut bytes) = (BTreeSet::new(), 0);
+    let deleted = exported.deleted.iter().filter_map(|one| time(one.at));
+    let mut newest = deleted.max();
     for line in text.lines() {
         let line: Value = serde_json::from_str(line)?;
         let body = line.get("body_base64").and_then(Value::as_str).unwrap_or_default();
         let body = output::from_base64(body).context("a body of the exported tail is no base64")?;
         bytes += body.len() as u64;
+        let at = line.get("inserted_at").and_then(Value::as_str).map(str::parse);
+        let at: Option<prost_types::Timestamp> = at.transpose().context("a time of the tail")?;
+        newest = newest.max(time(at));
         let queue = line.get("queue").and_then(Value::as_str).unwrap_or_default();
         if queue != stage.load.queue() {
             continue;
@@ -236,7 +284,7 @@ async fn export(stage: &Stage<'_>, lab: &Lab, region: &str, file: &Path) -> anyh
     let completed = exported.deleted.into_iter().filter(|one| !one.shared).map(|one| one.id);
     let completed: BTreeSet<String> = completed.collect();
     let messages = exported.count + completed.len() as u64;
-    Ok(Tail { numbers, completed, bytes, messages })
+    Ok(Tail { numbers, completed, bytes, messages, newest })
 }
 
 /// Sends the tail of the old primary to the new one, and attaches it again.
