@@ -74,7 +74,8 @@ fn the_line_is_shaped_and_limited_by_the_verbs_and_both_sides_show_it() {
         loss["bytes_lost_at_most"] == 1_048_576 && loss["messages_lost"] == 1
     });
     assert_eq!(shown["role"], "secondary");
-    pair.run(east, "region failover --to west --deadline 5s").says(3, &["shaped"]);
+    let held = "lets nothing through in the time that writes may rest";
+    pair.run(east, "region failover --to west --deadline 5s").says(3, &[held]);
     let off = pair.ok(east, "region shape --off");
     assert!(off["shape"].is_null(), "{off}");
     pair.until(east, "all is there", |it| {

@@ -95,7 +95,11 @@ async fn an_alarm_says_that_the_copy_is_late_and_stops_nobody() {
         }
     })
     .await;
+    for _ in 0..3 {
+        east.send("beyond the limit").await.expect("an alarm stops nobody");
+    }
     let status = east.pair.status();
+    assert!(status.lag_trouble.is_some(), "it was beyond all the while: {status:?}");
     assert!(status.watermark.positions_behind > 2, "what is behind grows: {status:?}");
     let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
     until("no alarm", async {
