@@ -77,7 +77,8 @@ impl Node {
         let mut words: Vec<String> = Vec::new();
         let mut say = |line: &[&str]| words.extend(line.iter().map(|word| (*word).to_owned()));
         if let Some(namespace) = &self.namespace {
-            say(&["ip", "netns", "exec", namespace]);
+            // Not `ip netns exec`: it copies the mounts, and what was unmounted would stay mounted.
+            say(&["nsenter", &format!("--net=/run/netns/{namespace}")]);
         }
         if let Under::Strace(inject) = under {
             let expression = format!("inject=fsync,fdatasync:{inject}");
