@@ -138,7 +138,6 @@ fn requests() -> Vec<Vec<u8>> {
         priority: Some(7),
         deduplication_key: "a key".into(),
         group: "of one customer".into(),
-        ..Default::default()
     };
     let send = pb::SendRequest {
         queue: queue(),
