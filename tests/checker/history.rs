@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 pub use answer::{
     Answer, Dead, Deleted, Job, Looked, Progress, Redriven, Released, SentMessage, Shown, Tenant,
 };
@@ -30,7 +32,7 @@ pub const REGIONS: [&str; 2] = ["east", "west"];
 pub const NEVER: Micros = Micros::MAX;
 
 /// Where a write stands in the log, and the T of its entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mark {
     pub index: u64,
     pub term: u64,
@@ -38,7 +40,7 @@ pub struct Mark {
     pub at: LogTime,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     Ok(Answer),
     /// It had no effect, and never will.
@@ -47,7 +49,7 @@ pub enum Outcome {
 }
 
 /// What makes a retry of a write safe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     pub client: u64,
     pub sequence: u64,
@@ -56,7 +58,7 @@ pub struct Session {
 }
 
 /// One call of one client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Op {
     pub client: u32,
     pub session: Option<Session>,
@@ -81,14 +83,14 @@ impl Op {
 }
 
 /// A region between two replacements of all its disks: one Raft group with one log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Cluster {
     pub region: usize,
     pub generation: u32,
 }
 
 /// A node's state at one applied position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     pub cluster: Cluster,
     pub node: u64,
@@ -99,7 +101,7 @@ pub struct Applied {
 }
 
 /// How the run ended, once all faults were healed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
     /// All nodes follow one leader and have applied the same position.
     pub converged: bool,
@@ -131,6 +133,8 @@ pub struct History {
     /// By message: the receipt that a send was answered with by a region that was lost, where the
     /// send may have taken effect in what went on.
     pub first_receipts: BTreeMap<String, String>,
+    /// Faults and phases, and when.
+    pub events: Vec<(Micros, String)>,
     /// What was seen of a pair of regions.
     pub pair: PairHistory,
     /// How often each verb was answered well.
@@ -253,9 +257,10 @@ impl History {
         self.leaders.push((cluster, term, node));
     }
 
-    /// A fault, a stop, a phase: in the trace only.
+    /// A fault, a stop, a phase.
     pub fn event(&mut self, now: Micros, what: std::fmt::Arguments<'_>) {
         tracing::info!(target: "simulation", at_ms = now / 1_000, "{what}");
+        self.events.push((now, what.to_string()));
         self.trace(now, what);
     }
 

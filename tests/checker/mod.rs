@@ -7,6 +7,7 @@
 //! Laws: nothing here knows how a history came about: no network, no clock, no process; what was
 //! not seen is not judged, and whoever wrote the history says so.
 
+pub mod gaps;
 pub mod history;
 pub mod invariants;
 pub mod known;
@@ -16,3 +17,4 @@ pub mod redrives;
 pub mod story;
 pub mod surviving;
 pub mod times;
+pub mod written;

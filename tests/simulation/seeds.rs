@@ -7,7 +7,6 @@ use std::panic;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use crate::arguments::Arguments;
 use crate::coverage::{self, Counts, Coverage};
@@ -255,7 +254,7 @@ pub fn many(arguments: &Arguments) -> ExitCode {
         arguments.secs,
         arguments.twice.min(seeds.len() as u64)
     );
-    let (next, began) = (AtomicUsize::new(0), Instant::now());
+    let (next, began) = (AtomicUsize::new(0), tokio::time::Instant::now());
     let total = Mutex::new(Total { of: seeds.len() as u64, ..Total::default() });
     std::thread::scope(|scope| {
         for _ in 0..jobs {

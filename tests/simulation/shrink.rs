@@ -5,7 +5,7 @@
 //! in time; what was found until then is told.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::arguments::Arguments;
 use crate::fewer::fewer;
@@ -24,7 +24,7 @@ struct Search {
     /// The promise that is to be broken.
     promise: String,
     tries: usize,
-    until: Instant,
+    until: tokio::time::Instant,
 }
 
 /// The promises that a run broke, and the faults that began in it.
@@ -44,7 +44,7 @@ fn number(fault: &str) -> Option<u64> {
 impl Search {
     /// Whether the promise is broken when so much is done; nothing when no other try is allowed.
     fn breaks(&mut self, arguments: &Arguments) -> Option<bool> {
-        if self.tries >= TRIES || Instant::now() >= self.until {
+        if self.tries >= TRIES || tokio::time::Instant::now() >= self.until {
             return None;
         }
         self.tries += 1;
@@ -84,7 +84,7 @@ fn promise(arguments: &Arguments, seed: u64) -> Option<String> {
 
 /// Looks for the smallest run of a seed that breaks the same promise, and prints its command.
 pub fn run(arguments: &Arguments, seed: u64) -> ExitCode {
-    let until = Instant::now() + arguments.patience().unwrap_or(PATIENCE);
+    let until = tokio::time::Instant::now() + arguments.patience().unwrap_or(PATIENCE);
     let Some(promise) = promise(arguments, seed) else {
         println!("seed {seed} keeps every promise: there is nothing to make smaller");
         return ExitCode::SUCCESS;

@@ -61,8 +61,11 @@ fn delete(request: pb::DeleteRequest) -> Read<Envelope> {
     convert::delete(request.account, request.queue, &request.items, request.session)
 }
 
+/// `None` when the bytes are no such message.
+type Way = fn(Bytes) -> Option<Read<Envelope>>;
+
 /// Messages of the wire that become a command, in the order of their numbers in [`read`].
-const WAYS: [fn(Bytes) -> Option<Read<Envelope>>; 10] = [
+const WAYS: [Way; 10] = [
     |bytes| way(bytes, convert::send),
     |bytes| way(bytes, receive),
     |bytes| way(bytes, delete),

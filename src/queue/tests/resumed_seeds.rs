@@ -54,7 +54,7 @@ fn change(west: &mut Side, what: u8) {
         _ => create("third"),
     };
     west.commit(now, vec![plain(command)]);
-    if what % 4 == 0 {
+    if what.is_multiple_of(4) {
         let freed = west.stage.state.reclaim(100);
         west.stage.record(&freed);
     }

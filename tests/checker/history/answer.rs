@@ -1,8 +1,10 @@
 //! What clients are told.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Asked, LogTime, Mark, Standing};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SentMessage {
     pub id: String,
     pub receipt: String,
@@ -14,7 +16,7 @@ pub struct SentMessage {
 }
 
 /// A message as it was received or shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     pub id: String,
     /// Whose body this is; `None` when the bytes are those of no message.
@@ -34,7 +36,7 @@ pub struct Shown {
 }
 
 /// How a message came to a dead-letter queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dead {
     pub source: String,
     pub at: LogTime,
@@ -42,13 +44,13 @@ pub struct Dead {
 }
 
 /// Which message, and of which queue, a message was before a redrive sent it back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redriven {
     pub id: String,
     pub queue: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Progress {
     Running,
     Done,
@@ -56,7 +58,7 @@ pub enum Progress {
 }
 
 /// A redrive as a listing shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     pub id: String,
     pub asked: Asked,
@@ -69,7 +71,7 @@ pub struct Job {
 }
 
 /// An account as one look saw it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tenant {
     /// Messages that it may hold.
     pub quota: Option<u64>,
@@ -78,7 +80,7 @@ pub struct Tenant {
 }
 
 /// A queue as one look saw it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Looked {
     pub visible: u64,
     pub leased: u64,
@@ -92,14 +94,14 @@ pub struct Looked {
     pub settings: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Deleted {
     Done,
     NotFound,
     Mismatch,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Released {
     /// Visible again from this T on.
     At(LogTime),
@@ -107,7 +109,7 @@ pub enum Released {
     Mismatch,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// A queue was created, deleted, paused, resumed or set.
     Done {

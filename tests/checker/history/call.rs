@@ -1,9 +1,11 @@
 //! What clients ask for.
 
+use serde::{Deserialize, Serialize};
+
 use super::{LogTime, Mark, Session};
 
 /// A message as a client sends it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct New {
     /// Whose body it has; no two messages are sent with the same.
     pub tag: u64,
@@ -16,7 +18,7 @@ pub struct New {
 }
 
 /// When a released message comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum After {
     Now,
     Delay(u64),
@@ -24,7 +26,7 @@ pub enum After {
 }
 
 /// How a message stands, as a peek asks and a get answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
     Visible,
     Leased,
@@ -35,7 +37,7 @@ pub enum Standing {
 }
 
 /// Which dead letters a redrive sends back, and how.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     /// `None` = each to where it came from.
     pub target: Option<String>,
@@ -51,7 +53,7 @@ pub struct Asked {
 /// An id and a receipt.
 pub type Item = (String, String);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Call {
     Create {
         queue: String,

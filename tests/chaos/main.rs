@@ -1,0 +1,280 @@
+//! Chaos: a cluster of real processes of the real binary, hurt under load.
+//!
+//! `cargo chaos` runs every fault that this machine can, `cargo chaos --fault kill-leader --rounds
+//! 100` one of them; `cargo chaos --list` shows them. The clients and the checker are the
+//! simulator's. In the ordinary tests a few faults run that need neither root nor other programs.
+//!
+//! Laws: every fault's means is tried first, and a fault that cannot be run is told as *not run*
+//! with the reason; no process, mount or namespace stays behind. What only a simulator can see is
+//! not judged, and that is said.
+
+mod arguments;
+#[path = "../checker/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "its tests run elsewhere, and the simulator uses more")]
+mod checker;
+mod cluster;
+mod disks;
+mod faults;
+mod figures;
+mod machine;
+mod node;
+mod prober;
+mod session;
+mod wires;
+#[path = "../workload/mod.rs"]
+mod workload;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use arguments::Arguments;
+use checker::{
+    gaps, history, invariants, known, lineage, queues, redrives, story, surviving, times, written,
+};
+use clap::Parser as _;
+use faults::Fault;
+use history::{Micros, SharedHistory};
+use machine::{Machine, Means};
+use prober::Gap;
+use session::{Plan, Verdict};
+use tokio::time::Instant;
+use zoneq::clock::{Clock as _, SystemClock};
+
+/// Rounds of one cluster; the next ones get another.
+const ROUNDS_OF_A_SESSION: usize = 20;
+/// Cases shown of one broken promise.
+const SHOWN: usize = 5;
+const NOT_JUDGED: &str = "chaos: not judged on real processes: I11 at every applied position (here \
+     when the cluster is at rest, by its digests); one leader a term, but for what nodes said when \
+     they were asked; G1 to G6";
+
+/// When this process first asked: by the steady clock, and by the wall clock in microseconds.
+fn began() -> (Instant, u64) {
+    static BEGAN: OnceLock<(Instant, u64)> = OnceLock::new();
+    *BEGAN.get_or_init(|| (Instant::now(), SystemClock::default().wall_us()))
+}
+
+/// Microseconds since then.
+fn now() -> Micros {
+    u64::try_from(began().0.elapsed().as_micros()).unwrap_or(Micros::MAX)
+}
+
+/// What time it is for clients.
+fn clock() -> workload::Clock {
+    workload::Clock { now, began: began().1 }
+}
+
+/// Writes down a fault or a phase.
+fn say(history: &SharedHistory, what: &str) {
+    history.lock().event(now(), format_args!("{what}"));
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.is_for_others() {
+        return ExitCode::SUCCESS;
+    }
+    began();
+    if let Some(path) = &arguments.judge {
+        return judge(path);
+    }
+    let Ok(runtime) = tokio::runtime::Runtime::new() else {
+        eprintln!("chaos: no runtime");
+        return ExitCode::FAILURE;
+    };
+    let code = runtime.block_on(async {
+        tokio::select! {
+            code = chaos(&arguments) => code,
+            _ = tokio::signal::ctrl_c() => ExitCode::FAILURE,
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+/// The faults asked for.
+fn chosen(arguments: &Arguments) -> Result<Vec<&'static Fault>, String> {
+    let all = || faults::ALL.iter();
+    if !arguments.faults.is_empty() {
+        let named = |name: &String| {
+            let found = all().find(|fault| fault.name == name);
+            found.ok_or_else(|| format!("there is no fault {name}; see `cargo chaos --list`"))
+        };
+        return arguments.faults.iter().map(named).collect();
+    }
+    let all_of_them = arguments.every_fault;
+    Ok(all().filter(|fault| all_of_them || faults::is_ordinary(fault)).collect())
+}
+
+async fn chaos(arguments: &Arguments) -> ExitCode {
+    let wanted = match chosen(arguments) {
+        Ok(_) if arguments.list => faults::ALL.iter().collect(),
+        Ok(wanted) => wanted,
+        Err(why) => {
+            eprintln!("chaos: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    let (able, not_run) = match probe(&wanted, arguments.lying_disks).await {
+        Ok(probed) => probed,
+        Err(why) => {
+            eprintln!("chaos: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for (fault, why) in &not_run {
+        println!("chaos: {} is not run: {why}", fault.name);
+    }
+    if arguments.list {
+        able.1.iter().for_each(|fault| println!("{:<15} {}", fault.name, fault.what));
+        return ExitCode::SUCCESS;
+    }
+    if able.1.is_empty() {
+        println!("chaos: nothing was run");
+        return ExitCode::SUCCESS;
+    }
+    run(arguments, &able.0, &able.1).await
+}
+
+type Able = (Machine, Vec<&'static Fault>);
+
+/// Those that the machine can run, and why not the others.
+async fn probe(
+    wanted: &[&'static Fault],
+    lying: bool,
+) -> Result<(Able, Vec<(&'static Fault, String)>), String> {
+    let home = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let means: Vec<Means> = Means::ALL
+        .into_iter()
+        .filter(|means| {
+            let is_for = |fault: &&Fault| fault.means() == Some(*means);
+            wanted.iter().any(is_for) || (lying && *means == Means::Strace)
+        })
+        .collect();
+    let machine = Machine::probe(&means, home.path()).await;
+    if let Some(why) = machine.lacks(Means::Strace).filter(|_| lying) {
+        return Err(format!("disks cannot be made to lie: {why}"));
+    }
+    let (mut able, mut not_run) = (Vec::new(), Vec::new());
+    for fault in wanted {
+        match fault.means().and_then(|means| machine.lacks(means)) {
+            Some(why) => not_run.push((*fault, why)),
+            None => able.push(*fault),
+        }
+    }
+    Ok(((machine, able), not_run))
+}
+
+/// All rounds, so many to a cluster, and the figures.
+async fn run(arguments: &Arguments, machine: &Machine, faults: &[&'static Fault]) -> ExitCode {
+    let seed =
+        arguments.seed.unwrap_or_else(|| u64::from(std::process::id()) ^ (began().1 / 1_000_000));
+    let until = arguments.minutes.map(|m| Instant::now() + Duration::from_secs(60 * m));
+    println!("chaos: {} faults, {} rounds of each, seed {seed}", faults.len(), arguments.rounds);
+    let mut gaps: BTreeMap<&str, Vec<Gap>> = BTreeMap::new();
+    let (mut number, mut failed) = (0, 0);
+    loop {
+        let rounds: Vec<&'static Fault> =
+            (0..arguments.rounds).flat_map(|_| faults.iter().copied()).collect();
+        for rounds in rounds.chunks(ROUNDS_OF_A_SESSION) {
+            let (seed, lying) = (seed.wrapping_add(number), arguments.lying_disks);
+            let plan = Plan { seed, rounds, machine, lying };
+            let verdict = session::run(&plan).await;
+            number += 1;
+            for (fault, gap) in &verdict.gaps {
+                gaps.entry(fault.name).or_default().push(*gap);
+            }
+            failed += u64::from(!verdict.broken.is_empty());
+            tell(arguments, &plan, number, &verdict);
+        }
+        if until.is_none_or(|until| Instant::now() >= until) {
+            break;
+        }
+    }
+    println!("{NOT_JUDGED}");
+    for fault in faults {
+        let Some(gaps) = gaps.get(fault.name) else { continue };
+        let line = figures::line(fault, seed, gaps);
+        println!("{}", figures::words(&line));
+        if let Err(error) = figures::keep(&arguments.figures, &line) {
+            eprintln!("chaos: {}: {error}", arguments.figures.display());
+        }
+    }
+    println!("chaos: {number} clusters, {failed} broke a promise");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What came of one cluster; its history is kept when it is asked for, or broke a promise.
+fn tell(arguments: &Arguments, plan: &Plan<'_>, number: u64, verdict: &Verdict) {
+    let history = verdict.history.lock();
+    let mut names: Vec<&str> = plan.rounds.iter().map(|fault| fault.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    println!(
+        "cluster {number}, seed {}: {} of {} rounds of {}; {} calls, {} acknowledged, {} leaderships \
+         seen, {} stops: {}",
+        plan.seed,
+        verdict.gaps.len(),
+        plan.rounds.len(),
+        names.join(", "),
+        history.ops.len(),
+        history.acknowledged(),
+        history.leaders.len(),
+        history.unexpected_stops.len(),
+        if verdict.broken.is_empty() { "every promise kept" } else { "BROKEN" }
+    );
+    show(&verdict.broken);
+    let kept = arguments.history.clone().or_else(|| {
+        let name = format!("chaos-{}.jsonl", plan.seed);
+        (!verdict.broken.is_empty()).then(|| arguments.figures.with_file_name(name))
+    });
+    if let Some(path) = kept {
+        match written::write(&path, &history) {
+            Ok(()) => println!("  its history is in {}", path.display()),
+            Err(why) => eprintln!("chaos: {why}"),
+        }
+    }
+}
+
+fn show(broken: &[(String, String)]) {
+    let mut names: Vec<&String> = broken.iter().map(|(name, _)| name).collect();
+    names.dedup();
+    for name in names {
+        let cases: Vec<&String> =
+            broken.iter().filter(|(of, _)| of == name).map(|(_, case)| case).collect();
+        cases.iter().take(SHOWN).for_each(|case| println!("  {name}: {case}"));
+        if cases.len() > SHOWN {
+            println!("  {name}: and {} more", cases.len() - SHOWN);
+        }
+    }
+}
+
+/// Judges histories that were written down.
+fn judge(path: &std::path::Path) -> ExitCode {
+    let histories = match written::read(path) {
+        Ok(histories) => histories,
+        Err(why) => {
+            eprintln!("chaos: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut code = ExitCode::SUCCESS;
+    for (number, history) in (1..).zip(&histories) {
+        let broken = invariants::broken(history);
+        let broken: Vec<(String, String)> =
+            broken.into_iter().map(|(name, case)| (name.to_owned(), case)).collect();
+        let end = if broken.is_empty() { "every promise kept" } else { "BROKEN" };
+        println!(
+            "history {number}: {} calls, {} acknowledged: {end}",
+            history.ops.len(),
+            history.acknowledged()
+        );
+        show(&broken);
+        if !broken.is_empty() {
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}

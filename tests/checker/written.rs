@@ -1,0 +1,122 @@
+//! A history as lines of JSON, each a call with its answer, a fault, or what was seen of a node;
+//! a file may hold several, one behind the other.
+//!
+//! Refuses what it does not understand, with the line. Of a pair of regions only the calls are
+//! written.
+
+use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::history::{Applied, Cluster, Ending, History, Micros, Op};
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Op(Box<Op>),
+    /// A fault, a phase.
+    Event(Micros, String),
+    Leads(Cluster, u64, u64),
+    /// A node stopped, and nobody had hurt it so.
+    Stopped(String),
+    Digest(Applied),
+    Ending(Ending),
+}
+
+pub fn write(path: &Path, history: &History) -> Result<(), String> {
+    let words = |error: std::io::Error| format!("{}: {error}", path.display());
+    let file = std::fs::File::options().create(true).append(true).open(path).map_err(words)?;
+    let mut file = BufWriter::new(file);
+    let events = history.events.iter().map(|(at, what)| Line::Event(*at, what.clone()));
+    let leaders = history.leaders.iter().map(|(of, term, node)| Line::Leads(*of, *term, *node));
+    let lines = events
+        .chain(leaders)
+        .chain(history.unexpected_stops.iter().cloned().map(Line::Stopped))
+        .chain(history.applied.iter().copied().map(Line::Digest))
+        .chain(history.ops.iter().cloned().map(Box::new).map(Line::Op))
+        .chain([Line::Ending(history.ending.clone())]);
+    for line in lines {
+        let text = serde_json::to_string(&line).map_err(|error| error.to_string())?;
+        writeln!(file, "{text}").map_err(words)?;
+    }
+    file.flush().map_err(words)
+}
+
+/// The histories of a file: each ends with its ending.
+pub fn read(path: &Path) -> Result<Vec<History>, String> {
+    let words = |error: std::io::Error| format!("{}: {error}", path.display());
+    let file = BufReader::new(std::fs::File::open(path).map_err(words)?);
+    let (mut all, mut history) = (Vec::new(), History::default());
+    for (number, line) in (1..).zip(file.lines()) {
+        let line = serde_json::from_str(&line.map_err(words)?)
+            .map_err(|error| format!("{} line {number}: {error}", path.display()))?;
+        match line {
+            Line::Op(op) => history.ops.push(*op),
+            Line::Event(at, what) => history.events.push((at, what)),
+            Line::Leads(of, term, node) => history.leaders.push((of, term, node)),
+            Line::Stopped(what) => history.unexpected_stops.push(what),
+            Line::Digest(applied) => history.applied.push(applied),
+            Line::Ending(ending) => {
+                history.ending = ending;
+                all.push(std::mem::take(&mut history));
+            }
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Cluster, DRAIN};
+    use crate::invariants::{broken, sample::Sample};
+
+    fn seen() -> History {
+        let mut sample = Sample::default();
+        sample.send("m", 1);
+        sample.receive("m", 2, 5, 1);
+        sample.delete_is_refused("m", "r1", 3, crate::history::Deleted::Mismatch);
+        sample.unknown_delete("m", "r2", 4);
+        sample.redrive("gamma-dead", "job", 5);
+        let mut history = sample.ended();
+        let (cluster, digest) = (Cluster::default(), u128::MAX - 7);
+        history.applied.push(Applied { cluster, node: 1, index: 9, term: 2, leader: 3, digest });
+        history.leaders.push((cluster, 2, 3));
+        history.events.push((7, "kill-leader of [3]".to_owned()));
+        history.unexpected_stops.push("node 2 stopped".to_owned());
+        history
+    }
+
+    #[test]
+    fn a_history_that_is_read_again_is_judged_as_before() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("history.jsonl");
+        let lost = {
+            let mut sample = Sample::default();
+            sample.send("lost", 1);
+            sample.ended()
+        };
+        write(&path, &seen()).expect("written");
+        write(&path, &lost).expect("written behind it");
+        let all = read(&path).expect("read");
+        let [first, second] = all.as_slice() else { panic!("{} histories", all.len()) };
+        assert_eq!((&first.ops, &first.applied), (&seen().ops, &seen().applied));
+        assert_eq!((&first.leaders, &first.events), (&seen().leaders, &seen().events));
+        assert_eq!(first.ending, seen().ending);
+        assert_eq!((broken(first), broken(second)), (broken(&seen()), broken(&lost)));
+        assert!(broken(second).iter().any(|(name, _)| *name == "I1"));
+        assert!(first.ops.iter().all(|op| op.client != DRAIN));
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_refused_by_its_number() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("history.jsonl");
+        write(&path, &seen()).expect("written");
+        let text = std::fs::read_to_string(&path).expect("text");
+        std::fs::write(&path, format!("{text}{{\"op\": 7}}\n")).expect("written");
+        let line = text.lines().count() + 1;
+        assert!(read(&path).expect_err("no call").contains(&format!("line {line}:")));
+    }
+}
