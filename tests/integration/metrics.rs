@@ -400,7 +400,16 @@ fn both_regions_tell_what_region_status_says() {
         east.iter().map(|it| scrape(it)).find(|it| it.value("zoneq_consensus_leader") == 0.0);
     let follower = follower.expect("a follower");
     assert_eq!(follower.word("zoneq_geo_role"), "primary", "it stands in the state");
-    assert_eq!(follower.get("zoneq_geo_last_sync_timestamp_seconds"), None, "the leader's to say");
+    for series in [
+        "zoneq_geo_last_sync_timestamp_seconds",
+        "zoneq_geo_copy_status{status=\"live\"}",
+        "zoneq_geo_behind_entries",
+        "zoneq_geo_limit_passed",
+        "zoneq_geo_line_paused",
+        "zoneq_geo_trouble",
+    ] {
+        assert_eq!(follower.get(series), None, "the leader's to say: {series}");
+    }
 
     lab.ok("region shape --off -e east");
     lab.ok("region lease 5s -e east");
