@@ -32,6 +32,10 @@ pub struct Line {
     pub left_since: Micros,
 }
 
+/// Of each cluster and epoch that it wrote: places of its log by the T there, as far as they were
+/// seen. From one epoch to the next T may go back, where a copy was replaced.
+type Places = BTreeMap<(Cluster, RegionEpoch), BTreeMap<LogTime, u64>>;
+
 /// The epochs, the oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Lineage {
@@ -40,6 +44,7 @@ pub struct Lineage {
     pub dead: Vec<Line>,
     /// Of each cluster, from when on it was a secondary or ceased to be one.
     copies: BTreeMap<Cluster, Vec<(Micros, bool)>>,
+    places: Places,
 }
 
 fn writes(role: &Role) -> bool {
@@ -94,7 +99,7 @@ impl Lineage {
         let left: BTreeMap<&RegionEpoch, _> = left.map(|it| (&it.0.epoch, it)).collect();
         let left = left.into_iter().filter(|(epoch, _)| !is_kept(epoch));
         let dead = left.map(|(_, it)| line(it)).collect();
-        Lineage { lines, dead, copies: copies(sighted) }
+        Lineage { lines, dead, copies: copies(sighted), places: places(sighted) }
     }
 
     /// Every epoch that a cluster wrote in, those that went on first.
@@ -140,11 +145,28 @@ impl Lineage {
         self.place(cluster, mark.index).is_some() && self.left_behind(cluster, mark).is_none()
     }
 
+    /// Whether the entry with this T, which a cluster told of by then, is in the history that went
+    /// on; nothing where that is not known.
+    pub fn holds_at(&self, cluster: Cluster, at: LogTime, told: Micros) -> Option<bool> {
+        let line = self.written(cluster, told)?;
+        let places = self.places.get(&(cluster, line.epoch.clone()))?;
+        let after = places.range(..at).next_back().map_or(0, |(_, index)| *index);
+        let by = places.range(at..).next().map_or(u64::MAX, |(_, index)| *index);
+        let holds = |index: u64| self.holds(cluster, Mark { index, term: 0, node: 0, at });
+        let first = holds(after.saturating_add(1).min(by));
+        (first == holds(by)).then_some(first)
+    }
+
+    /// The epoch in which a cluster was the writer last, as of then.
+    fn written(&self, cluster: Cluster, at: Micros) -> Option<&Line> {
+        let is_its = |line: &&Line| line.cluster == Some(cluster) && line.began <= at;
+        self.all().filter(is_its).max_by_key(|line| line.began)
+    }
+
     /// The epoch that went on without the one in which a cluster was the writer last, as of then,
     /// and since when that cluster went another way; `None` where it was handed over.
     pub fn parted(&self, cluster: Cluster, at: Micros) -> Option<(&Line, Micros)> {
-        let is_its = |line: &&Line| line.cluster == Some(cluster) && line.began <= at;
-        let last = self.all().filter(is_its).max_by_key(|line| line.began)?;
+        let last = self.written(cluster, at)?;
         let next = self.after(last)?;
         if self.is_dead(last) {
             return Some((next, last.began));
@@ -193,6 +215,17 @@ fn copies(sighted: &[Sighted]) -> BTreeMap<Cluster, Vec<(Micros, bool)>> {
         }
     }
     copies
+}
+
+/// Of each T the first place at which it was seen: that of its entry, or one behind it.
+fn places(sighted: &[Sighted]) -> Places {
+    let mut places = Places::new();
+    for seen in sighted.iter().filter(|seen| writes(&seen.authority.role)) {
+        let of = places.entry((seen.cluster, seen.authority.epoch.clone())).or_default();
+        let index = of.entry(seen.log_time).or_insert(seen.index);
+        *index = seen.index.min(*index);
+    }
+    places
 }
 
 /// Whether a cluster was seen to release to that epoch, just where it begins.

@@ -73,8 +73,25 @@ fn judged(lineage: &Lineage, op: &Op) -> Option<Outcome> {
             left()
         };
     }
+    if let Some(at) = granted_at(op, answer) {
+        return match lineage.holds_at(op.site, at, op.returned) {
+            Some(true) => None,
+            Some(false) => left(),
+            None => Some(Outcome::Unknown("it may have been left behind".to_owned())),
+        };
+    }
     let parted = lineage.parted(op.site, op.returned)?;
     if is_of_tail(op, answer.read_at(), parted) { left() } else { None }
+}
+
+/// When messages were given out by a stream, which says nothing of its place in the log.
+fn granted_at(op: &Op, answer: &Answer) -> Option<LogTime> {
+    match (answer, &op.call) {
+        (Answer::Received { mark: None, messages, .. }, Call::Receive { visibility, .. }) => {
+            Some(messages.first()?.visible_at.saturating_sub(*visibility))
+        }
+        _ => None,
+    }
 }
 
 /// Whether an earlier try may have taken effect in what both have.
@@ -156,5 +173,22 @@ mod tests {
         };
         assert_eq!(first_receipts(true).get("m").map(String::as_str), Some("r6"));
         assert!(first_receipts(false).is_empty(), "it never came to what went on");
+    }
+
+    #[test]
+    fn what_a_stream_gave_out_before_the_fork_stays_though_it_was_told_behind_it() {
+        let given_at = |at: u64, previous: u64| {
+            let mut sample = PairSample::protected();
+            sample.seen(5, 50);
+            sample.seen(7, 70);
+            sample.promoted(previous);
+            sample.given_by_stream("m", at);
+            let rest = of(&sample.history).expect("two regions");
+            rest.ops.into_iter().next().expect("a receive").outcome
+        };
+        assert!(matches!(given_at(50, 5), Outcome::Ok(_)));
+        assert!(matches!(given_at(70, 5), Outcome::Failed(_)));
+        assert!(matches!(given_at(80, 5), Outcome::Failed(_)));
+        assert!(matches!(given_at(60, 6), Outcome::Unknown(_)), "at 6 or 7");
     }
 }

@@ -89,6 +89,19 @@ impl PairSample {
         self.history.applied.push(applied);
     }
 
+    /// East is the primary, and T is so at this index.
+    pub fn seen(&mut self, index: u64, log_time: LogTime) {
+        self.is(EAST, index, log_time, 0, Role::Primary, |_| ());
+    }
+
+    /// East gives a message out by a stream, which does not say where that stands in its log.
+    pub fn given_by_stream(&mut self, id: &str, at: LogTime) {
+        let (queue, messages) =
+            (super::sample::QUEUE.to_owned(), vec![shown(id, 1, "r", at + 1, 1)]);
+        let call = Call::Receive { queue, max: 1, visibility: 1 };
+        self.op(EAST, call, Answer::Received { mark: None, messages, more: false });
+    }
+
     pub fn released(&mut self, index: u64) {
         let role = Role::Released { to: epoch(2, "west"), at: at(index) };
         self.is(EAST, index, 10 * index, 0, role, |_| ());
