@@ -66,3 +66,10 @@ pub const fn is_chosen(_name: &str) -> bool {
 pub fn is_any_chosen() -> bool {
     OF_CLUSTERS.iter().chain(&OF_REGIONS).any(|(name, _)| is_chosen(name))
 }
+
+/// The same in an order that is another one in each process.
+#[must_use]
+pub fn without_order<T>(items: Vec<T>) -> Vec<T> {
+    let numbered: std::collections::HashMap<usize, T> = items.into_iter().enumerate().collect();
+    numbered.into_values().collect()
+}

@@ -303,8 +303,7 @@ fn in_order(picked: Vec<Message>) -> Vec<Message> {
     if !crate::mutants::is_chosen("unordered-map") {
         return picked;
     }
-    let by_number = picked.into_iter().map(|message| (message.number.0, message));
-    by_number.collect::<std::collections::HashMap<_, _>>().into_values().collect()
+    crate::mutants::without_order(picked)
 }
 
 /// Takes the messages to be given out of the order. Those found due on the way are removed or
