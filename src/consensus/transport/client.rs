@@ -44,8 +44,8 @@ const LAST_BACKOFF: Duration = Duration::from_secs(1);
 /// openraft waits only between requests of an open stream; before a stream is opened anew this
 /// side waits itself, no longer than this, since a new leader has to wait for it too.
 const LAST_PAUSE: Duration = Duration::from_millis(200);
-/// A peer that is silent for less than this is not worth a word: a disk or a machine that stalls
-/// for a moment would else be reported as two lost peers. One that refuses is told of at once.
+/// A peer that is out of reach for less than this is not worth a word: a disk or a machine that
+/// stalls for a moment, and a node that starts again, would else be reported as lost peers.
 const SILENT_FOR: Duration = Duration::from_secs(1);
 
 /// Why a call to a peer failed.
@@ -275,8 +275,7 @@ impl PeerClient {
             self.pace = Pace::default();
             return;
         };
-        let is_silent = matches!(error, CallError::Late { .. });
-        if self.pace.failed(is_silent, Instant::now()) {
+        if self.pace.failed(Instant::now()) {
             tracing::warn!(node, %error, "a peer cannot be reached");
         }
     }
@@ -432,14 +431,13 @@ struct Pace {
 }
 
 impl Pace {
-    /// Notes a stream that could not be opened; whether that is to be told now. `is_silent`: the
-    /// peer did not refuse, it did not answer.
-    fn failed(&mut self, is_silent: bool, now: Instant) -> bool {
+    /// Notes a stream that could not be opened; whether that is to be told now.
+    fn failed(&mut self, now: Instant) -> bool {
         let pause = (FIRST_BACKOFF * (1 << self.failures.min(8))).min(LAST_PAUSE);
         self.failures = self.failures.saturating_add(1);
         self.due = Some(now + pause);
         let since = *self.since.get_or_insert(now);
-        let is_due = !is_silent || now.duration_since(since) >= SILENT_FOR;
+        let is_due = now.duration_since(since) >= SILENT_FOR;
         let is_news = is_due && !self.is_told;
         self.is_told |= is_due;
         is_news
@@ -544,24 +542,21 @@ mod tests {
         let now = Instant::now();
         let mut pace = Pace::default();
         assert_eq!(pace.due, None);
-        pace.failed(false, now);
+        pace.failed(now);
         assert_eq!(pace.due, Some(now + FIRST_BACKOFF));
         for _ in 0..99 {
-            pace.failed(false, now);
+            pace.failed(now);
         }
         assert_eq!(pace.due, Some(now + LAST_PAUSE));
     }
 
     #[test]
-    fn a_peer_that_is_silent_for_a_moment_is_not_told_of_and_one_that_refuses_is_at_once() {
+    fn a_peer_that_is_out_of_reach_for_a_moment_is_not_told_of_and_later_once() {
         let now = Instant::now();
-        let mut silent = Pace::default();
-        assert!(!silent.failed(true, now));
-        assert!(!silent.failed(true, now + SILENT_FOR - Duration::from_millis(1)));
-        assert!(silent.failed(true, now + SILENT_FOR), "it has been silent for long enough");
-        assert!(!silent.failed(true, now + 2 * SILENT_FOR), "once is enough");
-        let mut refusing = Pace::default();
-        assert!(!refusing.failed(true, now));
-        assert!(refusing.failed(false, now));
+        let mut pace = Pace::default();
+        assert!(!pace.failed(now));
+        assert!(!pace.failed(now + SILENT_FOR - Duration::from_millis(1)));
+        assert!(pace.failed(now + SILENT_FOR), "it has been away for long enough");
+        assert!(!pace.failed(now + 2 * SILENT_FOR), "once is enough");
     }
 }
