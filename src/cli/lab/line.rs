@@ -104,7 +104,7 @@ pub async fn ensure(lab: &mut Lab) -> anyhow::Result<()> {
             }
         }
         let log = lab.dir.join("line.log");
-        let started = process::start(&args, &log)?;
+        let started = process::start_leaving(&args, &log)?;
         let ports = line.ports.clone();
         if let Some(line) = &mut lab.file.line {
             line.process = Some(started);
@@ -200,6 +200,7 @@ fn parse_link(text: &str) -> Result<Link, String> {
 impl Carry {
     /// Runs until it is ended from outside.
     pub async fn run(self) -> anyhow::Result<Exit> {
+        process::leave()?;
         let mut carrying = Vec::new();
         for link in self.links {
             let listener = TcpListener::bind(link.listen)

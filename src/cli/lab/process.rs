@@ -42,6 +42,25 @@ impl State {
 /// Starts this same binary with other arguments; what it prints goes to `log`. Its environment
 /// is ours without our own settings, which would be taken for the node's.
 pub fn start(args: &[String], log: &Path) -> anyhow::Result<Id> {
+    spawn(command(args, log)?.process_group(0))
+}
+
+/// As [`start`], for a process that makes a session of its own at once ([`leave`]): it may be
+/// stopped before we end. A stopped group whose last tie to its session ends is woken by the
+/// system, with SIGHUP and SIGCONT.
+pub fn start_leaving(args: &[String], log: &Path) -> anyhow::Result<Id> {
+    spawn(&mut command(args, log)?)
+}
+
+/// Makes a session of this process alone. One that leads its group already stays where it is.
+pub fn leave() -> anyhow::Result<()> {
+    match rustix::process::setsid() {
+        Ok(_) | Err(rustix::io::Errno::PERM) => Ok(()),
+        Err(error) => Err(io::Error::from(error)).context("no session of its own can be made"),
+    }
+}
+
+fn command(args: &[String], log: &Path) -> anyhow::Result<Command> {
     let binary = std::env::current_exe().context("the path of this binary is not known")?;
     let open = || File::options().create(true).append(true).open(log);
     let out = open().with_context(|| format!("{} cannot be opened", log.display()))?;
@@ -53,14 +72,13 @@ pub fn start(args: &[String], log: &Path) -> anyhow::Result<Id> {
             command.env_remove(name);
         }
     }
-    let child = command
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(out)
-        .stderr(err)
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("{} cannot be started", binary.display()))?;
+    command.args(args).stdin(Stdio::null()).stdout(out).stderr(err);
+    Ok(command)
+}
+
+fn spawn(command: &mut Command) -> anyhow::Result<Id> {
+    let child = command.spawn();
+    let child = child.with_context(|| format!("{:?} cannot be started", command.get_program()))?;
     let pid = child.id();
     Ok(Id { pid, started: stat(pid).map_or(0, |stat| stat.started) })
 }
