@@ -5,6 +5,8 @@
 //! nor log takes part, it asks every node it was told of. Only the first forming of a cluster,
 //! where all are empty, and a node that is not a voter yet may begin with nothing. Until it is
 //! admitted it neither votes nor takes entries, and founders form only when all are admitted.
+//! That it was admitted to a forming is kept before it says so, as a vote of term 0: one that
+//! dies then, before its first promise, comes back with a disk that is known to have lost none.
 //!
 //! A disk may also have lost only the end of its log, and nothing on it tells. Who knows is the
 //! leader to which the entries were acknowledged: before Raft starts, a node asks whether it is
@@ -19,18 +21,30 @@ use std::time::Duration;
 
 use super::transport::{PeerClient, Peers};
 use crate::proto::peer::v1::{GetStandingResponse, NodeStanding};
+use crate::storage::error::StorageError;
 
 /// Between two rounds of questions.
 const ROUND: Duration = Duration::from_millis(100);
 /// One question's deadline.
 const QUESTION: Duration = Duration::from_millis(500);
 
+/// What a node's disk holds when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDisk {
+    /// Neither vote nor log.
+    Nothing,
+    /// That the node was admitted to the forming of a cluster, and nothing that came later.
+    Admission,
+    /// A vote, or entries.
+    Promises,
+}
+
 /// How a node may take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Its disk knows votes or entries: it goes on where it was.
+    /// Its disk knows votes or entries, or that it never had any: it goes on where it was.
     Known,
-    /// Its disk is empty and so is everybody's: the cluster is being formed.
+    /// Its disk holds no promise and nor does anybody's: the cluster is being formed.
     Forming,
     /// Its disk is empty and the cluster formed: it waits to be added.
     Joining,
@@ -59,6 +73,12 @@ pub enum AdmissionError {
         list(silent)
     )]
     Undecided { node: u64, silent: BTreeSet<u64> },
+    #[error("node {node} cannot keep that it was admitted to the forming of its cluster")]
+    Unkept {
+        node: u64,
+        #[source]
+        source: StorageError,
+    },
 }
 
 fn list(nodes: &BTreeSet<u64>) -> String {
@@ -67,24 +87,35 @@ fn list(nodes: &BTreeSet<u64>) -> String {
 }
 
 /// Asks the nodes at these peer addresses until it is clear whether this node may take part,
-/// or `deadline` has passed. A node with anything on its disk is not asked about; nor is one
-/// that was told of no others.
-pub async fn admission_check(
+/// or `deadline` has passed. A node with promises on its disk is not asked about; nor is one
+/// that was told of no others. `keep` makes durable that it was admitted to a forming.
+pub async fn admission_check<F>(
     peers: &Peers,
-    disk_is_empty: bool,
+    held: OnDisk,
     others: &BTreeMap<u64, String>,
     deadline: Duration,
-) -> Result<Admission, AdmissionError> {
-    if !disk_is_empty {
+    keep: impl Fn() -> F,
+) -> Result<Admission, AdmissionError>
+where
+    F: Future<Output = Result<(), StorageError>>,
+{
+    if held == OnDisk::Promises {
         return Ok(Admission::Known);
     }
     let node = peers.node();
     let mut clients = clients(peers, others);
     let expected: BTreeSet<u64> = clients.keys().copied().collect();
     let mut answers = BTreeMap::new();
+    if held == OnDisk::Admission {
+        peers.set_admitted();
+    }
     let rounds = async {
         loop {
             ask(&mut clients, &mut answers).await;
+            if held == OnDisk::Admission && answers.values().any(|answer| answer.formed) {
+                // It promised nothing, so nothing is lost: the others bring it the log.
+                return Ok(Admission::Known);
+            }
             if !peers.admitted()
                 && let Some(verdict) = judge(peers, &expected, &answers)
             {
@@ -92,6 +123,7 @@ pub async fn admission_check(
                     peers.set_admitted();
                     return Ok(Admission::Joining);
                 }
+                keep().await.map_err(|source| AdmissionError::Unkept { node, source })?;
                 peers.set_admitted();
             }
             // Nobody forms the cluster while another still asks, or that one would find a
@@ -232,6 +264,21 @@ mod tests {
         judge(&node_two(), &BTreeSet::from([1, 3]), &answers.into_iter().collect())
     }
 
+    async fn kept() -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn nobody_says_that_it_is_admitted_to_a_forming_before_that_is_kept() {
+        let alone = BTreeMap::from([(2, "127.0.0.1:7502".to_owned())]);
+        let peers = node_two();
+        let fails = async || Err(StorageError::Closed);
+        let within = Duration::from_secs(1);
+        let error = admission_check(&peers, OnDisk::Nothing, &alone, within, fails).await;
+        assert!(matches!(error, Err(AdmissionError::Unkept { node: 2, .. })), "{error:?}");
+        assert!(!peers.admitted());
+    }
+
     #[test]
     fn a_cluster_may_form_when_all_are_empty() {
         let empty = says(false, NodeStanding::Stranger, 0);
@@ -262,11 +309,14 @@ mod tests {
     #[tokio::test]
     async fn a_node_with_data_asks_nobody_and_a_lone_empty_one_forms() {
         let others = BTreeMap::from([(1, "nowhere:1".to_owned())]);
-        let known = admission_check(&node_two(), false, &others, Duration::ZERO).await.unwrap();
+        let known = admission_check(&node_two(), OnDisk::Promises, &others, Duration::ZERO, kept)
+            .await
+            .unwrap();
         assert_eq!(known, Admission::Known);
         let alone = BTreeMap::from([(2, "127.0.0.1:7502".to_owned())]);
         let within = Duration::from_secs(1);
-        let formed = admission_check(&node_two(), true, &alone, within).await.unwrap();
+        let formed =
+            admission_check(&node_two(), OnDisk::Nothing, &alone, within, kept).await.unwrap();
         assert_eq!(formed, Admission::Forming);
     }
 
@@ -274,7 +324,8 @@ mod tests {
     async fn silence_is_not_consent() {
         let others = BTreeMap::from([(1, "127.0.0.1:1".to_owned())]);
         let within = Duration::from_millis(50);
-        let error = admission_check(&node_two(), true, &others, within).await.unwrap_err();
+        let error =
+            admission_check(&node_two(), OnDisk::Nothing, &others, within, kept).await.unwrap_err();
         assert!(error.to_string().ends_with("not heard so from node(s) 1"), "{error}");
     }
 

@@ -47,7 +47,9 @@ use super::fastpath::{self, FastPathOptions};
 use super::forward::{ForwardError, LeaderChannels};
 use super::log_store::LogStore;
 use super::machine::{AppliedMark, Machine, SharedStore};
-use super::membership::{self, Admission, AdmissionError, Found, Membership, MembershipError};
+use super::membership::{
+    self, Admission, AdmissionError, Found, Membership, MembershipError, OnDisk,
+};
 use super::network::{ChannelOptions, Network};
 use super::pending::Pending;
 use super::proposer::{Done, Proposer, RaftHandle, Term};
@@ -61,9 +63,13 @@ use crate::queue::ids::{LogTime, Position};
 use crate::storage::disk::FlushMode;
 use crate::storage::log::Log;
 use crate::storage::store::Store;
+use crate::storage::vote::VoteRecord;
 
 /// A leader that nothing was heard of for so long, at least, is not said to lead.
 const SILENCE: Duration = Duration::from_secs(1);
+/// Kept in the place of a vote by a node that is admitted to the forming of a cluster: for nobody,
+/// in the term before the first.
+const ADMITTED: VoteRecord = VoteRecord { term: 0, node: 0, committed: false };
 
 /// A task that lives as long as the node, with its name.
 pub type Task = (&'static str, Pin<Box<dyn Future<Output = ()> + Send>>);
@@ -143,8 +149,8 @@ struct Inner {
     terms: watch::Receiver<Option<Arc<Term>>>,
     channels: LeaderChannels,
     waiting: Waiting,
-    /// The disk held neither vote nor log when this process started.
-    began_empty: bool,
+    /// What its disk held when this node started.
+    held: OnDisk,
     draining: AtomicBool,
     refusing: space::Refusing,
     lease: RegionLease,
@@ -176,25 +182,27 @@ fn raft_config(config: &GroupConfig) -> Result<Arc<openraft::Config>, StartError
     wanted.validate().map(Arc::new).map_err(|error| StartError::Timers(error.to_string()))
 }
 
-/// Whether the disk holds neither vote nor log. What it holds must reach as far as the others
-/// remember; under a mutant it need not, so that our own checks see the loss.
-async fn begins_empty(
+/// What the disk holds. It must reach as far as the others remember; under a mutant it need not,
+/// so that our own checks see the loss.
+async fn held(
     peers: &Peers,
     log: &Log,
     store: &Store,
     founders: &BTreeMap<NodeId, Member>,
-) -> Result<bool, AdmissionError> {
+) -> Result<OnDisk, AdmissionError> {
     let vote = log.vote();
     if vote.is_none() && log.last().is_none() {
-        return Ok(true);
+        return Ok(OnDisk::Nothing);
     }
+    let ends = [log.last(), log.last_purged(), store.applied()];
+    let last = ends.iter().flatten().map(|at| at.index).max();
     if !crate::mutants::is_any_chosen() {
-        let ends = [log.last(), log.last_purged(), store.applied()];
-        let last = ends.iter().flatten().map(|at| at.index).max().unwrap_or(0);
-        let found = Found { last, term: vote.map_or(0, |vote| vote.term) };
+        let term = vote.map_or(0, |vote| vote.term);
+        let found = Found { last: last.unwrap_or(0), term };
         membership::memory_check(peers, found, &addresses(founders)).await?;
     }
-    Ok(false)
+    let was_admitted = vote == Some(ADMITTED) && last.is_none();
+    Ok(if was_admitted { OnDisk::Admission } else { OnDisk::Promises })
 }
 
 /// Where the members' peers listen.
@@ -226,7 +234,7 @@ impl Group {
             config.channel.clone(),
             faults,
         )?;
-        let began_empty = begins_empty(&peers, &log, &store, &config.founders).await?;
+        let held = held(&peers, &log, &store, &config.founders).await?;
         let store = SharedStore::new(store);
         let factory = PeerNetworkFactory::new(peers.clone());
         let pending = Pending::default();
@@ -255,7 +263,7 @@ impl Group {
             terms,
             channels: LeaderChannels::new(peers.clone()),
             waiting,
-            began_empty,
+            held,
             draining: AtomicBool::new(false),
             refusing: space::Refusing::default(),
             lease: RegionLease::new(Arc::clone(&clock)),
@@ -263,7 +271,7 @@ impl Group {
             config,
         };
         let group = Group { inner: Arc::new(inner) };
-        let local = Arc::new(local::Local::new(group.clone(), began_empty, mode));
+        let local = Arc::new(local::Local::new(group.clone(), held != OnDisk::Promises, mode));
         let peer_service =
             PeerService::new(raft.clone(), peers.clone(), local, Arc::clone(&clock), signal);
         let options = FastPathOptions::default();
@@ -289,9 +297,9 @@ impl Group {
     pub async fn join(&self, wanted: Wanted, within: Duration) -> Result<Admission, JoinError> {
         let config = &self.inner.config;
         let others = addresses(&config.founders);
-        let empty = self.inner.began_empty;
-        let peers = &self.inner.peers;
-        let admission = membership::admission_check(peers, empty, &others, within).await?;
+        let (peers, held) = (&self.inner.peers, self.inner.held);
+        let keep = || self.inner.log.save_vote(&ADMITTED);
+        let admission = membership::admission_check(peers, held, &others, within, keep).await?;
         if admission == Admission::Forming && config.founders.contains_key(&config.node) {
             self.members().form(config.founders.clone(), wanted).await?;
         }

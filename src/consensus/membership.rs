@@ -20,7 +20,9 @@ use openraft::storage::RaftStateMachine;
 use openraft::{ChangeMembers, Precondition, Raft, RaftMetrics};
 use tokio::time::Instant;
 
-pub use super::admission::{Admission, AdmissionError, Found, admission_check, memory_check};
+pub use super::admission::{
+    Admission, AdmissionError, Found, OnDisk, admission_check, memory_check,
+};
 use super::redundancy::PlanError;
 use super::types::{Member, SnapshotData, TypeConfig, scoped};
 use super::zones::{self, Redundancy, Wanted, ZoneError};

@@ -256,6 +256,7 @@ impl<'a> Story<'a> {
                 _ => story.unknown(act),
             }
         }
+        story.find_replaced();
         story.redrives = Redrives::of(history, &story.floors, |op| fences.end_of(op.session));
         story.find_successors();
         story.find_homes();
@@ -407,6 +408,19 @@ impl<'a> Story<'a> {
         list.push(act);
     }
 
+    /// Deletions behind which a queue of the same name may have been created: what a later
+    /// undelete brings back may be that one, and what was deleted first may be gone for good. A
+    /// client that creates the queues it is to use may come to that when others are at work.
+    fn find_replaced(&mut self) {
+        for queue in self.queues.values_mut() {
+            let creates = queue.creates.iter().chain(&queue.maybe_creates);
+            let Some(last) = creates.map(|create| create.when.by).max() else { continue };
+            let gone = queue.deletions.iter().chain(&queue.maybe_deletions).copied();
+            let replaced = gone.filter(|gone| gone.when.after < last && comes_back(gone));
+            queue.maybe_clears.extend(replaced);
+        }
+    }
+
     /// What each dead letter became.
     fn find_successors(&mut self) {
         let mut all: Vec<(&'a str, Became<'a>)> = Vec::new();
@@ -472,6 +486,11 @@ impl<'a> Story<'a> {
         let all = queue.clears.iter().chain(&queue.maybe_clears);
         all.clone().any(|act| act.when.by >= life.inserted_at)
     }
+}
+
+/// Whether what a deletion took is brought back by whoever took it.
+fn comes_back(deletion: &Act<'_>) -> bool {
+    deletion.op.call.queue().is_some_and(|name| plan(name).comes_back)
 }
 
 /// Where a message that was sent back came to; empty where that is not known: where it was not

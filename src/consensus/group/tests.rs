@@ -110,6 +110,35 @@ async fn cluster(dir: &Path) -> (Vec<TestNode>, Vec<String>) {
     (nodes, addresses)
 }
 
+/// The disk of a founder that was admitted and died before its first vote.
+async fn admitted_once(dir: &Path, node: NodeId) {
+    let disk: Arc<dyn crate::storage::disk::Disk> = Arc::new(RealDisk);
+    let log = dir.join(format!("node-{node}")).join("log");
+    std::fs::create_dir_all(&log).unwrap();
+    let clock: SharedClock = Arc::new(SystemClock::default());
+    let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::new(node, clock) };
+    let (log, _) = Log::open(disk, &log, options).unwrap();
+    assert_eq!(log.vote(), None);
+    log.save_vote(&ADMITTED).await.unwrap();
+}
+
+#[tokio::test]
+async fn founders_that_died_before_their_first_promise_form_the_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    admitted_once(dir.path(), 2).await;
+    admitted_once(dir.path(), 3).await;
+    let addresses = free_addresses(3).await;
+    let mut nodes = Vec::new();
+    for node in 1..=3 {
+        nodes.push(start(dir.path(), node, &addresses).await);
+    }
+    let joins = nodes.iter().map(|node| node.group.join(Wanted::Zrs, Duration::from_secs(10)));
+    for joined in futures::future::join_all(joins).await {
+        assert!(matches!(joined.unwrap(), Admission::Forming | Admission::Known));
+    }
+    leader(&nodes).await;
+}
+
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }

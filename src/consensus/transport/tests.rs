@@ -15,7 +15,9 @@ use tonic::Code;
 
 use super::super::fastpath::{self, FastPathOptions};
 use super::super::machine::{Machine, SharedStore};
-use super::super::membership::{AdmissionError, Demand, Membership, admission_check};
+use super::super::membership::{
+    Admission, AdmissionError, Demand, Membership, OnDisk, admission_check,
+};
 use super::super::network::{ChannelOptions, Listener, Network as _, TcpNetwork};
 use super::super::pending::Pending;
 use super::super::types::{LogId, Member, RaftEntry, TypeConfig, Vote, scoped};
@@ -421,9 +423,30 @@ fn a_voter_that_lost_its_disk_does_not_come_back_under_its_id() {
         .map(|(id, member)| (*id, member.peer_address.clone()))
         .collect();
     let wiped = peers(3, Faults::disabled());
-    let verdict = cluster.node(1).run(admission_check(&wiped, true, &others, PATIENCE));
+    let verdict = cluster.node(1).run(admission_check(
+        &wiped,
+        OnDisk::Nothing,
+        &others,
+        PATIENCE,
+        async || Ok(()),
+    ));
     assert!(
         matches!(verdict, Err(AdmissionError::Wiped { node: 3, voter: true, .. })),
         "{verdict:?}"
     );
+}
+
+#[test]
+fn a_founder_that_died_before_its_first_promise_comes_back() {
+    let cluster = Cluster::formed(3, 2_000);
+    let others: BTreeMap<u64, String> = cluster
+        .members
+        .iter()
+        .filter(|(id, _)| **id != 3)
+        .map(|(id, member)| (*id, member.peer_address.clone()))
+        .collect();
+    let back = peers(3, Faults::disabled());
+    let keep = async || Ok(());
+    let check = admission_check(&back, OnDisk::Admission, &others, PATIENCE, keep);
+    assert_eq!(cluster.node(1).run(check).unwrap(), Admission::Known);
 }

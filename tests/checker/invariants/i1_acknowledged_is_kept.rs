@@ -209,6 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_deleted_queue_had_may_be_gone_where_another_of_its_name_was_created_behind_it() {
+        let lost = |created_at| {
+            let queue = || "sigma".to_owned();
+            let mut sample = Sample::default();
+            sample.done(created_at, Call::Create { queue: queue() });
+            sample.send_new("sigma", "m", 2, crate::invariants::sample::new(2));
+            sample.done(4, Call::DeleteQueue { queue: queue() });
+            sample.done(8, Call::DeleteQueue { queue: queue() });
+            sample.done(9, Call::Undelete { queue: queue() });
+            broken(&sample.ended()).len()
+        };
+        let (before, behind) = (1, 6);
+        assert_eq!((lost(before), lost(behind)), (1, 0));
+    }
+
+    #[test]
     fn a_send_that_never_returned_may_be_lost() {
         let mut sample = Sample::default();
         let op = sample.send("m", 1);
