@@ -285,10 +285,17 @@ impl SharedHistory {
     }
 }
 
+/// From this tag on all bodies are of one to five kilobytes.
+pub const LARGE_BODIES: u64 = 1 << 33;
+
 /// The bytes of a tag's body: mostly small, one in twenty of some kilobytes.
 pub fn body(tag: u64) -> Vec<u8> {
     let mixed = tag.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let length = if (mixed >> 40).is_multiple_of(20) { 4_000 + (mixed >> 50) } else { mixed >> 57 };
+    let length = match tag {
+        LARGE_BODIES.. => 1_000 + (mixed >> 52),
+        _ if (mixed >> 40).is_multiple_of(20) => 4_000 + (mixed >> 50),
+        _ => mixed >> 57,
+    };
     let mut bytes = format!("{tag}:").into_bytes();
     bytes.extend((0..length).map(|at| (mixed.rotate_left((at % 64) as u32) ^ at) as u8));
     bytes

@@ -1,6 +1,9 @@
 //! Who works on a pair of regions: looks at both sides, hands over, promotes by force, takes back,
 //! unprotects and protects again, and mends what came of it, by the verbs that operators have.
 //!
+//! In one seed of four the line between the regions is shaped as well, and reads are on at the
+//! secondary from the beginning: the copy is behind, and is read.
+//!
 //! Laws: what is asked may be asked twice, from both sides, at any moment. A region that was
 //! fenced has its tail listed, and begins anew with empty disks. Clients are kept away from a
 //! region that is in no pair yet, as a guide for operators says.
@@ -31,6 +34,11 @@ const LOOKS: usize = 240;
 /// Between two of them.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Salt of the seeds in which the line is shaped.
+const SHAPING: u64 = 0x7368_6170_6500;
+/// The line is as it is.
+const UNSHAPED: Verb = Verb::Shape { bytes_per_second: 0, delay_ms: 0 };
+
 /// Regions that an operator wants to begin anew; the world does it.
 #[derive(Clone, Debug, Default)]
 pub struct Wishes(Arc<Mutex<Vec<usize>>>);
@@ -55,6 +63,10 @@ pub struct Operator {
     /// The nodes of each region.
     regions: Vec<Vec<Client>>,
     wishes: Wishes,
+    /// Decides how the line is shaped, where it is at all.
+    line: Option<Dice>,
+    /// Whether each side was seen to shape the line.
+    shaped: [bool; 2],
 }
 
 fn now() -> Micros {
@@ -95,12 +107,18 @@ impl Operator {
         };
         let of = |region| layout.of_region(region).iter().filter_map(client).collect();
         let regions = (0..layout.regions()).map(of).collect();
-        Operator { dice: Dice::new(seed ^ 0x6f70_6572), history, regions, wishes }
+        let mut line = Dice::new(seed ^ SHAPING);
+        let line = (line.below(4) == 0).then_some(line);
+        let dice = Dice::new(seed ^ 0x6f70_6572);
+        Operator { dice, history, regions, wishes, line, shaped: [false; 2] }
     }
 
     /// Works until told to stop, and then until the pair is whole; whether it is.
     pub async fn work(mut self, stop: Arc<AtomicBool>) -> bool {
         self.protect(0).await;
+        if self.line.is_some() {
+            self.act(0, Verb::ReadAccess { on: true }).await;
+        }
         while !stop.load(Ordering::Relaxed) {
             let pause = 300 + self.dice.below(3_000);
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -111,6 +129,7 @@ impl Operator {
 
     async fn turn(&mut self) {
         let sides = [self.look(0).await, self.look(1).await];
+        self.shape(&sides).await;
         if self.dice.below(3) > 0 && self.mend(&sides).await {
             return;
         }
@@ -141,6 +160,25 @@ impl Operator {
                 self.act(region, Verb::ReadAccess { on }).await;
             }
             _ => {}
+        }
+    }
+
+    /// Makes the line slower than what is written, or as it was.
+    async fn shape(&mut self, sides: &[Option<Told>; 2]) {
+        let Some(line) = &mut self.line else { return };
+        if line.below(3) > 0 {
+            return;
+        }
+        let verb = match line.below(4) {
+            0 => UNSHAPED,
+            1 => Verb::Shape { bytes_per_second: 0, delay_ms: 100 + line.below(2_000) },
+            _ => {
+                let bytes_per_second = (4 + line.below(28)) << 10;
+                Verb::Shape { bytes_per_second, delay_ms: line.below(300) }
+            }
+        };
+        if let Some(region) = primary(sides) {
+            self.act(region, verb).await;
         }
     }
 
@@ -267,8 +305,11 @@ impl Operator {
         for _ in 0..LOOKS {
             tokio::time::sleep(LOOK).await;
             let sides = [self.look(0).await, self.look(1).await];
-            if is_whole(&sides) {
+            if is_whole(&sides) && self.shaped == [false; 2] {
                 return true;
+            }
+            if let Some(region) = primary(&sides).filter(|_| self.shaped != [false; 2]) {
+                self.act(region, UNSHAPED).await;
             }
             self.mend(&sides).await;
         }
@@ -279,9 +320,7 @@ impl Operator {
     pub async fn verify(&mut self) -> bool {
         for _ in 0..20 {
             let sides = [self.look(0).await, self.look(1).await];
-            let primary =
-                sides.iter().position(|side| side.as_ref().is_some_and(|it| it.role == "primary"));
-            if let Some(region) = primary
+            if let Some(region) = primary(&sides)
                 && self.act(region, Verb::Verify).await
             {
                 return true;
@@ -307,6 +346,9 @@ impl Operator {
             let asked = node.get_region(limited(pb::GetRegionRequest {}, WITHIN / 2));
             let Ok(Ok(answer)) = tokio::time::timeout(WITHIN / 2, asked).await else { continue };
             let answer = answer.into_inner();
+            if let Some(shaped) = self.shaped.get_mut(region) {
+                *shaped = answer.shape.is_some();
+            }
             let told = Told {
                 invoked,
                 returned: now(),
@@ -416,6 +458,11 @@ fn is_whole(sides: &[Option<Told>; 2]) -> bool {
     whole(east, west) || whole(west, east)
 }
 
+/// The side that says that it is the primary.
+fn primary(sides: &[Option<Told>; 2]) -> Option<usize> {
+    sides.iter().position(|side| side.as_ref().is_some_and(|it| it.role == "primary"))
+}
+
 fn limited<T>(message: T, within: Duration) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(within);
@@ -458,6 +505,18 @@ async fn call(mut node: Client, verb: Verb, within: Duration) -> Result<(), toni
         Verb::ReadAccess { on } => {
             let request = pb::SetReadAccessRequest { who, on };
             node.set_read_access(limited(request, within)).await.map(drop)
+        }
+        Verb::Shape { bytes_per_second, delay_ms } => {
+            let is_shaped = verb != UNSHAPED;
+            let delay = Duration::from_millis(delay_ms);
+            let request = pb::ShapeLineRequest {
+                who,
+                off: true,
+                delay: prost_types::Duration::try_from(delay).ok().filter(|_| is_shaped),
+                bytes_per_second: is_shaped.then_some(bytes_per_second),
+                ..Default::default()
+            };
+            node.shape_line(limited(request, within)).await.map(drop)
         }
         Verb::Verify => {
             let answer = node.verify_regions(limited(pb::VerifyRegionsRequest {}, within)).await?;

@@ -29,13 +29,18 @@ use zoneq::proto::queue::v1 as pb;
 use zoneq::proto::queue::v1::queue_service_client::QueueServiceClient;
 use zoneq::storage::disk::faulty::Dice;
 
-use crate::history::{Answer, Call, LogTime, Micros, Outcome, Session, SharedHistory};
+use crate::history::{
+    Answer, Call, LARGE_BODIES, LogTime, Micros, Outcome, Session, SharedHistory,
+};
 pub use closing::close;
 pub use held::Held;
 use wire::fate;
 
 /// How long a call may take.
 const WITHIN: Duration = Duration::from_secs(2);
+/// Salt of the seeds of which all bodies are large: a record of the log that is cut short has
+/// blocks in its middle to lose.
+const LARGE: u64 = 0x6c_6172_6879;
 /// Calls of one write.
 const ATTEMPTS: usize = 4;
 
@@ -72,6 +77,8 @@ pub struct Worker {
     /// The region that was asked last.
     asked: Cell<usize>,
     tags: u64,
+    /// All its bodies are of some kilobytes.
+    is_large: bool,
     /// Under which its writes go; another one when it was told that this one has ended.
     client: u64,
     sequence: u64,
@@ -142,6 +149,7 @@ impl Worker {
             preferred,
             asked: Cell::new(0),
             tags: 0,
+            is_large: Dice::new(seed ^ LARGE).below(4) == 0,
             client: u64::from(number),
             sequence: 0,
             held: Vec::new(),
@@ -207,7 +215,8 @@ impl Worker {
     /// A number that no other call uses.
     fn tag(&mut self) -> u64 {
         self.tags += 1;
-        u64::from(self.number) * 10_000_000 + self.tags
+        let of_worker = u64::from(self.number) * 10_000_000;
+        if self.is_large { LARGE_BODIES + of_worker + self.tags } else { of_worker + self.tags }
     }
 
     fn one_in(&mut self, n: u64) -> bool {

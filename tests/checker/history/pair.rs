@@ -56,6 +56,11 @@ pub enum Verb {
     ReadAccess {
         on: bool,
     },
+    /// The line is made as slow as this; neither: it is not shaped.
+    Shape {
+        bytes_per_second: u64,
+        delay_ms: u64,
+    },
     Verify,
     /// The tail of a fenced side is in a file.
     SettleTail,
