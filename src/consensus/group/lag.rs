@@ -16,6 +16,8 @@ use super::lease::is_clients;
 use crate::queue::authority::Authority;
 use crate::queue::command::Command;
 use crate::queue::ids::{LogTime, Position, Span};
+use crate::storage::codec;
+use crate::storage::log::{LogEntry, Payload};
 
 /// A write waits for so long at most before it is answered *not now*.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -23,12 +25,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 /// What an entry adds to its commands, at most.
 const AROUND: u64 = 256;
+/// Entries and bytes of the log that are read to find one with a time: few have none.
+const WITH_A_TIME: (u64, usize) = (64, 64 << 10);
 
-/// The newest word of the other region, as far as this node has heard it since it leads.
+/// The newest word of the other region, as far as this node has heard it since it leads. What
+/// was recorded of it before is in the replicated state.
 #[derive(Debug, Default)]
 pub(super) struct Copy {
     /// The index after the last entry that it has; 0 = not known.
     next: AtomicU64,
+    /// Until its first word: by the log and what was recorded; 0 = not known.
     last_sync_us: AtomicU64,
 }
 
@@ -46,7 +52,8 @@ pub struct Behind {
     pub positions: u64,
     /// What they take in the log, 64 KiB too many at most.
     pub bytes: u64,
-    /// How old the newest entry is that it has; `None` = not known since this node leads.
+    /// How old the newest entry is that it has; until its first word since this node leads,
+    /// the entry that was recorded last. `None` = it has none, or this node does not lead.
     pub lag: Option<Span>,
 }
 
@@ -87,19 +94,47 @@ impl Group {
         let authority = store.state().authority()?;
         authority.attachment.as_ref()?;
         let applied = store.applied()?.index;
-        let recorded = authority.shipped.map_or(0, |at| at.index.saturating_add(1));
+        let shipped = authority.shipped;
         drop(store);
+        let recorded = shipped.map_or(0, |at| at.index.saturating_add(1));
         let next = self.inner.copy.next.load(Ordering::Relaxed).max(recorded);
         if next > applied {
             return Some(Behind { positions: 0, bytes: 0, lag: Some(Span::ZERO) });
         }
-        let last_sync = self.inner.copy.last_sync_us.load(Ordering::Relaxed);
-        let lag = self.stamp().filter(|_| last_sync > 0).map(|now| now.since(LogTime(last_sync)));
+        let lag = self.stamp().and_then(|now| {
+            let last_sync = self.last_sync().or_else(|| self.recorded_sync(shipped?, applied, now));
+            Some(now.since(last_sync?))
+        });
         Some(Behind {
             positions: (applied + 1).saturating_sub(next),
             bytes: self.inner.log.unread_bytes(next),
             lag,
         })
+    }
+
+    fn last_sync(&self) -> Option<LogTime> {
+        let at = self.inner.copy.last_sync_us.load(Ordering::Relaxed);
+        (at > 0).then_some(LogTime(at))
+    }
+
+    /// The time of the entry that was recorded last, or of the first one behind it that has one
+    /// and is still in the log: a new leader knows no other before the copy's first word, which
+    /// may be long in coming. Where nothing with a time is behind it the copy lacks nothing.
+    fn recorded_sync(&self, shipped: Position, applied: u64, now: LogTime) -> Option<LogTime> {
+        let from = self.log_first()?.max(shipped.index);
+        let to = applied.saturating_add(1).min(from.saturating_add(WITH_A_TIME.0));
+        let read = self.log_entries(from, to, WITH_A_TIME.1).ok()?;
+        let stamp = |entry: LogEntry| match entry.payload {
+            Payload::Commands(bytes) => {
+                codec::decode_entry(entry.position, bytes).ok().map(|entry| entry.stamp)
+            }
+            Payload::Blank | Payload::Membership(_) => None,
+        };
+        let at = read.into_iter().find_map(stamp).unwrap_or(now);
+        // The copy may have said more meanwhile.
+        let own = &self.inner.copy.last_sync_us;
+        let _ = own.compare_exchange(0, at.0, Ordering::Relaxed, Ordering::Relaxed);
+        self.last_sync()
     }
 
     /// Refuses a client's write while the other region is too far behind.

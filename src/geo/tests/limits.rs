@@ -111,3 +111,33 @@ async fn an_alarm_says_that_the_copy_is_late_and_stops_nobody() {
     east.stop().await;
     west.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_holds_back_for_a_copy_that_it_has_not_heard_of_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = live(dir.path()).await;
+    let max_lag = Some(Some(Span::from_secs(2)));
+    let limit = LimitChange { max_lag, throttle: Some(true), ..LimitChange::default() };
+    east.pair.limit("anna", limit).await.expect("set");
+    east.send("the copy has it").await.expect("sent");
+    west.stop().await;
+    until("the limit holds writes back", async {
+        while east.try_send("the copy lacks it").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    east.stop().await;
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    loop {
+        match east.try_send("beyond the limit").await {
+            Err(GroupError::NotNow { reason: Reason::TooFarBehind, .. }) => break,
+            Err(GroupError::NotNow { .. }) => {}
+            other => panic!("a new leader took it though the copy is away: {other:?}"),
+        }
+    }
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    east.send_patiently("once the copy has the rest").await;
+    east.stop().await;
+    west.stop().await;
+}
