@@ -2,7 +2,7 @@
 //! a follower's public face passes calls on.
 //!
 //! Laws: the channel is the forwarded calls' own, so they never delay the log; it is made anew
-//! when the leader or its address changes, and dropped calls are the caller's to judge: not
+//! when the leader or its address changes, or another node was at its end, and dropped calls are the caller's to judge: not
 //! sent is *not applied*, broken after it was sent is *unknown*.
 //!
 //! Refuses a leader that is cut off by a fault.
@@ -66,6 +66,12 @@ impl LeaderChannels {
         let address = address.to_owned();
         *cached = Some(Cached { leader, address, channel: channel.clone() });
         Ok(channel)
+    }
+
+    /// Gives up the channel to `leader`: at its end was another node.
+    pub fn forget(&self, leader: u64) {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.take_if(|known| known.leader == leader);
     }
 }
 

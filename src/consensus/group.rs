@@ -322,6 +322,11 @@ impl Group {
         Some((leader, self.inner.channels.to(leader, &member.peer_address)))
     }
 
+    /// Gives up the way to `leader`, at the end of which was another node.
+    pub fn forget_leader_channel(&self, leader: NodeId) {
+        self.inner.channels.forget(leader);
+    }
+
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.inner.config.node

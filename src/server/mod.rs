@@ -23,6 +23,8 @@ use std::time::Duration;
 use rand::RngCore as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tonic::Request;
+use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 
 pub use config::{Config, ConfigKeys};
@@ -246,7 +248,13 @@ impl Node {
         let admission = Admission::new(config.max_in_flight_requests, config.max_in_flight_bytes);
         let queue = QueueFace::new(group.clone(), admission.clone());
         let cluster = ClusterFace::new(pair.clone());
+        let target = group.peers().clone();
+        // What another node passes on is for this node of this cluster, or it is refused.
+        let meant = InterceptorLayer::new(move |request: Request<()>| {
+            target.admit_signed(request.metadata()).map(|()| request)
+        });
         let router = server(tls.map(|tls| tls.peer.server()))?
+            .layer(meant)
             .add_service(peer_service.into_server())
             .add_service(Receiver::new(group.clone(), pair.clone()).into_server())
             .add_service(RegionFace::new(pair.clone()).into_server())

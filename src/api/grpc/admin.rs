@@ -290,11 +290,11 @@ macro_rules! leader_verb {
             let made = tokio::time::timeout_at(call.deadline, $self.$here(request)).await;
             return made.map_err(|_| late())?.map(Response::new);
         };
-        let mut client = ClusterServiceClient::new(way.channel);
-        let answer = client.$verb(forward::signed(&call, request)).await;
+        let mut client = ClusterServiceClient::new(way.channel.clone());
+        let answer = client.$verb(forward::signed(&way, &call, request)).await;
         answer
             .map(|answer| Response::new(answer.into_inner()))
-            .map_err(|status| forward::stream_failure(status, Kind::Write))
+            .map_err(|status| way.failure(status, Kind::Write))
     }};
 }
 
@@ -391,7 +391,8 @@ impl ClusterService for ClusterFace {
         let message = request.into_inner();
         if let Some(way) = forward::place(&self.group, &call).await? {
             let mut client = ClusterServiceClient::new(way.channel.clone());
-            let stream = way.opened(client.set_redundancy(forward::signed(&call, message))).await?;
+            let stream =
+                way.opened(client.set_redundancy(forward::signed(&way, &call, message))).await?;
             return Ok(Response::new(way.answers(stream)));
         }
         let steps = redundancy::steps(self.pair.clone(), message, call.remaining());

@@ -1,7 +1,8 @@
 //! Where a call is answered: here, when this node leads, or by the leader's node, to which the
 //! whole call is passed, once.
 //!
-//! Laws: a call that was passed on is never passed on again; what is left of the deadline goes
+//! Laws: a call that was passed on is never passed on again, and says which node of which cluster
+//! it is meant for, so that no other answers it at an address that is used again; what is left of the deadline goes
 //! with it; a connection that was never made means *not applied*, and the call tries again while
 //! there is time; one that broke in the middle of a write means *unknown*, and so does a leader
 //! that was replaced before it answered: it may have fallen silent. A call that is repeatable is
@@ -12,7 +13,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt as _};
 use tokio::time::Instant;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
@@ -84,9 +85,27 @@ impl Way {
             biased;
             opened = open => match opened {
                 Ok(stream) => Ok(stream.into_inner()),
-                Err(status) => Err(stream_failure(status, Kind::Write)),
+                Err(status) => Err(self.failure(status, Kind::Write)),
             },
             () = self.moved() => Err(moved_away(Fate::NotApplied).into()),
+        }
+    }
+
+    fn sign(&self, metadata: &mut MetadataMap) {
+        metadata.insert(FORWARDED, MetadataValue::from_static("1"));
+        self.group.peers().sign(self.leader, metadata);
+    }
+
+    /// The failure of a call that was passed on, as it is answered.
+    pub(super) fn failure(&self, status: Status, kind: Kind) -> Status {
+        self.note(&status);
+        stream_failure(status, kind)
+    }
+
+    /// A node that is not the leader is not asked again over the same connection.
+    fn note(&self, status: &Status) {
+        if is_elsewhere(status) {
+            self.group.forget_leader_channel(self.leader);
         }
     }
 
@@ -173,12 +192,15 @@ where
                 Err(refusal) => return Err(refusal.into()),
             },
             Ok(Some(way)) => {
-                let passed = signed(call, request.clone());
+                let passed = signed(&way, call, request.clone());
                 tokio::select! {
                     biased;
                     answer = there(way.channel.clone(), passed) => match answer {
                         Ok(answer) => return Ok(Response::new(answer.into_inner())),
-                        Err(status) => judge(status, kind)?,
+                        Err(status) => {
+                            way.note(&status);
+                            judge(status, kind)?
+                        }
                     },
                     () = way.moved() => match kind {
                         Kind::Read => moved_away(Fate::NotApplied).into(),
@@ -202,10 +224,10 @@ where
     }
 }
 
-/// The call as it is passed on.
-pub(super) fn signed<T>(call: &Call, message: T) -> Request<T> {
+/// The call as it is passed on: to this leader of this cluster and to no other, whoever answers.
+pub(super) fn signed<T>(way: &Way, call: &Call, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
+    way.sign(request.metadata_mut());
     request.set_timeout(call.remaining());
     request
 }
@@ -230,15 +252,12 @@ fn judge(status: Status, kind: Kind) -> Result<Status, Status> {
     }
     let why = format!("the connection to the leader failed: {}", status.message());
     let retry_after = None;
-    if never_connected(&status) || kind == Kind::Read {
+    if never_connected(&status) || is_elsewhere(&status) || kind == Kind::Read {
         return Ok(Refusal::NotNow { why, fate: Fate::NotApplied, retry_after }.into());
     }
     match status.code() {
         // Made by the leader's node before its handlers: it looked and refused.
-        Code::InvalidArgument
-        | Code::FailedPrecondition
-        | Code::OutOfRange
-        | Code::Unimplemented => Err(told(&status)),
+        Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Err(told(&status)),
         _ => {
             let unknown = Refusal::NotNow { why, fate: Fate::Unknown, retry_after }.into();
             if kind == Kind::Repeatable { Ok(unknown) } else { Err(unknown) }
@@ -250,6 +269,12 @@ fn judge(status: Status, kind: Kind) -> Result<Status, Status> {
 fn told(status: &Status) -> Status {
     let details = bytes::Bytes::copy_from_slice(status.details());
     Status::with_details(status.code(), status.message(), details)
+}
+
+/// Said by a node for which the call is not meant, before anything else; what handlers refuse has
+/// details.
+fn is_elsewhere(status: &Status) -> bool {
+    status.code() == Code::FailedPrecondition && status.get_error_details().error_info().is_none()
 }
 
 fn never_connected(status: &Status) -> bool {
@@ -265,13 +290,14 @@ fn never_connected(status: &Status) -> bool {
 
 /// Passes on a stream that has no deadline of its own.
 pub(super) fn signed_stream<T: Send + 'static>(
+    way: &Way,
     incoming: tonic::Streaming<T>,
 ) -> Request<impl Stream<Item = T> + Send + 'static> {
     // A client that breaks off ends the stream to the leader too.
     let frames = incoming.take_while(|frame| std::future::ready(frame.is_ok()));
     let frames = frames.filter_map(|frame| std::future::ready(frame.ok()));
     let mut request = Request::new(frames);
-    request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
+    way.sign(request.metadata_mut());
     request
 }
 
@@ -296,6 +322,13 @@ mod tests {
         let status = judge(broken(), Kind::Write).expect_err("may have been applied");
         assert_eq!(reason(&status), "OUTCOME_UNKNOWN");
         let status = judge(broken(), Kind::Read).expect("a read changes nothing");
+        assert_eq!(reason(&status), "NOT_NOW");
+    }
+
+    #[test]
+    fn a_call_that_met_another_node_was_not_applied_and_is_tried_again() {
+        let elsewhere = Status::failed_precondition("this call is for node 1");
+        let status = judge(elsewhere, Kind::Write).expect("may be tried again");
         assert_eq!(reason(&status), "NOT_NOW");
     }
 

@@ -443,7 +443,7 @@ impl QueueService for QueueFace {
             let answers = SendAnswers::new(self.clone(), request.into_inner());
             return Ok(Response::new(answers.boxed()));
         };
-        let passed = forward::signed_stream(request.into_inner());
+        let passed = forward::signed_stream(&way, request.into_inner());
         let from = way.opened(client(way.channel.clone()).send_stream(passed)).await?;
         Ok(Response::new(way.answers(from)))
     }
@@ -472,7 +472,7 @@ impl QueueService for QueueFace {
             let answers = receive_stream::open(self.clone(), request.into_inner());
             return Ok(Response::new(answers));
         };
-        let passed = forward::signed_stream(request.into_inner());
+        let passed = forward::signed_stream(&way, request.into_inner());
         let from = way.opened(client(way.channel.clone()).receive_stream(passed)).await?;
         Ok(Response::new(way.answers(from)))
     }

@@ -194,11 +194,11 @@ macro_rules! leader_verb {
         let Some(way) = forward::place($self.pair.group(), &$call).await? else {
             return $here.map(Response::new);
         };
-        let mut client = RegionServiceClient::new(way.channel);
-        let answer = client.$verb(forward::signed(&$call, $message)).await;
+        let mut client = RegionServiceClient::new(way.channel.clone());
+        let answer = client.$verb(forward::signed(&way, &$call, $message)).await;
         answer
             .map(|answer| Response::new(answer.into_inner()))
-            .map_err(|status| forward::stream_failure(status, Kind::$kind))
+            .map_err(|status| way.failure(status, Kind::$kind))
     }};
 }
 
@@ -450,7 +450,8 @@ impl RegionService for RegionFace {
         let message = request.into_inner();
         if let Some(way) = forward::place(self.pair.group(), &call).await? {
             let mut client = RegionServiceClient::new(way.channel.clone());
-            let stream = way.opened(client.replay_tail(forward::signed(&call, message))).await?;
+            let stream =
+                way.opened(client.replay_tail(forward::signed(&way, &call, message))).await?;
             return Ok(Response::new(way.answers(stream)));
         }
         let replay = self.pair.replay(&who(message.who), message.all).await.map_err(refusal)?;
@@ -469,7 +470,8 @@ impl RegionService for RegionFace {
         let message = request.into_inner();
         if let Some(way) = forward::place(self.pair.group(), &call).await? {
             let mut client = RegionServiceClient::new(way.channel.clone());
-            let stream = way.opened(client.fail_back(forward::signed(&call, message))).await?;
+            let stream =
+                way.opened(client.fail_back(forward::signed(&way, &call, message))).await?;
             return Ok(Response::new(way.answers(stream)));
         }
         let to = (!message.to.is_empty()).then_some(message.to);

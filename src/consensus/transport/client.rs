@@ -3,7 +3,8 @@
 //! Laws: log entries, heartbeats and snapshots each have a channel of their own, so that none
 //! delays another; answers come in the order of the requests; every call ends by its deadline
 //! and a stream without an answer to what was sent ends too; a stream that the peer closed
-//! without an error ends without one (an error would put the peer into backoff). A peer that
+//! without an error ends without one (an error would put the peer into backoff). A connection at
+//! whose end is another node is given up, and the address dialled anew. A peer that
 //! does not answer is *unreachable*, never granted for.
 //!
 //! Refuses to send to a peer that is cut off: such calls hang until their deadline.
@@ -143,6 +144,17 @@ impl PeerClient {
         Ok(service)
     }
 
+    /// The same. Where the address leads to another node, the connection to that one is given up:
+    /// it would last as long as that node lives, though the address may be the peer's again.
+    fn heard<T>(&mut self, answer: Result<T, CallError>) -> Result<T, CallError> {
+        if let Err(CallError::Status { status, .. }) = &answer
+            && status.code() == Code::FailedPrecondition
+        {
+            self.service = None;
+        }
+        answer
+    }
+
     /// Waits for the answer no longer than `within`; a cut peer's answer never comes.
     async fn bounded<T>(
         &self,
@@ -169,8 +181,8 @@ impl PeerClient {
     pub async fn read_clock(&mut self, within: Duration) -> Result<u64, CallError> {
         let mut service = self.service()?;
         let request = self.peers.request(self.target, pb::ReadClockRequest {});
-        let answer = self.bounded("the clock question", within, service.read_clock(request));
-        Ok(answer.await?.wall_time_us)
+        let answer = self.bounded("the clock question", within, service.read_clock(request)).await;
+        Ok(self.heard(answer)?.wall_time_us)
     }
 
     /// Entries of the peer's log, from `from` up to and without `to`; it may hold fewer.
@@ -183,8 +195,8 @@ impl PeerClient {
         let mut service = self.service()?;
         let message = pb::ReadLogRequest { from_index: from, to_index: to };
         let request = self.peers.request(self.target, message);
-        let answer = self.bounded("reading the log", within, service.read_log(request));
-        Ok(answer.await?.entries)
+        let answer = self.bounded("reading the log", within, service.read_log(request)).await;
+        Ok(self.heard(answer)?.entries)
     }
 
     /// What the peer has applied, entry `from` at least, as the chunks of a snapshot. `within`
@@ -197,7 +209,9 @@ impl PeerClient {
         let mut service = self.service()?;
         let message = pb::ReadSnapshotRequest { from_index: from };
         let request = self.peers.request(self.target, message);
-        self.bounded("reading a snapshot", within, service.read_snapshot(request)).await
+        let answer = self.bounded("reading a snapshot", within, service.read_snapshot(request));
+        let answer = answer.await;
+        self.heard(answer)
     }
 
     /// The peer's data digest at `index`.
@@ -208,7 +222,9 @@ impl PeerClient {
     ) -> Result<pb::GetDigestResponse, CallError> {
         let mut service = self.service()?;
         let request = self.peers.request(self.target, pb::GetDigestRequest { index });
-        self.bounded("the digest question", within, service.get_digest(request)).await
+        let answer = self.bounded("the digest question", within, service.get_digest(request));
+        let answer = answer.await;
+        self.heard(answer)
     }
 
     /// What the peer knows of this node.
@@ -218,7 +234,9 @@ impl PeerClient {
     ) -> Result<pb::GetStandingResponse, CallError> {
         let mut service = self.service()?;
         let request = self.peers.request(self.target, pb::GetStandingRequest {});
-        self.bounded("the standing question", within, service.get_standing(request)).await
+        let answer = self.bounded("the standing question", within, service.get_standing(request));
+        let answer = answer.await;
+        self.heard(answer)
     }
 
     async fn ask_vote(
@@ -231,8 +249,8 @@ impl PeerClient {
         let message = convert::vote_request_out(request, pre_vote);
         let request = self.peers.request(self.target, message);
         let call = if pre_vote { "a pre-vote" } else { "a vote" };
-        let answer = self.bounded(call, option.soft_ttl(), service.vote(request)).await?;
-        convert::vote_response_in(answer).map_err(|e| NetworkError::new(&e).into())
+        let answer = self.bounded(call, option.soft_ttl(), service.vote(request)).await;
+        convert::vote_response_in(self.heard(answer)?).map_err(|e| NetworkError::new(&e).into())
     }
 
     /// Sends what `input` yields; the answers come in the same order.
@@ -253,7 +271,8 @@ impl PeerClient {
         let requests = outgoing(input, self.peers.clone(), self.target, counted);
         let request = self.peers.request(self.target, requests);
         let setup = self.setup(&option);
-        let answers = self.bounded("an append", setup, service.append(request)).await?;
+        let answers = self.bounded("an append", setup, service.append(request)).await;
+        let answers = self.heard(answers)?;
         let peers = self.peers.clone();
         let (target, refused) = (self.target, Arc::clone(&self.refused));
         let answers = Answers { peers, target, answers, term, sent, received: 0, refused };
@@ -382,8 +401,9 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         };
         let answer = answer.map_err(|status| {
             let (target, status) = (self.target, Box::new(status));
-            RPCError::from(CallError::Status { target, call: "a snapshot", status })
-        })?;
+            CallError::Status { target, call: "a snapshot", status }
+        });
+        let answer = self.heard(answer).map_err(RPCError::from)?;
         let vote = convert::vote_in(answer.into_inner().vote, "a snapshot's answer")
             .map_err(|e| NetworkError::new(&e))?;
         Ok(SnapshotResponse::new(vote))
@@ -397,7 +417,8 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         let mut service = self.service()?;
         let request = self.peers.request(self.target, convert::transfer_out(&req));
         let answer = service.transfer_leader(request);
-        let answer = self.bounded("a leadership transfer", option.soft_ttl(), answer).await?;
+        let answer = self.bounded("a leadership transfer", option.soft_ttl(), answer).await;
+        let answer = self.heard(answer)?;
         if answer.accepted {
             return Ok(Ok(()));
         }

@@ -53,6 +53,7 @@ struct Inner {
     calls: AtomicU64,
     admitted: AtomicBool,
     heard: Mutex<Option<Instant>>,
+    followed: Mutex<Option<((u64, u64), Instant)>>,
     disks: Mutex<BTreeMap<u64, DiskReport>>,
     left: watch::Sender<bool>,
     acknowledged: Acknowledged,
@@ -80,7 +81,7 @@ impl Peers {
         let cluster_value = cluster.parse().map_err(|_| refused())?;
         let calls = AtomicU64::new(0);
         let admitted = AtomicBool::new(false);
-        let heard = Mutex::default();
+        let (heard, followed) = (Mutex::default(), Mutex::default());
         let disks = Mutex::default();
         let left = watch::Sender::new(false);
         let inner = Inner {
@@ -93,6 +94,7 @@ impl Peers {
             calls,
             admitted,
             heard,
+            followed,
             disks,
             left,
             acknowledged: Acknowledged::default(),
@@ -170,6 +172,21 @@ impl Peers {
         *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
+    /// Says that the leader of a term, as term and node, was heard of now, if it is another one
+    /// than before.
+    pub(super) fn note_leader(&self, leader: (u64, u64)) {
+        let mut followed = self.inner.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if followed.is_none_or(|(known, _)| known != leader) {
+            *followed = Some((leader, Instant::now()));
+        }
+    }
+
+    /// Since when this node has heard of this leader, if of no other since.
+    pub(in crate::consensus) fn followed_since(&self, leader: (u64, u64)) -> Option<Instant> {
+        let followed = self.inner.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.filter(|(known, _)| *known == leader).map(|(_, since)| since)
+    }
+
     /// What a node, or this one, last said of its disk.
     #[must_use]
     pub fn disk_of(&self, node: u64) -> Option<DiskReport> {
@@ -206,6 +223,14 @@ impl Peers {
         metadata.insert(CLUSTER, self.inner.cluster_value.clone());
         metadata.insert(TARGET, target.into());
         metadata.insert(SENDER, self.inner.node.into());
+    }
+
+    /// Whether a call that says whom it is meant for is meant for this node. Clients of the other
+    /// region do not say it.
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    pub fn admit_signed(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        let is_signed = metadata.contains_key(TARGET) || metadata.contains_key(CLUSTER);
+        if is_signed { self.admit(metadata).map(drop) } else { Ok(()) }
     }
 
     /// The sender of a call that is meant for this node; refuses every other call.

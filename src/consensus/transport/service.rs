@@ -379,7 +379,11 @@ impl Incoming {
         match received {
             Ok(message) => match self.taken(message?) {
                 Ok(request) => {
-                    self.vote = Some(request.vote);
+                    if self.vote != Some(request.vote) {
+                        self.vote = Some(request.vote);
+                        let leader = &request.vote.leader_id;
+                        self.peers.note_leader((leader.term, leader.node_id));
+                    }
                     Some(request)
                 }
                 Err(status) => {
