@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::schedule::Choice;
+use crate::schedule::{Choice, Named};
 
 /// Runs seeds of the simulation and checks every promise on each.
 #[derive(Clone, Debug, Parser)]
@@ -33,6 +33,9 @@ pub struct Arguments {
     /// Leaves out all faults but those with these numbers; 0 is none
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<u64>,
+    /// Only faults of this kind, of the way to the nodes' addresses
+    #[arg(long, value_enum)]
+    pub schedule: Option<Named>,
     /// Looks for the fewest faults with which the one seed still breaks the same promise, and
     /// prints the command for them
     #[arg(long, requires = "seed")]
@@ -120,9 +123,14 @@ impl Arguments {
         Arguments { only, without: Vec::new(), ..self.clone() }
     }
 
-    /// Nobody said of how many regions seeds are.
-    pub fn is_of_any_regions(&self) -> bool {
-        self.regions.is_none()
+    /// Nobody said of how many regions seeds are, nor of what kind.
+    pub fn is_of_any_kind(&self) -> bool {
+        self.regions.is_none() && self.schedule.is_none()
+    }
+
+    /// The same with faults of this kind only.
+    pub fn with_schedule(&self, named: Named) -> Arguments {
+        Arguments { schedule: Some(named), ..self.clone() }
     }
 
     /// The same of so many regions.

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use crate::doors::Front;
 use crate::layout::{Layout, host_name, region_of};
-use crate::schedule::{Choice, Fault, Schedule, Step};
+use crate::schedule::{Choice, Fault, Named, Schedule, Step};
 use crate::world::{CLIENT_HOSTS, Order, World};
 
+mod doors;
 mod line;
 
 /// Bytes of a disk that is not full.
@@ -15,19 +17,23 @@ pub struct Faults {
     schedule: Schedule,
     /// A line that flaps is cut at this moment.
     is_cut: bool,
+    doorway: doors::Doorway,
 }
 
 impl Faults {
     /// Those that a seed draws, as far as they are chosen.
-    pub fn new(seed: u64, layout: Layout, choice: Choice) -> Faults {
-        Faults { schedule: Schedule::new(seed, layout, choice), is_cut: false }
+    pub fn new(seed: u64, layout: Layout, choice: Choice, named: Option<Named>) -> Faults {
+        let has_doors = Front::of(seed, &layout, named).is_some();
+        let schedule = Schedule::new(seed, layout, choice);
+        let schedule = if has_doors { schedule.with_doors(seed, named) } else { schedule };
+        Faults { schedule, is_cut: false, doorway: doors::Doorway::default() }
     }
 
     /// Begins and ends what is due.
     pub fn turn(&mut self, world: &mut World) {
         let now = world.now();
         for lane in 0..self.schedule.lanes() {
-            let step = self.schedule.turn(lane, now, |fault| line::aimed(world, fault));
+            let step = self.schedule.turn(lane, now, |fault| aimed(world, fault));
             if let Some(step) = step {
                 self.take(world, step);
             }
@@ -44,15 +50,20 @@ impl Faults {
                 let seconds = world.now() as f64 / 1e6;
                 let words = format!("{number} at {seconds:.1} s: {fault:?}");
                 world.history.lock().faults.push(words);
-                begin(world, fault);
+                match fault {
+                    Fault::AtDoor(door) => doors::begin(world, door, &mut self.doorway),
+                    fault => begin(world, fault),
+                }
             }
             Step::End(number, fault) => {
                 world.note(format_args!("fault {number}, {fault:?}, ends"));
                 match fault {
                     Fault::FlapLine => line::flap(world, false, &mut self.is_cut),
+                    Fault::AtDoor(door) => doors::end(world, door),
                     fault => end(world, fault),
                 }
             }
+            Step::GoOn(Fault::AtDoor(door)) => doors::go_on(world, door, &mut self.doorway),
             Step::GoOn(_) => {
                 let should = line::is_cut_then(world.now());
                 line::flap(world, should, &mut self.is_cut);
@@ -75,6 +86,14 @@ impl Faults {
     }
 }
 
+/// Finds out whom it hits.
+fn aimed(world: &World, fault: Fault) -> Fault {
+    match fault {
+        Fault::AtDoor(door) => Fault::AtDoor(doors::aimed(world, door)),
+        fault => line::aimed(world, fault),
+    }
+}
+
 fn begin(world: &mut World, fault: Fault) {
     let all = world.layout.hosts();
     match fault {
@@ -88,10 +107,14 @@ fn begin(world: &mut World, fault: Fault) {
         Fault::Isolate(id, from_clients) => isolate(world, id, from_clients, true),
         Fault::Cut(a, b) => cut(world, &host_name(a), &host_name(b), true),
         Fault::CutOneWay(a, b) => {
-            world.wires.cut(&host_name(a), &host_name(b), true);
-            world.sim.partition_oneway(host_name(a), host_name(b));
+            for (a, b) in ways(world, a, b) {
+                world.wires.cut(&a, &b, true);
+                world.sim.partition_oneway(a, b);
+            }
         }
-        Fault::Hold(a, b) => world.sim.hold(host_name(a), host_name(b)),
+        Fault::Hold(a, b) => {
+            ways(world, a, b).into_iter().for_each(|(a, b)| world.sim.hold(a, b));
+        }
         Fault::Outrun(id) => isolate(world, id, false, true),
         Fault::Loss(one_in) => world.sim.set_fail_rate(1.0 / one_in as f64),
         Fault::SlowDisk(id, delay) => slow(world, &[id], delay),
@@ -127,10 +150,14 @@ fn end(world: &mut World, fault: Fault) {
         Fault::Isolate(id, from_clients) => isolate(world, id, from_clients, false),
         Fault::Cut(a, b) => cut(world, &host_name(a), &host_name(b), false),
         Fault::CutOneWay(a, b) => {
-            world.wires.cut(&host_name(a), &host_name(b), false);
-            world.sim.repair_oneway(host_name(a), host_name(b));
+            for (a, b) in ways(world, a, b) {
+                world.wires.cut(&a, &b, false);
+                world.sim.repair_oneway(a, b);
+            }
         }
-        Fault::Hold(a, b) => world.sim.release(host_name(a), host_name(b)),
+        Fault::Hold(a, b) => {
+            ways(world, a, b).into_iter().for_each(|(a, b)| world.sim.release(a, b));
+        }
         Fault::Outrun(id) => isolate(world, id, false, false),
         Fault::Loss(_) => world.sim.set_fail_rate(0.0),
         Fault::SlowDisk(id, _) => slow(world, &[id], Duration::ZERO),
@@ -173,12 +200,19 @@ fn order_all(world: &mut World, order: Order) {
 }
 
 fn cut(world: &mut World, a: &str, b: &str, cut: bool) {
-    world.wires.cut(a, b, cut);
-    if cut {
-        world.sim.partition(a, b);
-    } else {
-        world.sim.repair(a, b);
+    for (a, b) in world.wires.doors.ways(a, b) {
+        world.wires.cut(&a, &b, cut);
+        if cut {
+            world.sim.partition(a, b);
+        } else {
+            world.sim.repair(a, b);
+        }
     }
+}
+
+/// Every way from a node to another, as the machines at its ends.
+fn ways(world: &World, from: u64, to: u64) -> Vec<(String, String)> {
+    world.wires.doors.ways(&host_name(from), &host_name(to))
 }
 
 fn isolate(world: &mut World, id: u64, from_clients: bool, isolated: bool) {

@@ -19,6 +19,7 @@ mod arguments;
 #[allow(dead_code, unused_imports, reason = "its tests run in checks.rs, under a harness")]
 mod checker;
 mod coverage;
+mod doors;
 mod entropy;
 mod faults;
 #[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
@@ -34,6 +35,7 @@ mod schedule;
 mod seeds;
 mod shrink;
 mod sightings;
+mod strangers;
 #[path = "../workload/mod.rs"]
 mod workload;
 mod world;

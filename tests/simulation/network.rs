@@ -16,12 +16,17 @@ use tokio::time::Instant;
 use zoneq::clock::Clock;
 use zoneq::consensus::network::{ChannelOptions, Io, Listener, Network, channel};
 
+use crate::doors::{Breakable, Doors};
 use crate::layout::{Layout, host_name, region_of};
 use crate::workload;
 
-/// Which machines answer dials with a refusal: their process was killed, their kernel runs.
+/// Which machines answer dials with a refusal: their process was killed, their kernel runs. And
+/// what else is on the way to them.
 #[derive(Clone, Debug, Default)]
-pub struct Wires(Arc<Mutex<Refusals>>);
+pub struct Wires {
+    refusals: Arc<Mutex<Refusals>>,
+    pub doors: Doors,
+}
 
 #[derive(Debug, Default)]
 struct Refusals {
@@ -31,7 +36,7 @@ struct Refusals {
 
 impl Wires {
     fn lock(&self) -> MutexGuard<'_, Refusals> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn refuse(&self, host: &str, refuses: bool) {
@@ -61,7 +66,8 @@ impl Wires {
     fn refuses(&self, from: &str, to: &str) -> bool {
         let refusals = self.lock();
         let cut = |a: &str, b: &str| refusals.cut.contains(&(a.to_owned(), b.to_owned()));
-        refusals.hosts.contains(to) && !cut(from, to) && !cut(to, from)
+        let refuses = refusals.hosts.contains(to) || self.doors.refuses(from, to);
+        refuses && !cut(from, to) && !cut(to, from)
     }
 }
 
@@ -88,14 +94,17 @@ impl SimNetwork {
 #[async_trait::async_trait]
 impl Network for SimNetwork {
     async fn dial(&self, address: &str) -> io::Result<Io> {
-        let target = address.split(':').next().unwrap_or_default();
-        if self.wires.refuses(&self.host, target) {
+        let (target, address) = self.wires.doors.lead(address);
+        if self.wires.refuses(&self.host, &target) {
             tokio::time::sleep(Duration::from_millis(2)).await;
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         let began = Instant::now();
         match turmoil::net::TcpStream::connect(address).await {
-            Ok(stream) => Ok(Io::new(stream, None)),
+            Ok(stream) => Ok(match self.wires.doors.cord(&self.host, &target) {
+                Some(cord) => Io::new(Breakable { stream, cord }, None),
+                None => Io::new(stream, None),
+            }),
             // Refused in no time: the packet was dropped, so nobody said anything.
             Err(_) if began.elapsed().is_zero() => std::future::pending().await,
             Err(error) => Err(error),
@@ -108,9 +117,12 @@ impl Network for SimNetwork {
             .map_err(|_| io::Error::other(format!("{address:?} is no socket address")))?;
         let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, asked.port()));
         let listener = turmoil::net::TcpListener::bind(everywhere).await?;
-        let incoming = futures::stream::unfold(listener, |listener| async move {
+        let known = (listener, self.wires.doors.clone());
+        let incoming = futures::stream::unfold(known, |(listener, doors)| async move {
             let accepted = listener.accept().await;
-            Some((accepted.map(|(stream, from)| Io::new(stream, Some(from))), listener))
+            let accepted =
+                accepted.map(|(stream, from)| Io::new(stream, Some(doors.seen_from(from))));
+            Some((accepted, (listener, doors)))
         });
         Ok(Listener { local: everywhere, incoming: incoming.boxed() })
     }

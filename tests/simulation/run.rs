@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::arguments::Arguments;
 use crate::coverage::Counts;
+use crate::doors::Front;
 use crate::faults::Faults;
 use crate::history::{DRAIN, Ending, History, Micros, SharedHistory};
 use crate::invariants;
@@ -63,7 +64,9 @@ pub fn run(arguments: &Arguments, seed: u64, history: &SharedHistory) -> Verdict
     if trace.is_some() {
         history.lock().keep_lines();
     }
-    let mut world = World::new(seed, Layout::of(seed, arguments.regions()), history.clone());
+    let layout = Layout::of(seed, arguments.regions());
+    let front = Front::of(seed, &layout, arguments.schedule);
+    let mut world = World::new(seed, layout, front, history.clone());
     let ran = stages(&mut world, seed, arguments);
     let mut broken: Vec<(String, String)> = Vec::new();
     if let Err(error) = ran {
@@ -107,7 +110,8 @@ fn stages(world: &mut World, seed: u64, arguments: &Arguments) -> turmoil::Resul
     let stop = Arc::new(AtomicBool::new(false));
     let at_work = clients(world, seed, &stop);
     let operator = world.layout.is_pair().then(|| operate(world, seed, &stop));
-    let mut faults = Faults::new(seed, world.layout.clone(), arguments.choice());
+    let mut faults =
+        Faults::new(seed, world.layout.clone(), arguments.choice(), arguments.schedule);
     let end = arguments.secs * 1_000_000;
     while world.now() < end {
         world.step()?;

@@ -1,7 +1,7 @@
 //! What is done to the world, and when: a schedule drawn from the seed.
 //!
 //! Laws: two lanes run side by side, one takes nodes and links away, the other makes them worse; a
-//! third is for the line between two regions. In each lane one fault follows another. What is
+//! third is for the line between two regions, or for the way to the nodes in seeds that have doors. In each lane one fault follows another. What is
 //! drawn, and when it begins and ends, depends on the seed alone: a fault that is left out takes
 //! the time that it would have taken, so that all others stay as they are. Faults are numbered
 //! from one, over all lanes, in the order in which they are drawn.
@@ -14,7 +14,10 @@ use zoneq::storage::disk::faulty::Dice;
 use crate::history::Micros;
 use crate::layout::{Layout, region_of};
 
+mod doors;
 mod line;
+
+pub use doors::{Door, Named, Tenant};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -57,6 +60,8 @@ pub enum Fault {
     CutLineFrom(usize),
     DelayLine(Duration),
     FlapLine,
+    /// The way to a node is hurt, and not the node.
+    AtDoor(Door),
 }
 
 /// How long before it comes back the others let go of what an outrun node needs.
@@ -111,6 +116,14 @@ struct Lane {
     longest_pause: u64,
 }
 
+impl Lane {
+    fn new(seed: u64, salt: u64, draw: Draw, longest_pause: u64) -> Lane {
+        let mut dice = Dice::new(seed.rotate_left(24) ^ salt);
+        let next = 500_000 + dice.below(longest_pause);
+        Lane { dice, draw, running: None, next, longest_pause }
+    }
+}
+
 pub struct Schedule {
     lanes: Vec<Lane>,
     layout: Layout,
@@ -120,11 +133,7 @@ pub struct Schedule {
 
 impl Schedule {
     pub fn new(seed: u64, layout: Layout, choice: Choice) -> Schedule {
-        let lane = |salt: u64, draw: Draw, longest_pause| {
-            let mut dice = Dice::new(seed.rotate_left(24) ^ salt);
-            let next = 500_000 + dice.below(longest_pause);
-            Lane { dice, draw, running: None, next, longest_pause }
-        };
+        let lane = |salt, draw, longest_pause| Lane::new(seed, salt, draw, longest_pause);
         let (hard, soft): (Draw, Draw) =
             if layout.is_pair() { (line::hard, line::soft) } else { (hard, soft) };
         let mut lanes =
@@ -176,7 +185,7 @@ impl Schedule {
         {
             running.purged = true;
             Step::Purge
-        } else if matches!(running.fault, Fault::FlapLine) {
+        } else if matches!(running.fault, Fault::FlapLine | Fault::AtDoor(_)) {
             Step::GoOn(running.fault)
         } else {
             return None;

@@ -12,6 +12,7 @@ use crate::arguments::Arguments;
 use crate::coverage::{self, Counts, Coverage};
 use crate::history::SharedHistory;
 use crate::run::{self, Verdict};
+use crate::schedule::Named;
 
 /// Cases shown of one broken promise.
 const SHOWN: usize = 5;
@@ -24,6 +25,8 @@ const KEPT: [u64; 5] = [41, 46, 89, 114, 224];
 const KEPT_PAIRS: [u64; 10] = [5, 9, 15, 27, 31, 34, 37, 46, 80, 88];
 /// Seeds of two regions that run behind those of one, where nobody says of how many.
 const PAIRS: std::ops::Range<u64> = 1..5;
+/// Simulated seconds of the schedules that have a name, which run behind those.
+const NAMED_SECONDS: u64 = 12;
 /// Seeds in which every verb of the API must have worked.
 const ENOUGH: u64 = 20;
 /// Signs of the bar that shows how far it is.
@@ -122,7 +125,11 @@ fn decode(text: &str) -> Option<Verdict> {
 }
 
 fn line(arguments: &Arguments, verdict: &Verdict) -> String {
-    let regions = if arguments.regions() > 1 { " (two regions)" } else { "" };
+    let regions = match arguments.schedule {
+        Some(named) => format!(" ({})", named.name()),
+        None if arguments.regions() > 1 => " (two regions)".to_owned(),
+        None => String::new(),
+    };
     format!(
         "seed {:<6}{regions} {:>5} calls, {:>5} acknowledged, {:>3} leaderships, {:>3}.{} s simulated, \
          trace {:016x} of {} events: {}",
@@ -169,6 +176,9 @@ pub fn in_process(arguments: &Arguments, seed: u64, mutant: Option<&str>) -> End
     command.args(["--verdict", "--seed", &seed.to_string()]);
     command.args(["--secs", &arguments.secs.to_string()]);
     command.args(["--regions", &arguments.regions().to_string()]);
+    if let Some(named) = arguments.schedule {
+        command.args(["--schedule", named.name()]);
+    }
     for (what, numbers) in [("--without", &arguments.without), ("--only", &arguments.only)] {
         if !numbers.is_empty() {
             command.args([what, &list(numbers)]);
@@ -200,11 +210,12 @@ pub fn in_process(arguments: &Arguments, seed: u64, mutant: Option<&str>) -> End
 /// The command that repeats a run.
 pub fn repeat(arguments: &Arguments, seed: u64) -> String {
     let regions = if arguments.regions() > 1 { " --regions 2" } else { "" };
-    let secs = arguments.secs;
+    let named = arguments.schedule.map(|named| format!(" --schedule {}", named.name()));
+    let (secs, named) = (arguments.secs, named.unwrap_or_default());
     let faults = [("without", &arguments.without), ("only", &arguments.only)];
     let given = faults.iter().filter(|(_, numbers)| !numbers.is_empty());
     let faults: String = given.map(|(what, them)| format!(" --{what} {}", list(them))).collect();
-    format!("  repeat it: cargo sim --seed {seed} --secs {secs}{regions}{faults}")
+    format!("  repeat it: cargo sim --seed {seed} --secs {secs}{regions}{named}{faults}")
 }
 
 fn list(numbers: &[u64]) -> String {
@@ -231,13 +242,19 @@ fn chosen(arguments: &Arguments) -> Vec<(Arguments, u64)> {
     let range = arguments.from..arguments.from.saturating_add(arguments.seeds);
     let begins = range.start == 1;
     let with_kept = |range: std::ops::Range<u64>, arguments: Arguments| {
-        let kept: &[u64] = if arguments.regions() > 1 { &KEPT_PAIRS } else { &KEPT };
+        let kept: &[u64] = match arguments.regions() {
+            1 if arguments.schedule.is_some() => &[],
+            1 => &KEPT,
+            _ => &KEPT_PAIRS,
+        };
         let of_range = range.clone();
         let kept = kept.iter().copied().filter(move |seed| begins && !of_range.contains(seed));
         range.chain(kept).map(move |seed| (arguments.clone(), seed)).collect::<Vec<_>>()
     };
     let mut all = with_kept(range, arguments.clone());
-    if begins && arguments.is_of_any_regions() {
+    if begins && arguments.is_of_any_kind() {
+        let short = arguments.with_secs(arguments.secs.min(NAMED_SECONDS));
+        all.extend((1..).zip(Named::ALL).map(|(seed, named)| (short.with_schedule(named), seed)));
         all.extend(with_kept(PAIRS, arguments.with_regions(2)));
     }
     all
@@ -269,7 +286,8 @@ pub fn many(arguments: &Arguments) -> ExitCode {
                     let stop = is_late || (arguments.fail_fast && failed());
                     let Some((asked, seed)) = seeds.get(at).filter(|_| !stop) else { return };
                     // The first of each kind.
-                    let nth = seeds[..at].iter().filter(|(of, _)| of.regions() == asked.regions());
+                    let kind = |of: &Arguments| (of.regions(), of.schedule.is_some());
+                    let nth = seeds[..at].iter().filter(|(of, _)| kind(of) == kind(asked));
                     let twice = (nth.count() as u64) < arguments.twice;
                     let (verdict, words) = judge(asked, *seed, twice);
                     let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,11 +14,13 @@ use zoneq::queue::authority::Role;
 use zoneq::server::{Config, Node, Parts, Sizes};
 use zoneq::storage::disk::faulty::{Dice, FaultyDisk};
 
+use crate::doors::{Front, GATEWAY, PEER_PORT};
 use crate::history::{Applied, Cluster, Micros, SharedHistory};
 use crate::layout::{Layout, OPERATOR, REGIONS, host_name, node_id, region_of};
 use crate::network::{SimClock, SimNetwork, Wires, now_us};
 use crate::real_clock;
 use crate::sightings;
+use crate::strangers::{self, OTHER_CLUSTER, OTHER_SERVER};
 
 pub const CLIENT_HOSTS: [&str; 2] = ["c1", "c2"];
 /// How long a node that stopped by itself stays down.
@@ -149,8 +151,12 @@ impl Host {
         let any = |port| std::net::SocketAddr::from(([0, 0, 0, 0], port));
         (config.grpc_listen, config.peer_listen) = (any(7401), any(7501));
         config.grpc_advertise = Some(format!("{}:7401", self.name));
-        config.peer_advertise = Some(format!("{}:7501", self.name));
-        let peer = |host: &u64| format!("{}=z{host}@z{host}:7501/z{host}:7401", node_id(*host));
+        let peer_host = |name: &str| self.wires.doors.peer_host(name);
+        config.peer_advertise = Some(format!("{}:{PEER_PORT}", peer_host(&self.name)));
+        let peer = |host: &u64| {
+            let (id, name) = (node_id(*host), host_name(*host));
+            format!("{id}={name}@{}:{PEER_PORT}/{name}:7401", peer_host(&name))
+        };
         let own = self.layout.of_region(region);
         config.peers = own.iter().map(peer).collect::<Vec<_>>().join(",").parse()?;
         REGIONS[region].clone_into(&mut config.region);
@@ -325,7 +331,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, layout: Layout, history: SharedHistory) -> World {
+    pub fn new(seed: u64, layout: Layout, front: Option<Front>, history: SharedHistory) -> World {
         real_clock::follow(0);
         let mut builder = turmoil::Builder::new();
         builder
@@ -346,6 +352,9 @@ impl World {
         for host in &hosts {
             let own = Arc::clone(host);
             sim.host(host.name.as_str(), move || Arc::clone(&own).live());
+        }
+        if let Some(front) = front {
+            draw_doors(&mut sim, &layout, front, &wires, seed);
         }
         let (held_down, restarts) = (Vec::new(), Vec::new());
         World { sim, layout, hosts, wires, history, held_down, restarts }
@@ -435,7 +444,9 @@ impl World {
         let nodes = self.hosts.iter().map(|host| host.name.clone());
         let operator = self.layout.is_pair().then_some(OPERATOR);
         let clients = CLIENT_HOSTS.into_iter().chain(operator).map(str::to_owned);
-        nodes.chain(clients).filter(|other| other != name).collect()
+        let gateway = self.wires.doors.front().and_then(|front| front.behind);
+        let gateway = gateway.map(|_| GATEWAY.to_owned());
+        nodes.chain(clients).chain(gateway).filter(|other| other != name).collect()
     }
 
     fn bring_up(&mut self, id: u64) {
@@ -454,7 +465,10 @@ impl World {
     }
 
     pub fn power_on(&mut self, id: u64) {
-        self.held_down.retain(|held| *held != id);
+        // Two faults may hold it down at once.
+        if let Some(at) = self.held_down.iter().position(|held| *held == id) {
+            self.held_down.remove(at);
+        }
         if !self.held_down.contains(&id) {
             self.bring_up(id);
         }
@@ -493,4 +507,26 @@ impl World {
         }
         hosts.iter().for_each(|id| self.power_on(*id));
     }
+}
+
+/// Adds the machines that are no nodes, and makes all of them known by their numbers.
+fn draw_doors(
+    sim: &mut turmoil::Sim<'static>,
+    layout: &Layout,
+    front: Front,
+    wires: &Wires,
+    seed: u64,
+) {
+    if let Some(behind) = front.behind {
+        let wires = wires.clone();
+        sim.host(GATEWAY, move || strangers::gateway(wires.clone(), behind));
+    }
+    let (disk, other) = (FaultyDisk::new(seed ^ 0x6f_7468_6572), wires.clone());
+    sim.host(OTHER_CLUSTER, move || strangers::other_cluster(disk.clone(), other.clone(), seed));
+    sim.host(OTHER_SERVER, strangers::other_server);
+    let gateway = front.behind.map(|_| GATEWAY.to_owned());
+    let nodes = layout.hosts().into_iter().map(host_name);
+    let names = nodes.chain(gateway).map(|name| (sim.lookup(name.as_str()), name));
+    let names = names.collect();
+    wires.doors.draw(front, names);
 }
