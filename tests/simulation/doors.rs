@@ -36,14 +36,14 @@ pub struct Front {
 }
 
 impl Front {
-    /// One seed of one region in four has doors, and every schedule that has a name; half of those
-    /// seeds have a gateway.
+    /// One seed in four of one region whose membership stays has doors, and every schedule that
+    /// has a name; half of those seeds have a gateway.
     pub fn of(seed: u64, layout: &Layout, named: Option<Named>) -> Option<Front> {
         let mut dice = Dice::new(seed ^ 0x6c69_7374_656e);
         let drawn = dice.below(4) == 0;
         let node = 1 + dice.below(3);
         let with_gateway = named.map_or(dice.below(2) == 0, Named::has_gateway);
-        let has = !layout.is_pair() && (drawn || named.is_some());
+        let has = !layout.is_pair() && !layout.has_spares() && (drawn || named.is_some());
         has.then_some(Front { behind: with_gateway.then_some(node) })
     }
 }

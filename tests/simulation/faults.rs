@@ -128,6 +128,7 @@ fn begin(world: &mut World, fault: Fault) {
         }
         Fault::HandOver => order_all(world, Order::HandOver),
         Fault::Purge => order_all(world, Order::Purge),
+        Fault::Members(change) => world.seats.ask(change),
         of_pair => line::begin(world, of_pair),
     }
 }
@@ -165,7 +166,7 @@ fn end(world: &mut World, fault: Fault) {
         Fault::FullDisk(id, _) => fill(world, &[id], None),
         Fault::FullDisks(_) => fill(world, &all, None),
         // A clock that was stepped stays wrong until the next step or the healing.
-        Fault::ClockStep(..) | Fault::HandOver | Fault::Purge => {}
+        Fault::ClockStep(..) | Fault::HandOver | Fault::Purge | Fault::Members(_) => {}
         of_pair => line::end(world, of_pair),
     }
 }

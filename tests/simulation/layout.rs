@@ -1,4 +1,5 @@
 //! Where the nodes of a run are: one region of three, or two regions, one of which may be smaller.
+//! In one seed of four one region has two hosts to spare, on which an operator seats nodes.
 
 use zoneq::storage::disk::faulty::Dice;
 
@@ -9,13 +10,17 @@ pub use crate::history::REGIONS;
 pub const OPERATOR: &str = "op";
 /// Hosts are numbered through: this many numbers for each region.
 const SPAN: u64 = 3;
+/// Hosts of the first region on which no node is at first.
+const SPARES: [u64; 2] = [7, 8];
+/// Salt of the seeds in which the membership changes.
+const MEMBERS: u64 = 0x6d65_6d62_6572;
 
 /// The region of a host, as an index into [`REGIONS`].
 pub fn region_of(host: u64) -> usize {
-    usize::from(host > SPAN)
+    usize::from(host > SPAN && host <= 2 * SPAN)
 }
 
-/// The node id that a host's node has in its own group: both regions count from one.
+/// The node id that a host's first node has in its own group: both regions count from one.
 pub fn node_id(host: u64) -> u64 {
     (host - 1) % SPAN + 1
 }
@@ -33,7 +38,11 @@ impl Layout {
     pub fn of(seed: u64, regions: u64) -> Layout {
         let region = |at: u64, size: u64| (1..=size).map(|n| at * SPAN + n).collect();
         if regions < 2 {
-            return Layout(vec![region(0, SPAN)]);
+            let mut own: Vec<u64> = region(0, SPAN);
+            if Dice::new(seed ^ MEMBERS).below(4) == 0 {
+                own.extend(SPARES);
+            }
+            return Layout(vec![own]);
         }
         let (east, west) = match Dice::new(seed ^ 0x6c61_796f_7574).below(8) {
             0 => (SPAN, 1),
@@ -46,6 +55,22 @@ impl Layout {
 
     pub fn is_pair(&self) -> bool {
         self.0.len() > 1
+    }
+
+    /// The same with no host to spare: the membership stays as it is.
+    pub fn without_spares(mut self) -> Layout {
+        self.0.iter_mut().for_each(|region| region.retain(|host| !SPARES.contains(host)));
+        self
+    }
+
+    /// Whether there are hosts to spare, and so an operator who changes the membership.
+    pub fn has_spares(&self) -> bool {
+        self.of_region(0).iter().any(|host| SPARES.contains(host))
+    }
+
+    /// The hosts on which a node is from the beginning.
+    pub fn founders(&self) -> Vec<u64> {
+        self.hosts().into_iter().filter(|host| !SPARES.contains(host)).collect()
     }
 
     pub fn regions(&self) -> usize {

@@ -25,6 +25,7 @@ mod faults;
 #[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
 mod fewer;
 mod layout;
+mod members;
 mod mutants;
 mod network;
 mod operator;
@@ -32,6 +33,7 @@ mod real_clock;
 mod run;
 #[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
 mod schedule;
+mod seats;
 mod seeds;
 mod shrink;
 mod sightings;

@@ -12,6 +12,7 @@ use crate::faults::Faults;
 use crate::history::{DRAIN, Ending, History, Micros, SharedHistory};
 use crate::invariants;
 use crate::layout::{Layout, OPERATOR, region_of};
+use crate::members;
 use crate::network::{CLOCK, SimNetwork, Wires};
 use crate::operator::{Operator, Wishes};
 use crate::queues::ALL;
@@ -65,6 +66,7 @@ pub fn run(arguments: &Arguments, seed: u64, history: &SharedHistory) -> Verdict
         history.lock().keep_lines();
     }
     let layout = Layout::of(seed, arguments.regions());
+    let layout = if arguments.schedule.is_some() { layout.without_spares() } else { layout };
     let front = Front::of(seed, &layout, arguments.schedule);
     let mut world = World::new(seed, layout, front, history.clone());
     let ran = stages(&mut world, seed, arguments);
@@ -110,12 +112,14 @@ fn stages(world: &mut World, seed: u64, arguments: &Arguments) -> turmoil::Resul
     let stop = Arc::new(AtomicBool::new(false));
     let at_work = clients(world, seed, &stop);
     let operator = world.layout.is_pair().then(|| operate(world, seed, &stop));
+    let changes = world.layout.has_spares().then(|| change_members(world, seed, &stop));
     let mut faults =
         Faults::new(seed, world.layout.clone(), arguments.choice(), arguments.schedule);
     let end = arguments.secs * 1_000_000;
     while world.now() < end {
         world.step()?;
         faults.turn(world);
+        world.grant_wishes();
         if let Some(work) = &operator {
             work.grant(world);
         }
@@ -126,6 +130,7 @@ fn stages(world: &mut World, seed: u64, arguments: &Arguments) -> turmoil::Resul
     let until = world.now() + PATIENCE;
     while at_work.load(Ordering::Relaxed) > 0 && world.now() < until {
         world.step()?;
+        world.grant_wishes();
         if let Some(work) = &operator {
             work.grant(world);
         }
@@ -134,6 +139,12 @@ fn stages(world: &mut World, seed: u64, arguments: &Arguments) -> turmoil::Resul
         Some(work) => work.until_whole(world)?,
         None => false,
     };
+    if let Some(done) = &changes
+        && !is_settled(world, done)?
+    {
+        let what = "faults have healed and the members are not those that are to be".to_owned();
+        world.history.lock().unexpected_stops.push(what);
+    }
     let mut ending = Ending { converged: converge(world)?, ..Ending::default() };
     if ending.converged && (paired || operator.is_none()) {
         ending = close(world, seed)?;
@@ -222,6 +233,35 @@ fn operate(world: &mut World, seed: u64, stop: &Arc<AtomicBool>) -> Operation {
     operation
 }
 
+/// Starts the operator who changes the membership; answers what that came to.
+fn change_members(
+    world: &mut World,
+    seed: u64,
+    stop: &Arc<AtomicBool>,
+) -> Rc<RefCell<Option<bool>>> {
+    let done: Rc<RefCell<Option<bool>>> = Rc::default();
+    let end = Rc::clone(&done);
+    let (wires, layout, stop) = (world.wires.clone(), world.layout.clone(), Arc::clone(stop));
+    let (history, seats) = (world.history.clone(), world.seats.clone());
+    world.sim.client(OPERATOR, async move {
+        let network = SimNetwork { host: OPERATOR.to_owned(), wires };
+        let operator = members::Operator::new(seed, &layout, &network, history, seats);
+        *end.borrow_mut() = Some(operator.work(stop).await);
+        Ok(())
+    });
+    done
+}
+
+/// Steps until the members are those that are to be; whether they are.
+fn is_settled(world: &mut World, done: &Rc<RefCell<Option<bool>>>) -> turmoil::Result<bool> {
+    let until = world.now() + 3 * PATIENCE;
+    while done.borrow().is_none() && world.now() < until {
+        world.step()?;
+        world.grant_wishes();
+    }
+    Ok(done.borrow().unwrap_or(false))
+}
+
 /// Whether both regions hold the same at the very end.
 fn verify(world: &mut World, seed: u64) -> turmoil::Result<bool> {
     let told: Rc<RefCell<Option<bool>>> = Rc::default();
@@ -261,7 +301,8 @@ fn converge(world: &mut World) -> turmoil::Result<bool> {
                     && status.digest == first.digest
             })
         };
-        if statuses.len() == world.hosts.len() && statuses.iter().all(one) {
+        let seated = world.hosts.iter().filter(|host| world.seats.of(host.id).is_some());
+        if statuses.len() == seated.count() && statuses.iter().all(one) {
             return Ok(true);
         }
     }

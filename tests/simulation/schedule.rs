@@ -1,7 +1,8 @@
 //! What is done to the world, and when: a schedule drawn from the seed.
 //!
 //! Laws: two lanes run side by side, one takes nodes and links away, the other makes them worse; a
-//! third is for the line between two regions, or for the way to the nodes in seeds that have doors. In each lane one fault follows another. What is
+//! third is for the line between two regions, for changes of the membership of one, or for the way
+//! to the nodes in seeds that have doors. In each lane one fault follows another. What is
 //! drawn, and when it begins and ends, depends on the seed alone: a fault that is left out takes
 //! the time that it would have taken, so that all others stay as they are. Faults are numbered
 //! from one, over all lanes, in the order in which they are drawn.
@@ -18,6 +19,21 @@ mod doors;
 mod line;
 
 pub use doors::{Door, Named, Tenant};
+
+/// What an operator is to change of who votes in a region of three zones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A new node in the place of the nth voter.
+    Replace(u64),
+    /// The disk of a voter is lost: it comes back with an empty one, is refused, and replaced.
+    LoseDisk,
+    /// Five voters.
+    Grow,
+    /// Three voters, which of two in a zone by these bits.
+    Shrink(u64),
+    /// Back to who voted, when a change is under way.
+    ThinkAgain,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -48,6 +64,7 @@ pub enum Fault {
     ClockStep(u64, i64),
     HandOver,
     Purge,
+    Members(Change),
     /// The node that leads this region, if one does, is killed.
     KillLeader(usize, Option<u64>),
     PowerCutOfRegion(usize),
@@ -140,6 +157,9 @@ impl Schedule {
             vec![lane(0x6861_7264, hard, 3_000_000), lane(0x736f_6674, soft, 2_500_000)];
         if layout.is_pair() {
             lanes.push(lane(0x6c69_6e65, line::draw, 4_000_000));
+        }
+        if layout.has_spares() {
+            lanes.push(lane(0x6d65_6d62, change, 5_000_000));
         }
         Schedule { lanes, layout, choice, drawn: 0 }
     }
@@ -269,6 +289,17 @@ fn soft(dice: &mut Dice, layout: &Layout) -> Fault {
         8..10 => Fault::HandOver,
         _ => Fault::Purge,
     }
+}
+
+/// Changes who votes.
+fn change(dice: &mut Dice, _: &Layout) -> Fault {
+    Fault::Members(match dice.below(10) {
+        0..4 => Change::Replace(dice.below(5)),
+        4 | 5 => Change::LoseDisk,
+        6 => Change::Grow,
+        7 | 8 => Change::Shrink(dice.below(32)),
+        _ => Change::ThinkAgain,
+    })
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! Three nodes, each the whole server on a turmoil host, with a disk, a clock and a network of
-//! its own.
+//! Hosts, on each a node that is the whole server, with a disk, a clock and a network of its own.
+//! Which node sits on a host, if any, an operator may change (`seats.rs`).
 //!
 //! Laws: a host that goes down loses its disk first, so that nothing a destructor does reaches
 //! it; a host that comes back gets what survived. A node that stops by itself is started again a
-//! second later, as a service manager would, and told of unless its disk had failed it.
+//! second later, as a service manager would, and told of unless its disk had failed it. One that
+//! refuses its disk, as it should, stays down.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,9 +17,10 @@ use zoneq::storage::disk::faulty::{Dice, FaultyDisk};
 
 use crate::doors::{Front, GATEWAY, PEER_PORT};
 use crate::history::{Applied, Cluster, Micros, SharedHistory};
-use crate::layout::{Layout, OPERATOR, REGIONS, host_name, node_id, region_of};
+use crate::layout::{Layout, OPERATOR, REGIONS, host_name, region_of};
 use crate::network::{SimClock, SimNetwork, Wires, now_us};
 use crate::real_clock;
+use crate::seats::{Seat, Seats, Wish, zone_name};
 use crate::sightings;
 use crate::strangers::{self, OTHER_CLUSTER, OTHER_SERVER};
 
@@ -45,6 +47,7 @@ pub struct Host {
     pub name: String,
     pub clock: Arc<SimClock>,
     layout: Layout,
+    seats: Seats,
     seed: u64,
     sizes: Sizes,
     wires: Wires,
@@ -54,6 +57,8 @@ pub struct Host {
 
 struct Life {
     number: u64,
+    /// How often another node came to sit here, or an empty disk under the same.
+    seated: u64,
     disk: FaultyDisk,
     group: Option<Group>,
     orders: Option<mpsc::Sender<Order>>,
@@ -73,7 +78,7 @@ impl std::fmt::Debug for Life {
 impl Host {
     fn new(
         id: u64,
-        layout: Layout,
+        (layout, seats): (Layout, Seats),
         cluster_seed: u64,
         wires: Wires,
         history: SharedHistory,
@@ -81,6 +86,7 @@ impl Host {
         let seed = cluster_seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17) ^ (id << 56);
         let life = Life {
             number: 0,
+            seated: 0,
             disk: FaultyDisk::new(seed),
             group: None,
             orders: None,
@@ -91,7 +97,7 @@ impl Host {
         let (name, clock) = (host_name(id), Arc::default());
         let sizes = small_sizes(cluster_seed);
         let life = Mutex::new(life);
-        Host { id, name, clock, layout, seed, sizes, wires, history, life }
+        Host { id, name, clock, layout, seats, seed, sizes, wires, history, life }
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {
@@ -133,6 +139,21 @@ impl Host {
         life.disk = FaultyDisk::new(self.seed ^ u64::from(life.generation) << 32);
     }
 
+    /// Puts in an empty disk for another node, or for one that lost its disk; it must be down.
+    fn clear_disk(&self) {
+        let mut life = self.life();
+        life.seated += 1;
+        life.number = 0;
+        life.disk_failed = false;
+        life.disk = FaultyDisk::new(self.seed ^ life.seated << 40);
+    }
+
+    /// Under which number it is told of: hosts of two regions have the same node ids.
+    fn known_as(&self) -> u64 {
+        let seat = self.seats.of(self.id).filter(|_| !self.layout.is_pair());
+        seat.map_or(self.id, |seat| seat.node)
+    }
+
     /// Cuts its power: no I/O from here on, and nobody holds what it held.
     fn cut_power(&self) {
         let mut life = self.life();
@@ -142,23 +163,17 @@ impl Host {
         drop((group, orders));
     }
 
-    fn config(&self) -> Result<Config, String> {
+    fn config(&self, seat: Seat) -> Result<Config, String> {
         let region = region_of(self.id);
         // Clusters have names of their own.
         let cluster = if region == 0 { "simulated" } else { "simulated-too" };
-        let id = node_id(self.id);
-        let mut config = Config::new(id, cluster, self.name.clone(), "/data");
+        let mut config = Config::new(seat.node, cluster, zone_name(seat.zone), "/data");
         let any = |port| std::net::SocketAddr::from(([0, 0, 0, 0], port));
         (config.grpc_listen, config.peer_listen) = (any(7401), any(7501));
         config.grpc_advertise = Some(format!("{}:7401", self.name));
-        let peer_host = |name: &str| self.wires.doors.peer_host(name);
-        config.peer_advertise = Some(format!("{}:{PEER_PORT}", peer_host(&self.name)));
-        let peer = |host: &u64| {
-            let (id, name) = (node_id(*host), host_name(*host));
-            format!("{id}={name}@{}:{PEER_PORT}/{name}:7401", peer_host(&name))
-        };
-        let own = self.layout.of_region(region);
-        config.peers = own.iter().map(peer).collect::<Vec<_>>().join(",").parse()?;
+        let peer_address = |name: &str| format!("{}:{PEER_PORT}", self.wires.doors.peer_host(name));
+        config.peer_advertise = Some(peer_address(&self.name));
+        config.peers = self.seats.peers(self.id, peer_address).parse()?;
         REGIONS[region].clone_into(&mut config.region);
         if self.layout.is_pair() {
             let other = self.layout.of_region(1 - region).iter();
@@ -182,14 +197,15 @@ impl Host {
             disk: life.disk.shared(),
             clock: Arc::<SimClock>::clone(&self.clock),
             network: Arc::new(SimNetwork { host: self.name.clone(), wires: self.wires.clone() }),
-            seed: self.seed ^ life.number,
+            seed: self.seed ^ life.number ^ life.seated << 16,
             sizes: self.sizes,
         }
     }
 
     /// One life, from power on until it is cut or the node stops by itself.
     async fn live(self: Arc<Host>) -> turmoil::Result {
-        let config = self.config()?;
+        let Some(seat) = self.seats.of(self.id) else { return std::future::pending().await };
+        let config = self.config(seat)?;
         let node = match Node::start_with(config, self.parts()).await {
             Ok(node) => node,
             Err(error) => return self.stop(&error),
@@ -201,7 +217,7 @@ impl Host {
             life.orders = Some(orders);
         }
         let (group, history) = (node.group(), &self.history);
-        let own = (self.id, self.cluster());
+        let own = (self.known_as(), self.cluster());
         tokio::spawn(observe_applied(own, group.clone(), history.clone()));
         tokio::spawn(observe_leadership(own, group.clone(), history.clone()));
         if self.layout.is_pair() {
@@ -322,6 +338,7 @@ pub struct World {
     pub sim: turmoil::Sim<'static>,
     pub layout: Layout,
     pub hosts: Vec<Arc<Host>>,
+    pub seats: Seats,
     pub wires: Wires,
     pub history: SharedHistory,
     /// Hosts that a fault keeps down.
@@ -346,18 +363,21 @@ impl World {
         let mut sim = builder.build();
         sim.set_message_latency_curve(5.0);
         let wires = Wires::default();
-        let host = |id| Host::new(id, layout.clone(), seed, wires.clone(), history.clone());
+        let seats = Seats::new(seed, &layout);
+        let plan = || (layout.clone(), seats.clone());
+        let host = |id| Host::new(id, plan(), seed, wires.clone(), history.clone());
         let hosts: Vec<Arc<Host>> =
             layout.hosts().into_iter().map(|id| Arc::new(host(id))).collect();
         for host in &hosts {
             let own = Arc::clone(host);
             sim.host(host.name.as_str(), move || Arc::clone(&own).live());
+            wires.refuse(&host.name, seats.of(host.id).is_none());
         }
         if let Some(front) = front {
             draw_doors(&mut sim, &layout, front, &wires, seed);
         }
         let (held_down, restarts) = (Vec::new(), Vec::new());
-        World { sim, layout, hosts, wires, history, held_down, restarts }
+        World { sim, layout, hosts, seats, wires, history, held_down, restarts }
     }
 
     pub fn now(&self) -> Micros {
@@ -388,6 +408,10 @@ impl World {
             };
             let Some((why, disk_failed)) = stopped else { continue };
             self.note(format_args!("node {} stopped by itself: {why}", host.id));
+            if self.seats.may_refuse(host.id, &why) {
+                self.take_down(&host, true);
+                continue;
+            }
             if !disk_failed {
                 let mut history = self.history.lock();
                 let at = format!("at {} ms node {} stopped", now / 1_000, host.id);
@@ -442,7 +466,8 @@ impl World {
 
     fn others(&self, name: &str) -> Vec<String> {
         let nodes = self.hosts.iter().map(|host| host.name.clone());
-        let operator = self.layout.is_pair().then_some(OPERATOR);
+        let has_operator = self.layout.is_pair() || self.layout.has_spares();
+        let operator = has_operator.then_some(OPERATOR);
         let clients = CLIENT_HOSTS.into_iter().chain(operator).map(str::to_owned);
         let gateway = self.wires.doors.front().and_then(|front| front.behind);
         let gateway = gateway.map(|_| GATEWAY.to_owned());
@@ -452,8 +477,25 @@ impl World {
     fn bring_up(&mut self, id: u64) {
         let Some(host) = self.host(id) else { return };
         self.note(format_args!("node {id} starts again"));
-        self.wires.refuse(&host.name, false);
+        self.wires.refuse(&host.name, self.seats.of(id).is_none());
         self.sim.bounce(host.name.as_str());
+    }
+
+    /// Does what an operator wishes to be done to hosts.
+    pub fn grant_wishes(&mut self) {
+        while let Some(wish) = self.seats.take_wish() {
+            self.note(format_args!("the operator does {wish:?}"));
+            let (Wish::Sit(id, _) | Wish::Leave(id) | Wish::Wipe(id) | Wish::Restart(id)) = wish;
+            let Some(host) = self.host(id) else { continue };
+            self.restarts.retain(|(_, other)| *other != id);
+            self.take_down(&host, true);
+            if !matches!(wish, Wish::Restart(_)) {
+                host.clear_disk();
+            }
+            if !self.held_down.contains(&id) {
+                self.bring_up(id);
+            }
+        }
     }
 
     /// A fault ends a node until [`World::power_on`].
@@ -486,7 +528,7 @@ impl World {
             Some((status.term, status.leader?))
         });
         let (_, leader) = led.max()?;
-        self.layout.of_region(region).iter().copied().find(|host| node_id(*host) == leader)
+        self.seats.host_of(region, leader)
     }
 
     /// Whether no node of a region is down.

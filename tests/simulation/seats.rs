@@ -1,0 +1,182 @@
+//! Which node sits on which host, as an operator has it who changes the membership: node ids,
+//! zones, the list of peers in each node's configuration, and what is still to be done to hosts.
+//!
+//! Laws: a node id is given once. A node that is hurt has a disk that lost or rotted something, and
+//! may refuse to start, in the words of the pages for operators; all nodes that are ever hurt in a
+//! run are of one zone, so that a majority stays whole. The list names every node that sits, but
+//! for one that refused.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use zoneq::storage::disk::faulty::Dice;
+
+use crate::layout::{Layout, host_name, node_id, region_of};
+use crate::schedule::Change;
+
+/// A node of a zone. Zones of a region are numbered from one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    pub node: u64,
+    pub zone: u64,
+}
+
+/// What an operator does to a host; the world does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// An empty disk, and a new node on it.
+    Sit(u64, Seat),
+    /// No node any more.
+    Leave(u64),
+    /// An empty disk under the node that sits there, which must be refused.
+    Wipe(u64),
+    /// The node starts again, with the list of peers as it is now.
+    Restart(u64),
+}
+
+/// Salt of the zone whose nodes may be hurt.
+const WEAK: u64 = 0x7765_616b;
+
+/// How a node says that its disk is not to be trusted.
+const REFUSALS: [&str; 2] = ["but its disk is empty", "must not come back under this id"];
+
+#[derive(Debug, Default)]
+struct Plan {
+    seats: BTreeMap<u64, Seat>,
+    next: u64,
+    wishes: VecDeque<Wish>,
+    changes: VecDeque<Change>,
+    /// Nodes whose disk was hurt.
+    hurt: BTreeSet<u64>,
+    /// Those of them that refused to start.
+    refused: BTreeSet<u64>,
+    /// Of all nodes that are ever hurt.
+    weak_zone: u64,
+}
+
+/// Cheap to clone; all clones are the same plan.
+#[derive(Clone, Debug, Default)]
+pub struct Seats(Arc<Mutex<Plan>>);
+
+impl Seats {
+    /// A node on each host but the spare ones.
+    pub fn new(seed: u64, layout: &Layout) -> Seats {
+        let founders = layout.founders();
+        let seat = |host: &u64| (*host, Seat { node: node_id(*host), zone: *host });
+        let seats: BTreeMap<u64, Seat> = founders.iter().map(seat).collect();
+        let next = seats.values().map(|seat| seat.node).max().unwrap_or(0) + 1;
+        let weak_zone = 1 + Dice::new(seed ^ WEAK).below(3);
+        Seats(Arc::new(Mutex::new(Plan { seats, next, weak_zone, ..Plan::default() })))
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn of(&self, host: u64) -> Option<Seat> {
+        self.plan().seats.get(&host).copied()
+    }
+
+    /// The host of a node of this region.
+    pub fn host_of(&self, region: usize, node: u64) -> Option<u64> {
+        let plan = self.plan();
+        let mut of = plan.seats.iter().filter(|(host, _)| region_of(**host) == region);
+        of.find(|(_, seat)| seat.node == node).map(|(host, _)| *host)
+    }
+
+    /// All nodes that sit, with their hosts.
+    pub fn all(&self) -> BTreeMap<u64, u64> {
+        self.plan().seats.iter().map(|(host, seat)| (seat.node, *host)).collect()
+    }
+
+    /// The list of peers for the node of this host, with where each host is heard by peers. One
+    /// that came later is not in its own.
+    pub fn peers(&self, host: u64, peer_address: impl Fn(&str) -> String) -> String {
+        let plan = self.plan();
+        let is_listed = |(of, seat): &(&u64, &Seat)| {
+            let is_of_region = region_of(**of) == region_of(host);
+            let came_later = **of == host && seat.node != node_id(host);
+            is_of_region && !came_later && !plan.refused.contains(&seat.node)
+        };
+        let peer = |(host, seat): (&u64, &Seat)| {
+            let (name, Seat { node, zone }) = (host_name(*host), seat);
+            format!("{node}={}@{}/{name}:7401", zone_name(*zone), peer_address(&name))
+        };
+        plan.seats.iter().filter(is_listed).map(peer).collect::<Vec<_>>().join(",")
+    }
+
+    /// A seat for a node of this zone, with a new id.
+    pub fn new_seat(&self, zone: u64) -> Seat {
+        let mut plan = self.plan();
+        plan.next += 1;
+        Seat { node: plan.next - 1, zone }
+    }
+
+    pub fn wish(&self, wish: Wish) {
+        self.plan().wishes.push_back(wish);
+    }
+
+    pub fn has_wishes(&self) -> bool {
+        !self.plan().wishes.is_empty()
+    }
+
+    /// The next wish, which counts as done: nobody else looks before the world has done it.
+    pub fn take_wish(&self) -> Option<Wish> {
+        let mut plan = self.plan();
+        let wish = plan.wishes.pop_front()?;
+        match wish {
+            Wish::Sit(host, seat) => {
+                plan.seats.insert(host, seat);
+            }
+            Wish::Leave(host) => {
+                plan.seats.remove(&host);
+            }
+            Wish::Wipe(host) => {
+                if let Some(Seat { node, .. }) = plan.seats.get(&host).copied() {
+                    plan.hurt.insert(node);
+                    plan.refused.insert(node);
+                }
+            }
+            Wish::Restart(_) => {}
+        }
+        Some(wish)
+    }
+
+    /// A change of the membership that the schedule asks for.
+    pub fn ask(&self, change: Change) {
+        self.plan().changes.push_back(change);
+    }
+
+    pub fn take_change(&self) -> Option<Change> {
+        self.plan().changes.pop_front()
+    }
+
+    /// The hosts of nodes that may be hurt and did not refuse.
+    pub fn weak(&self) -> Vec<u64> {
+        let plan = self.plan();
+        let may = |seat: &Seat| seat.zone == plan.weak_zone && !plan.refused.contains(&seat.node);
+        plan.seats.iter().filter(|(_, seat)| may(seat)).map(|(host, _)| *host).collect()
+    }
+
+    /// Nodes that sit and have refused to start, or are known to.
+    pub fn refused(&self) -> BTreeSet<u64> {
+        let plan = self.plan();
+        let sit: BTreeSet<u64> = plan.seats.values().map(|seat| seat.node).collect();
+        plan.refused.intersection(&sit).copied().collect()
+    }
+
+    /// Whether the node of a host may stop with these words; from then on it has refused.
+    pub fn may_refuse(&self, host: u64, why: &str) -> bool {
+        let mut plan = self.plan();
+        let Some(node) = plan.seats.get(&host).map(|seat| seat.node) else { return false };
+        let may = plan.hurt.contains(&node) && REFUSALS.iter().any(|words| why.contains(words));
+        if may {
+            plan.refused.insert(node);
+        }
+        may
+    }
+}
+
+pub fn zone_name(zone: u64) -> String {
+    host_name(zone)
+}
