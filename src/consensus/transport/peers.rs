@@ -288,6 +288,30 @@ mod tests {
         at.admit(from.request(target, ()).metadata()).unwrap_err()
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_is_followed_since_it_was_first_heard_of() {
+        let own = peers("red", 1);
+        assert_eq!(own.followed_since((3, 2)), None);
+        own.note_leader((3, 2));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        own.note_leader((3, 2));
+        let since = own.followed_since((3, 2)).unwrap();
+        assert_eq!(since.elapsed(), Duration::from_secs(1));
+        own.note_leader((4, 2));
+        assert_eq!(own.followed_since((3, 2)), None);
+        assert_eq!(own.followed_since((4, 2)).unwrap().elapsed(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_call_passed_on_is_checked_where_it_says_whom_it_is_meant_for() {
+        let (one, two, other) = (peers("red", 1), peers("red", 2), peers("blue", 2));
+        two.admit_signed(one.request(2, ()).metadata()).unwrap();
+        two.admit_signed(Request::new(()).metadata()).unwrap();
+        let told = other.admit_signed(one.request(2, ()).metadata()).unwrap_err();
+        assert_eq!(told.code(), Code::FailedPrecondition);
+        assert!(one.admit_signed(one.request(2, ()).metadata()).is_err());
+    }
+
     #[test]
     fn a_call_for_this_node_names_its_sender() {
         let (one, two) = (peers("red", 1), peers("red", 2));

@@ -18,7 +18,7 @@ use super::super::machine::{Machine, SharedStore};
 use super::super::membership::{
     Admission, AdmissionError, Demand, Membership, OnDisk, admission_check,
 };
-use super::super::network::{ChannelOptions, Listener, Network as _, TcpNetwork};
+use super::super::network::{ChannelOptions, Io, Listener, Network, TcpNetwork};
 use super::super::pending::Pending;
 use super::super::types::{LogId, Member, RaftEntry, TypeConfig, Vote, scoped};
 use super::super::zones::{Redundancy, Wanted};
@@ -385,6 +385,37 @@ fn a_call_meant_for_another_node_is_refused_over_the_wire() {
     assert_eq!(status.code(), Code::FailedPrecondition);
     let mut right = cluster.client(9, 1);
     assert_eq!(cluster.node(1).run(right.read_clock(PATIENCE)).unwrap(), 1_000_000);
+}
+
+/// Dials this address, whatever it is asked for.
+#[derive(Debug)]
+struct Misleading(Mutex<String>);
+
+#[async_trait::async_trait]
+impl Network for Misleading {
+    async fn dial(&self, _: &str) -> std::io::Result<Io> {
+        let address = self.0.lock().unwrap().clone();
+        TcpNetwork.dial(&address).await
+    }
+
+    async fn listen(&self, address: &str) -> std::io::Result<Listener> {
+        TcpNetwork.listen(address).await
+    }
+}
+
+#[test]
+fn a_peer_whose_address_led_to_another_node_is_dialled_anew() {
+    let cluster = Cluster::formed(3, 2_000);
+    let leads_to = |id: u64| cluster.members[&id].peer_address.clone();
+    let network = Arc::new(Misleading(Mutex::new(leads_to(1))));
+    let options = peers(9, Faults::disabled()).channel_options().clone();
+    let own = peers(9, Faults::disabled());
+    let nine = Peers::new(own.cluster(), 9, network.clone(), options, Faults::disabled()).unwrap();
+    let mut two = PeerClient::new(nine, 2, &leads_to(2));
+    let asked = cluster.node(1).run(two.read_clock(PATIENCE));
+    assert!(matches!(asked, Err(CallError::Status { .. })), "node 1 answered for 2: {asked:?}");
+    *network.0.lock().unwrap() = leads_to(2);
+    assert_eq!(cluster.node(1).run(two.read_clock(PATIENCE)).unwrap(), 1_000_000);
 }
 
 #[test]
