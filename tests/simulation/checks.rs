@@ -14,7 +14,7 @@ mod fewer;
 mod layout;
 #[cfg(test)]
 mod power_cut;
-#[allow(dead_code, reason = "what faults do is the simulator's")]
+#[allow(dead_code, unused_imports, reason = "what faults do is the simulator's")]
 mod schedule;
 
 use checker::{history, invariants, known, lineage, queues, redrives, story, surviving, times};
