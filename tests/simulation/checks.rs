@@ -10,6 +10,8 @@
 )]
 mod checker;
 mod fewer;
+#[allow(dead_code, reason = "what rots is the simulator's")]
+mod flips;
 #[allow(dead_code, reason = "where the nodes are is the simulator's")]
 mod layout;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the nodes said of themselves, and which verbs worked, counted: a run in which no log was
+//! What the nodes said of themselves, which verbs worked and what rotted, counted: a run in which no log was
 //! ever mended and no snapshot installed says little about mending and snapshots, and one without
 //! a verb of the API says nothing about that.
 

@@ -129,6 +129,7 @@ fn begin(world: &mut World, fault: Fault) {
         Fault::HandOver => order_all(world, Order::HandOver),
         Fault::Purge => order_all(world, Order::Purge),
         Fault::Members(change) => world.seats.ask(change),
+        Fault::Rot(flip) => world.rot(flip),
         of_pair => line::begin(world, of_pair),
     }
 }
@@ -137,6 +138,7 @@ fn end(world: &mut World, fault: Fault) {
     let all = world.layout.hosts();
     match fault {
         Fault::Kill(id) | Fault::PowerCut(id) => world.power_on(id),
+        Fault::Rot(_) => world.end_rot(),
         Fault::PowerCutOfAll => all.into_iter().for_each(|id| world.power_on(id)),
         // A disk that did not get as far as its fault dies now, by a power cut.
         Fault::DieAtWrite(id, _)

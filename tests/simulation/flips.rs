@@ -2,7 +2,9 @@
 //!
 //! Laws: only bytes that were written are hit, while the node is down. What no checksum can tell
 //! from a write that was cut short is left alone: the end of the log, which only a leader remembers
-//! (docs/operating/damage.md). A flip that would do no more than that is taken back.
+//! (docs/operating/damage.md). A flip that would do no more than that is taken back. Of the vote
+//! both slots rot, since one alone looks like a write that was cut short as well; and the tables of
+//! a node with neither vote nor entries stay, for nobody but their owner would make them anew.
 
 use std::path::{Path, PathBuf};
 
@@ -62,18 +64,25 @@ impl Flip {
         match self.place {
             Place::Log => in_log(disk, &mut dice),
             Place::Vote => in_vote(disk, &mut dice),
+            Place::Tables | Place::Bodies if is_new(disk) => None,
             Place::Tables => in_any(disk, &mut dice, |path| {
                 path.starts_with("/data/tables") && !is_of_bodies(path)
             }),
-            Place::Bodies => {
-                in_any(disk, &mut dice, |path| path.starts_with("/data/tables") && is_of_bodies(path))
-            }
+            Place::Bodies => in_any(disk, &mut dice, |path| {
+                path.starts_with("/data/tables") && is_of_bodies(path)
+            }),
         }
     }
 }
 
 fn is_of_bodies(path: &Path) -> bool {
     path.extension().is_some_and(|it| it == "bodies")
+}
+
+/// Whether its node holds no vote and no entry.
+fn is_new(disk: &FaultyDisk) -> bool {
+    let held = inspect(disk, Path::new(LOG));
+    held.is_ok_and(|held| held.last.is_none() && matches!(held.vote, Ok(None)))
 }
 
 /// All files below a folder.

@@ -24,6 +24,7 @@ mod entropy;
 mod faults;
 #[allow(dead_code, reason = "its tests run in checks.rs, under a harness")]
 mod fewer;
+mod flips;
 mod layout;
 mod members;
 mod mutants;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use zoneq::storage::disk::faulty::Dice;
 
+use crate::flips::Flip;
 use crate::history::Micros;
 use crate::layout::{Layout, region_of};
 
@@ -65,6 +66,8 @@ pub enum Fault {
     HandOver,
     Purge,
     Members(Change),
+    /// A node of the zone that may be hurt loses its power, and its disk rots.
+    Rot(Flip),
     /// The node that leads this region, if one does, is killed.
     KillLeader(usize, Option<u64>),
     PowerCutOfRegion(usize),
@@ -83,6 +86,9 @@ pub enum Fault {
 
 /// How long before it comes back the others let go of what an outrun node needs.
 const OUTRUN_FOR: Micros = 400_000;
+
+/// Salt of the seeds in which disks rot, of those in which an operator can replace a node.
+const FLIPS: u64 = 0x66_6c69_7073;
 
 /// Which of the faults that are drawn are done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -160,6 +166,10 @@ impl Schedule {
         }
         if layout.has_spares() {
             lanes.push(lane(0x6d65_6d62, change, 5_000_000));
+            if Dice::new(seed ^ FLIPS).below(2) == 0 {
+                let rot = |dice: &mut Dice, _: &Layout| Fault::Rot(Flip::draw(dice));
+                lanes.push(lane(0x666c_6970, rot, 8_000_000));
+            }
         }
         Schedule { lanes, layout, choice, drawn: 0 }
     }

@@ -38,7 +38,11 @@ pub enum Wish {
 const WEAK: u64 = 0x7765_616b;
 
 /// How a node says that its disk is not to be trusted.
-const REFUSALS: [&str; 2] = ["but its disk is empty", "must not come back under this id"];
+const REFUSALS: [&str; 3] = [
+    "but its disk is empty",
+    "must not come back under this id",
+    "neither slot of the vote can be read",
+];
 
 #[derive(Debug, Default)]
 struct Plan {
@@ -156,6 +160,19 @@ impl Seats {
         let plan = self.plan();
         let may = |seat: &Seat| seat.zone == plan.weak_zone && !plan.refused.contains(&seat.node);
         plan.seats.iter().filter(|(_, seat)| may(seat)).map(|(host, _)| *host).collect()
+    }
+
+    /// The disk of the node on this host rotted.
+    pub fn hurt(&self, host: u64) {
+        let mut plan = self.plan();
+        if let Some(node) = plan.seats.get(&host).map(|seat| seat.node) {
+            plan.hurt.insert(node);
+        }
+    }
+
+    /// A node cannot be made whole.
+    pub fn refuse(&self, node: u64) {
+        self.plan().refused.insert(node);
     }
 
     /// Nodes that sit and have refused to start, or are known to.

@@ -61,6 +61,7 @@ fn tell(arguments: &Arguments, coverage: &Coverage, mut verdict: Verdict) -> Exi
     } else {
         println!("{}", line(arguments, &verdict));
         coverage::lines(&verdict.seen).iter().for_each(|line| println!("{line}"));
+        coverage::lines(&verdict.verbs).iter().for_each(|line| println!("{line}"));
         show(&verdict);
     }
     if verdict.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

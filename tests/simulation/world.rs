@@ -16,6 +16,7 @@ use zoneq::server::{Config, Node, Parts, Sizes};
 use zoneq::storage::disk::faulty::{Dice, FaultyDisk};
 
 use crate::doors::{Front, GATEWAY, PEER_PORT};
+use crate::flips::Flip;
 use crate::history::{Applied, Cluster, Micros, SharedHistory};
 use crate::layout::{Layout, OPERATOR, REGIONS, host_name, region_of};
 use crate::network::{SimClock, SimNetwork, Wires, now_us};
@@ -146,6 +147,13 @@ impl Host {
         life.number = 0;
         life.disk_failed = false;
         life.disk = FaultyDisk::new(self.seed ^ life.seated << 40);
+    }
+
+    /// Rots its disk; it must be down.
+    fn rot(&self, flip: Flip) -> Option<String> {
+        let mut life = self.life();
+        life.disk = life.disk.restart();
+        flip.on(&life.disk)
     }
 
     /// Under which number it is told of: hosts of two regions have the same node ids.
@@ -345,6 +353,8 @@ pub struct World {
     held_down: Vec<u64>,
     /// Hosts that stopped by themselves, and when they start again.
     restarts: Vec<(Micros, u64)>,
+    /// The host whose disk rotted, until it starts again.
+    rotten: Option<u64>,
 }
 
 impl World {
@@ -376,8 +386,8 @@ impl World {
         if let Some(front) = front {
             draw_doors(&mut sim, &layout, front, &wires, seed);
         }
-        let (held_down, restarts) = (Vec::new(), Vec::new());
-        World { sim, layout, hosts, seats, wires, history, held_down, restarts }
+        let (held_down, restarts, rotten) = (Vec::new(), Vec::new(), None);
+        World { sim, layout, hosts, seats, wires, history, held_down, restarts, rotten }
     }
 
     pub fn now(&self) -> Micros {
@@ -479,6 +489,26 @@ impl World {
         self.note(format_args!("node {id} starts again"));
         self.wires.refuse(&host.name, self.seats.of(id).is_none());
         self.sim.bounce(host.name.as_str());
+    }
+
+    /// Cuts the power of a node that may be hurt, and rots its disk.
+    pub fn rot(&mut self, flip: Flip) {
+        let weak = self.seats.weak();
+        let at = flip.roll as usize % weak.len().max(1);
+        let Some(host) = weak.get(at).and_then(|id| self.host(*id)) else { return };
+        self.power_off(host.id, false);
+        self.rotten = Some(host.id);
+        let Some(what) = host.rot(flip) else { return };
+        self.seats.hurt(host.id);
+        self.note(format_args!("of host {}: {what}", host.id));
+        *self.history.lock().verbs.entry(flip.name()).or_default() += 1;
+    }
+
+    /// The node whose disk rotted has its power again.
+    pub fn end_rot(&mut self) {
+        if let Some(id) = self.rotten.take() {
+            self.power_on(id);
+        }
     }
 
     /// Does what an operator wishes to be done to hosts.
