@@ -8,7 +8,7 @@
 compile_error!("the feature `mutants` breaks promises on purpose: build it with debug assertions");
 
 /// Every break of one cluster by its name, and what it does.
-pub const OF_CLUSTERS: [(&str, &str); 20] = [
+pub const OF_CLUSTERS: [(&str, &str); 21] = [
     ("no-fsync", "a record of the log counts as durable when it is written"),
     ("vote-unsynced", "a vote counts as durable when it is written"),
     ("no-directory-fsync", "the name of a log segment counts as durable when it is given"),
@@ -31,6 +31,7 @@ pub const OF_CLUSTERS: [(&str, &str); 20] = [
     ("checksum-off", "a record of the log counts as whole whatever its checksum says"),
     ("local-clock", "each node applies an entry at the time of its own clock"),
     ("unordered-map", "messages are given out in the order of a hash map"),
+    ("wiped-joins", "a voter that lost its disk takes part again under its id"),
     ("rows-without-sessions", "a node that starts again has forgotten the sessions"),
 ];
 

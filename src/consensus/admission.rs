@@ -223,7 +223,8 @@ fn judge(
 ) -> Option<Result<Admission, AdmissionError>> {
     for (witness, answer) in answers {
         let voter = answer.standing() == NodeStanding::Voter;
-        if answer.formed && (voter || answer.held_index > 0) {
+        let is_used = voter || answer.held_index > 0;
+        if answer.formed && is_used && !crate::mutants::is_chosen("wiped-joins") {
             return Some(Err(AdmissionError::Wiped {
                 node: peers.node(),
                 cluster: peers.cluster().to_owned(),

@@ -136,7 +136,11 @@ impl Group {
             voters.iter().filter(|(id, _)| holds(id)).map(|(_, m)| m.zone.clone()).collect();
         held.sort();
         held.dedup();
-        let zoned = zones::redundancy(voters.iter().map(|(_, member)| member.zone.as_str()));
+        // While two sets of voters count, all that is committed is on a majority of the first.
+        let first = members.get_joint_config().first();
+        let counts = |id: &NodeId| first.is_none_or(|set| set.contains(id));
+        let counting = voters.iter().filter(|(id, _)| counts(id));
+        let zoned = zones::redundancy(counting.map(|(_, member)| member.zone.as_str()));
         let at_least = if matches!(zoned, Ok(zones::Redundancy::Zone)) { 2 } else { 1 };
         (at_least, held)
     }
