@@ -33,7 +33,7 @@ const WITHIN: Duration = Duration::from_secs(4);
 /// A look has this long.
 const LOOK: Duration = Duration::from_secs(1);
 /// A log that is damaged at so many looks is not mended any more.
-const LONGEST_MENDING: usize = 25;
+const LONGEST_MENDING: usize = 8;
 /// Once all faults have healed the goal is reached after this many turns at the latest.
 const TURNS: usize = 300;
 
