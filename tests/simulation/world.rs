@@ -21,9 +21,11 @@ use crate::history::{Applied, Cluster, Micros, SharedHistory};
 use crate::layout::{Layout, OPERATOR, REGIONS, host_name, region_of};
 use crate::network::{SimClock, SimNetwork, Wires, now_us};
 use crate::real_clock;
-use crate::seats::{Seat, Seats, Wish, zone_name};
+use crate::seats::{Seat, Seats, zone_name};
 use crate::sightings;
 use crate::strangers::{self, OTHER_CLUSTER, OTHER_SERVER};
+
+mod upkeep;
 
 pub const CLIENT_HOSTS: [&str; 2] = ["c1", "c2"];
 /// How long a node that stopped by itself stays down.
@@ -489,43 +491,6 @@ impl World {
         self.note(format_args!("node {id} starts again"));
         self.wires.refuse(&host.name, self.seats.of(id).is_none());
         self.sim.bounce(host.name.as_str());
-    }
-
-    /// Cuts the power of a node that may be hurt, and rots its disk.
-    pub fn rot(&mut self, flip: Flip) {
-        let weak = self.seats.weak();
-        let at = flip.roll as usize % weak.len().max(1);
-        let Some(host) = weak.get(at).and_then(|id| self.host(*id)) else { return };
-        self.power_off(host.id, false);
-        self.rotten = Some(host.id);
-        let Some(what) = host.rot(flip) else { return };
-        self.seats.hurt(host.id);
-        self.note(format_args!("of host {}: {what}", host.id));
-        *self.history.lock().verbs.entry(flip.name()).or_default() += 1;
-    }
-
-    /// The node whose disk rotted has its power again.
-    pub fn end_rot(&mut self) {
-        if let Some(id) = self.rotten.take() {
-            self.power_on(id);
-        }
-    }
-
-    /// Does what an operator wishes to be done to hosts.
-    pub fn grant_wishes(&mut self) {
-        while let Some(wish) = self.seats.take_wish() {
-            self.note(format_args!("the operator does {wish:?}"));
-            let (Wish::Sit(id, _) | Wish::Leave(id) | Wish::Wipe(id) | Wish::Restart(id)) = wish;
-            let Some(host) = self.host(id) else { continue };
-            self.restarts.retain(|(_, other)| *other != id);
-            self.take_down(&host, true);
-            if !matches!(wish, Wish::Restart(_)) {
-                host.clear_disk();
-            }
-            if !self.held_down.contains(&id) {
-                self.bring_up(id);
-            }
-        }
     }
 
     /// A fault ends a node until [`World::power_on`].
