@@ -87,7 +87,7 @@ pub enum Fault {
 /// How long before it comes back the others let go of what an outrun node needs.
 const OUTRUN_FOR: Micros = 400_000;
 
-/// Salt of the seeds in which disks rot, of those in which an operator can replace a node.
+/// Salt of the seeds in which disks may rot, of those in which an operator can replace a node.
 const FLIPS: u64 = 0x66_6c69_7073;
 
 /// Which of the faults that are drawn are done.
@@ -97,6 +97,8 @@ pub struct Choice {
     pub without: BTreeSet<u64>,
     /// All others are left out; empty = none.
     pub only: BTreeSet<u64>,
+    /// Disks may rot.
+    pub rots: bool,
 }
 
 impl Choice {
@@ -166,7 +168,7 @@ impl Schedule {
         }
         if layout.has_spares() {
             lanes.push(lane(0x6d65_6d62, change, 5_000_000));
-            if Dice::new(seed ^ FLIPS).below(2) == 0 {
+            if choice.rots && Dice::new(seed ^ FLIPS).below(2) == 0 {
                 let rot = |dice: &mut Dice, _: &Layout| Fault::Rot(Flip::draw(dice));
                 lanes.push(lane(0x666c_6970, rot, 8_000_000));
             }
