@@ -23,9 +23,9 @@ use std::time::Duration;
 use rand::RngCore as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tonic::Request;
 use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
+use tonic::{Request, Status};
 
 pub use config::{Config, ConfigKeys};
 pub use error::{ErrorClass, ServerError};
@@ -38,6 +38,7 @@ use crate::consensus::network::{
     CONNECTION_WINDOW_BYTES, ChannelOptions, FRAME_BYTES, Listener, Network, STREAM_WINDOW_BYTES,
     TcpNetwork,
 };
+use crate::consensus::transport::Peers;
 use crate::consensus::types::Member;
 use crate::consensus::zones::{self, Wanted};
 use crate::geo::failover;
@@ -248,13 +249,8 @@ impl Node {
         let admission = Admission::new(config.max_in_flight_requests, config.max_in_flight_bytes);
         let queue = QueueFace::new(group.clone(), admission.clone());
         let cluster = ClusterFace::new(pair.clone());
-        let target = group.peers().clone();
-        // What another node passes on is for this node of this cluster, or it is refused.
-        let meant = InterceptorLayer::new(move |request: Request<()>| {
-            target.admit_signed(request.metadata()).map(|()| request)
-        });
         let router = server(tls.map(|tls| tls.peer.server()))?
-            .layer(meant)
+            .layer(meant_for(group.peers().clone()))
             .add_service(peer_service.into_server())
             .add_service(Receiver::new(group.clone(), pair.clone()).into_server())
             .add_service(RegionFace::new(pair.clone()).into_server())
@@ -513,6 +509,15 @@ fn reflection() -> Result<
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| ServerError::fatal("reflection cannot be offered", error))
+}
+
+/// What another node passes on is for this node of this cluster, or it is refused.
+fn meant_for(
+    target: Peers,
+) -> InterceptorLayer<impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone> {
+    InterceptorLayer::new(move |request: Request<()>| {
+        target.admit_signed(request.metadata()).map(|()| request)
+    })
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
