@@ -1,5 +1,6 @@
 //! What the group looks like from this node, and where a write is durable.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use openraft::ServerState;
@@ -136,12 +137,8 @@ impl Group {
             voters.iter().filter(|(id, _)| holds(id)).map(|(_, m)| m.zone.clone()).collect();
         held.sort();
         held.dedup();
-        // While two sets of voters count, all that is committed is on a majority of the first.
-        let first = members.get_joint_config().first();
-        let counts = |id: &NodeId| first.is_none_or(|set| set.contains(id));
-        let counting = voters.iter().filter(|(id, _)| counts(id));
-        let zoned = zones::redundancy(counting.map(|(_, member)| member.zone.as_str()));
-        let at_least = if matches!(zoned, Ok(zones::Redundancy::Zone)) { 2 } else { 1 };
+        let zone_of = |id: &NodeId| members.get_node(id).map(|member| member.zone.as_str());
+        let at_least = zones_at_least(members.get_joint_config(), zone_of);
         (at_least, held)
     }
 
@@ -185,4 +182,30 @@ impl Group {
 fn redundancy(nodes: &[NodeView]) -> String {
     let zones = nodes.iter().filter(|node| node.voter).map(|node| node.member.zone.as_str());
     zones::redundancy(zones).map_or_else(|error| error.to_string(), |name| name.name().to_owned())
+}
+
+/// In how many zones all is that is committed, by the rule of the layout. While two sets of voters
+/// count, it is on a majority of the first as well.
+fn zones_at_least<'a>(
+    sets: &[BTreeSet<NodeId>],
+    zone_of: impl Fn(&NodeId) -> Option<&'a str>,
+) -> u32 {
+    let zones = sets.first().into_iter().flatten().filter_map(zone_of);
+    if matches!(zones::redundancy(zones), Ok(zones::Redundancy::Zone)) { 2 } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_voters_change_what_is_committed_is_where_the_old_ones_demand() {
+        let zone_of = |id: &NodeId| ["a", "b", "c", "a"].get(usize::try_from(*id).ok()?).copied();
+        let (old, new) = (BTreeSet::from([0, 1, 2]), BTreeSet::from([0, 1, 2, 3]));
+        assert_eq!(zones_at_least(&[old.clone()], zone_of), 2);
+        assert_eq!(zones_at_least(&[old, new], zone_of), 2);
+        let (one_zone, three) = (BTreeSet::from([0, 3]), BTreeSet::from([0, 1, 2]));
+        assert_eq!(zones_at_least(&[one_zone, three], zone_of), 1);
+        assert_eq!(zones_at_least(&[], zone_of), 1);
+    }
 }
