@@ -202,7 +202,7 @@ mod tests {
     fn while_voters_change_what_is_committed_is_where_the_old_ones_demand() {
         let zone_of = |id: &NodeId| ["a", "b", "c", "a"].get(usize::try_from(*id).ok()?).copied();
         let (old, new) = (BTreeSet::from([0, 1, 2]), BTreeSet::from([0, 1, 2, 3]));
-        assert_eq!(zones_at_least(&[old.clone()], zone_of), 2);
+        assert_eq!(zones_at_least(std::slice::from_ref(&old), zone_of), 2);
         assert_eq!(zones_at_least(&[old, new], zone_of), 2);
         let (one_zone, three) = (BTreeSet::from([0, 3]), BTreeSet::from([0, 1, 2]));
         assert_eq!(zones_at_least(&[one_zone, three], zone_of), 1);
