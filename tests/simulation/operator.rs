@@ -195,11 +195,13 @@ impl Operator {
         futures::future::join(here, there).await;
     }
 
-    /// Looks at what it would lose, and promotes.
+    /// Looks at what it would lose, and promotes. It accepts a copy that is not complete, but not
+    /// one that has nothing: there clients would have no queues.
     async fn force(&mut self, region: usize) {
-        let accept_incomplete = self.dice.below(8) == 0;
+        let accepts = self.dice.below(8) == 0;
         self.look(1 - region).await;
-        self.look(region).await;
+        let copy = self.look(region).await;
+        let accept_incomplete = accepts && copy.is_some_and(|copy| copy.last_sync.is_some());
         self.act(region, Verb::Force { accept_incomplete }).await;
     }
 

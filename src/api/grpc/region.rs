@@ -1,7 +1,8 @@
 //! `RegionService`: what an operator asks of a pair of regions. Translation only.
 //!
 //! Laws: any node answers what it knows; a change is made by the leader, to which it is passed
-//! on, once, and so is the question how far the copy is, which only the leader knows.
+//! on, once, and so is the question how far the copy is, which only the leader knows. A node that
+//! cannot have confirmed that it still leads says so, and that the copy is not known.
 
 mod line;
 mod tail;
@@ -29,6 +30,8 @@ use crate::queue::ids::{Epoch, LogTime};
 
 /// The longest that a failover is waited for when the caller gives no deadline.
 const USUAL: Duration = Duration::from_secs(60);
+/// So long a leader waits for a majority before it answers what it knows alone.
+const CONFIRMS: Duration = Duration::from_secs(1);
 /// A copy that was not heard for so long is not called live.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -221,6 +224,22 @@ impl RegionFace {
         status_out(self.pair.region(), self.pair.status())
     }
 
+    /// The same, of a node that leads. Another one may have taken its place unknown to it, and
+    /// what it was told of the copy is old then.
+    async fn confirmed(&self, deadline: Instant) -> Result<pb::GetRegionResponse, Status> {
+        let group = self.pair.group();
+        let confirmed = group.confirm(deadline.min(Instant::now() + CONFIRMS)).await;
+        let mut answer = self.here();
+        if let Err(error) = confirmed {
+            if !group.leadership().borrow().is_me {
+                return Err(refusal(PairError::Group(error)));
+            }
+            answer.set_status(pb::GeoStatus::Unavailable);
+            (answer.last_sync_time, answer.trouble) = (None, error.to_string());
+        }
+        Ok(answer)
+    }
+
     #[must_use]
     pub fn into_server(self) -> RegionServiceServer<RegionFace> {
         RegionServiceServer::new(self)
@@ -263,8 +282,8 @@ impl RegionService for RegionFace {
         &self,
         request: Request<pb::GetRegionRequest>,
     ) -> Answered<pb::GetRegionResponse> {
-        leader_verb!(self, request, Read, get_region, |_call, _message| {
-            Ok::<_, Status>(self.here())
+        leader_verb!(self, request, Read, get_region, |call, _message| {
+            self.confirmed(call.deadline).await
         })
     }
 
