@@ -11,8 +11,8 @@
 //! Reads must confirm leadership with a majority (ReadIndex), never trust a lease.
 //!
 //! Refuses as evidence: a connection that opens or times out (a lost machine or zone), an
-//! address that is not where the stream came from, a leader that has led for less than a second, a host name unless names are said to be the
-//! nodes' own, and a peer that is cut off by a fault.
+//! address that is not where the stream came from, a leader that has led for less than a second,
+//! a host name unless names are said to be the nodes' own, and a peer that is cut off by a fault.
 
 use std::io;
 use std::net::SocketAddr;

@@ -2,8 +2,8 @@
 //! a follower's public face passes calls on.
 //!
 //! Laws: the channel is the forwarded calls' own, so they never delay the log; it is made anew
-//! when the leader or its address changes, or another node was at its end, and dropped calls are the caller's to judge: not
-//! sent is *not applied*, broken after it was sent is *unknown*.
+//! when the leader or its address changes, or another node was at its end, and dropped calls are
+//! the caller's to judge: not sent is *not applied*, broken after it was sent is *unknown*.
 //!
 //! Refuses a leader that is cut off by a fault.
 

@@ -2,8 +2,8 @@
 //! whole call is passed, once.
 //!
 //! Laws: a call that was passed on is never passed on again, and says which node of which cluster
-//! it is meant for, so that no other answers it at an address that is used again; what is left of the deadline goes
-//! with it; a connection that was never made means *not applied*, and the call tries again while
+//! it is meant for, so that no other answers it at an address that is used again; what is left of
+//! the deadline goes with it; a connection that was never made means *not applied*, and the call tries again while
 //! there is time; one that broke in the middle of a write means *unknown*, and so does a leader
 //! that was replaced before it answered: it may have fallen silent. A call that is repeatable is
 //! then asked again here, and *unknown* is said only where no answer came in time.
