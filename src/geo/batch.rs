@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::error::ShipError;
 use crate::consensus::group::{Group, Standing};
-use crate::queue::authority::plan::CopyEnd;
+use crate::queue::authority::plan::{CopyEnd, Part};
 use crate::queue::authority::{Authority, Head, LedgerLine, RegionEpoch};
 use crate::queue::ids::Position;
 use crate::queue::limits::SHIPPED_ENTRIES;
@@ -67,6 +67,9 @@ pub fn next(group: &Group, copy: &CopyEnd, reach: Reach) -> Result<Option<Batch>
     if from > to {
         return Ok(None);
     }
+    if let Some(batch) = release_alone(&authority, &part, head) {
+        return Ok(Some(batch));
+    }
     if let Some(after) = part.after {
         check_joint(group, after)?;
     } else if group.log_first().is_none_or(|first| first > 0) {
@@ -98,12 +101,29 @@ pub fn next(group: &Group, copy: &CopyEnd, reach: Reach) -> Result<Option<Batch>
     }))
 }
 
+/// What is left for a copy that has all but the release. It needs no log, which may be gone: a
+/// copy can be given its state so late, by a node that itself was given all after the release.
+fn release_alone(authority: &Authority, part: &Part, head: Head) -> Option<Batch> {
+    let (Some(release), Some(through)) = (&part.release, part.last) else { return None };
+    let has_all = part.after.is_some() && part.after == authority.before_release();
+    (has_all && through.index <= head.position.index).then(|| Batch {
+        attachment: authority.attachment.as_ref().map_or(0, |it| it.id),
+        release: Some(release.clone()),
+        line: part.line.clone(),
+        after: part.after,
+        through,
+        head,
+        entries: Vec::new(),
+    })
+}
+
 /// Whether a copy that ends there can go on from this node's log.
 ///
 /// # Errors
 /// [`ShipError`]: it cannot.
 pub fn reach(group: &Group, authority: &Authority, copy: &CopyEnd) -> Result<(), ShipError> {
     match authority.plan(copy)?.after {
+        after @ Some(_) if after == authority.before_release() => Ok(()),
         Some(after) => check_joint(group, after),
         None if group.log_first() == Some(0) => Ok(()),
         None => Err(ShipError::Purged(Position::default())),

@@ -279,7 +279,9 @@ pub async fn give(
     // What the copy is attached to must be in the view.
     group.store().commit().await?;
     let view = group.store().read().view()?;
-    let Authority { ledger, replayed, high_contents, lineage, .. } = seed::authority_of(&view)?;
+    let authority = seed::authority_of(&view)?;
+    let position = seed::end_of(&view, &authority);
+    let Authority { ledger, replayed, high_contents, lineage, .. } = authority;
     let id = seed::fresh_id(group, clock);
     // What is of another history, or was refused, is freed a chunk at a time.
     while seed::step(other, &RegionVerb::SeedDrop { attachment }, STEP).await? > 0 {}
@@ -290,7 +292,7 @@ pub async fn give(
     let all = talk.inventory(Vec::new(), false).await?;
     let differences = talk.compare(&view, (half, fork), &all).await?;
     let base = Some(Digest(wire::narrow(&all.digest, "the digest").unwrap_or_default()));
-    let (position, resumes) = (view.position(), None);
+    let resumes = None;
     let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
     seed::step(other, &begin, STEP).await?;
     talk.give_all(group, differences, (id, 0)).await
@@ -313,7 +315,9 @@ pub async fn go_on(
     // What the copy is attached to must be in the view.
     group.store().commit().await?;
     let view = group.store().read().view()?;
-    let Authority { ledger, replayed, high_contents, lineage, .. } = seed::authority_of(&view)?;
+    let authority = seed::authority_of(&view)?;
+    let position = seed::end_of(&view, &authority);
+    let Authority { ledger, replayed, high_contents, lineage, .. } = authority;
     news.send_modify(|mark| mark.copied_bytes = 0);
     let talk = Talk { other, lineage, attachment, news };
     let mut all = talk.inventory(Vec::new(), true).await?;
@@ -325,7 +329,6 @@ pub async fn go_on(
     let base = wire::narrow(&seed.base, "the digest").ok().map(Digest);
     let fork = if base.is_some() { talk.fork(&ledger).await? } else { u64::MAX };
     let id = seed::fresh_id(group, clock);
-    let position = view.position();
     let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
     let number = seed::step(other, &begin, STEP).await?;
     if number != seed.chunks {

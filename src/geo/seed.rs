@@ -21,10 +21,10 @@ use super::wire;
 use crate::clock::SharedClock;
 use crate::consensus::group::{Group, Standing};
 use crate::proto::geo::v1 as pb;
-use crate::queue::authority::Authority;
 use crate::queue::authority::command::{RegionVerb, SeedChunk};
+use crate::queue::authority::{Authority, Role};
 use crate::queue::command::Content;
-use crate::queue::ids::ContentId;
+use crate::queue::ids::{ContentId, Position};
 use crate::queue::rows::{Row, RowKey};
 use crate::storage::bodies::Half;
 use crate::storage::codec::{self, Part};
@@ -125,11 +125,12 @@ pub async fn give(
     // What the copy is attached to must be in the view.
     group.store().commit().await?;
     let view = group.store().read().view()?;
-    let Authority { ledger, replayed, high_contents, .. } = authority_of(&view)?;
+    let authority = authority_of(&view)?;
+    let position = end_of(&view, &authority);
+    let Authority { ledger, replayed, high_contents, .. } = authority;
     let id = fresh_id(group, clock);
     // What is of another history, or was refused, is freed a chunk at a time.
     while step(other, &RegionVerb::SeedDrop { attachment }, STEP).await? > 0 {}
-    let position = view.position();
     let (base, resumes) = (None, None);
     let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
     let (needed, _) = group.store().read().space();
@@ -202,6 +203,16 @@ pub(super) async fn ask(
         async move { client.seed(request).await }
     });
     Ok(answer.await.map_err(|error: PairError| SeedError::Other(Box::new(error)))?.next)
+}
+
+/// Where a copy ends that is given this view. Nothing counted between the seal and the release, so
+/// after that it ends before the release, which it is still to be told of.
+pub(super) fn end_of(view: &SnapshotView, authority: &Authority) -> Position {
+    match (&authority.role, authority.before_release()) {
+        (Role::Released { .. }, Some(before)) => before,
+        (Role::Released { at, .. }, None) => *at,
+        _ => view.position(),
+    }
 }
 
 /// What this cluster is, as the view has it.

@@ -286,6 +286,10 @@ impl Authority {
         if self.role == Role::Secondary && !self.settings.read_access {
             return Err(RegionRefusal::NoReads { primary: self.epoch.region.clone() });
         }
+        // Its empty state is of no moment of the primary's history.
+        if self.role == Role::Secondary && self.applied_through.is_none() {
+            return Err(RegionRefusal::NothingYet { primary: self.epoch.region.clone() });
+        }
         Ok(())
     }
 
@@ -323,6 +327,14 @@ impl Authority {
             Role::Released { at, .. } => Some(*at),
             _ => self.applied_through,
         }
+    }
+
+    /// Of a side that handed over: an entry between its seal and its release, of which its group
+    /// knows that the copy had it. What comes after it, up to the release, changed nothing.
+    #[must_use]
+    pub fn before_release(&self) -> Option<Position> {
+        let Role::Released { at, .. } = &self.role else { return None };
+        self.shipped.filter(|shipped| shipped.index < at.index)
     }
 
     /// The lowest number that a promotion may have.

@@ -217,7 +217,9 @@ fn region(refusal: &RegionRefusal) -> (Code, &'static str, Fate, Option<Duration
         | RegionRefusal::Detached => {
             (Code::FailedPrecondition, "READ_ONLY", Fate::NotApplied, None)
         }
-        RegionRefusal::FailingOver | RegionRefusal::HandedOver { .. } => {
+        RegionRefusal::FailingOver
+        | RegionRefusal::HandedOver { .. }
+        | RegionRefusal::NothingYet { .. } => {
             (Code::Unavailable, "NOT_NOW", Fate::NotApplied, Some(RETRY_AFTER))
         }
         RegionRefusal::Fenced { .. } | RegionRefusal::Conflict { .. } => {

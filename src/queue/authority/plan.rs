@@ -33,8 +33,8 @@ pub enum Parted {
     NotPrimary(&'static str),
     #[error("this region knows nothing of epoch {} of region {:?}", .0.number.0, .0.region)]
     UnknownEpoch(RegionEpoch),
-    #[error("the copy does not end where this region's history went on")]
-    Diverged,
+    #[error("the copy ends at {copy:?}, and this region's history went on from {here:?}")]
+    Diverged { copy: Option<Position>, here: Option<Position> },
     #[error("the copy is empty, and the log does not go back to the beginning")]
     Empty,
 }
@@ -68,7 +68,8 @@ impl Authority {
             return self.part(at + 1, next, next.first);
         }
         if line.epoch.region != self.region {
-            return Err(Parted::Diverged);
+            let here = next.and_then(|next| next.previous);
+            return Err(Parted::Diverged { copy: copy.through, here });
         }
         if copy.through.is_none() && line.first.is_some() {
             return Err(Parted::Empty);
@@ -80,13 +81,15 @@ impl Authority {
         let line = line.clone();
         let (last, release) = match (self.ledger.get(at + 1), &self.role) {
             (Some(next), _) if next.epoch.region == self.region => (next.previous, None),
-            (Some(_), _) => return Err(Parted::Diverged),
+            (Some(next), _) => {
+                return Err(Parted::Diverged { copy: after, here: next.previous });
+            }
             (None, Role::Released { to, at }) => (Some(*at), Some(to.clone())),
             (None, _) => (None, None),
         };
         let index = |position: Option<Position>| position.map(|it| it.index);
         if last.is_some() && index(after) > index(last) {
-            return Err(Parted::Diverged);
+            return Err(Parted::Diverged { copy: after, here: last });
         }
         Ok(Part { line, after, last, release })
     }

@@ -10,6 +10,8 @@ pub enum RegionRefusal {
     ReadOnly { primary: String },
     #[error("this is the secondary region, where reads are off; the primary is {primary:?}")]
     NoReads { primary: String },
+    #[error("this secondary region has nothing to read yet: its copy of {primary:?} is under way")]
+    NothingYet { primary: String },
     #[error("a failover is under way: writes go on in a moment, here or in the other region")]
     FailingOver,
     #[error("this region has handed over to {}", named(.to))]

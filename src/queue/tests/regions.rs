@@ -4,7 +4,7 @@ use super::pair::{Side, protected};
 use super::stage::{QUEUE, create, plain, secs, send, text};
 use crate::queue::authority::command::{RegionReply, RegionVerb, SeedChunk};
 use crate::queue::authority::refusal::RegionRefusal;
-use crate::queue::authority::{Fork, LedgerLine, RegionEpoch, Role};
+use crate::queue::authority::{Fork, LedgerLine, RegionEpoch, RegionSettings, Role};
 use crate::queue::command::{Command, NewMessage, TimeToLive};
 use crate::queue::ids::{Epoch, LogTime, Position, Span};
 use crate::queue::limits::{BATCH, WORK_PER_ENTRY};
@@ -256,4 +256,18 @@ fn a_seed_that_is_given_up_is_freed_and_one_that_is_not_whole_is_not_taken() {
     assert!(east.stage.state.is_empty());
     assert!(east.stage.contents.is_empty());
     assert_eq!(east.region(begin(&west, 6)), Ok(RegionReply::Seeded { next: 0 }));
+}
+
+#[test]
+fn a_copy_that_was_given_nothing_yet_is_not_read() {
+    let (mut east, mut west) = protected();
+    east.commit(LogTime(1_000), vec![plain(create(QUEUE))]);
+    let settings = RegionSettings { read_access: true, ..RegionSettings::default() };
+    west.region(RegionVerb::Configure(settings)).expect("set");
+    let may_read = |side: &Side| side.stage.state.authority().expect("in a pair").check_read();
+    let refusal = RegionRefusal::NothingYet { primary: "east".into() };
+    assert_eq!(may_read(&west), Err(refusal), "the queue is there, and here it is not");
+    let batch = east.batch(&west.copy_end(), 100).expect("it ships").expect("a batch");
+    west.apply_batch(batch).expect("applied");
+    assert_eq!(may_read(&west), Ok(()));
 }
