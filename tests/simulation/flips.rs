@@ -3,8 +3,8 @@
 //! Laws: only bytes that were written are hit, while the node is down. What no checksum can tell
 //! from a write that was cut short is left alone: the end of the log, which only a leader remembers
 //! (docs/operating/damage.md). A flip that would do no more than that is taken back. Of the vote
-//! both slots rot, since one alone looks like a write that was cut short as well; and the tables of
-//! a node with neither vote nor entries stay, for nobody but their owner would make them anew.
+//! one slot rots, which takes nothing away, or both; and the tables of a node with neither vote
+//! nor entries stay, for nobody but their owner would make them anew.
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +16,10 @@ use zoneq::storage::log::{Inspection, inspect};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Log,
-    /// Each slot of the vote that was written.
+    /// Both slots of the vote.
     Vote,
+    /// One of them alone.
+    Slot,
     Tables,
     Bodies,
 }
@@ -34,6 +36,8 @@ const TRIES: usize = 64;
 const LOG: &str = "/data/log";
 /// One slot of the vote file.
 const SLOT: u64 = 4096;
+/// What of it is written.
+const WRITTEN: u64 = 48;
 /// A segment's own head is within so many bytes.
 const HEAD: u64 = 64;
 
@@ -41,7 +45,8 @@ impl Flip {
     pub fn draw(dice: &mut Dice) -> Flip {
         let place = match dice.below(8) {
             0..3 => Place::Log,
-            3 => Place::Vote,
+            3 if dice.below(3) == 0 => Place::Vote,
+            3 => Place::Slot,
             4..6 => Place::Tables,
             _ => Place::Bodies,
         };
@@ -53,6 +58,7 @@ impl Flip {
         match self.place {
             Place::Log => "a bit of the log flipped",
             Place::Vote => "the vote rotted",
+            Place::Slot => "one slot of the vote rotted",
             Place::Tables => "a bit of the tables flipped",
             Place::Bodies => "a bit of the bodies flipped",
         }
@@ -63,7 +69,11 @@ impl Flip {
         let mut dice = Dice::new(self.roll);
         match self.place {
             Place::Log => in_log(disk, &mut dice),
-            Place::Vote => in_vote(disk, &mut dice),
+            Place::Vote => in_vote(disk, &mut dice, &[0, 1]),
+            Place::Slot => {
+                let slot = dice.below(2);
+                in_vote(disk, &mut dice, &[slot])
+            }
             Place::Tables | Place::Bodies if is_new(disk) => None,
             Place::Tables => in_any(disk, &mut dice, |path| {
                 path.starts_with("/data/tables") && !is_of_bodies(path)
@@ -125,17 +135,17 @@ fn in_any(disk: &FaultyDisk, dice: &mut Dice, is_asked: impl Fn(&Path) -> bool) 
     Some(format!("bit {bit} of byte {offset} of {}", path.display()))
 }
 
-fn in_vote(disk: &FaultyDisk, dice: &mut Dice) -> Option<String> {
+/// Rots these slots of the vote, if each was written: one that was not holds nothing to lose.
+fn in_vote(disk: &FaultyDisk, dice: &mut Dice, slots: &[u64]) -> Option<String> {
     let path = Path::new(LOG).join("vote");
-    // One that was never written holds nothing to lose.
-    let written = [0, SLOT].map(|slot| byte(disk, &path, slot).is_some_and(|byte| byte != 0));
-    if written != [true; 2] {
+    let is_written = |slot: &u64| byte(disk, &path, slot * SLOT).is_some_and(|byte| byte != 0);
+    if !slots.iter().all(is_written) {
         return None;
     }
-    for slot in [0, SLOT] {
-        flip(disk, &path, (slot, 48), dice)?;
+    for slot in slots {
+        flip(disk, &path, (slot * SLOT, WRITTEN), dice)?;
     }
-    Some("both slots of the vote".to_owned())
+    Some(format!("of the vote slots {slots:?}"))
 }
 
 fn in_log(disk: &FaultyDisk, dice: &mut Dice) -> Option<String> {
