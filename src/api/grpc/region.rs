@@ -240,6 +240,17 @@ impl RegionFace {
         Ok(answer)
     }
 
+    fn knows_of_fence(&self) -> bool {
+        let standing = self.pair.group().standing();
+        standing.is_some_and(|it| matches!(it.authority.role, Role::Fenced { .. }))
+    }
+
+    /// Waits until this node, which leads, has applied all that its group agreed on by now.
+    async fn catch_up(&self, deadline: Instant) -> Result<(), Status> {
+        let confirmed = self.pair.group().confirm(deadline).await;
+        confirmed.map_err(|error| refusal(PairError::Group(error)))
+    }
+
     #[must_use]
     pub fn into_server(self) -> RegionServiceServer<RegionFace> {
         RegionServiceServer::new(self)
@@ -433,8 +444,21 @@ impl RegionService for RegionFace {
         })
     }
 
-    async fn list_tail(&self, _: Request<pb::ListTailRequest>) -> Answered<Self::ListTailStream> {
-        // Any node has it: a side that is fenced changes no more.
+    async fn list_tail(
+        &self,
+        request: Request<pb::ListTailRequest>,
+    ) -> Answered<Self::ListTailStream> {
+        let call = Call::patient(request.metadata(), USUAL);
+        // Any node that knows of the fence has it: a side that is fenced changes no more.
+        if !self.knows_of_fence() {
+            if let Some(way) = forward::place(self.pair.group(), &call).await? {
+                let mut client = RegionServiceClient::new(way.channel.clone());
+                let asked = forward::signed(&way, &call, request.into_inner());
+                let stream = way.opened(client.list_tail(asked)).await?;
+                return Ok(Response::new(way.answers(stream)));
+            }
+            self.catch_up(call.deadline).await?;
+        }
         let head = self.pair.tail_head().map_err(refusal)?;
         let (pair, from) = (self.pair.clone(), head.fork.next_number);
         let pages = stream::try_unfold(Some(None), move |cursor| {
@@ -473,6 +497,7 @@ impl RegionService for RegionFace {
                 way.opened(client.replay_tail(forward::signed(&way, &call, message))).await?;
             return Ok(Response::new(way.answers(stream)));
         }
+        self.catch_up(call.deadline).await?;
         let replay = self.pair.replay(&who(message.who), message.all).await.map_err(refusal)?;
         let steps = stream::try_unfold(replay, |mut replay| async move {
             let step = replay.next().await.map_err(refusal)?;
