@@ -3,7 +3,7 @@
 # are made: planned, forced, forced with a tail, forced with limits of the lag, failback. Each begins
 # from the pair that the one before left. The first that breaks a promise ends it.
 #
-#     benches/drills.sh [ROUNDS]          20 unless given; limits and failback run a quarter of them
+#     benches/drills.sh [ROUNDS]          20 unless given; failback runs a quarter of them
 #
 # ZONEQ names the binary (target/release/zoneq), ZONEQ_LAB_DIR a lab of one's own that is up.
 set -euo pipefail
@@ -39,7 +39,7 @@ drill() {
 drill --planned --rounds "$rounds"
 drill --forced --rounds "$rounds"
 drill --forced --behind 500ms --rounds "$rounds"
-drill --forced --behind 6s --max-lag 2s --rounds "$(((rounds + 3) / 4))"
-drill --forced --behind 3s --max-unshipped 1MiB --rounds "$(((rounds + 3) / 4))"
+drill --forced --behind 6s --max-lag 2s --rounds "$rounds"
+drill --forced --behind 3s --max-unshipped 1MiB --body 4096 --rounds "$rounds"
 drill --failback --rounds "$(((rounds + 3) / 4))"
 "$zoneq" lab status --dir "$lab"

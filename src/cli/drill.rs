@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use self::ledger::Verdict;
-use self::load::{Load, Running};
+use self::load::{BODY, Load, Running};
 use super::Context;
 use super::exit::{Exit, Usage};
 use super::lab;
@@ -47,8 +47,9 @@ Examples:
   zoneq drill region --planned --rounds 20
   zoneq drill region --forced            SIGKILL of the whole primary region
   zoneq drill region --forced --behind 500ms
-  zoneq drill region --forced --behind 6s --max-lag 2s --max-unshipped 1MiB
+  zoneq drill region --forced --behind 6s --max-lag 2s
                                          with the line cut so long before
+  zoneq drill region --forced --behind 3s --max-unshipped 1MiB --body 4096
   zoneq drill region --failback          and home again")]
     Region(region::Region),
 }
@@ -144,7 +145,7 @@ impl Zone {
             .connections(2)
             .build()?;
         start::wait_healed(&lab, PATIENCE).await?;
-        let running = Load::start(client, format!("drill-{mark:x}"), mark).await?;
+        let running = Load::start(client, format!("drill-{mark:x}"), (mark, BODY)).await?;
         let bar = context.out.progress(Some(u64::from(self.rounds)), "losing zones");
         let mut longest: f64 = 0.0;
         for number in 1..=self.rounds {

@@ -2,6 +2,7 @@
 //! they do it, and what came of it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,9 @@ use crate::client::{
 const SENDERS: usize = 16;
 const WORKERS: usize = 8;
 const BATCH: u32 = 16;
-const BODY: usize = 256;
+/// Bytes of a message, unless told, and what may be told: its number and the drill's mark must fit.
+pub const BODY: u32 = 256;
+pub const BODIES: RangeInclusive<i64> = 16..=65_536;
 /// Short, so that lapsed leases are redelivered within a round.
 const LEASE: Duration = Duration::from_secs(2);
 /// Each sender rests so long after an acknowledgement: a drill looks for loss, not for speed.
@@ -33,6 +36,8 @@ pub struct Load {
     queue: String,
     begun: Instant,
     mark: u64,
+    /// Bytes of each message.
+    body: usize,
     next: AtomicU64,
     ledger: Mutex<Ledger>,
     pub gap: Gap,
@@ -52,8 +57,12 @@ pub struct Running {
 }
 
 impl Load {
-    /// Makes the queue and starts.
-    pub async fn start(client: Client, queue: String, mark: u64) -> anyhow::Result<Running> {
+    /// Makes the queue and starts, with messages of so many bytes that bear the drill's mark.
+    pub async fn start(
+        client: Client,
+        queue: String,
+        (mark, body): (u64, u32),
+    ) -> anyhow::Result<Running> {
         let settings = QueueSettings { default_ttl: Ttl::Never, ..QueueSettings::default() };
         client.create_queue(&queue, BTreeMap::new(), settings).await?;
         let load = Arc::new(Load {
@@ -61,6 +70,7 @@ impl Load {
             queue,
             begun: Instant::now(),
             mark,
+            body: body as usize,
             next: AtomicU64::new(1),
             ledger: Mutex::new(Ledger::default()),
             gap: Gap::default(),
@@ -120,10 +130,10 @@ impl Load {
     }
 
     fn body(&self, number: u64) -> Bytes {
-        let mut body = BytesMut::with_capacity(BODY);
+        let mut body = BytesMut::with_capacity(self.body);
         body.put_u64_le(number);
         body.put_u64_le(self.mark);
-        body.resize(BODY, (number % 251) as u8);
+        body.resize(self.body, (number % 251) as u8);
         body.freeze()
     }
 

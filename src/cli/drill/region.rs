@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use self::limit::Before;
 use self::sampler::{Findings, Sampler};
 use super::ledger::Verdict;
-use super::load::{Load, Running};
+use super::load::{BODIES, BODY, Load, Running};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Usage};
 use crate::cli::lab::files::Lab;
@@ -73,6 +73,10 @@ pub struct Region {
     #[arg(long, env = "ZONEQ_DRILL_REGION_MAX_UNSHIPPED", value_name = "BYTES",
           value_parser = parse_limit)]
     max_unshipped: Option<u64>,
+    /// Bytes of each message, 16 to 65536: with larger ones a limit in bytes is met sooner
+    #[arg(long, env = "ZONEQ_DRILL_REGION_BODY", value_name = "BYTES", default_value_t = BODY,
+          value_parser = clap::value_parser!(u32).range(BODIES))]
+    body: u32,
 }
 
 /// What a round showed. Times are in milliseconds.
@@ -179,7 +183,8 @@ impl Region {
             .deadline(context.global.deadline.unwrap_or(Duration::from_secs(30)))
             .connections(2)
             .build()?;
-        let running = Load::start(client, format!("drill-{mark:x}"), mark).await?;
+        let queue = format!("drill-{mark:x}");
+        let running = Load::start(client, queue, (mark, self.body)).await?;
         let sampler = Sampler::start(lab)?;
         let load = running.load.clone();
         let stage = Stage { context, dir, load: &load, sampler: &sampler, drill: self, mark };

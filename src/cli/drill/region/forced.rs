@@ -37,7 +37,7 @@ pub(super) struct Lost {
     known_messages: Option<u64>,
     known_ms: Option<f64>,
     bytes_at_most: Option<u64>,
-    /// Messages that were sent there alone, deleted ones too, and bytes of those that are alive.
+    /// Messages that were sent there alone and bytes of their bodies, deleted ones too.
     true_messages: u64,
     pub true_bytes: u64,
     /// By the stamps of the log: from the copy's newest entry to the newest message of the tail,
@@ -111,12 +111,15 @@ impl Lost {
                 )
             },
         );
-        let limit = self.limit_ms.map_or_else(String::new, |most| {
+        let mut limit = self.limit_ms.map_or_else(String::new, |most| {
             format!(
                 "; {:.0} of at most {most:.0} ms lost, by the stamps",
                 self.true_ms.unwrap_or(0.0)
             )
         });
+        if let Some(most) = self.bytes_at_most {
+            limit += &format!("; {} of at most {most} bytes lost", self.true_bytes);
+        }
         format!(
             "{limit}; {} of {} messages in the tail were acknowledged, {:.0} ms of writes, {} were sent \
              again from it; {known}; fenced {:.0} ms after its start",
@@ -142,6 +145,7 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     force(&new).await?;
     let rto_ms = stage.first_acknowledged(&new, since).await?;
     let pause_ms = millis(load.gap.found(load.now()).longest);
+    heal(stage).await?;
 
     let mut lost = Lost {
         known_entries: known.entries_lost,
@@ -205,10 +209,17 @@ async fn lose(stage: &Stage<'_>, region: &str) -> anyhow::Result<()> {
     let ids = lab.in_region(region);
     lab::kill(&mut lab, &ids).await?;
     lab.save()?;
-    if !behind.is_zero() {
-        line::set_cut(&mut lab, false).await?;
-    }
     Ok(())
+}
+
+/// The line carries again. What was on the way when it was cut arrives late, so the other region
+/// must be promoted: the loss that was told of would else become less.
+async fn heal(stage: &Stage<'_>) -> anyhow::Result<()> {
+    if stage.drill.behind.is_zero() {
+        return Ok(());
+    }
+    let _lock = LabLock::take(stage.dir).await?;
+    line::set_cut(&mut stage.lab()?, false).await
 }
 
 async fn force(regions: &Regions) -> anyhow::Result<()> {
@@ -245,7 +256,7 @@ struct Tail {
     numbers: BTreeSet<u64>,
     /// Ids of those that were sent and deleted there.
     completed: BTreeSet<String>,
-    /// Bodies of all that are alive.
+    /// Bodies of all that were sent there; of deleted ones as far as they are the drill's own.
     bytes: u64,
     /// All that were sent there, deleted ones too.
     messages: u64,
@@ -281,6 +292,8 @@ async fn export(stage: &Stage<'_>, lab: &Lab, region: &str, file: &Path) -> anyh
         let number = stage.load.number(&body);
         numbers.insert(number.context("a message of the exported tail is not whole")?);
     }
+    let own = |one: &&pb::TailDelete| !one.shared && one.queue == stage.load.queue();
+    bytes += exported.deleted.iter().filter(own).count() as u64 * u64::from(stage.drill.body);
     let completed = exported.deleted.into_iter().filter(|one| !one.shared).map(|one| one.id);
     let completed: BTreeSet<String> = completed.collect();
     let messages = exported.count + completed.len() as u64;
