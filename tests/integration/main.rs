@@ -23,6 +23,7 @@ mod metrics;
 mod redundancy;
 mod refusals;
 mod regions;
+mod reseeding;
 mod serving;
 mod stage;
 mod tls;

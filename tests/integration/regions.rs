@@ -33,7 +33,7 @@ impl Region {
         (0..3).map(|at| format!("127.0.0.1:{}", ports.peer + at)).collect()
     }
 
-    fn flags(&self, home: &Path, at: u16) -> String {
+    pub fn flags(&self, home: &Path, at: u16) -> String {
         let id = |at: u16| at + 1;
         let peers: Vec<String> = (0..3)
             .map(|it| {
@@ -121,13 +121,13 @@ impl Pair {
     /// A failover to a region, asked again, as an operator does, where the answer was *not now* or
     /// was lost with a leader.
     #[track_caller]
-    fn fail_over(&self, asked: &Region, to: &str) {
+    pub fn fail_over(&self, asked: &Region, to: &str) {
         let line = format!("region failover --to {to}");
         wait("a failover", || (self.run(asked, &line).code == Some(0)).then_some(()));
     }
 
     /// A client that knows both regions.
-    fn client(&self, first: &Region, second: &Region) -> Client {
+    pub fn client(&self, first: &Region, second: &Region) -> Client {
         let endpoints = first.urls().into_iter().chain(second.urls());
         let builder = Client::builder().endpoints(endpoints).deadline(Duration::from_secs(20));
         builder.build().expect("a client")

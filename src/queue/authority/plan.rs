@@ -3,6 +3,7 @@
 //! Law: positions are compared inside one epoch, and the step from one epoch to the next is taken
 //! only where the ledger says that the copy ends just there. Anything else needs a seed.
 
+use super::refusal::place;
 use super::{Authority, LedgerLine, RegionEpoch, Role};
 use crate::queue::ids::Position;
 
@@ -33,7 +34,7 @@ pub enum Parted {
     NotPrimary(&'static str),
     #[error("this region knows nothing of epoch {} of region {:?}", .0.number.0, .0.region)]
     UnknownEpoch(RegionEpoch),
-    #[error("the copy ends at {copy:?}, and this region's history went on from {here:?}")]
+    #[error("the copy ends at {}, and this region's history went on from {}", place(.copy), place(.here))]
     Diverged { copy: Option<Position>, here: Option<Position> },
     #[error("the copy is empty, and the log does not go back to the beginning")]
     Empty,

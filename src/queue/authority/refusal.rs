@@ -72,6 +72,6 @@ fn named(epoch: &RegionEpoch) -> String {
     format!("epoch {} of region {:?}", epoch.number.0, epoch.region)
 }
 
-fn place(position: &Option<Position>) -> String {
+pub(super) fn place(position: &Option<Position>) -> String {
     position.map_or("the beginning".to_owned(), |position| position.to_string())
 }
