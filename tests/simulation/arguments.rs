@@ -36,8 +36,8 @@ pub struct Arguments {
     /// Only faults of this kind, of the way to the nodes' addresses
     #[arg(long, value_enum)]
     pub schedule: Option<Named>,
-    /// Disks rot as well, in half of the seeds in which an operator can replace a node; some of
-    /// those seeds are known to fail (docs/reliability.md)
+    /// Where disks rot, in half of the seeds in which an operator can replace a node, bodies do as
+    /// well; some of those seeds are known to fail (docs/reliability.md)
     #[arg(long)]
     pub rot: bool,
     /// Looks for the fewest faults with which the one seed still breaks the same promise, and
@@ -108,7 +108,7 @@ impl Arguments {
     /// Which faults are done.
     pub fn choice(&self) -> Choice {
         let numbers = |given: &[u64]| given.iter().copied().collect();
-        Choice { without: numbers(&self.without), only: numbers(&self.only), rots: self.rot }
+        Choice { without: numbers(&self.without), only: numbers(&self.only), bodies_rot: self.rot }
     }
 
     /// Regions of each seed.

@@ -97,8 +97,8 @@ pub struct Choice {
     pub without: BTreeSet<u64>,
     /// All others are left out; empty = none.
     pub only: BTreeSet<u64>,
-    /// Disks may rot.
-    pub rots: bool,
+    /// Bodies may rot where the rest of a disk may.
+    pub bodies_rot: bool,
 }
 
 impl Choice {
@@ -168,8 +168,12 @@ impl Schedule {
         }
         if layout.has_spares() {
             lanes.push(lane(0x6d65_6d62, change, 5_000_000));
-            if choice.rots && Dice::new(seed ^ FLIPS).below(2) == 0 {
-                let rot = |dice: &mut Dice, _: &Layout| Fault::Rot(Flip::draw(dice));
+            if Dice::new(seed ^ FLIPS).below(2) == 0 {
+                let rot: Draw = if choice.bodies_rot {
+                    |dice, _| Fault::Rot(Flip::draw_any(dice))
+                } else {
+                    |dice, _| Fault::Rot(Flip::draw(dice))
+                };
                 lanes.push(lane(0x666c_6970, rot, 8_000_000));
             }
         }
@@ -317,6 +321,7 @@ fn change(dice: &mut Dice, _: &Layout) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flips::Place;
 
     fn without(numbers: &[u64]) -> Choice {
         Choice { without: numbers.iter().copied().collect(), ..Choice::default() }
@@ -371,6 +376,29 @@ mod tests {
             let two = of_faults(minute(regions, only(&[3, 8])));
             assert!(all.iter().filter(|step| !some.contains(step)).eq(two.iter()));
         }
+    }
+
+    #[test]
+    fn disks_rot_in_every_run_and_bodies_only_where_it_is_asked_for() {
+        let places = |bodies_rot| {
+            let mut dice = Dice::new(7);
+            let draw =
+                |_| if bodies_rot { Flip::draw_any(&mut dice) } else { Flip::draw(&mut dice) };
+            (0..100).map(draw).map(|flip| flip.place).collect::<Vec<_>>()
+        };
+        assert!(places(true).contains(&Place::Bodies));
+        let usual = places(false);
+        assert!(!usual.contains(&Place::Bodies));
+        for place in [Place::Log, Place::Vote, Place::Slot, Place::Tables] {
+            assert!(usual.contains(&place), "{place:?}");
+        }
+        let rotting = (0..200).filter(|seed| {
+            let lanes = |regions| {
+                Schedule::new(*seed, Layout::of(*seed, regions), Choice::default()).lanes()
+            };
+            lanes(1) == 4
+        });
+        assert!(rotting.count() > 10);
     }
 
     #[test]
