@@ -47,6 +47,8 @@ pub enum Reason {
     NoRegionLease,
     #[error("the other region is further behind than the limit: writes wait for it")]
     TooFarBehind,
+    #[error("the content of a message is damaged on this node, and no other has given it yet")]
+    Rotten,
     #[error("the disk of node {node} is nearly full: {what} are refused until it has space")]
     DiskFull { node: NodeId, what: &'static str },
 }

@@ -7,6 +7,7 @@
 //!
 //! Long-lived work is handed out as [`Task`]s: who assembles the node spawns and joins them.
 
+mod contents;
 mod lag;
 mod leadership;
 mod lease;
@@ -409,12 +410,16 @@ impl Group {
         let answer = self.inner.proposer.submit(envelope, |sent| self.announce(sent))?;
         let group = self.clone();
         Ok(async move {
-            match tokio::time::timeout_at(deadline, answer).await {
-                Ok(Ok(Ok(done))) if is_clients => group.check_lease_after().map(|()| done),
-                Ok(Ok(done)) => done,
-                Ok(Err(_)) => Err(GroupError::unknown(Reason::LeaderChanged)),
-                Err(_) => Err(GroupError::unknown(Reason::Deadline)),
+            let answered = match tokio::time::timeout_at(deadline, answer).await {
+                Ok(Ok(answered)) => answered?,
+                Ok(Err(_)) => return Err(GroupError::unknown(Reason::LeaderChanged)),
+                Err(_) => return Err(GroupError::unknown(Reason::Deadline)),
+            };
+            let done = group.done(answered, deadline).await?;
+            if is_clients {
+                group.check_lease_after()?;
             }
+            Ok(done)
         })
     }
 

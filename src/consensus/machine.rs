@@ -14,10 +14,9 @@ use openraft::entry::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
 
-use super::error::GroupError;
 use super::group::{Limits, Waiting};
 use super::pending::Pending;
-use super::proposer::Done;
+use super::proposer::Answered;
 use super::types::{
     Applied, Local, LogId, Proposal, Snapshot, SnapshotData, SnapshotMeta, StoredMembership,
     TypeConfig, log_id, position,
@@ -244,13 +243,13 @@ impl Machine {
                 (outcome, found)
             })
             .collect();
-        // Contents are read without the lock: a slow disk holds nobody up.
         drop(store);
         self.waiting.applied(&applied.changes.rows);
-        let about = (at, entry.epoch, applied.log_time);
+        let (position, epoch, log_time) = (at, entry.epoch, applied.log_time);
         for (reply, (outcome, found)) in replies.into_iter().zip(answers) {
-            // A caller that has gone away is no trouble.
-            let _ = reply.send(done(about, outcome, found));
+            // A caller that has gone away is no trouble. Contents are read by who waits for them: a
+            // slow disk holds nobody else up.
+            let _ = reply.send(Ok(Answered { outcome, position, epoch, log_time, found }));
         }
         Ok(())
     }
@@ -263,20 +262,6 @@ fn contents_of(store: &Store, outcome: &Outcome) -> Vec<Option<Found>> {
         }
         _ => Vec::new(),
     }
-}
-
-fn done(
-    (position, epoch, log_time): (Position, Epoch, LogTime),
-    outcome: Outcome,
-    found: Vec<Option<Found>>,
-) -> Result<Done, GroupError> {
-    let mut contents = Vec::with_capacity(found.len());
-    for one in found {
-        let lost = || GroupError::Fatal("the body of a message is not in the store".into());
-        let content = one.ok_or_else(lost)?.read();
-        contents.push(content.map_err(|error| GroupError::Fatal(error.to_string()))?);
-    }
-    Ok(Done { outcome, position, epoch, log_time, contents })
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {

@@ -22,6 +22,7 @@ use super::types::{Local, Proposal, TypeConfig, scoped};
 use crate::queue::command::{Command, Content, Entry, Envelope};
 use crate::queue::ids::{Epoch, LogTime, Position};
 use crate::queue::outcome::Outcome;
+use crate::storage::bodies::Found;
 use crate::storage::codec;
 
 /// Commands in one entry.
@@ -49,8 +50,19 @@ pub struct Done {
     pub contents: Vec<Content>,
 }
 
+/// The same, with contents that are yet to be read.
+#[derive(Debug)]
+pub struct Answered {
+    pub outcome: Outcome,
+    pub position: Position,
+    pub epoch: Epoch,
+    pub log_time: LogTime,
+    /// For a receive: where the contents are; `None` = not in the store.
+    pub found: Vec<Option<Found>>,
+}
+
 /// Who waits for a command. Dropped without an answer, the fate is unknown.
-pub type Reply = oneshot::Sender<Result<Done, GroupError>>;
+pub type Reply = oneshot::Sender<Result<Answered, GroupError>>;
 
 struct Job {
     envelope: Envelope,
@@ -113,7 +125,7 @@ impl Proposer {
         &self,
         envelope: Envelope,
         first: impl FnOnce(&Envelope),
-    ) -> Result<oneshot::Receiver<Result<Done, GroupError>>, GroupError> {
+    ) -> Result<oneshot::Receiver<Result<Answered, GroupError>>, GroupError> {
         let size = envelope.command.size();
         let overloaded = || GroupError::not_applied(Reason::Overloaded);
         let count = u32::try_from(size.div_ceil(UNIT)).map_err(|_| overloaded())?;

@@ -5,9 +5,13 @@
 //! fork; messages that are alive are listed in any case, and what was deleted as long as the log
 //! says so.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::error::PairError;
 use super::pair::Pair;
-use crate::consensus::error::GroupError;
+use crate::consensus::error::{Fate, GroupError};
 use crate::consensus::group::Group;
 use crate::queue::authority::tail::{TailCursor, TailMessage};
 use crate::queue::authority::{Authority, Fork, RegionEpoch, Role};
@@ -18,6 +22,8 @@ use crate::storage::log::Payload;
 
 /// Messages on one page.
 const PAGE: usize = 100;
+/// One page has this long where contents must be had from other nodes.
+const WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of log read at once.
 const READ: usize = 1 << 20;
 
@@ -116,18 +122,22 @@ impl Pair {
     pub fn has_no_tail(&self) -> bool {
         let Ok(head) = self.tail_head() else { return false };
         let nothing = head.is_whole && head.log_entries == 0;
-        nothing
-            && self
-                .tail_page(head.fork.next_number, None)
-                .is_ok_and(|(page, next)| page.is_empty() && next.is_none())
+        let store = self.group().store().read();
+        let (page, next) = store.state().tail(Number(head.fork.next_number), None, 1);
+        nothing && page.is_empty() && next.is_none()
     }
 
     /// A page of the tail's messages that are alive, with their contents.
     ///
     /// # Errors
-    /// As [`Pair::tail_head`], and when contents cannot be read.
-    pub fn tail_page(&self, from: u64, after: Option<TailCursor>) -> Result<TailPage, PairError> {
-        let lost = |why: String| crate::consensus::error::GroupError::Fatal(why);
+    /// As [`Pair::tail_head`], and when contents cannot be read; *not now* where one rotted and no
+    /// other node has given it yet.
+    pub async fn tail_page(
+        &self,
+        from: u64,
+        after: Option<TailCursor>,
+    ) -> Result<TailPage, PairError> {
+        let lost = |why: String| GroupError::Fatal(why);
         let (found, next) = {
             let store = self.group().store().read();
             let (messages, next) = store.state().tail(Number(from), after, PAGE);
@@ -141,10 +151,11 @@ impl Pair {
             (found, next)
         };
         let mut page = Vec::with_capacity(found.len());
+        let until = Instant::now() + WITHIN;
         for (message, content) in found {
             let missing = || lost("the body of a message is not in the store".to_owned());
-            let content = content.ok_or_else(missing)?.read();
-            page.push((message, content.map_err(|error| lost(error.to_string()))?));
+            let content = content.ok_or_else(missing)?;
+            page.push((message, self.group().content(&content, until, Fate::NotApplied).await?));
         }
         Ok((page, next))
     }

@@ -334,6 +334,13 @@ impl PeerService for MendingPeer {
         mending()
     }
 
+    async fn read_content(
+        &self,
+        _: Request<pb::ReadContentRequest>,
+    ) -> Result<Response<pb::ReadContentResponse>, Status> {
+        mending()
+    }
+
     async fn get_digest(
         &self,
         _: Request<pb::GetDigestRequest>,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub use directory::{Group, Place};
 pub use half::Half;
-pub use segment::{Flush, Placing, SegmentFiles};
+pub use segment::{Flush, Placing, SegmentFiles, decode_record, encode_record};
 
 use crate::queue::command::Content;
 use crate::queue::ids::ContentId;
@@ -286,6 +286,17 @@ impl Bodies {
         Some(Found::Stored { id, place, files: Arc::clone(&self.files), pin })
     }
 
+    /// Puts a content in the place of what rotted, if that still lies where it was found.
+    pub fn mend(&mut self, id: ContentId, rotten: Place, content: Content) -> bool {
+        let lies_there =
+            matches!(self.find(id), Some(Found::Stored { place, .. }) if place == rotten);
+        if lies_there {
+            self.note_entry(content.size());
+            self.put(id, content);
+        }
+        lies_there
+    }
+
     /// Bytes in memory: the entries that contents are slices of, those of the running commit
     /// included.
     #[must_use]
@@ -547,6 +558,43 @@ mod tests {
         assert_eq!(commit(&mut bodies, &all_read), 1, "the rest");
         assert_eq!(bodies.take_deletable(), [1], "the empty segment can go");
         assert!(bodies.find(ContentId(4)).is_none());
+    }
+
+    #[test]
+    fn a_content_is_mended_only_where_what_rotted_still_lies() {
+        let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
+        let dir = PathBuf::from("/mended");
+        disk.create_dir_all(&dir).unwrap();
+        let tables = EngineKind::Redb.open(&disk, &dir).unwrap();
+        let options = BodyOptions::default();
+        let mut bodies =
+            Bodies::open(&disk, dir.join("bodies"), &*tables, options, Arc::default()).unwrap();
+        let commit = |bodies: &mut Bodies| {
+            let mut batch = Batch::new();
+            let flush = bodies.plan(&mut batch, None);
+            bodies.files().write(&flush).unwrap();
+            tables.commit(&batch).unwrap();
+            bodies.committed();
+        };
+        let place = |bodies: &Bodies, id| match bodies.find(id) {
+            Some(Found::Stored { place, .. }) => place,
+            other => panic!("not in a segment: {other:?}"),
+        };
+        let content = |body: &'static [u8]| Content { body: body.into(), ..Content::default() };
+        let id = ContentId(7);
+        bodies.put(id, content(b"first"));
+        commit(&mut bodies);
+        let first = place(&bodies, id);
+        assert!(bodies.mend(id, first, content(b"mended")));
+        assert!(!bodies.mend(id, first, content(b"twice")), "a commit is to write it");
+        commit(&mut bodies);
+        assert_ne!(place(&bodies, id), first);
+        assert!(!bodies.mend(id, first, content(b"late")), "it lies elsewhere");
+        assert_eq!(bodies.find(id).unwrap().read().unwrap(), content(b"mended"));
+        let second = place(&bodies, id);
+        bodies.remove(id);
+        assert!(!bodies.mend(id, second, content(b"gone")));
+        assert!(bodies.find(id).is_none());
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod error;
 mod generation;
 mod writer;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 pub use error::StoreError;
 pub(super) use generation::{Generation, decode, read_mark};
 
-use super::bodies::{self, BodyOptions, Found, Half};
+use super::bodies::{self, BodyOptions, Found, Half, Place};
 use super::codec::{self, Mark};
 use super::disk::Disk;
 use super::keys;
@@ -265,6 +265,28 @@ impl Store {
     #[must_use]
     pub fn find(&self, id: ContentId) -> Option<Found> {
         self.generation.bodies.find(self.halves().0.of(id))
+    }
+
+    /// The same of a content as the segments number it, whichever half it is of.
+    #[must_use]
+    pub fn find_kept(&self, kept: ContentId) -> Option<Found> {
+        self.generation.bodies.find(kept)
+    }
+
+    /// Contents that were found damaged since this was asked last, as the segments number them.
+    #[must_use]
+    pub fn take_rotten(&self) -> BTreeSet<ContentId> {
+        self.generation.bodies.files().take_rotten()
+    }
+
+    /// Puts a content in the place of what rotted; the next commit writes it. False where nothing
+    /// lies there any more: it was removed, or moved, meanwhile.
+    pub fn mend(&mut self, kept: ContentId, rotten: Place, content: Content) -> bool {
+        let is_mended = self.generation.bodies.mend(kept, rotten, content);
+        if is_mended {
+            self.changed_now();
+        }
+        is_mended
     }
 
     /// A content, from memory or from its segment, checked. `None` when it is gone.

@@ -36,10 +36,6 @@ pub struct Arguments {
     /// Only faults of this kind, of the way to the nodes' addresses
     #[arg(long, value_enum)]
     pub schedule: Option<Named>,
-    /// Where disks rot, in half of the seeds in which an operator can replace a node, bodies do as
-    /// well; some of those seeds are known to fail (docs/reliability.md)
-    #[arg(long)]
-    pub rot: bool,
     /// Looks for the fewest faults with which the one seed still breaks the same promise, and
     /// prints the command for them
     #[arg(long, requires = "seed")]
@@ -108,7 +104,7 @@ impl Arguments {
     /// Which faults are done.
     pub fn choice(&self) -> Choice {
         let numbers = |given: &[u64]| given.iter().copied().collect();
-        Choice { without: numbers(&self.without), only: numbers(&self.only), bodies_rot: self.rot }
+        Choice { without: numbers(&self.without), only: numbers(&self.only) }
     }
 
     /// Regions of each seed.

@@ -42,14 +42,7 @@ const WRITTEN: u64 = 48;
 const HEAD: u64 = 64;
 
 impl Flip {
-    /// What a node is mended of: bodies are not among it, which nobody mends under a leader.
     pub fn draw(dice: &mut Dice) -> Flip {
-        let flip = Flip::draw_any(dice);
-        let place = if flip.place == Place::Bodies { Place::Log } else { flip.place };
-        Flip { place, ..flip }
-    }
-
-    pub fn draw_any(dice: &mut Dice) -> Flip {
         let place = match dice.below(8) {
             0..3 => Place::Log,
             3 if dice.below(3) == 0 => Place::Vote,

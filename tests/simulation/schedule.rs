@@ -97,8 +97,6 @@ pub struct Choice {
     pub without: BTreeSet<u64>,
     /// All others are left out; empty = none.
     pub only: BTreeSet<u64>,
-    /// Bodies may rot where the rest of a disk may.
-    pub bodies_rot: bool,
 }
 
 impl Choice {
@@ -169,11 +167,7 @@ impl Schedule {
         if layout.has_spares() {
             lanes.push(lane(0x6d65_6d62, change, 5_000_000));
             if Dice::new(seed ^ FLIPS).below(2) == 0 {
-                let rot: Draw = if choice.bodies_rot {
-                    |dice, _| Fault::Rot(Flip::draw_any(dice))
-                } else {
-                    |dice, _| Fault::Rot(Flip::draw(dice))
-                };
+                let rot = |dice: &mut Dice, _: &Layout| Fault::Rot(Flip::draw(dice));
                 lanes.push(lane(0x666c_6970, rot, 8_000_000));
             }
         }
@@ -321,7 +315,6 @@ fn change(dice: &mut Dice, _: &Layout) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flips::Place;
 
     fn without(numbers: &[u64]) -> Choice {
         Choice { without: numbers.iter().copied().collect(), ..Choice::default() }
@@ -379,26 +372,14 @@ mod tests {
     }
 
     #[test]
-    fn disks_rot_in_every_run_and_bodies_only_where_it_is_asked_for() {
-        let places = |bodies_rot| {
-            let mut dice = Dice::new(7);
-            let draw =
-                |_| if bodies_rot { Flip::draw_any(&mut dice) } else { Flip::draw(&mut dice) };
-            (0..100).map(draw).map(|flip| flip.place).collect::<Vec<_>>()
+    fn in_some_seeds_of_one_region_a_disk_rots() {
+        let rots = |regions| {
+            let lanes =
+                |seed| Schedule::new(seed, Layout::of(seed, regions), Choice::default()).lanes();
+            (0..200).filter(|seed| lanes(*seed) == 4).count()
         };
-        assert!(places(true).contains(&Place::Bodies));
-        let usual = places(false);
-        assert!(!usual.contains(&Place::Bodies));
-        for place in [Place::Log, Place::Vote, Place::Slot, Place::Tables] {
-            assert!(usual.contains(&place), "{place:?}");
-        }
-        let rotting = (0..200).filter(|seed| {
-            let lanes = |regions| {
-                Schedule::new(*seed, Layout::of(*seed, regions), Choice::default()).lanes()
-            };
-            lanes(1) == 4
-        });
-        assert!(rotting.count() > 10);
+        assert!(rots(1) > 10, "{}", rots(1));
+        assert_eq!(rots(2), 0);
     }
 
     #[test]

@@ -180,9 +180,6 @@ pub fn in_process(arguments: &Arguments, seed: u64, mutant: Option<&str>) -> End
     if let Some(named) = arguments.schedule {
         command.args(["--schedule", named.name()]);
     }
-    if arguments.rot {
-        command.arg("--rot");
-    }
     for (what, numbers) in [("--without", &arguments.without), ("--only", &arguments.only)] {
         if !numbers.is_empty() {
             command.args([what, &list(numbers)]);
@@ -216,11 +213,10 @@ pub fn repeat(arguments: &Arguments, seed: u64) -> String {
     let regions = if arguments.regions() > 1 { " --regions 2" } else { "" };
     let named = arguments.schedule.map(|named| format!(" --schedule {}", named.name()));
     let (secs, named) = (arguments.secs, named.unwrap_or_default());
-    let rot = if arguments.rot { " --rot" } else { "" };
     let faults = [("without", &arguments.without), ("only", &arguments.only)];
     let given = faults.iter().filter(|(_, numbers)| !numbers.is_empty());
     let faults: String = given.map(|(what, them)| format!(" --{what} {}", list(them))).collect();
-    format!("  repeat it: cargo sim --seed {seed} --secs {secs}{regions}{named}{rot}{faults}")
+    format!("  repeat it: cargo sim --seed {seed} --secs {secs}{regions}{named}{faults}")
 }
 
 fn list(numbers: &[u64]) -> String {

@@ -20,6 +20,7 @@ use super::forward::{self, Kind};
 use super::receive_stream;
 use super::send_stream::SendAnswers;
 use crate::api::admission::Admission;
+use crate::consensus::error::Fate;
 use crate::consensus::group::{Freshness, Group};
 use crate::consensus::proposer::Done;
 use crate::proto::queue::v1 as pb;
@@ -239,7 +240,7 @@ impl QueueFace {
         let mut messages = Vec::with_capacity(found.len());
         let mut bytes = 0;
         for (shown, found) in found {
-            let content = read(&found)?;
+            let content = self.content(call, &found).await?;
             bytes += content.size();
             if bytes > limits::REQUEST_BYTES && !messages.is_empty() {
                 break;
@@ -277,6 +278,11 @@ impl QueueFace {
         })
     }
 
+    /// A content that was looked up.
+    async fn content(&self, call: &Call, found: &Found) -> Answer<Content> {
+        Ok(self.group.content(found, call.deadline, Fate::NotApplied).await?)
+    }
+
     /// One message and its content.
     async fn shown(
         &self,
@@ -294,7 +300,7 @@ impl QueueFace {
         let (found, at) = self.look(call, staleness, look).await?;
         let (shown, found) = found?;
         let found = found.ok_or_else(|| no_body(&id.to_string()))?;
-        Ok(((shown, read(&found)?), at))
+        Ok(((shown, self.content(call, &found).await?), at))
     }
 
     async fn durability_here(
@@ -324,10 +330,6 @@ pub(super) fn other_write() -> Refusal {
 
 fn no_body(id: &str) -> Refusal {
     Refusal::Fatal(format!("the body of message {id} is not in the store"))
-}
-
-fn read(found: &Found) -> Answer<Content> {
-    found.read().map_err(|error| Refusal::Fatal(error.to_string()))
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]

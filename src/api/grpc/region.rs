@@ -465,7 +465,8 @@ impl RegionService for RegionFace {
             let pair = pair.clone();
             async move {
                 let Some(cursor) = cursor else { return Ok(None) };
-                let (page, next) = tail::page_out(pair.tail_page(from, cursor).map_err(refusal)?);
+                let page = pair.tail_page(from, cursor).await.map_err(refusal)?;
+                let (page, next) = tail::page_out(page);
                 tokio::task::yield_now().await;
                 Ok::<_, Status>(Some((page, next.map(Some))))
             }

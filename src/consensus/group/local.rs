@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::super::transport::LocalNode;
 use super::Group;
 use crate::proto::peer::v1 as pb;
+use crate::queue::ids::ContentId;
+use crate::storage::bodies::encode_record;
 use crate::storage::disk::FlushMode;
 use crate::storage::snapshot::{SnapshotView, SnapshotWriter};
 use crate::storage::store::StoreError;
 
-/// How long a digest waits for its position.
-const DIGEST_WAIT: Duration = Duration::from_secs(5);
+/// How long who asks for a state at an entry waits until that is applied.
+const APPLY_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Local {
     group: Group,
@@ -21,6 +25,16 @@ pub(super) struct Local {
 impl Local {
     pub(super) fn new(group: Group, began_empty: bool, mode: FlushMode) -> Local {
         Local { group, began_empty, mode }
+    }
+}
+
+impl Local {
+    /// Whether an entry is applied, after a while at the latest.
+    async fn reaches(&self, index: u64) -> bool {
+        let mut applied = self.group.applied();
+        let reached = applied
+            .wait_for(|mark| index == 0 || mark.position.is_some_and(|at| at.index >= index));
+        matches!(tokio::time::timeout(APPLY_WAIT, reached).await, Ok(Ok(_)))
     }
 }
 
@@ -50,10 +64,23 @@ impl LocalNode for Local {
         }
     }
 
+    async fn content(&self, id: ContentId, applied: u64) -> Result<(Bytes, u64), String> {
+        if !self.reaches(applied).await {
+            return Err(format!("entry {applied} is not applied here"));
+        }
+        let (found, at) = {
+            let store = self.group.inner.store.read();
+            (store.find_kept(id), store.applied().map_or(0, |at| at.index))
+        };
+        let found = found.ok_or_else(|| format!("content {} is not here", id.0))?;
+        let content = found.read().map_err(|error| error.to_string())?;
+        Ok((encode_record(id, &content), at))
+    }
+
     async fn digest(&self, index: u64) -> Option<[u8; 16]> {
-        let mut applied = self.group.applied();
-        let reached = applied.wait_for(|mark| mark.position.is_some_and(|at| at.index >= index));
-        tokio::time::timeout(DIGEST_WAIT, reached).await.ok()?.ok()?;
+        if !self.reaches(index).await {
+            return None;
+        }
         let store = self.group.inner.store.read();
         let exact = store.applied().is_some_and(|at| at.index == index);
         exact.then(|| store.state().digest().0.to_be_bytes())

@@ -1,5 +1,5 @@
 //! What a node does by itself, a few times a second: commits and reclaims, purges the log,
-//! proposes pulses, frees states that were given up, and hands leadership over when its disk stalls or fills, or its zone is not
+//! proposes pulses, frees states that were given up, mends contents that rotted, and hands leadership over when its disk stalls or fills, or its zone is not
 //! the preferred one. Where space is short less of the log is kept.
 
 use std::time::Duration;
@@ -48,6 +48,7 @@ pub(super) async fn run(group: Group) {
         purge(&group).await;
         pulse(&group).await;
         free_seed(&group).await;
+        group.mend_rotten().await;
         let stalled = group.inner.log.stalled_for() >= STALLED;
         let heir = group.heir_of_a_full_disk();
         // A zone is preferred, a disk that does not write must go.

@@ -214,6 +214,20 @@ impl PeerClient {
         self.heard(answer)
     }
 
+    /// The record of a content, from a peer that has applied this entry at least.
+    pub async fn read_content(
+        &mut self,
+        content_id: u64,
+        applied_index: u64,
+        within: Duration,
+    ) -> Result<pb::ReadContentResponse, CallError> {
+        let mut service = self.service()?;
+        let message = pb::ReadContentRequest { content_id, applied_index };
+        let request = self.peers.request(self.target, message);
+        let answer = self.bounded("reading a content", within, service.read_content(request)).await;
+        self.heard(answer)
+    }
+
     /// The peer's data digest at `index`.
     pub async fn digest(
         &mut self,

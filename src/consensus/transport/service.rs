@@ -12,6 +12,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use openraft::alias::VoteOf;
@@ -30,6 +31,7 @@ use super::{MAX_MESSAGE_BYTES, convert, snapshot};
 use crate::clock::SharedClock;
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_server::{PeerService as Contract, PeerServiceServer};
+use crate::queue::ids::ContentId;
 use crate::storage::disk::FlushMode;
 use crate::storage::snapshot::{SnapshotView, SnapshotWriter};
 use crate::storage::store::StoreError;
@@ -49,6 +51,9 @@ pub trait LocalNode: Send + Sync + 'static {
     ) -> Result<Vec<pb::LogEntry>, String>;
     /// What this node has applied, durable and pinned.
     async fn snapshot(&self) -> Result<SnapshotView, StoreError>;
+    /// The record of a content, as this store numbers it, once this entry was applied; and the entry
+    /// that was applied when it was read.
+    async fn content(&self, id: ContentId, applied: u64) -> Result<(Bytes, u64), String>;
     /// The data digest once exactly `index` was applied; none when it is not known.
     async fn digest(&self, index: u64) -> Option<[u8; 16]>;
     /// Why entries of so many bytes are not taken now; asked before they are appended.
@@ -281,6 +286,17 @@ where
             )));
         }
         Ok(Response::new(snapshot::read_out(view).boxed()))
+    }
+
+    async fn read_content(
+        &self,
+        request: Request<pb::ReadContentRequest>,
+    ) -> Result<Response<pb::ReadContentResponse>, Status> {
+        self.admit(&request).await?;
+        let pb::ReadContentRequest { content_id, applied_index } = request.into_inner();
+        let read = self.local.content(ContentId(content_id), applied_index).await;
+        let (record, applied_index) = read.map_err(Status::unavailable)?;
+        Ok(Response::new(pb::ReadContentResponse { record, applied_index }))
     }
 
     async fn get_digest(

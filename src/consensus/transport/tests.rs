@@ -26,6 +26,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_client::PeerServiceClient;
+use crate::queue::ids::ContentId;
 use crate::storage::disk::FlushMode;
 use crate::storage::disk::faulty::FaultyDisk;
 use crate::storage::snapshot::{SnapshotView, SnapshotWriter};
@@ -108,6 +109,9 @@ impl LocalNode for Local {
     }
     async fn read_log(&self, _: u64, _: u64, _: usize) -> Result<Vec<pb::LogEntry>, String> {
         Ok(Vec::new())
+    }
+    async fn content(&self, _: ContentId, _: u64) -> Result<(bytes::Bytes, u64), String> {
+        Err("this node keeps none".to_owned())
     }
     async fn digest(&self, _: u64) -> Option<[u8; 16]> {
         None

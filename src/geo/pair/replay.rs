@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Pair;
-use crate::consensus::error::GroupError;
+use crate::consensus::error::{Fate, GroupError};
 use crate::geo::error::PairError;
 use crate::geo::wire;
 use crate::proto::geo::v1 as pb;
@@ -112,7 +112,7 @@ impl Replay {
         if self.is_over {
             return Ok(None);
         }
-        let (part, contents) = self.part()?;
+        let (part, contents) = self.part().await?;
         let names: Vec<SkippedMessage> = part
             .units
             .iter()
@@ -150,7 +150,7 @@ impl Replay {
     }
 
     /// The next part with its contents, read without holding the state up.
-    fn part(&mut self) -> Result<(TailPart, Vec<Content>), PairError> {
+    async fn part(&mut self) -> Result<(TailPart, Vec<Content>), PairError> {
         let lost = |why: String| PairError::from(GroupError::Fatal(why));
         let (part, found) = {
             let store = self.pair.group.store().read();
@@ -164,11 +164,12 @@ impl Replay {
             let found: Vec<_> = part.contents.iter().map(|id| store.find(*id)).collect();
             (part, found)
         };
+        let until = Instant::now() + ATTEMPT;
         let mut contents = Vec::with_capacity(found.len());
         for content in found {
             let missing = || lost("the body of a message is not in the store".to_owned());
-            let content = content.ok_or_else(missing)?.read();
-            contents.push(content.map_err(|error| lost(error.to_string()))?);
+            let content = content.ok_or_else(missing)?;
+            contents.push(self.pair.group.content(&content, until, Fate::NotApplied).await?);
         }
         Ok((part, contents))
     }

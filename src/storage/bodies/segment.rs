@@ -24,6 +24,8 @@ const HEAD: usize = 24;
 const FORMAT: u8 = 1;
 /// Files kept open for reading and appending.
 const OPEN_FILES: usize = 64;
+/// Damaged contents that are noted; what is beyond is found again when it is read.
+const ROTTEN: usize = 1_024;
 /// Records are gathered up to this before they are written.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -51,8 +53,18 @@ fn encode_around(id: ContentId, content: &Content) -> ([u8; HEAD], Vec<u8>) {
     (head, headers)
 }
 
-/// Why a record's bytes are not the content asked for.
-fn decode_record(id: ContentId, record: &Bytes) -> Result<Content, &'static str> {
+/// The record of a content, as it lies in a segment.
+#[must_use]
+pub fn encode_record(id: ContentId, content: &Content) -> Bytes {
+    let (head, headers) = encode_around(id, content);
+    [&head, &content.body[..], &headers].concat().into()
+}
+
+/// Reads a record and checks it.
+///
+/// # Errors
+/// Why its bytes are not the content asked for.
+pub fn decode_record(id: ContentId, record: &Bytes) -> Result<Content, &'static str> {
     let word = |at: usize| {
         let bytes = record.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         bytes.map(u32::from_le_bytes).ok_or("it is too short")
@@ -84,12 +96,14 @@ pub struct SegmentFiles {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     open: Mutex<VecDeque<(u32, Arc<dyn DiskFile>)>>,
+    /// Contents that were found damaged and are to be mended.
+    rotten: Mutex<BTreeSet<ContentId>>,
 }
 
 impl SegmentFiles {
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> SegmentFiles {
-        SegmentFiles { disk, dir, open: Mutex::new(VecDeque::new()) }
+        SegmentFiles { disk, dir, open: Mutex::default(), rotten: Mutex::default() }
     }
 
     #[must_use]
@@ -170,18 +184,23 @@ impl SegmentFiles {
         Ok(record)
     }
 
-    /// Reads a content and checks it.
+    /// Reads a content and checks it. One that rotted is noted, to be mended.
     pub fn read(&self, id: ContentId, place: Place) -> Result<Content, StoreError> {
         let record = Bytes::from(self.bytes(place)?);
-        decode_record(id, &record).map_err(|why| StoreError::Damaged {
-            what: format!(
-                "content {} at {} of {}",
-                id.0,
-                place.offset,
-                self.path(place.segment).display()
-            ),
-            why: why.to_owned(),
+        decode_record(id, &record).map_err(|why| {
+            let mut rotten = self.rotten.lock().unwrap_or_else(PoisonError::into_inner);
+            if rotten.len() < ROTTEN {
+                rotten.insert(id);
+            }
+            let path = self.path(place.segment);
+            let what = format!("content {} at {} of {}", id.0, place.offset, path.display());
+            StoreError::Content { id, what, why }
         })
+    }
+
+    /// Contents that were found damaged since this was asked last.
+    pub fn take_rotten(&self) -> BTreeSet<ContentId> {
+        std::mem::take(&mut *self.rotten.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Makes a flush durable: its records, the lengths of the files and their names. What it
@@ -315,8 +334,7 @@ mod tests {
         fn a_flipped_bit_is_found(body in prop::collection::vec(any::<u8>(), 0..64), at in any::<prop::sample::Index>(), bit in 0u8..8) {
             let headers = [("a".to_owned(), "b".to_owned())].into();
             let content = Content { body: body.into(), headers };
-            let (head, headers) = encode_around(ContentId(9), &content);
-            let mut record = [&head, &content.body[..], &headers].concat();
+            let mut record = encode_record(ContentId(9), &content).to_vec();
             prop_assert_eq!(record.len(), record_len(&content));
             let whole = decode_record(ContentId(9), &Bytes::from(record.clone())).unwrap();
             prop_assert_eq!(whole, content);

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::queue::ids::ContentId;
 use crate::storage::codec::CodecError;
 use crate::storage::error::StorageError;
 use crate::storage::tables::TablesError;
@@ -19,6 +20,8 @@ pub enum StoreError {
     Io { doing: &'static str, path: String, source: io::Error },
     #[error("{what} is damaged: {why}")]
     Damaged { what: String, why: String },
+    #[error("{what} is damaged: {why}")]
+    Content { id: ContentId, what: String, why: &'static str },
     #[error("the state cannot be rebuilt from its rows")]
     Load { source: Box<dyn std::error::Error + Send + Sync> },
     #[error("nothing is committed to the tables yet, so there is nothing to view")]
@@ -45,7 +48,9 @@ impl StoreError {
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
-            StoreError::Damaged { .. } | StoreError::Load { .. } => true,
+            StoreError::Damaged { .. } | StoreError::Content { .. } | StoreError::Load { .. } => {
+                true
+            }
             StoreError::Codec(error) => !matches!(error, CodecError::Version { .. }),
             StoreError::Tables(error) => error.is_damage(),
             _ => false,
