@@ -237,11 +237,12 @@ impl Region {
 
     /// Lets the whole log go.
     async fn purge(&self) {
-        self.group.store().commit().await.expect("committed");
-        let through = self.group.status().durable;
-        // Raft keeps what its newest snapshot does not have yet.
+        // Raft keeps what its newest snapshot does not have yet, and an entry of the group's own may
+        // come meanwhile.
         until("the log is gone", async {
             while self.group.log_first().is_some() {
+                self.group.store().commit().await.expect("committed");
+                let through = self.group.status().durable;
                 let trigger = self.group.raft().trigger();
                 let work = async {
                     trigger.snapshot().await?;
