@@ -34,6 +34,7 @@ mod regions;
 mod send_stream;
 mod session;
 mod shelf;
+mod standby;
 mod types;
 mod verbs;
 

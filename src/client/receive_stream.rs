@@ -21,6 +21,7 @@ use super::error::{ClientError, Failure, Verdict};
 use super::outbox::{Outbox, Patience, Waiter};
 use super::send_stream::{TICK, next};
 use super::shelf::{self, Reader, Stock};
+use super::standby;
 use super::types::{self, DeleteItem, Deleted, Message};
 use super::verbs::{service, single_outcome};
 use crate::proto::queue::v1 as pb;
@@ -34,6 +35,8 @@ const WAITING: usize = 1_024;
 const JOINED: usize = 100;
 const FRAMES: usize = 16;
 const GRACE: Duration = Duration::from_millis(500);
+/// Between two rounds over nodes that all take no writes.
+const STAND_BY: Duration = Duration::from_millis(200);
 
 /// How a stream receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,7 +252,11 @@ impl Task {
                 self.stock.end(error);
                 return;
             }
-            if fruitless as usize >= pool.len() {
+            let refused = matches!(&failure.verdict, Verdict::OtherRegion(_));
+            if fruitless as usize >= pool.len() && refused {
+                standby::wait(&pool, Instant::now() + STAND_BY).await;
+                self.outbox.sweep(Instant::now());
+            } else if fruitless as usize >= pool.len() {
                 self.pause(Instant::now() + backoff.wait(fruitless, None)).await;
             }
             if self.is_over() {

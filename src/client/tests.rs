@@ -436,6 +436,22 @@ async fn a_write_waits_for_the_promotion_while_the_primary_is_not_reached() {
 }
 
 #[tokio::test]
+async fn a_consumer_stands_by_while_every_node_is_read_only() {
+    let nodes = [Node::following([READ_ONLY; 7]), Node::following([READ_ONLY; 7])];
+    let endpoints = vec![nodes[0].start().await, nodes[1].start().await];
+    let client = quick(endpoints).build().unwrap();
+    let wait = Duration::from_secs(20);
+    let options = ReceiveOptions { wait, ..ReceiveOptions::default() };
+    let received = client.receive("q", options).await.unwrap();
+    assert_eq!(received.messages.len(), 1);
+
+    let node = Node::following([READ_ONLY; 100]);
+    let client = quick(vec![node.start().await]).build().unwrap();
+    let error = client.receive("q", ReceiveOptions::default()).await.unwrap_err();
+    assert_eq!(error.reason(), Some(&Reason::ReadOnly), "who does not wait is told at once");
+}
+
+#[tokio::test]
 async fn reads_are_tried_again_after_anything() {
     let (one, two) = (Node::following([Step::Cut]), Node::default());
     let endpoints = vec![one.start().await, two.start().await];

@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 use super::builder::Client;
 use super::call::{Plan, Safety, run};
 use super::error::{ClientError, Reason};
+use super::standby;
 use super::types::{
     self, Cleared, CreatedQueue, DeleteItem, DeleteOutcome, Deleted, Durability, DurabilityNow,
     ListQueues, Message, MessageState, NewMessage, PeekOptions, PeekPage, Position, Queue,
@@ -232,6 +233,24 @@ impl Client {
 
     /// Leases visible messages; empty when none came within `wait`.
     pub async fn receive(
+        &self,
+        queue: &str,
+        options: ReceiveOptions,
+    ) -> Result<Received, ClientError> {
+        let until = Instant::now() + options.wait;
+        loop {
+            let wait = until.saturating_duration_since(Instant::now());
+            let received = self.receive_once(queue, ReceiveOptions { wait, ..options }).await;
+            match received {
+                Err(error) if standby::is_refused(&error) && Instant::now() < until => {
+                    standby::wait(&self.shared.pool, until).await;
+                }
+                received => return received,
+            }
+        }
+    }
+
+    async fn receive_once(
         &self,
         queue: &str,
         options: ReceiveOptions,

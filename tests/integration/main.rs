@@ -26,6 +26,7 @@ mod regions;
 mod reseeding;
 mod serving;
 mod stage;
+mod standby;
 mod tls;
 mod upgrade;
 mod verbs;

@@ -42,10 +42,8 @@ impl Group {
         let give_up = (came + wait).min(latest);
         let mut confirmed = false;
         loop {
-            // Who is ready to wait may wait at a secondary, and begins when it is promoted.
-            if !self.store().footing_now().is_writable {
-                self.until_writable(give_up).await?;
-            }
+            // A client that knows both regions must not wait at the wrong one.
+            self.check_writable()?;
             // A grant that was made under this tag is answered again, whatever is visible now.
             if session.is_some_and(|tag| self.inner.store.read().state().is_answered(&tag)) {
                 return self.propose_receive(account, receive, session, deadline).await.map(Some);

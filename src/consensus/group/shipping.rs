@@ -61,26 +61,11 @@ impl Group {
         self.check_footing(&*self.term()?, &Command::Pulse)
     }
 
-    /// Waits until data may be written here.
-    ///
-    /// # Errors
-    /// The refusal of the role, when it is not so by then; *not now* when leadership moves.
-    pub(super) async fn until_writable(&self, give_up: Instant) -> Result<(), GroupError> {
+    /// Waits until data may be written in this cluster; whether that is so by then.
+    pub async fn until_writable(&self, give_up: Instant) -> bool {
         let mut footing = self.store().footing();
-        let mut leadership = self.leadership();
-        while !footing.borrow_and_update().is_writable {
-            leadership.borrow_and_update();
-            let term = self.term()?;
-            if Instant::now() >= give_up {
-                return self.check_footing(&term, &Command::Pulse);
-            }
-            tokio::select! {
-                changed = footing.changed() => if changed.is_err() { break },
-                changed = leadership.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep_until(give_up) => {}
-            }
-        }
-        Ok(())
+        let writable = footing.wait_for(|it| it.is_writable);
+        matches!(tokio::time::timeout_at(give_up, writable).await, Ok(Ok(_)))
     }
 
     /// The time by the log clock, where this node leads.
