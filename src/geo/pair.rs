@@ -33,6 +33,7 @@ use super::failover::MAX_PAUSE;
 use super::herald::Heard;
 use super::lag;
 use super::other::OtherRegion;
+use super::shaper;
 use super::watermark::{GeoStatus, Watermark};
 use super::wire;
 use crate::clock::SharedClock;
@@ -49,6 +50,8 @@ use crate::storage::codec;
 
 /// One step has this long.
 const STEP: Duration = Duration::from_secs(10);
+/// Bytes that cross any line in the time that writes may rest.
+const LITTLE: u64 = 256 << 10;
 
 /// What a primary says that relies on a region lease and holds none.
 const NO_LEASE: &str = "there is no region lease, and nothing is acknowledged without";
@@ -448,9 +451,14 @@ impl Pair {
 
     /// Waits until what the copy lacks is shipped in less time than writes may rest.
     async fn drain(&self, deadline: Instant) -> Result<(), PairError> {
+        let weather = shaper::weather(&self.group, &self.in_pair()?);
+        let rate = weather.and_then(|it| it.bytes_per_second);
         let near = |mark: &Watermark| {
-            let drain = mark.drain_seconds();
-            mark.status == GeoStatus::Live || drain.is_some_and(|it| it < MAX_PAUSE.as_secs())
+            let most = MAX_PAUSE.as_secs();
+            let crosses = rate.is_none_or(|rate| mark.bytes_behind / rate.max(1) < most);
+            // Of little the pace says nothing: it is that of the load, not of the line.
+            let is_little = mark.status == GeoStatus::Live && mark.bytes_behind <= LITTLE;
+            crosses && (is_little || mark.drain_seconds().is_some_and(|it| it < most))
         };
         let mut watermark = self.watermark.clone();
         let waited = tokio::time::timeout_at(deadline, watermark.wait_for(near)).await;
@@ -461,7 +469,11 @@ impl Pair {
         let mark = self.watermark.borrow().clone();
         let why = match mark.trouble {
             Some(trouble) => format!("the other region does not follow: {trouble}"),
-            None => format!("the copy is {} bytes behind", mark.bytes_behind),
+            None => {
+                let drain = mark.drain_seconds().map(|it| format!(", about {it} s"));
+                let drain = drain.unwrap_or_default();
+                format!("the copy is {} bytes behind{drain}", mark.bytes_behind)
+            }
         };
         Err(PairError::not_now(why))
     }

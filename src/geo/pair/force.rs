@@ -143,12 +143,14 @@ impl Pair {
         });
         let queues = fresh.as_ref().and_then(|it| self.missing(&it.status));
         let bytes_at_most = fresh.as_ref().and_then(|it| it.status.max_unshipped_bytes);
+        // A batch may have told of more than the word that was heard last.
+        let told = authority.head.map(|head| (head.position.index, head.log_time));
         let (head, age) = match fresh {
             Some(it) => {
                 let at = it.status.applied.map(|at| (at.index, LogTime(it.status.log_time_us)));
-                (at, Some(Duration::from_micros(now.saturating_sub(it.at_us))))
+                (at.max(told), Some(Duration::from_micros(now.saturating_sub(it.at_us))))
             }
-            None => (authority.head.map(|head| (head.position.index, head.log_time)), None),
+            None => (told, None),
         };
         let through = authority.applied_through.map_or(0, |at| at.index);
         Ok(Loss {

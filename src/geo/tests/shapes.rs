@@ -113,3 +113,27 @@ async fn a_narrow_line_takes_its_time_for_each_byte() {
     east.stop().await;
     west.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_planned_failover_waits_until_the_backlog_crosses_the_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = live(dir.path()).await;
+    let rate = Some(Some(50 << 10));
+    east.shape(ShapeChange { bytes_per_second: rate, ..ShapeChange::default() }).await;
+    for _ in 0..30 {
+        east.send(&"x".repeat(10 << 10)).await.expect("sent");
+    }
+    // 300 KiB are six seconds.
+    let shortly = Instant::now() + Duration::from_secs(1);
+    let refused = east.pair.fail_over("anna", Some("west"), shortly).await;
+    let Err(PairError::NotNow { why, fate: Fate::NotApplied }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(why.contains("bytes behind"), "{why}");
+    assert_eq!(east.role(), Role::Primary, "nothing was begun");
+    east.pair.fail_over("anna", Some("west"), soon()).await.expect("handed over");
+    west.until_applied("all is there", |west| west.total() == 30).await;
+    assert_eq!(west.role(), Role::Primary);
+    east.stop().await;
+    west.stop().await;
+}

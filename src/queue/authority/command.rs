@@ -237,7 +237,9 @@ impl RegionVerb {
                 format!("become the secondary region {:?}", attach.region)
             }
             RegionVerb::Detach => "keep its copy and follow nobody".to_owned(),
-            RegionVerb::Configure(_) => "change the settings of the pair".to_owned(),
+            RegionVerb::Configure(settings) => {
+                format!("set the pair: {}", settings_said(settings))
+            }
             RegionVerb::Seal => "seal itself for a failover".to_owned(),
             RegionVerb::Unseal => "take its seal back".to_owned(),
             RegionVerb::Release { to, .. } => format!("hand over to region {:?}", to.region),
@@ -255,8 +257,11 @@ impl RegionVerb {
                 Some(lease) => format!("rely on a region lease of {}", lease_said(*lease)),
                 None => "rely on no region lease".to_owned(),
             },
-            RegionVerb::Promote { number, .. } => {
+            RegionVerb::Promote { number, accepted: false, .. } => {
                 format!("promote itself by force to epoch {}", number.0)
+            }
+            RegionVerb::Promote { number, accepted: true, .. } => {
+                format!("promote itself by force to epoch {}, be the copy whole or not", number.0)
             }
             RegionVerb::TakeBack { number } => format!("take itself back to epoch {}", number.0),
             RegionVerb::Renew { .. } => "become a cluster of its own".to_owned(),
@@ -308,6 +313,23 @@ impl RegionCommand {
             _ => self.by.who.len(),
         }
     }
+}
+
+fn settings_said(settings: &RegionSettings) -> String {
+    let reads = if settings.read_access { "reads on" } else { "reads off" };
+    let line = if settings.shape.is_shaped() { "the line shaped" } else { "the line as it is" };
+    let lag = settings.max_lag.map(|lag| format!("at most {}", lease_said(lag)));
+    let bytes = settings.max_unshipped_bytes.map(|bytes| format!("at most {bytes} bytes"));
+    let limit = [lag, bytes].into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    let limit = match (limit.as_str(), settings.throttle) {
+        ("", _) => "no limit of the lag".to_owned(),
+        (limit, true) => format!("{limit} behind, or writes wait"),
+        (limit, false) => format!("{limit} behind, or an alert"),
+    };
+    let lease = settings.lease.map_or("no region lease".to_owned(), |lease| {
+        format!("a region lease of {}", lease_said(lease))
+    });
+    format!("{reads}, {line}, {limit}, {lease}")
 }
 
 fn lease_said(lease: Span) -> String {
