@@ -12,7 +12,7 @@ use super::mend::Mend;
 use super::redundancy::Redundancy;
 use crate::client::Admin;
 use crate::proto::admin::v1::{
-    AddLearnerRequest, GetStatusResponse, NodeRole, VerifyDigestsResponse,
+    AddLearnerRequest, GetStatusResponse, NodeDigest, NodeRole, VerifyDigestsResponse,
 };
 
 /// Catching up a new node takes its time.
@@ -205,6 +205,7 @@ async fn verify(context: &Context, admin: &Admin) -> anyhow::Result<(Value, Stri
             "index": node.index,
             "digest": node.digest,
             "error": (!node.error.is_empty()).then_some(&node.error),
+            "differs": node.differs,
         }))?;
         let digest = if node.error.is_empty() { &node.digest } else { &node.error };
         rows.push(vec![node.node_id.to_string(), node.index.to_string(), digest.clone()]);
@@ -225,8 +226,14 @@ fn not_equal(answer: &VerifyDigestsResponse) -> String {
     let (said, silent): (Vec<_>, Vec<_>) =
         answer.nodes.iter().partition(|node| node.error.is_empty());
     let index = answer.index;
-    if said.iter().any(|node| said.first().is_some_and(|first| first.digest != node.digest)) {
-        return format!("the nodes do not all hold the same data at log index {index}");
+    let other = |node: &&NodeDigest| {
+        said.iter().any(|it| it.index == node.index && it.digest != node.digest)
+    };
+    if said.iter().any(|node| other(node) || !node.differs.is_empty()) {
+        let what = said.iter().filter(|node| !node.differs.is_empty());
+        let what = what.map(|node| format!("of node {} {}", node.node_id, node.differs.join("; ")));
+        let what: String = what.map(|what| format!("; {what} differs")).collect();
+        return format!("the nodes do not all hold the same data at log index {index}{what}");
     }
     let names: Vec<String> = silent.iter().map(|node| node.node_id.to_string()).collect();
     format!(
@@ -345,7 +352,6 @@ fn show(context: &Context, status: &GetStatusResponse) -> anyhow::Result<Exit> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::admin::v1::NodeDigest;
 
     #[test]
     fn a_node_that_did_not_answer_is_not_said_to_hold_other_data() {
@@ -354,6 +360,7 @@ mod tests {
             index: 7,
             digest: digest.to_owned(),
             error: error.to_owned(),
+            differs: Vec::new(),
         };
         let told = |nodes| not_equal(&VerifyDigestsResponse { equal: false, index: 7, nodes });
         let silent = told(vec![node(1, "a", ""), node(2, "", "no answer"), node(3, "a", "")]);
@@ -361,5 +368,8 @@ mod tests {
         assert!(silent.ends_with("node 2 did not say"), "{silent}");
         let other = told(vec![node(1, "a", ""), node(2, "", "no answer"), node(3, "b", "")]);
         assert_eq!(other, "the nodes do not all hold the same data at log index 7");
+        let named = NodeDigest { differs: vec!["queue \"orders\"".to_owned()], ..node(3, "b", "") };
+        let other = told(vec![node(1, "a", ""), named]);
+        assert!(other.ends_with("log index 7; of node 3 queue \"orders\" differs"), "{other}");
     }
 }

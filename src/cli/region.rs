@@ -365,11 +365,17 @@ fn verify(context: &Context, answer: &pb::VerifyRegionsResponse) -> anyhow::Resu
         "index": answer.index,
         "own_digest": answer.own_digest,
         "other_digest": answer.other_digest,
+        "differs": answer.differs,
     });
     let text = if answer.equal {
         format!("both regions hold the same data at entry {} of the primary", answer.index)
     } else {
-        format!("the regions hold different data at entry {} of the primary", answer.index)
+        let text =
+            format!("the regions hold different data at entry {} of the primary", answer.index);
+        match answer.differs.as_slice() {
+            [] => text,
+            differs => format!("{text}: {} differs", differs.join("; ")),
+        }
     };
     context.out.result(&value, &text)?;
     Ok(if answer.equal { Exit::Done } else { Exit::Failed })

@@ -7,6 +7,7 @@
 //!
 //! Long-lived work is handed out as [`Task`]s: who assembles the node spawns and joins them.
 
+mod comparing;
 mod contents;
 mod lag;
 mod leadership;
@@ -34,6 +35,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+use comparing::Agreements;
+pub use comparing::{Agreement, CompareError};
 pub use lag::{Behind, Limits};
 pub use leadership::Leadership;
 pub use lease::{Grant, RegionLease};
@@ -156,6 +159,7 @@ struct Inner {
     refusing: space::Refusing,
     lease: RegionLease,
     copy: lag::Copy,
+    agreements: Agreements,
 }
 
 fn raft_config(config: &GroupConfig) -> Result<Arc<openraft::Config>, StartError> {
@@ -269,6 +273,7 @@ impl Group {
             refusing: space::Refusing::default(),
             lease: RegionLease::new(Arc::clone(&clock)),
             copy: lag::Copy::default(),
+            agreements: Agreements::default(),
             config,
         };
         let group = Group { inner: Arc::new(inner) };
@@ -285,6 +290,7 @@ impl Group {
             ("receivers", Box::pin(receive::serve(group.clone()))),
             ("disk space", Box::pin(space::run(group.clone(), mode))),
             ("upkeep", Box::pin(upkeep::run(group.clone()))),
+            ("comparing", Box::pin(comparing::run(group.clone()))),
         ];
         Ok(Started { group, tasks, peer_service })
     }

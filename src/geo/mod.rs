@@ -10,7 +10,7 @@
 //!
 //! [`pair`] has the operator's verbs, [`failover`] drives what was begun, the [`herald`] keeps
 //! the regions informed of each other, and the keeper of the [`lease`] asks the other one for leave;
-//! [`lag`] says when the other one is too far behind.
+//! [`lag`] says when the other one is too far behind, and [`agreement`] when its data differ.
 
 #![deny(
     clippy::unwrap_used,
@@ -20,6 +20,7 @@
     reason = "these bytes came from another region: no content of theirs may end the process"
 )]
 
+pub mod agreement;
 pub mod batch;
 pub mod error;
 pub mod failover;

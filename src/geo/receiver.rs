@@ -407,6 +407,17 @@ impl GeoService for Receiver {
         Ok(Response::new(taken(store.state(), &asked.groups)))
     }
 
+    async fn compare(
+        &self,
+        request: Request<pb::CompareRequest>,
+    ) -> Result<Response<pb::CompareResponse>, Status> {
+        let asked = request.into_inner();
+        self.check_lineage(&asked.lineage)?;
+        let compared = self.group.compared(asked.milestones.unwrap_or_default());
+        let compared = compared.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        Ok(Response::new(pb::CompareResponse { compared: Some(compared) }))
+    }
+
     async fn fence(
         &self,
         request: Request<pb::FenceRequest>,

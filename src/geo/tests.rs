@@ -1,5 +1,6 @@
 //! Two groups in one process, a region each, with the line between them over real sockets.
 
+mod agreements;
 mod compresses;
 mod handovers;
 mod leases;
@@ -21,6 +22,7 @@ use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::agreement;
 use super::error::PairError;
 use super::failover;
 use super::herald::Herald;
@@ -148,6 +150,7 @@ impl Region {
         tasks.push(tokio::spawn(herald.run()));
         tasks.push(tokio::spawn(keeper.run()));
         tasks.push(tokio::spawn(lag));
+        tasks.push(tokio::spawn(agreement::run(pair.clone())));
         tasks.push(tokio::spawn(failover));
         group.join(Wanted::Lrs, Duration::from_secs(10)).await.unwrap();
         let mut leadership = group.leadership();

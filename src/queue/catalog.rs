@@ -50,6 +50,12 @@ impl Queue {
     pub fn is_paused(&self) -> bool {
         self.row.paused && !crate::mutants::is_chosen("pause-ignored")
     }
+
+    /// The sum of the hashes of its row and of all in it.
+    #[must_use]
+    pub fn digest(&self) -> u128 {
+        self.settled.sum.wrapping_add(self.settled.row_hash)
+    }
 }
 
 /// What the sums hold of one queue, or of all.
@@ -101,6 +107,11 @@ impl Catalog {
 
     pub fn all(&self) -> impl Iterator<Item = &Queue> {
         self.queues.values()
+    }
+
+    /// How many there are, deleted ones that are kept too.
+    pub fn count(&self) -> usize {
+        self.queues.len()
     }
 
     /// The queues behind an id, by id.

@@ -20,6 +20,7 @@ pub mod limits;
 mod load;
 mod log_time;
 mod message;
+pub mod milestones;
 pub mod note;
 mod order;
 pub mod outcome;

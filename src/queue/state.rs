@@ -20,6 +20,7 @@ use super::error::Rejection;
 use super::ids::{Digest, Epoch, LogTime};
 use super::limits::WORK_PER_ENTRY;
 use super::log_time;
+use super::milestones::Milestones;
 use super::outcome::{Applied, Changes, Outcome, Reply};
 use super::rows::{CountersRow, RowKey};
 use super::rules;
@@ -39,6 +40,7 @@ pub struct State {
     pub(super) audit: VecDeque<AuditRow>,
     /// Chunks of a state that is under way to this secondary.
     pub(super) seed: Vec<SeedRow>,
+    pub(super) milestones: Milestones,
 }
 
 /// What the commands of one entry share.
@@ -77,6 +79,7 @@ impl State {
             authority: None,
             audit: VecDeque::new(),
             seed: Vec::new(),
+            milestones: Milestones::default(),
         }
     }
 
@@ -106,6 +109,7 @@ impl State {
         let outcomes =
             entry.commands.iter().map(|envelope| self.take_turn(envelope, &mut step)).collect();
         step.changes.row(RowKey::Counters);
+        self.note_milestone(entry.epoch, entry.position);
         let work = WORK_PER_ENTRY - step.budget;
         (Applied { outcomes, changes: step.changes, log_time: now }, work)
     }

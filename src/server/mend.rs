@@ -341,6 +341,13 @@ impl PeerService for MendingPeer {
         mending()
     }
 
+    async fn compare(
+        &self,
+        _: Request<pb::CompareRequest>,
+    ) -> Result<Response<pb::CompareResponse>, Status> {
+        mending()
+    }
+
     async fn get_digest(
         &self,
         _: Request<pb::GetDigestRequest>,

@@ -41,6 +41,7 @@ use crate::consensus::network::{
 use crate::consensus::transport::Peers;
 use crate::consensus::types::Member;
 use crate::consensus::zones::{self, Wanted};
+use crate::geo::agreement;
 use crate::geo::failover;
 use crate::geo::herald::Herald;
 use crate::geo::lag;
@@ -336,7 +337,9 @@ fn pair(config: &Config, started: &mut Started, clock: &SharedClock) -> Pair {
     started.tasks.push(("lag", Box::pin(lag::run(group.clone()))));
     let failover = failover::run(group.clone(), watermark.clone());
     started.tasks.push(("failover", Box::pin(failover)));
-    Pair::new(group, config.region.clone(), other, watermark, heard, Arc::clone(clock))
+    let pair = Pair::new(group, config.region.clone(), other, watermark, heard, Arc::clone(clock));
+    started.tasks.push(("agreement", Box::pin(agreement::run(pair.clone()))));
+    pair
 }
 
 fn loopback(address: SocketAddr) -> bool {

@@ -16,6 +16,7 @@
 )]
 
 mod entry;
+mod milestones;
 mod notes;
 mod outcomes;
 mod redrives;
@@ -27,6 +28,7 @@ mod shapes;
 mod snapshot;
 
 pub use entry::{decode_entry, decode_headers, encode_entry, headers_len, put_headers};
+pub use milestones::{compared_from, compared_to, milestones_to};
 pub use region::{batch_from, batch_to, epoch_from, epoch_to, head_to, line_from, line_to};
 pub use replay::{decode_replay, encode_replay};
 pub use rows::{decode_mark, decode_row, encode_mark, encode_row};

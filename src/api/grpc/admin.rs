@@ -27,6 +27,7 @@ use crate::proto::admin::v1 as pb;
 use crate::proto::admin::v1::cluster_service_client::ClusterServiceClient;
 use crate::proto::admin::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
 use crate::queue::ids::Digest;
+use crate::queue::milestones::Comparison;
 
 /// How long a node may take to catch up when the caller gives no deadline.
 const CATCH_UP: Duration = Duration::from_secs(600);
@@ -229,7 +230,7 @@ impl ClusterFace {
     }
 
     /// The digests of all nodes at one position, the one this node holds now; again while the
-    /// position passes before all have said.
+    /// position passes before all have said, and then at the newest fixed positions that they have.
     async fn verify_here(&self, deadline: Instant) -> Answer<pb::VerifyDigestsResponse> {
         let mut last = pb::VerifyDigestsResponse::default();
         for attempt in 0..DIGEST_TRIES {
@@ -242,6 +243,9 @@ impl ClusterFace {
                 break;
             }
         }
+        if !last.equal {
+            last = self.compared(last).await;
+        }
         Ok(last)
     }
 
@@ -252,7 +256,7 @@ impl ClusterFace {
             node_id: status.node,
             index,
             digest: status.digest.to_string(),
-            error: String::new(),
+            ..pb::NodeDigest::default()
         };
         let others = status.nodes.iter().filter(|node| node.id != status.node);
         let asked = others.map(|node| self.digest_of(node.id, &node.member.peer_address, index));
@@ -275,7 +279,53 @@ impl ClusterFace {
             },
             Err(error) => (String::new(), error.to_string()),
         };
-        pb::NodeDigest { node_id: id, index, digest, error }
+        pb::NodeDigest { node_id: id, index, digest, error, differs: Vec::new() }
+    }
+
+    /// Where the present position passes too quickly, or the nodes differ: the newest that each has
+    /// in common with this one, and what differs there.
+    async fn compared(&self, last: pb::VerifyDigestsResponse) -> pb::VerifyDigestsResponse {
+        let status = self.group.status();
+        let own = self.group.milestones();
+        let mut nodes = Vec::with_capacity(last.nodes.len());
+        let mut here = None;
+        for node in last.nodes {
+            let member = status.nodes.iter().find(|it| it.id == node.node_id);
+            let Some(member) = member.filter(|it| it.id != status.node) else {
+                nodes.push(node);
+                continue;
+            };
+            let with = (member.id, member.member.peer_address.as_str());
+            let node_id = node.node_id;
+            nodes.push(match self.group.compare_with(with, &own).await {
+                Ok(Comparison::Equal(mark)) => {
+                    here = Some(mark);
+                    let digest = mark.digest.to_string();
+                    pb::NodeDigest { node_id, index: mark.at.index, digest, ..Default::default() }
+                }
+                Ok(Comparison::Differ { own, other, parts }) => {
+                    here = Some(own);
+                    let (digest, differs) = (other.to_string(), self.group.part_names(&parts));
+                    let index = own.at.index;
+                    pb::NodeDigest { node_id, index, digest, differs, ..Default::default() }
+                }
+                Ok(Comparison::NothingInCommon) | Err(_) => node,
+            });
+        }
+        if let Some(mark) = here
+            && let Some(own) = nodes.iter_mut().find(|it| it.node_id == status.node)
+        {
+            (own.index, own.digest) = (mark.at.index, mark.digest.to_string());
+        }
+        let own = nodes.iter().find(|it| it.node_id == status.node).cloned().unwrap_or_default();
+        let agrees = |it: &pb::NodeDigest| {
+            it.error.is_empty()
+                && it.differs.is_empty()
+                && (it.index != own.index || it.digest == own.digest)
+        };
+        let equal = nodes.iter().all(agrees);
+        let index = nodes.iter().map(|it| it.index).min().unwrap_or(0);
+        pb::VerifyDigestsResponse { equal, index, nodes }
     }
 }
 

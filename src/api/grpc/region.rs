@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::call::Call;
-use super::convert::{lasting, span, timestamp};
+use super::convert::{lasting, span, timestamp, wait};
 use super::error::Refusal;
 use super::forward::{self, Kind};
 use crate::geo::error::PairError;
@@ -437,11 +437,23 @@ impl RegionService for RegionFace {
             let compared = self.pair.verify(call.deadline).await.map_err(refusal)?;
             Ok::<_, Status>(pb::VerifyRegionsResponse {
                 equal: compared.own == compared.other,
+                differs: compared.differs,
                 index: compared.index,
                 own_digest: compared.own.to_string(),
                 other_digest: compared.other.to_string(),
             })
         })
+    }
+
+    async fn await_writable(
+        &self,
+        request: Request<pb::AwaitWritableRequest>,
+    ) -> Answered<pb::AwaitWritableResponse> {
+        let wait = wait(request.get_ref().wait).map_err(Status::from)?;
+        let call = Call::of(request.metadata(), wait);
+        let until = Instant::now() + wait.min(call.remaining());
+        let writable = self.pair.group().until_writable(until).await;
+        Ok(Response::new(pb::AwaitWritableResponse { writable }))
     }
 
     async fn list_tail(

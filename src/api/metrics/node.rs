@@ -37,6 +37,7 @@ pub(super) fn fill(page: &mut Page, sources: &Sources) {
     log(page, &status);
     if let Some(lead) = &measures.lead {
         leading(page, &status, lead);
+        compared(page, sources);
     }
     disk(page, &measures);
 }
@@ -105,6 +106,19 @@ fn leading(page: &mut Page, status: &Status, lead: &Lead) {
         let labels = [("member", id.as_str()), ("zone", &node.member.zone)];
         let lacks = status.last_log.saturating_sub(matched) as f64;
         page.gauge_of("zoneq_consensus_member_behind_entries", help, &labels, lacks);
+    }
+}
+
+fn compared(page: &mut Page, sources: &Sources) {
+    for (with, agreement) in sources.group.agreed() {
+        let labels = [("with", with.as_str())];
+        let help = "The newest entry after which the data were compared with another replica's; told by \
+                    the leader.";
+        page.gauge_of("zoneq_data_compared_index", help, &labels, agreement.index as f64);
+        let help =
+            "1 while the data were seen to differ from another replica's; told by the leader.";
+        let differs = if agreement.differs.is_empty() { 0.0 } else { 1.0 };
+        page.gauge_of("zoneq_data_differ", help, &labels, differs);
     }
 }
 

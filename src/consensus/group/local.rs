@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::super::transport::LocalNode;
 use super::Group;
+use crate::proto::log::v1 as log;
 use crate::proto::peer::v1 as pb;
 use crate::queue::ids::ContentId;
 use crate::storage::bodies::encode_record;
@@ -75,6 +76,10 @@ impl LocalNode for Local {
         let found = found.ok_or_else(|| format!("content {} is not here", id.0))?;
         let content = found.read().map_err(|error| error.to_string())?;
         Ok((encode_record(id, &content), at))
+    }
+
+    fn compare(&self, asked: log::Milestones) -> Result<log::ComparedMilestone, String> {
+        self.group.compared(asked).map_err(|error| error.to_string())
     }
 
     async fn digest(&self, index: u64) -> Option<[u8; 16]> {

@@ -20,6 +20,7 @@ use crate::storage::disk::real::RealDisk;
 use crate::storage::log::LogOptions;
 use crate::storage::store::StoreOptions;
 
+mod comparing;
 mod contents;
 mod truth;
 mod waits;

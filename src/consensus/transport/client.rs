@@ -33,6 +33,7 @@ use super::acknowledged::FellBack;
 use super::outgoing::outgoing;
 use super::peers::Peers;
 use super::{MAX_MESSAGE_BYTES, convert, snapshot};
+use crate::proto::log::v1 as log;
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_client::PeerServiceClient;
 
@@ -226,6 +227,19 @@ impl PeerClient {
         let request = self.peers.request(self.target, message);
         let answer = self.bounded("reading a content", within, service.read_content(request)).await;
         self.heard(answer)
+    }
+
+    /// How the peer's data compare with these.
+    pub async fn compare(
+        &mut self,
+        milestones: log::Milestones,
+        within: Duration,
+    ) -> Result<log::ComparedMilestone, CallError> {
+        let mut service = self.service()?;
+        let message = pb::CompareRequest { milestones: Some(milestones) };
+        let request = self.peers.request(self.target, message);
+        let answer = self.bounded("comparing", within, service.compare(request)).await;
+        Ok(self.heard(answer)?.compared.unwrap_or_default())
     }
 
     /// The peer's data digest at `index`.

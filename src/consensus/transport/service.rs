@@ -29,6 +29,7 @@ use super::super::types::{SnapshotData, TypeConfig};
 use super::peers::Peers;
 use super::{MAX_MESSAGE_BYTES, convert, snapshot};
 use crate::clock::SharedClock;
+use crate::proto::log::v1 as log;
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_server::{PeerService as Contract, PeerServiceServer};
 use crate::queue::ids::ContentId;
@@ -54,6 +55,8 @@ pub trait LocalNode: Send + Sync + 'static {
     /// The record of a content, as this store numbers it, once this entry was applied; and the entry
     /// that was applied when it was read.
     async fn content(&self, id: ContentId, applied: u64) -> Result<(Bytes, u64), String>;
+    /// How this node's data compare with those of another replica.
+    fn compare(&self, asked: log::Milestones) -> Result<log::ComparedMilestone, String>;
     /// The data digest once exactly `index` was applied; none when it is not known.
     async fn digest(&self, index: u64) -> Option<[u8; 16]>;
     /// Why entries of so many bytes are not taken now; asked before they are appended.
@@ -297,6 +300,16 @@ where
         let read = self.local.content(ContentId(content_id), applied_index).await;
         let (record, applied_index) = read.map_err(Status::unavailable)?;
         Ok(Response::new(pb::ReadContentResponse { record, applied_index }))
+    }
+
+    async fn compare(
+        &self,
+        request: Request<pb::CompareRequest>,
+    ) -> Result<Response<pb::CompareResponse>, Status> {
+        self.admit(&request).await?;
+        let asked = request.into_inner().milestones.unwrap_or_default();
+        let compared = self.local.compare(asked).map_err(Status::invalid_argument)?;
+        Ok(Response::new(pb::CompareResponse { compared: Some(compared) }))
     }
 
     async fn get_digest(

@@ -113,6 +113,12 @@ impl LocalNode for Local {
     async fn content(&self, _: ContentId, _: u64) -> Result<(bytes::Bytes, u64), String> {
         Err("this node keeps none".to_owned())
     }
+    fn compare(
+        &self,
+        _: crate::proto::log::v1::Milestones,
+    ) -> Result<crate::proto::log::v1::ComparedMilestone, String> {
+        Err("this node compares nothing".to_owned())
+    }
     async fn digest(&self, _: u64) -> Option<[u8; 16]> {
         None
     }

@@ -1,0 +1,48 @@
+//! Compares the data of the two regions every few seconds, from the node that leads the primary.
+//!
+//! Law: as [between nodes](crate::consensus::group::Group::note_comparison): after one and the same
+//! entry of the primary's log, and nothing is changed by it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::pair::Pair;
+use crate::queue::authority::Role;
+
+/// How often it compares.
+const EVERY: Duration = Duration::from_secs(10);
+/// The other region has this long to answer.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// Compares until the group ends.
+pub async fn run(pair: Pair) {
+    let mut leadership = pair.group().leadership();
+    loop {
+        let leads = leadership.borrow_and_update().is_me;
+        if leads {
+            look(&pair).await;
+        }
+        let ended = tokio::select! {
+            changed = leadership.changed() => changed.is_err(),
+            () = tokio::time::sleep(EVERY), if leads => false,
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
+async fn look(pair: &Pair) {
+    let Some(standing) = pair.group().standing() else { return };
+    let Some(attached) = standing.authority.attachment else { return };
+    if standing.authority.role != Role::Primary {
+        return;
+    }
+    match pair.compare(Instant::now() + WITHIN).await {
+        Ok(comparison) => {
+            pair.group().note_comparison(format!("region {}", attached.peer), &comparison);
+        }
+        Err(error) => tracing::debug!(%error, "the other region was not compared with"),
+    }
+}
