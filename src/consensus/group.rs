@@ -232,13 +232,8 @@ impl Group {
     ) -> Result<Started, StartError> {
         let raft_config = raft_config(&config)?;
         let faults = if config.enable_faults { Faults::enabled() } else { Faults::disabled() };
-        let peers = Peers::new(
-            config.cluster_id.clone(),
-            config.node,
-            network,
-            config.channel.clone(),
-            faults,
-        )?;
+        let (cluster_id, channel) = (config.cluster_id.clone(), config.channel.clone());
+        let peers = Peers::new(cluster_id, config.node, network, channel, faults)?;
         let held = held(&peers, &log, &store, &config.founders).await?;
         let store = SharedStore::new(store);
         let factory = PeerNetworkFactory::new(peers.clone());

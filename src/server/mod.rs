@@ -41,15 +41,13 @@ use crate::consensus::network::{
 use crate::consensus::transport::Peers;
 use crate::consensus::types::Member;
 use crate::consensus::zones::{self, Wanted};
-use crate::geo::agreement;
-use crate::geo::failover;
 use crate::geo::herald::Herald;
-use crate::geo::lag;
 use crate::geo::lease::LeaseKeeper;
 use crate::geo::other::OtherRegion;
 use crate::geo::pair::Pair;
 use crate::geo::receiver::Receiver;
 use crate::geo::shipper::Shipper;
+use crate::geo::{agreement, failover, lag};
 use crate::storage::disk::real::RealDisk;
 use crate::storage::disk::{Disk, FlushMode};
 use crate::storage::error::StorageError;
@@ -335,8 +333,7 @@ fn pair(config: &Config, started: &mut Started, clock: &SharedClock) -> Pair {
     let keeper = LeaseKeeper::new(group.clone(), other.clone(), Arc::clone(clock));
     started.tasks.push(("region lease", Box::pin(keeper.run())));
     started.tasks.push(("lag", Box::pin(lag::run(group.clone()))));
-    let failover = failover::run(group.clone(), watermark.clone());
-    started.tasks.push(("failover", Box::pin(failover)));
+    started.tasks.push(("failover", Box::pin(failover::run(group.clone(), watermark.clone()))));
     let pair = Pair::new(group, config.region.clone(), other, watermark, heard, Arc::clone(clock));
     started.tasks.push(("agreement", Box::pin(agreement::run(pair.clone()))));
     pair

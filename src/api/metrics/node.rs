@@ -114,11 +114,11 @@ fn compared(page: &mut Page, sources: &Sources) {
         let labels = [("with", with.as_str())];
         let help = "The newest entry after which the data were compared with another replica's; told by \
                     the leader.";
-        page.gauge_of("zoneq_data_compared_index", help, &labels, agreement.index as f64);
+        page.gauge_of("zoneq_consensus_compared_index", help, &labels, agreement.index as f64);
         let help =
             "1 while the data were seen to differ from another replica's; told by the leader.";
         let differs = if agreement.differs.is_empty() { 0.0 } else { 1.0 };
-        page.gauge_of("zoneq_data_differ", help, &labels, differs);
+        page.gauge_of("zoneq_consensus_data_differs", help, &labels, differs);
     }
 }
 
