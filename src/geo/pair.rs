@@ -455,7 +455,9 @@ impl Pair {
         let rate = weather.and_then(|it| it.bytes_per_second);
         let near = |mark: &Watermark| {
             let most = MAX_PAUSE.as_secs();
-            let crosses = rate.is_none_or(|rate| mark.bytes_behind / rate.max(1) < most);
+            // In half of that time: the seal and the release must cross as well.
+            let takes = |rate: u64| u128::from(mark.bytes_behind) * 1_000 / u128::from(rate.max(1));
+            let crosses = rate.is_none_or(|rate| takes(rate) <= MAX_PAUSE.as_millis() / 2);
             // Of little the pace says nothing: it is that of the load, not of the line.
             let is_little = mark.status == GeoStatus::Live && mark.bytes_behind <= LITTLE;
             crosses && (is_little || mark.drain_seconds().is_some_and(|it| it < most))
