@@ -1,7 +1,8 @@
 //! Consumers of two regions, one of which takes no writes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use zoneq::client::{Client, ReceiveOptions, StreamOptions};
 
 use super::regions::Pair;
