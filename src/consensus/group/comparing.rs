@@ -14,6 +14,7 @@ use super::super::transport::{CallError, PeerClient};
 use super::super::types::NodeId;
 use super::Group;
 use crate::proto::log::v1 as log;
+use crate::queue::authority::Role;
 use crate::queue::ids::Position;
 use crate::queue::milestones::{Comparison, Mark, Milestone};
 use crate::storage::codec::{self, CodecError};
@@ -45,10 +46,13 @@ pub enum CompareError {
     Answer(#[from] CodecError),
 }
 
-/// The last entry whose effects a store holds, in the log that its data come from.
+/// The last entry whose effects a store holds, in the log that its data come from. A copy that was
+/// given nothing yet has none: its own entries stand at places of another log.
 fn data_through(store: &Store) -> Option<Position> {
-    let copied = store.state().authority().and_then(|it| it.applied_through);
-    copied.or_else(|| store.applied())
+    match store.state().authority() {
+        Some(it) if matches!(it.role, Role::Secondary | Role::Detached) => it.applied_through,
+        _ => store.applied(),
+    }
 }
 
 impl Group {
