@@ -168,9 +168,20 @@ impl Region {
         self.group.shutdown().await;
     }
 
+    /// Proposes, again while the leader says that it is not ready and that nothing was applied: who
+    /// leads is told a moment before its proposals are taken.
     async fn propose(&self, command: Command) -> Outcome {
         let envelope = Envelope { session: None, account: "default".to_owned(), command };
-        self.group.propose(envelope, soon()).await.expect("proposed").outcome
+        let last = soon();
+        loop {
+            match self.group.propose(envelope.clone(), soon()).await {
+                Ok(done) => return done.outcome,
+                Err(GroupError::NotNow { fate: Fate::NotApplied, .. }) if Instant::now() < last => {
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => panic!("not proposed: {error}"),
+            }
+        }
     }
 
     async fn region(&self, verb: RegionVerb) -> Result<RegionReply, RegionRefusal> {
