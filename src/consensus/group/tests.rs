@@ -62,7 +62,8 @@ async fn start(dir: &Path, node: NodeId, addresses: &[String]) -> TestNode {
     let (log, state) = Log::open(disk.clone(), &dir.join("log"), options).unwrap();
     assert!(state.trouble.is_empty(), "{state:?}");
     let store = Store::open(disk, &dir.join("store"), StoreOptions::new(clock.clone())).unwrap();
-    let election = (Duration::from_millis(200), Duration::from_millis(400));
+    // Long enough that a machine with other work does not depose who leads.
+    let election = (Duration::from_millis(400), Duration::from_millis(800));
     let config = GroupConfig {
         cluster_id: "test".into(),
         node,
