@@ -43,6 +43,8 @@ pub enum Reason {
     Deadline,
     #[error("leadership moved while the write was under way")]
     LeaderChanged,
+    #[error("the other region was promoted while the write was under way")]
+    Deposed,
     #[error("the region lease has run out: the other region does not grant it anew")]
     NoRegionLease,
     #[error("the other region is further behind than the limit: writes wait for it")]

@@ -9,6 +9,7 @@
 
 mod comparing;
 mod contents;
+mod heard;
 mod lag;
 mod leadership;
 mod lease;
@@ -158,6 +159,7 @@ struct Inner {
     draining: AtomicBool,
     refusing: space::Refusing,
     lease: RegionLease,
+    heard: heard::Heard,
     copy: lag::Copy,
     agreements: Agreements,
 }
@@ -235,6 +237,7 @@ impl Group {
         let (cluster_id, channel) = (config.cluster_id.clone(), config.channel.clone());
         let peers = Peers::new(cluster_id, config.node, network, channel, faults)?;
         let held = held(&peers, &log, &store, &config.founders).await?;
+        let heard = heard::Heard::new(log.heard());
         let store = SharedStore::new(store);
         let factory = PeerNetworkFactory::new(peers.clone());
         let pending = Pending::default();
@@ -267,6 +270,7 @@ impl Group {
             draining: AtomicBool::new(false),
             refusing: space::Refusing::default(),
             lease: RegionLease::new(Arc::clone(&clock)),
+            heard,
             copy: lag::Copy::default(),
             agreements: Agreements::default(),
             config,
@@ -286,6 +290,7 @@ impl Group {
             ("disk space", Box::pin(space::run(group.clone(), mode))),
             ("upkeep", Box::pin(upkeep::run(group.clone()))),
             ("comparing", Box::pin(comparing::run(group.clone()))),
+            ("fencing", Box::pin(heard::run(group.clone()))),
         ];
         Ok(Started { group, tasks, peer_service })
     }
@@ -419,6 +424,7 @@ impl Group {
             let done = group.done(answered, deadline).await?;
             if is_clients {
                 group.check_lease_after()?;
+                group.check_heard_after(done.epoch)?;
             }
             Ok(done)
         })
@@ -461,6 +467,7 @@ impl Group {
                 let term = self.term()?;
                 self.confirm(deadline).await?;
                 self.check_lease()?;
+                self.check_heard()?;
                 term.clock.stamp()
             }
             Freshness::Stale(bound) => {

@@ -17,9 +17,7 @@ use super::wire;
 use crate::clock::SharedClock;
 use crate::consensus::group::{Group, Standing};
 use crate::proto::geo::v1 as pb;
-use crate::queue::authority::command::{Actor, RegionCommand, RegionVerb};
 use crate::queue::authority::{Authority, LedgerLine, Role};
-use crate::queue::command::{Command, Envelope};
 use crate::storage::codec;
 
 /// How often the other region is asked.
@@ -94,7 +92,12 @@ impl Herald {
         }
         let told = match news(own, &status) {
             News::None => Ok(()),
-            News::ForUs(ledger) => self.hear(own.lineage, ledger).await,
+            News::ForUs(ledger) => {
+                let deadline = Instant::now() + WITHIN;
+                let heard =
+                    self.group.hear(own.lineage, ledger, "the other region", deadline).await;
+                heard.map(drop).map_err(PairError::from)
+            }
             News::ForThem => {
                 let deadline = Instant::now() + WITHIN;
                 self.other.fence(own.lineage, &own.ledger, deadline).await.map(drop)
@@ -103,16 +106,6 @@ impl Herald {
         if let Err(error) = told {
             tracing::debug!(%error, "an epoch is not told yet");
         }
-    }
-
-    /// Proposes what the other region's ledger says.
-    async fn hear(&self, lineage: u128, ledger: Vec<LedgerLine>) -> Result<(), PairError> {
-        let by = Actor { who: "the other region".to_owned(), at_us: 0 };
-        let verb = RegionVerb::Fence { lineage, ledger };
-        let command = Command::Region(Box::new(RegionCommand { by, verb }));
-        let envelope = Envelope { session: None, account: String::new(), command };
-        self.group.propose(envelope, Instant::now() + WITHIN).await?;
-        Ok(())
     }
 }
 

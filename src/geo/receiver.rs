@@ -426,6 +426,8 @@ impl GeoService for Receiver {
         let lineage = wire::narrow(&asked.lineage, "the lineage").map_err(|status| *status)?;
         let ledger: Result<Vec<_>, _> = asked.ledger.into_iter().map(codec::line_from).collect();
         let ledger = ledger.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        // Heard is heard, whether or not this node leads.
+        self.group.keep_heard(lineage, &ledger).await;
         self.change(RegionVerb::Fence { lineage, ledger }, PEER.to_owned()).await?;
         let role = self.group.standing().map_or("standalone", |it| it.authority.role.name());
         Ok(Response::new(pb::FenceResponse { role: role.to_owned() }))

@@ -3,6 +3,7 @@
 mod agreements;
 mod compresses;
 mod handovers;
+mod heard;
 mod leases;
 mod limits;
 mod losses;
@@ -97,6 +98,17 @@ impl Region {
         other: &str,
         compression: Compression,
     ) -> Region {
+        Region::start_but(dir, name, (at, other), compression, "").await
+    }
+
+    /// All tasks of the group run but the one of this name.
+    async fn start_but(
+        dir: &Path,
+        name: &'static str,
+        (at, other): (&str, &str),
+        compression: Compression,
+        left_out: &str,
+    ) -> Region {
         let disk: Arc<dyn crate::storage::disk::Disk> = Arc::new(RealDisk);
         let clock: SharedClock = Arc::new(SystemClock::default());
         let dir = dir.join(name);
@@ -141,8 +153,8 @@ impl Region {
             .add_service(started.peer_service.into_server())
             .add_service(Receiver::new(group.clone(), pair.clone()).into_server())
             .serve_with_incoming(listener.incoming.boxed());
-        let mut tasks: Vec<_> =
-            started.tasks.into_iter().map(|(_, task)| tokio::spawn(task)).collect();
+        let runs = started.tasks.into_iter().filter(|(name, _)| *name != left_out);
+        let mut tasks: Vec<_> = runs.map(|(_, task)| tokio::spawn(task)).collect();
         tasks.push(tokio::spawn(async move {
             let _ = serve.await;
         }));

@@ -277,6 +277,18 @@ impl Log {
         })
     }
 
+    /// Keeps what was heard of the other region beside the vote; the future ends when it is
+    /// durable. A failure does not end the log.
+    pub fn save_heard(&self, word: Bytes) -> Durable<()> {
+        self.order(move |view, done| {
+            if let Some(error) = &view.failed {
+                return Err(error.clone());
+            }
+            view.queue.push_back(Work::Heard { word, done });
+            Ok(())
+        })
+    }
+
     /// Ends when all that was asked before is durable.
     pub fn flush(&self) -> Durable<()> {
         self.order(move |view, done| {
@@ -366,6 +378,12 @@ impl Log {
     #[must_use]
     pub fn vote(&self) -> Option<VoteRecord> {
         self.view().vote
+    }
+
+    /// What had been heard of the other region when the log was opened.
+    #[must_use]
+    pub fn heard(&self) -> Option<Bytes> {
+        self.view().heard.clone()
     }
 
     /// All of it as one consistent answer.

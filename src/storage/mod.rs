@@ -5,6 +5,7 @@ pub mod codec;
 pub mod disk;
 pub mod error;
 pub mod format;
+pub mod heard;
 pub mod horizon;
 pub mod keys;
 pub mod log;

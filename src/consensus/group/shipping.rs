@@ -35,13 +35,13 @@ impl Group {
     /// Refuses data where the role of this cluster does, before it enters the log, and what would
     /// be stamped with an epoch that is no longer in force.
     pub(super) fn check_footing(&self, term: &Term, command: &Command) -> Result<(), GroupError> {
-        let footing = self.store().footing_now();
-        if footing.is_writable && footing.epoch == term.epoch {
-            return Ok(());
-        }
         // Who may write is settled on any footing.
         if matches!(command, Command::Region(_)) {
             return Ok(());
+        }
+        let footing = self.store().footing_now();
+        if footing.is_writable && footing.epoch == term.epoch {
+            return self.check_heard();
         }
         let store = self.store().read();
         let refusal = store.state().authority().map(|it| it.check_write());

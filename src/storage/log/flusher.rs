@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
 use super::record::Kind;
@@ -22,6 +23,7 @@ use super::{Done, LogEntry, LogOptions, LogState};
 use crate::queue::ids::Position;
 use crate::storage::disk::FlushMode;
 use crate::storage::error::{StorageError, during};
+use crate::storage::heard;
 use crate::storage::mend::{Hole, Trouble};
 use crate::storage::timings::Timings;
 use crate::storage::vote::VoteRecord;
@@ -37,6 +39,7 @@ pub(super) enum Work {
     Truncate { last: Option<Position>, done: Done },
     Purge { through: Position, last: Option<Position>, done: Done },
     Vote { vote: VoteRecord, done: Done },
+    Heard { word: Bytes, done: Done },
     Barrier { done: Done },
     Mend { hole: Hole, entries: Vec<LogEntry>, done: Repaired },
     CutDoubt { done: Repaired },
@@ -49,6 +52,7 @@ impl fmt::Debug for Work {
             Work::Truncate { .. } => "Truncate",
             Work::Purge { .. } => "Purge",
             Work::Vote { .. } => "Vote",
+            Work::Heard { .. } => "Heard",
             Work::Barrier { .. } => "Barrier",
             Work::Mend { .. } => "Mend",
             Work::CutDoubt { .. } => "CutDoubt",
@@ -63,6 +67,7 @@ impl Work {
             | Work::Truncate { done, .. }
             | Work::Purge { done, .. }
             | Work::Vote { done, .. }
+            | Work::Heard { done, .. }
             | Work::Barrier { done } => done(Err(error.clone())),
             Work::Mend { done, .. } | Work::CutDoubt { done } => {
                 drop(done.send(Err(error.clone())));
@@ -224,6 +229,12 @@ impl Shared {
             Work::Vote { vote, done } => {
                 let result = writer.vote.save(vote);
                 self.finish(writer, result, vec![done]);
+            }
+            Work::Heard { word, done } => {
+                // No failure of the log: what is not kept is heard again.
+                let kept = heard::save(writer.disk.as_ref(), &writer.dir, &word);
+                self.flushing_since.store(0, Ordering::Relaxed);
+                done(kept);
             }
             Work::Barrier { done } => self.finish(writer, Ok(()), vec![done]),
             Work::Mend { hole, entries, done } => {

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::flusher::Work;
 use super::record;
 use super::scan::Scanned;
@@ -24,6 +26,8 @@ pub(super) struct View {
     pub(super) purged: Option<Position>,
     pub(super) committed: Option<Position>,
     pub(super) vote: Option<VoteRecord>,
+    /// What was heard of the other region, as of the start.
+    pub(super) heard: Option<Bytes>,
     pub(super) runs: Runs,
     pub(super) segments: BTreeMap<u64, Arc<Segment>>,
     /// The newest entries without a gap, all unflushed ones among them.
@@ -44,7 +48,7 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn of(writer: &Writer, opened: Opened) -> View {
-        let Opened { scan, segments } = opened;
+        let Opened { scan, segments, heard } = opened;
         let replay = scan.replay;
         let holes = scan.trouble.iter().any(|trouble| trouble.hole().is_some());
         View {
@@ -52,6 +56,7 @@ impl View {
             purged: replay.purged,
             committed: replay.committed,
             vote: writer.vote.vote(),
+            heard,
             runs: replay.runs,
             segments: segments.into_iter().map(|segment| (segment.number, segment)).collect(),
             cache: VecDeque::new(),

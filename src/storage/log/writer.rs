@@ -10,6 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::record::{self, Header, Kind, first_seed};
 use super::rewrite;
 use super::scan::{Scan, Scanned, read_file, read_header, scan};
@@ -22,6 +24,7 @@ use crate::mutants;
 use crate::queue::ids::Position;
 use crate::storage::disk::{Disk, DiskFile, OpenMode};
 use crate::storage::error::{StorageError, during};
+use crate::storage::heard;
 use crate::storage::mend::{Hole, Trouble};
 use crate::storage::vote::VoteFile;
 
@@ -71,6 +74,7 @@ pub(super) struct Placed {
 pub(super) struct Opened {
     pub scan: Scan,
     pub segments: Vec<Arc<Segment>>,
+    pub heard: Option<Bytes>,
 }
 
 impl Writer {
@@ -81,6 +85,7 @@ impl Writer {
     ) -> Result<(Writer, Opened), StorageError> {
         disk.create_dir_all(dir).map_err(during("create", dir))?;
         let vote = VoteFile::open(disk.as_ref(), dir)?;
+        let heard = heard::load(disk.as_ref(), dir)?;
         let mut found = scan(disk.as_ref(), dir)?;
         let (mut spares, mut next_spare) = find_spares(disk.as_ref(), dir, &options)?;
         for leftover in std::mem::take(&mut found.leftovers) {
@@ -126,7 +131,7 @@ impl Writer {
         if found.trouble.iter().any(|trouble| matches!(trouble, Trouble::Torn { .. })) {
             writer.wipe_tail()?;
         }
-        Ok((writer, Opened { scan: found, segments }))
+        Ok((writer, Opened { scan: found, segments, heard }))
     }
 
     /// Makes sure that nothing at the end can be taken for a record.
