@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
 use super::accounts::{Accounts, Held};
 use super::command::Settings;
 use super::dedup::Keys;
@@ -21,6 +23,9 @@ use super::rows::{Deleted, QueueRow};
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     names: BTreeMap<String, BTreeMap<String, QueueId>>,
+    /// The same by a hash of account and name: each step of a search in `names` is a string
+    /// elsewhere in memory, and with thousands of queues none of them is near.
+    hashed: BTreeSet<(u64, QueueId)>,
     queues: BTreeMap<QueueId, Queue>,
     /// When the first message or key of each queue becomes due.
     expiries: BTreeSet<(LogTime, QueueId)>,
@@ -80,7 +85,12 @@ pub struct Grave {
 
 impl Catalog {
     pub fn id(&self, account: &str, name: &str) -> Option<QueueId> {
-        self.names.get(account)?.get(name).copied()
+        let hash = hash(account, name);
+        let alike = self.hashed.range((hash, QueueId(0))..=(hash, QueueId(u64::MAX)));
+        alike.map(|(_, id)| *id).find(|id| {
+            let row = self.queues.get(id).map(|queue| &queue.row);
+            row.is_some_and(|row| row.name == name && row.account == account)
+        })
     }
 
     pub fn find(&self, account: &str, name: &str) -> Option<&Queue> {
@@ -167,6 +177,7 @@ impl Catalog {
             return;
         }
         self.names.entry(row.account.clone()).or_default().insert(row.name.clone(), row.id);
+        self.hashed.insert((hash(&row.account, &row.name), row.id));
         self.feeds.extend(feed(row));
     }
 
@@ -187,6 +198,7 @@ impl Catalog {
                 self.names.remove(&row.account);
             }
         }
+        self.hashed.remove(&(hash(&row.account, &row.name), row.id));
         if let Some(feed) = feed(row) {
             self.feeds.remove(&feed);
         }
@@ -361,6 +373,11 @@ impl Catalog {
         let queues = self.queues.len() - self.deleted.len();
         (queues as u64, self.totals.messages, self.totals.bytes)
     }
+}
+
+/// Of an account and a name; each side by itself, so that a shift between them is no collision.
+fn hash(account: &str, name: &str) -> u64 {
+    xxh3_64_with_seed(name.as_bytes(), xxh3_64(account.as_bytes()))
 }
 
 /// Where the dead letters of a queue go.
