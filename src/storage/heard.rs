@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::disk::{Disk, DiskFile as _, OpenMode};
+use super::disk::{Disk, OpenMode};
 use super::error::{StorageError, during};
 
 const MAGIC: u32 = 0x5a51_4845;
