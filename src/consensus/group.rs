@@ -3,7 +3,8 @@
 //!
 //! Laws: a write is proposed only on the leader; every wait has a deadline; a write whose answer
 //! did not come in time is *unknown*, never *failed*. An empty answer and every linearizable read
-//! need a confirmation by a majority (ReadIndex) that began after the request came in.
+//! need a confirmation by a majority (ReadIndex) that began after the request came in. What is read
+//! where another region may have newer data is as old as its T is by this node's clock.
 //!
 //! Long-lived work is handed out as [`Task`]s: who assembles the node spawns and joins them.
 
@@ -64,7 +65,7 @@ use super::zones::Wanted;
 use crate::clock::SharedClock;
 use crate::queue::State;
 use crate::queue::command::Envelope;
-use crate::queue::ids::{LogTime, Position};
+use crate::queue::ids::{LogTime, Position, Span};
 use crate::storage::disk::FlushMode;
 use crate::storage::log::Log;
 use crate::storage::store::Store;
@@ -132,7 +133,8 @@ pub enum JoinError {
 pub enum Freshness {
     /// It sees every write that was acknowledged before it began.
     Linearizable,
-    /// Whatever this node has, if it heard of the leader within this time.
+    /// Whatever this node has, if it heard of the leader within this time; and in a cluster that
+    /// another region may be ahead of, if its T is within this time of this node's clock.
     Stale(Duration),
 }
 
@@ -162,6 +164,7 @@ struct Inner {
     heard: heard::Heard,
     copy: lag::Copy,
     agreements: Agreements,
+    clock: SharedClock,
 }
 
 fn raft_config(config: &GroupConfig) -> Result<Arc<openraft::Config>, StartError> {
@@ -273,6 +276,7 @@ impl Group {
             heard,
             copy: lag::Copy::default(),
             agreements: Agreements::default(),
+            clock: Arc::clone(&clock),
             config,
         };
         let group = Group { inner: Arc::new(inner) };
@@ -455,7 +459,7 @@ impl Group {
     /// answered.
     ///
     /// # Errors
-    /// *Not now* when the freshness cannot be had.
+    /// *Not now* when the freshness cannot be had; refused by the role of this cluster.
     pub async fn read<T>(
         &self,
         freshness: Freshness,
@@ -480,7 +484,11 @@ impl Group {
         let store = self.inner.store.read();
         let allowed = store.state().authority().map(|it| match freshness {
             Freshness::Linearizable => it.check_newest(),
-            Freshness::Stale(_) => it.check_read(),
+            Freshness::Stale(bound) => {
+                let allowed = Span(u64::try_from(bound.as_micros()).unwrap_or(u64::MAX));
+                let now = LogTime(self.inner.clock.wall_us());
+                it.check_age(store.state().log_time(), now, allowed)
+            }
         });
         if let Some(Err(refusal)) = allowed {
             return Err(GroupError::Rejected(refusal.into()));

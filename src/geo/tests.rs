@@ -8,6 +8,7 @@ mod leases;
 mod limits;
 mod losses;
 mod patches;
+mod readings;
 mod reseeds;
 mod resumes;
 mod shapes;

@@ -294,7 +294,7 @@ impl Authority {
     }
 
     /// Whether what is read here may be called the newest: another region may write already where
-    /// this one handed over, and does where this one is fenced.
+    /// this one handed over, and does where this one is fenced, or follows.
     ///
     /// # Errors
     /// The refusal that the reader is to read.
@@ -303,7 +303,39 @@ impl Authority {
             Role::Released { .. } | Role::Fenced { .. } | Role::Conflict { .. } => {
                 self.check_write()
             }
+            Role::Secondary if self.settings.read_access => {
+                Err(RegionRefusal::NotNewest { primary: self.epoch.region.clone() })
+            }
             _ => self.check_read(),
+        }
+    }
+
+    /// The region that may have written more than this one knows; `None` = there is none, or what
+    /// it writes is another history.
+    fn newer(&self) -> Option<&str> {
+        match &self.role {
+            Role::Secondary => Some(&self.epoch.region),
+            Role::Released { to, .. } => Some(&to.region),
+            Role::Fenced { by, .. } => Some(&by.region),
+            Role::Conflict { with, .. } => Some(with),
+            Role::Standalone | Role::Primary | Role::Sealed { .. } | Role::Detached => None,
+        }
+    }
+
+    /// Whether the state of the time `at` may be read by who allows it to be so old. The time
+    /// `now` is that of the clock of the node which answers, and `at` was another region's: how
+    /// far their clocks differ is not known, and counts as age where that is behind.
+    ///
+    /// # Errors
+    /// The refusal that the reader is to read.
+    pub fn check_age(&self, at: LogTime, now: LogTime, allowed: Span) -> Result<(), RegionRefusal> {
+        self.check_read()?;
+        let behind = now.since(at);
+        match self.newer() {
+            Some(newer) if behind > allowed => {
+                Err(RegionRefusal::TooOld { newer: newer.to_owned(), behind, allowed })
+            }
+            _ => Ok(()),
         }
     }
 

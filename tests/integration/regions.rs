@@ -201,9 +201,23 @@ fn a_pair_ships_shows_its_last_sync_time_and_reads_as_it_is_told() {
     // Reads are off until they are allowed, and writes never are.
     pair.run(west, "peek orders --max 10").says(2, &["reads are off", "east"]);
     pair.ok(west, "region read-access on");
+    let peek = |bound: &str| pair.run(west, &format!("peek orders --max 10 {bound}"));
     wait("both messages are read at the secondary", || {
-        (pair.run(west, "peek orders --max 10").items().len() == 2).then_some(())
+        (peek("--max-staleness 1m").items().len() == 2).then_some(())
     });
+    // The newest is the primary's to say, and a copy is no older than the reader allows.
+    peek("").says(2, &["may not be the newest", "east"]);
+    let both = pair.client(west, east);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let read = runtime.block_on(both.queue("orders")).expect("read at the primary");
+    assert_eq!(read.counts.total, 2);
+    pair.ok(east, "region shape --pause");
+    let late = wait("the copy is too old", || {
+        Some(peek("--max-staleness 1s --deadline 1s")).filter(|it| it.code != Some(0))
+    });
+    late.says(3, &["behind region", "allows 1.000 s"]);
+    assert_eq!(peek("--max-staleness 1h").items().len(), 2);
+    pair.ok(east, "region shape --off");
     pair.run(west, "send orders wrong").says(2, &["read-only", "east"]);
     pair.run(west, "receive orders").says(2, &["read-only", "east"]);
     assert_eq!(update_of_half(&pair.client(west, west)), Some(Reason::ReadOnly));

@@ -21,6 +21,8 @@ pub const DOMAIN: &str = "zoneq";
 /// When nothing better is known, try again after this.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// When a copy may have come nearer.
+const BEHIND_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// When there may be room again.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -87,6 +89,13 @@ impl Refusal {
     /// Another try elsewhere, or here a little later, is safe and may help.
     pub(super) fn may_be_tried_again(&self) -> bool {
         matches!(self, Refusal::NotNow { fate: Fate::NotApplied, .. })
+    }
+
+    /// Another node of this cluster may have what this one does not.
+    pub(super) fn may_be_read_elsewhere(&self) -> bool {
+        let too_old = |refusal: &RegionRefusal| matches!(refusal, RegionRefusal::TooOld { .. });
+        let is_old = matches!(self, Refusal::Rejected(Rejection::Region(it)) if too_old(it));
+        is_old || self.may_be_tried_again()
     }
 
     /// It may have been applied: only asking again under its session tells.
@@ -214,6 +223,7 @@ fn region(refusal: &RegionRefusal) -> (Code, &'static str, Fate, Option<Duration
     match refusal {
         RegionRefusal::ReadOnly { .. }
         | RegionRefusal::NoReads { .. }
+        | RegionRefusal::NotNewest { .. }
         | RegionRefusal::Detached => {
             (Code::FailedPrecondition, "READ_ONLY", Fate::NotApplied, None)
         }
@@ -221,6 +231,10 @@ fn region(refusal: &RegionRefusal) -> (Code, &'static str, Fate, Option<Duration
         | RegionRefusal::HandedOver { .. }
         | RegionRefusal::NothingYet { .. } => {
             (Code::Unavailable, "NOT_NOW", Fate::NotApplied, Some(RETRY_AFTER))
+        }
+        // A copy that is behind is so for a while.
+        RegionRefusal::TooOld { .. } => {
+            (Code::Unavailable, "NOT_NOW", Fate::NotApplied, Some(BEHIND_RETRY_AFTER))
         }
         RegionRefusal::Fenced { .. } | RegionRefusal::Conflict { .. } => {
             (Code::FailedPrecondition, "FENCED", Fate::NotApplied, None)
@@ -290,6 +304,7 @@ impl From<GroupError> for Refusal {
 mod tests {
     use super::*;
     use crate::queue::authority::RegionEpoch;
+    use crate::queue::ids::Span;
 
     /// Every class once, with what `docs/reference/errors.md` says of it.
     fn table() -> Vec<(Refusal, Code, &'static str, &'static str, bool)> {
@@ -382,6 +397,14 @@ mod tests {
                 "not_applied",
                 false,
             ),
+            (
+                RegionRefusal::NotNewest { primary: text() }.into(),
+                Code::FailedPrecondition,
+                "READ_ONLY",
+                "not_applied",
+                false,
+            ),
+            (too_old().into(), Code::Unavailable, "NOT_NOW", "not_applied", true),
             (RegionRefusal::FailingOver.into(), Code::Unavailable, "NOT_NOW", "not_applied", true),
             (
                 RegionRefusal::Fenced { by: RegionEpoch::default() }.into(),
@@ -421,6 +444,23 @@ mod tests {
             (Refusal::Fatal(text()), Code::Internal, "FATAL", "unknown", false),
         ]);
         all
+    }
+
+    fn too_old() -> RegionRefusal {
+        let (behind, allowed) = (Span(612_034_999), Span::from_secs(5));
+        RegionRefusal::TooOld { newer: "east".to_owned(), behind, allowed }
+    }
+
+    #[test]
+    fn a_copy_that_is_too_old_says_how_old_and_another_node_may_be_asked() {
+        let refusal = Refusal::from(Rejection::from(too_old()));
+        assert!(refusal.may_be_read_elsewhere());
+        let not_newest = RegionRefusal::NotNewest { primary: "east".to_owned() };
+        assert!(!Refusal::from(Rejection::from(not_newest)).may_be_read_elsewhere());
+        let said = Status::from(refusal).message().to_owned();
+        for words in ["612.034 s behind region \"east\"", "allows 5.000 s"] {
+            assert!(said.contains(words), "{said}");
+        }
     }
 
     #[test]

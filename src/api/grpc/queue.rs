@@ -364,7 +364,7 @@ macro_rules! verb {
         if $request.max_staleness.is_some() {
             match $self.$here(&$call, $request.clone()).await {
                 Ok(answer) => return Ok(Response::new(answer)),
-                Err(refusal) if refusal.may_be_tried_again() => {}
+                Err(refusal) if refusal.may_be_read_elsewhere() => {}
                 Err(refusal) => return Err(refusal.into()),
             }
         }

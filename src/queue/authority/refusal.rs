@@ -1,7 +1,7 @@
 //! Why a command about regions, or a write, was refused because of the cluster's role.
 
 use super::RegionEpoch;
-use crate::queue::ids::Position;
+use crate::queue::ids::{Position, Span};
 
 /// A refusal: nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +12,16 @@ pub enum RegionRefusal {
     NoReads { primary: String },
     #[error("this secondary region has nothing to read yet: its copy of {primary:?} is under way")]
     NothingYet { primary: String },
+    #[error(
+        "this is the secondary region, and what is read here may not be the newest: ask the \
+         primary {primary:?}, or say how old the answer may be"
+    )]
+    NotNewest { primary: String },
+    #[error(
+        "what is here is {} behind region {newer:?} by this node's clock, and the read allows {}",
+        seconds(.behind), seconds(.allowed)
+    )]
+    TooOld { newer: String, behind: Span, allowed: Span },
     #[error("a failover is under way: writes go on in a moment, here or in the other region")]
     FailingOver,
     #[error("this region has handed over to {}", named(.to))]
@@ -70,6 +80,10 @@ pub enum RegionRefusal {
 
 fn named(epoch: &RegionEpoch) -> String {
     format!("epoch {} of region {:?}", epoch.number.0, epoch.region)
+}
+
+fn seconds(span: &Span) -> String {
+    format!("{}.{:03} s", span.0 / 1_000_000, span.0 / 1_000 % 1_000)
 }
 
 pub(super) fn place(position: &Option<Position>) -> String {

@@ -4,7 +4,7 @@ use super::pair::{Side, protected};
 use super::stage::{QUEUE, create, plain, secs, send, text};
 use crate::queue::authority::command::{RegionReply, RegionVerb, SeedChunk};
 use crate::queue::authority::refusal::RegionRefusal;
-use crate::queue::authority::{Fork, LedgerLine, RegionEpoch, RegionSettings, Role};
+use crate::queue::authority::{Authority, Fork, LedgerLine, RegionEpoch, RegionSettings, Role};
 use crate::queue::command::{Command, NewMessage, TimeToLive};
 use crate::queue::ids::{Epoch, LogTime, Position, Span};
 use crate::queue::limits::{BATCH, WORK_PER_ENTRY};
@@ -270,4 +270,42 @@ fn a_copy_that_was_given_nothing_yet_is_not_read() {
     let batch = east.batch(&west.copy_end(), 100).expect("it ships").expect("a batch");
     west.apply_batch(batch).expect("applied");
     assert_eq!(may_read(&west), Ok(()));
+}
+
+#[test]
+fn a_state_is_read_by_its_age_wherever_another_region_may_have_newer() {
+    let of = |role| {
+        let epoch = RegionEpoch { number: Epoch(3), region: "east".to_owned() };
+        let applied_through = Some(Position::default());
+        let settings = RegionSettings { read_access: true, ..RegionSettings::default() };
+        Authority { role, epoch, applied_through, settings, ..Authority::default() }
+    };
+    let by = RegionEpoch { number: Epoch(4), region: "east".to_owned() };
+    let at = Position::default();
+    let secondary = of(Role::Secondary);
+    let read = |side: &Authority, now| side.check_age(secs(100), now, Span::from_secs(5));
+    assert_eq!(read(&secondary, secs(105)), Ok(()));
+    // Its primary's clock is ahead of this one.
+    assert_eq!(read(&secondary, secs(90)), Ok(()));
+    for side in [
+        secondary.clone(),
+        of(Role::Released { to: by.clone(), at }),
+        of(Role::Fenced { by, fork: None, at }),
+        of(Role::Conflict { with: "east".to_owned(), fork: None, at }),
+    ] {
+        let behind = Span(5_000_001);
+        let newer = "east".to_owned();
+        let too_old = RegionRefusal::TooOld { newer, behind, allowed: Span::from_secs(5) };
+        assert_eq!(read(&side, LogTime(105_000_001)), Err(too_old), "{:?}", side.role);
+        assert!(side.check_newest().is_err(), "{:?}", side.role);
+    }
+    for role in [Role::Standalone, Role::Primary, Role::Sealed { at }, Role::Detached] {
+        let side = of(role);
+        assert_eq!((read(&side, secs(10_000)), side.check_newest()), (Ok(()), Ok(())));
+    }
+    let mut closed = secondary;
+    closed.settings.read_access = false;
+    let no_reads = RegionRefusal::NoReads { primary: "east".to_owned() };
+    assert_eq!(closed.check_newest(), Err(no_reads.clone()));
+    assert_eq!(read(&closed, secs(100)), Err(no_reads));
 }
