@@ -14,7 +14,7 @@ use crate::client::{Account, AccountQuota};
 pub enum AccountVerb {
     /// Show what an account may hold and holds: that of `--account`
     #[command(after_help = "Example:\n  zoneq account show --account shop")]
-    Show,
+    Show(Show),
     /// List the accounts that have queues or a quota, by name
     #[command(after_help = "Example:\n  zoneq account list")]
     List(List),
@@ -23,6 +23,13 @@ pub enum AccountVerb {
         after_help = "Example:\n  zoneq account set-quota --account shop --max-messages 1000000"
     )]
     SetQuota(SetQuota),
+}
+
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Let any node answer, from a state at most this old
+    #[arg(long, env = "ZONEQ_ACCOUNT_SHOW_MAX_STALENESS", value_parser = parse_span)]
+    max_staleness: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -50,29 +57,32 @@ const HEAD: [&str; 5] = ["account", "queues", "deleted", "messages", "bytes"];
 impl AccountVerb {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self {
-            AccountVerb::Show => show(context).await,
+            AccountVerb::Show(verb) => verb.run(context).await,
             AccountVerb::List(verb) => verb.run(context).await,
             AccountVerb::SetQuota(verb) => verb.run(context).await,
         }
     }
 }
 
-async fn show(context: &Context) -> anyhow::Result<Exit> {
-    let account = context.client()?.account_holdings().await?;
-    context.out.table(&HEAD, vec![row(&account)])?;
-    let quota = account.quota;
-    let limits = [
-        ("messages", quota.max_messages),
-        ("bytes", quota.max_bytes),
-        ("queues", quota.max_queues),
-    ];
-    let most = |most: Option<u64>| most.map_or_else(|| "none".to_owned(), |most| most.to_string());
-    let limits = limits.map(|(what, limit)| vec![format!("quota of {what}"), most(limit)]);
-    context.out.table(&["quota", "value"], limits.to_vec())?;
-    let value = json!({ "ok": true, "account": account_json(&account) });
-    let text = format!("account {} holds {}", account.name, output::messages(account.messages));
-    context.out.result(&value, &text)?;
-    Ok(Exit::Done)
+impl Show {
+    async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let account = context.client()?.account_holdings_within(self.max_staleness).await?;
+        context.out.table(&HEAD, vec![row(&account)])?;
+        let quota = account.quota;
+        let limits = [
+            ("messages", quota.max_messages),
+            ("bytes", quota.max_bytes),
+            ("queues", quota.max_queues),
+        ];
+        let most =
+            |most: Option<u64>| most.map_or_else(|| "none".to_owned(), |most| most.to_string());
+        let limits = limits.map(|(what, limit)| vec![format!("quota of {what}"), most(limit)]);
+        context.out.table(&["quota", "value"], limits.to_vec())?;
+        let value = json!({ "ok": true, "account": account_json(&account) });
+        let text = format!("account {} holds {}", account.name, output::messages(account.messages));
+        context.out.result(&value, &text)?;
+        Ok(Exit::Done)
+    }
 }
 
 impl List {

@@ -122,6 +122,9 @@ pub struct Peek {
 pub struct Get {
     queue: String,
     id: String,
+    /// Let any node answer, from a state at most this old
+    #[arg(long, env = "ZONEQ_GET_MAX_STALENESS", value_parser = parse_span)]
+    max_staleness: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -430,7 +433,7 @@ impl Peek {
 
 impl Get {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let shown = context.client()?.get(&self.queue, &self.id).await?;
+        let shown = context.client()?.get_within(&self.queue, &self.id, self.max_staleness).await?;
         let state = match shown.state {
             MessageState::Visible => "visible",
             MessageState::Leased => "leased",

@@ -27,7 +27,7 @@ pub enum RedriveVerb {
     Start(Box<Start>),
     /// List the running job of a queue and those that ended last
     #[command(after_help = "Example:\n  zoneq redrive list orders-dead")]
-    List(Name),
+    List(List),
     /// Wait until a job has ended
     #[command(after_help = "Example:\n  zoneq redrive watch orders-dead")]
     Watch(Watch),
@@ -39,9 +39,12 @@ pub enum RedriveVerb {
 }
 
 #[derive(Debug, Args)]
-pub struct Name {
+pub struct List {
     /// The dead-letter queue
     queue: String,
+    /// Let any node answer, from a state at most this old
+    #[arg(long, env = "ZONEQ_REDRIVE_LIST_MAX_STALENESS", value_parser = parse_span)]
+    max_staleness: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -98,7 +101,7 @@ impl RedriveVerb {
     pub async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self {
             RedriveVerb::Start(verb) => verb.run(context).await,
-            RedriveVerb::List(Name { queue }) => list(context, &queue).await,
+            RedriveVerb::List(verb) => verb.run(context).await,
             RedriveVerb::Watch(Watch { queue, id }) => {
                 watch(context, &context.client()?, &queue, id.as_deref()).await
             }
@@ -168,16 +171,18 @@ impl Start {
     }
 }
 
-async fn list(context: &Context, queue: &str) -> anyhow::Result<Exit> {
-    let redrives = context.client()?.redrives(queue, None).await?;
-    for redrive in &redrives {
-        context.out.item(&redrive_json(redrive))?;
+impl List {
+    async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let redrives = context.client()?.redrives(&self.queue, self.max_staleness).await?;
+        for redrive in &redrives {
+            context.out.item(&redrive_json(redrive))?;
+        }
+        let head = ["redrive", "state", "moved", "held", "refused", "started at", "ended at"];
+        context.out.table(&head, redrives.iter().map(row).collect())?;
+        let value = json!({ "ok": true, "redrives": redrives.len() });
+        context.out.result(&value, &format!("{} redrives", redrives.len()))?;
+        Ok(Exit::Done)
     }
-    let head = ["redrive", "state", "moved", "held", "refused", "started at", "ended at"];
-    context.out.table(&head, redrives.iter().map(row).collect())?;
-    let value = json!({ "ok": true, "redrives": redrives.len() });
-    context.out.result(&value, &format!("{} redrives", redrives.len()))?;
-    Ok(Exit::Done)
 }
 
 /// Looks at a job until it has ended. The cluster does the work, whoever watches.

@@ -54,8 +54,19 @@ impl Client {
 
     /// What this client's account may hold and holds.
     pub async fn account_holdings(&self) -> Result<Account, ClientError> {
-        let request =
-            pb::GetAccountRequest { account: self.shared.account.clone(), max_staleness: None };
+        self.account_holdings_within(None).await
+    }
+
+    /// As [`Client::account_holdings`]; any node may answer, from a state at most this old. `None`
+    /// = the newest.
+    pub async fn account_holdings_within(
+        &self,
+        max_staleness: Option<Duration>,
+    ) -> Result<Account, ClientError> {
+        let request = pb::GetAccountRequest {
+            account: self.shared.account.clone(),
+            max_staleness: types::wire_some(max_staleness)?,
+        };
         let answer = call!(self, self.read_plan(), get_account, request)?;
         Ok(answer.account.map(Account::from).unwrap_or_default())
     }

@@ -436,11 +436,21 @@ impl Client {
 
     /// Reads one message by id without leasing it.
     pub async fn get(&self, queue: &str, id: &str) -> Result<ShownMessage, ClientError> {
+        self.get_within(queue, id, None).await
+    }
+
+    /// As [`Client::get`]; any node may answer, from a state at most this old. `None` = the newest.
+    pub async fn get_within(
+        &self,
+        queue: &str,
+        id: &str,
+        max_staleness: Option<Duration>,
+    ) -> Result<ShownMessage, ClientError> {
         let request = pb::GetMessageRequest {
             account: self.shared.account.clone(),
             queue: queue.to_owned(),
             id: id.to_owned(),
-            max_staleness: None,
+            max_staleness: types::wire_some(max_staleness)?,
         };
         let answer = call!(self, self.read_plan(), get_message, request)?;
         Ok(ShownMessage {

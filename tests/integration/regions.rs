@@ -205,6 +205,12 @@ fn a_pair_ships_shows_its_last_sync_time_and_reads_as_it_is_told() {
     wait("both messages are read at the secondary", || {
         (peek("--max-staleness 1m").items().len() == 2).then_some(())
     });
+    let shown = peek("--max-staleness 1m").items();
+    let id = shown[0]["id"].as_str().expect("an id");
+    for line in [format!("get orders {id}"), "account show".into(), "redrive list orders".into()] {
+        pair.run(west, &line).says(2, &["may not be the newest", "east"]);
+        pair.ok(west, &format!("{line} --max-staleness 1m"));
+    }
     // The newest is the primary's to say, and a copy is no older than the reader allows.
     peek("").says(2, &["may not be the newest", "east"]);
     let both = pair.client(west, east);
