@@ -291,6 +291,7 @@ pub fn status_json(status: &pb::GetRegionResponse) -> Value {
         "entries_behind": status.entries_behind,
         "bytes_behind": status.bytes_behind,
         "drain_seconds": seconds(status.drain.as_ref()),
+        "applied_through": status.applied_through.as_ref().map(line::place_json),
         "heard_seconds_ago": seconds(status.heard_ago.as_ref()),
         "complete": status.complete,
         "trouble": text(&status.trouble),
@@ -318,17 +319,9 @@ fn status_text(status: &pb::GetRegionResponse) -> String {
         let sync = sync_time(status.last_sync_time.as_ref());
         text += &format!("; {word}, last sync {}", sync.as_deref().unwrap_or("not known"));
     }
-    if let Some(entries) = status.entries_behind {
-        text += &format!("; {entries} entries behind");
-    }
-    if let Some(bytes) = status.bytes_behind {
-        text += &format!(", {bytes} bytes");
-    }
+    text += &line::behind(status);
     if let Some(fate) = tail_name(status.tail) {
         text += &format!("; its tail is {fate}");
-    }
-    if let Some(messages) = status.messages_behind {
-        text += &format!(", {}", output::counted(messages, "message"));
     }
     text += &line::said(status);
     if !status.trouble.is_empty() {

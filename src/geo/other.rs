@@ -18,6 +18,7 @@ use crate::consensus::group::Group;
 use crate::proto::geo::v1 as pb;
 use crate::proto::geo::v1::geo_service_client::GeoServiceClient;
 use crate::queue::authority::{LedgerLine, Role};
+use crate::storage::codec;
 
 /// One node has this long to answer.
 const ATTEMPT: Duration = Duration::from_secs(3);
@@ -163,18 +164,24 @@ impl OtherRegion {
     /// # Errors
     /// As [`OtherRegion::ask`].
     pub async fn status(&self, deadline: Instant) -> Result<pb::GetStatusResponse, PairError> {
-        let next_message = self.lacks_from();
-        self.ask(deadline, |mut client| async move {
-            client.get_status(pb::GetStatusRequest { next_message }).await
+        let question = self.question();
+        self.ask(deadline, |mut client| {
+            let question = question.clone();
+            async move { client.get_status(question).await }
         })
         .await
     }
 
-    /// From which message number on a copy lacks what its primary has; 0 where this is none.
-    fn lacks_from(&self) -> u64 {
+    /// Where the copy ends, so that its primary says what lies behind that; empty where this is
+    /// none.
+    fn question(&self) -> pb::GetStatusRequest {
         let store = self.group.store().read();
-        let is_copy = store.state().authority().is_some_and(|it| it.role == Role::Secondary);
-        if is_copy { store.state().next_message() } else { 0 }
+        let copy = store.state().authority().filter(|it| it.role == Role::Secondary);
+        copy.map_or_else(pb::GetStatusRequest::default, |it| pb::GetStatusRequest {
+            next_message: store.state().next_message(),
+            epoch: Some(codec::epoch_to(&it.epoch)),
+            applied_through: it.applied_through.map(wire::position),
+        })
     }
 
     /// Tells the other region of this one's epochs.

@@ -6,6 +6,7 @@
 //! known of the other side is said to be known as of its last word.
 
 mod audit;
+mod behind;
 mod failback;
 mod force;
 mod lease;
@@ -15,6 +16,7 @@ mod replay;
 mod shape;
 mod verify;
 
+pub use behind::CopyBehind;
 pub use failback::{Return, Stage, Way};
 pub use replay::{Replay, ReplayStep, SkippedMessage, result_to};
 
@@ -66,6 +68,7 @@ pub struct Pair {
     heard: watch::Receiver<Option<Heard>>,
     clock: SharedClock,
     memory: force::Memory,
+    arrivals: behind::Arrivals,
 }
 
 /// What a pair of regions is, as one node knows it.
@@ -74,6 +77,8 @@ pub struct PairStatus {
     pub standing: Option<Standing>,
     /// Of a primary: how far the copy is.
     pub watermark: Watermark,
+    /// How far the copy is behind, on both sides.
+    pub copy: CopyBehind,
     /// The other region's last word, and how long ago it came.
     pub heard: Option<(pb::GetStatusResponse, Duration)>,
     pub redundancy: String,
@@ -100,8 +105,8 @@ impl Pair {
         heard: watch::Receiver<Option<Heard>>,
         clock: SharedClock,
     ) -> Pair {
-        let memory = force::Memory::default();
-        Pair { group, region, other, watermark, heard, clock, memory }
+        let (memory, arrivals) = (force::Memory::default(), behind::Arrivals::default());
+        Pair { group, region, other, watermark, heard, clock, memory, arrivals }
     }
 
     /// The region that this node was configured for.
@@ -194,9 +199,11 @@ impl Pair {
             (watermark.positions_behind, watermark.bytes_behind) = (behind.positions, behind.bytes);
         }
         let lag_trouble = own.zip(behind).and_then(|(own, behind)| lag::passed(own, &behind));
-        let messages_behind =
-            self.messages_behind(own, heard.as_ref().map(|(it, _)| it), watermark.next_message);
+        let word = heard.as_ref().map(|(it, _)| it);
+        let messages_behind = self.messages_behind(own, word, watermark.next_message);
+        let copy = own.map(|own| self.copy_behind(own, &watermark, word)).unwrap_or_default();
         PairStatus {
+            copy,
             messages_behind,
             lag_trouble,
             shaped,

@@ -122,8 +122,12 @@ impl Receiver {
 
     /// Proposes a batch now; what it resolves to is its answer.
     fn propose(&self, message: pb::ShipRequest) -> future::BoxFuture<'static, Answer> {
+        let mut bytes = 0;
         let batch = match message.message {
-            Some(Message::Batch(batch)) => wire::opened(batch),
+            Some(Message::Batch(batch)) => {
+                bytes = batch.content.len() as u64;
+                wire::opened(batch)
+            }
             _ => Err(Box::new(Status::invalid_argument("after the hello come batches"))),
         };
         let batch = match batch {
@@ -138,6 +142,7 @@ impl Receiver {
                 // What is there when it is answered is there by commit.
                 async move {
                     let answer = shipped(done.await, epoch)?;
+                    receiver.pair.note_arrival(bytes);
                     Ok(pb::ShipResponse { next_message: receiver.next_message(), ..answer })
                 }
                 .boxed()
@@ -223,6 +228,7 @@ impl GeoService for Receiver {
             return Err(Status::invalid_argument("the first message is a hello"));
         };
         let greeting = self.greet(&hello)?;
+        self.pair.begin_arrivals();
         let receiver = self.clone();
         let answers = inbound
             .map(move |message| match message {
@@ -241,9 +247,11 @@ impl GeoService for Receiver {
         &self,
         request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
-        let from = request.into_inner().next_message;
+        let asked = request.into_inner();
+        let from = asked.next_message;
         let ahead = (from > 0).then(|| self.pair.ahead(from));
-        Ok(Response::new(pb::GetStatusResponse { ahead, ..self.pair.word() }))
+        let bytes_ahead = self.pair.bytes_ahead(&asked);
+        Ok(Response::new(pb::GetStatusResponse { ahead, bytes_ahead, ..self.pair.word() }))
     }
 
     async fn attach(

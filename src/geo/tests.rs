@@ -1,6 +1,7 @@
 //! Two groups in one process, a region each, with the line between them over real sockets.
 
 mod agreements;
+mod behind;
 mod compresses;
 mod handovers;
 mod heard;

@@ -49,11 +49,7 @@ impl Watermark {
     /// About how long it takes to ship what waits, at the pace of late; `None` = not known.
     #[must_use]
     pub fn drain_seconds(&self) -> Option<u64> {
-        match (self.bytes_behind, self.bytes_per_second) {
-            (0, _) => Some(0),
-            (_, 0) => None,
-            (bytes, pace) => Some(bytes.div_ceil(pace)),
-        }
+        drain_seconds(self.bytes_behind, self.bytes_per_second)
     }
 
     /// Takes an acknowledgement in; an older one changes nothing.
@@ -66,18 +62,38 @@ impl Watermark {
     }
 }
 
+/// About how many seconds so many bytes take at a pace; `None` = there is no pace yet.
+#[must_use]
+pub fn drain_seconds(bytes: u64, per_second: u64) -> Option<u64> {
+    match (bytes, per_second) {
+        (0, _) => Some(0),
+        (_, 0) => None,
+        (bytes, pace) => Some(bytes.div_ceil(pace)),
+    }
+}
+
 /// The pace of acknowledged bytes, over windows of a second.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
+    /// When the window began; 0 = none has.
     since_us: u64,
     bytes: u64,
     per_second: u64,
 }
 
 impl Pace {
+    /// Bytes a second in the last whole window; 0 = there was none.
+    #[must_use]
+    pub fn per_second(&self) -> u64 {
+        self.per_second
+    }
+
     /// Counts bytes acknowledged at a monotonic time; answers bytes a second.
     pub fn count(&mut self, bytes: u64, now_us: u64) -> u64 {
         const WINDOW_US: u64 = 1_000_000;
+        if self.since_us == 0 {
+            self.since_us = now_us;
+        }
         self.bytes = self.bytes.saturating_add(bytes);
         let passed = now_us.saturating_sub(self.since_us);
         if passed >= WINDOW_US {
@@ -122,5 +138,12 @@ mod tests {
         let mut pace = Pace { since_us: 1_000_000, ..Pace::default() };
         assert_eq!(pace.count(500, 1_500_000), 0, "not a second yet");
         assert_eq!(pace.count(500, 3_000_000), 500);
+    }
+
+    #[test]
+    fn a_pace_begins_with_the_first_bytes_and_not_with_the_process() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.count(500, 900_000_000), 0, "not a second yet");
+        assert_eq!(pace.count(500, 901_000_000), 1_000);
     }
 }

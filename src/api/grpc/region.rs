@@ -138,17 +138,15 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
         limit: line::limit_out(&status, authority),
         ..base
     };
+    let copy = &status.copy;
+    let mut drain = copy.drain;
     match &authority.role {
         Role::Primary | Role::Sealed { .. } | Role::Released { .. } => {
             let mark = &status.watermark;
             out.status = geo_status(mark.status).into();
             out.last_sync_time = mark.last_sync.map(timestamp);
-            out.entries_behind = Some(mark.positions_behind);
-            out.bytes_behind = Some(mark.bytes_behind);
-            out.drain = mark.drain_seconds().map(|it| lasting(Duration::from_secs(it)));
             out.copied_bytes = mark.copied_bytes;
             out.shipped_bytes = mark.shipped_bytes;
-            out.messages_behind = status.messages_behind;
             let troubles =
                 [&mark.trouble, &status.lease_trouble, &status.lag_trouble].into_iter().flatten();
             out.trouble = troubles.cloned().collect::<Vec<_>>().join("; ");
@@ -164,14 +162,19 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
             out.status = known.into();
             out.last_sync_time =
                 (standing.log_time > LogTime(0)).then(|| timestamp(standing.log_time));
-            let through = authority.applied_through.map_or(0, |at| at.index);
-            let head = theirs.and_then(|it| it.applied).map(|at| at.index);
-            let head = head.max(authority.head.map(|head| head.position.index));
-            out.entries_behind = head.map(|head| head.saturating_sub(through));
-            out.messages_behind = status.messages_behind;
+            // What does not come now takes no time that is known.
+            drain = drain.filter(|_| known != pb::GeoStatus::Unavailable);
         }
-        _ => {}
+        _ => return out,
     }
+    out.entries_behind = copy.entries;
+    out.bytes_behind = copy.bytes;
+    out.messages_behind = status.messages_behind;
+    out.drain = drain.map(|it| lasting(Duration::from_secs(it)));
+    out.applied_through = copy
+        .through
+        .as_ref()
+        .map(|(epoch, at)| pb::LogPlace { epoch: Some(epoch_out(epoch)), index: at.index });
     out
 }
 

@@ -93,13 +93,18 @@ fn copy(page: &mut Page, status: &pb::GetRegionResponse) {
         ),
         (
             "zoneq_geo_behind_bytes",
-            "Bytes of the primary's log that the secondary lacks; told by the primary's leader.",
+            "Bytes of the primary's log that the secondary lacks; told by the leader.",
             count(status.bytes_behind),
         ),
         (
             "zoneq_geo_drain_seconds",
-            "About how long it takes to ship what waits; told by the primary's leader.",
+            "About how long it takes to ship what waits; told by the leader.",
             drain,
+        ),
+        (
+            "zoneq_geo_applied_through_index",
+            "The entry of the primary's log up to which the secondary has it; told by the leader.",
+            count(status.applied_through.as_ref().map(|it| it.index)),
         ),
         (
             "zoneq_geo_peer_heard_age_seconds",
@@ -201,7 +206,7 @@ mod tests {
             ..pb::GetRegionResponse::default()
         };
         let told = text(|page| copy(page, &status));
-        for name in ["last_sync", "behind", "drain", "peer_heard"] {
+        for name in ["last_sync", "behind", "drain", "applied_through", "peer_heard"] {
             let name = format!("zoneq_geo_{name}_");
             assert!(!told.contains(&name), "{name} in {told}");
         }
@@ -210,6 +215,24 @@ mod tests {
         assert!(text(|page| limit(page, &status)).is_empty(), "no limit");
         let line = text(|page| line(page, &status));
         assert!(line.contains("zoneq_geo_line_shaped 0\n") && !line.contains("paused"), "{line}");
+    }
+
+    #[test]
+    fn a_secondary_tells_all_that_a_primary_tells_of_the_copy() {
+        let status = pb::GetRegionResponse {
+            role: pb::RegionRole::Secondary.into(),
+            entries_behind: Some(3),
+            bytes_behind: Some(3_000),
+            drain: Some(prost_types::Duration { seconds: 4, nanos: 0 }),
+            applied_through: Some(pb::LogPlace { epoch: None, index: 17 }),
+            ..pb::GetRegionResponse::default()
+        };
+        let told = text(|page| copy(page, &status));
+        for line in
+            ["behind_entries 3", "behind_bytes 3000", "drain_seconds 4", "applied_through_index 17"]
+        {
+            assert!(told.contains(&format!("zoneq_geo_{line}\n")), "{line} in {told}");
+        }
     }
 
     #[test]

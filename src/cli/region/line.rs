@@ -113,6 +113,39 @@ pub fn lease_wait(answer: &pb::ForceFailOverResponse) -> String {
     }
 }
 
+pub fn place_json(place: &pb::LogPlace) -> Value {
+    let epoch = place.epoch.as_ref();
+    json!({
+        "epoch": epoch.map(|epoch| epoch.number),
+        "epoch_region": epoch.map(|epoch| &epoch.region),
+        "index": place.index,
+    })
+}
+
+/// How far the copy is behind, in the words of the status; what is not known is said to be so.
+pub fn behind(status: &pb::GetRegionResponse) -> String {
+    if super::status_name(status.status).is_none() {
+        return String::new();
+    }
+    let mut behind: Vec<String> = Vec::new();
+    behind.extend(status.entries_behind.map(|entries| format!("{entries} entries")));
+    behind.extend(status.bytes_behind.map(|bytes| format!("{bytes} bytes")));
+    behind.extend(status.messages_behind.map(|messages| counted(messages, "message")));
+    let mut text = match behind.as_slice() {
+        [] => "; how far behind is unknown".to_owned(),
+        some => format!("; {} behind", some.join(", ")),
+    };
+    text += &match seconds(status.drain.as_ref()) {
+        Some(drain) => format!("; drain {drain:.0} s"),
+        None => "; drain unknown".to_owned(),
+    };
+    if let Some(place) = &status.applied_through {
+        let epoch = place.epoch.as_ref().map_or(0, |epoch| epoch.number);
+        text += &format!("; applied through entry {} of epoch {epoch}", place.index);
+    }
+    text
+}
+
 /// The line between the regions, in the words of the status.
 pub fn said(status: &pb::GetRegionResponse) -> String {
     let mut text = String::new();
@@ -143,5 +176,32 @@ fn lease_said(lease: &pb::RegionLease) -> String {
             Some(longest) => format!("; grants region leases of up to {longest} s"),
             None => String::new(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_of_the_copy_is_said_to_be_unknown() {
+        let epoch = Some(pb::EpochId { number: 2, region: "east".to_owned() });
+        let known = pb::GetRegionResponse {
+            status: pb::GeoStatus::Live.into(),
+            entries_behind: Some(3),
+            bytes_behind: Some(3_000),
+            messages_behind: Some(1),
+            drain: Some(prost_types::Duration { seconds: 4, nanos: 0 }),
+            applied_through: Some(pb::LogPlace { epoch, index: 17 }),
+            ..pb::GetRegionResponse::default()
+        };
+        assert_eq!(
+            behind(&known),
+            "; 3 entries, 3000 bytes, 1 message behind; drain 4 s; applied through entry 17 of epoch 2"
+        );
+        let status = known.status;
+        let unknown = pb::GetRegionResponse { status, ..pb::GetRegionResponse::default() };
+        assert_eq!(behind(&unknown), "; how far behind is unknown; drain unknown");
+        assert_eq!(behind(&pb::GetRegionResponse::default()), "", "there is no copy");
     }
 }

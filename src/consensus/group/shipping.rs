@@ -88,6 +88,12 @@ impl Group {
         self.inner.log.read(from, to, max_bytes)
     }
 
+    /// What the entries from `from` on take in this node's log, 64 KiB too many at most.
+    #[must_use]
+    pub fn log_bytes_from(&self, from: u64) -> u64 {
+        self.inner.log.unread_bytes(from)
+    }
+
     /// The first entry that this node's log holds.
     #[must_use]
     pub fn log_first(&self) -> Option<u64> {
