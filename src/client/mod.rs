@@ -51,9 +51,9 @@ pub use regions::Regions;
 pub use types::{
     BackOff, Cleared, CreatedQueue, DeadLetter, DeadLetterReason, DeadLetters, DeleteItem,
     DeleteOutcome, Deleted, Durability, DurabilityNow, ListQueues, Message, MessageState,
-    NewMessage, PeekOptions, PeekPage, Position, Queue, QueueCounts, QueuePage, QueueSettings,
-    ReceiveOptions, Received, Redriven, ReleaseAfter, ReleaseOutcome, ReleaseResult, Released,
-    Sent, SentBatch, SentMessage, ShownMessage, Transaction, Ttl, Update, Updated,
+    NewMessage, OtherRegion, PeekOptions, PeekPage, Position, Queue, QueueCounts, QueuePage,
+    QueueSettings, ReceiveOptions, Received, Redriven, ReleaseAfter, ReleaseOutcome, ReleaseResult,
+    Released, Sent, SentBatch, SentMessage, ShownMessage, Transaction, Ttl, Update, Updated,
 };
 pub use verbs::StringMap;
 

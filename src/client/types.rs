@@ -10,7 +10,7 @@ use bytes::Bytes;
 pub(super) use wire::{durability, time, token, wire, wire_items, wire_some};
 
 pub use crate::proto::queue::v1::{
-    DeadLetterReason, DeleteOutcome, MessageState, Position, ReleaseOutcome,
+    DeadLetterReason, DeleteOutcome, MessageState, OtherRegion, Position, ReleaseOutcome,
 };
 
 /// How long a message lives.
@@ -213,6 +213,8 @@ pub struct DurabilityNow {
     pub committed: bool,
     pub zones_at_least: u32,
     pub zones: Vec<String>,
+    /// Whether the other region has it; unspecified where there is none, or it is not known.
+    pub other_region: OtherRegion,
 }
 
 /// Exact counts of a queue.

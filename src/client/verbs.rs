@@ -12,9 +12,9 @@ use super::error::{ClientError, Reason};
 use super::standby;
 use super::types::{
     self, Cleared, CreatedQueue, DeleteItem, DeleteOutcome, Deleted, Durability, DurabilityNow,
-    ListQueues, Message, MessageState, NewMessage, PeekOptions, PeekPage, Position, Queue,
-    QueuePage, QueueSettings, ReceiveOptions, Received, ReleaseAfter, ReleaseOutcome, Released,
-    Sent, SentBatch, ShownMessage, Transaction, Update, Updated,
+    ListQueues, Message, MessageState, NewMessage, OtherRegion, PeekOptions, PeekPage, Position,
+    Queue, QueuePage, QueueSettings, ReceiveOptions, Received, ReleaseAfter, ReleaseOutcome,
+    Released, Sent, SentBatch, ShownMessage, Transaction, Update, Updated,
 };
 use crate::proto::queue::v1 as pb;
 use pb::queue_service_client::QueueServiceClient;
@@ -471,7 +471,7 @@ impl Client {
         Ok(Cleared { removed: answer.removed, durability: types::durability(answer.durability) })
     }
 
-    /// In how many zones a position is durable now.
+    /// In how many zones a position is durable now, and whether the other region has it.
     pub async fn durability(&self, position: Position) -> Result<DurabilityNow, ClientError> {
         let request = pb::GetDurabilityRequest { position: Some(position) };
         let answer = call!(self, self.read_plan(), get_durability, request)?;
@@ -479,6 +479,7 @@ impl Client {
             committed: answer.committed,
             zones_at_least: answer.zones_at_least,
             zones: answer.zones,
+            other_region: OtherRegion::try_from(answer.other_region).unwrap_or_default(),
         })
     }
 }

@@ -64,6 +64,8 @@ enum Next {
 
 /// One stream, from its hello on.
 struct Line {
+    /// Of whom it says where the copy ends.
+    attachment: u128,
     requests: mpsc::Sender<pb::ShipRequest>,
     answers: tonic::Streaming<pb::ShipResponse>,
     /// Where the copy ends once it has all that was sent.
@@ -282,13 +284,25 @@ impl Shipper {
             mark.status = GeoStatus::Bootstrap;
             mark.trouble = None;
         });
+        self.note_end(attachment, &copy, first.must_seed);
         if !first.must_seed {
             self.keep(&copy, &first);
         }
         let pace = Pace::default();
         let (is_seeding, must_seed) = (first.seeding, first.must_seed);
         let in_flight = std::collections::VecDeque::new();
-        Ok(Line { requests, answers, copy, is_seeding, must_seed, held: None, in_flight, pace })
+        let held = None;
+        Ok(Line {
+            attachment,
+            requests,
+            answers,
+            copy,
+            is_seeding,
+            must_seed,
+            held,
+            in_flight,
+            pace,
+        })
     }
 
     /// How the line is now, where it is shaped.
@@ -363,6 +377,7 @@ impl Shipper {
 
     fn acknowledge(&self, line: &mut Line, answer: &pb::ShipResponse) -> Result<(), ShipError> {
         let copy = wire::copy_end(answer)?;
+        self.note_end(line.attachment, &copy, false);
         self.keep(&copy, answer);
         if answer.promoted {
             self.news.send_modify(|mark| mark.promoted = true);
@@ -375,6 +390,15 @@ impl Shipper {
         let pace = line.pace.count(bytes, self.clock.monotonic_us());
         self.news.send_modify(|mark| mark.bytes_per_second = pace);
         Ok(())
+    }
+
+    /// Takes in where the copy says that it ends, whatever it said before. A copy that ends in
+    /// another epoch, or whose state is to be replaced, has nothing of this one.
+    fn note_end(&self, attachment: u128, copy: &CopyEnd, must_seed: bool) {
+        let Some(Standing { authority, .. }) = self.group.standing() else { return };
+        let is_of_this = copy.epoch == authority.epoch && !must_seed;
+        let through = copy.through.filter(|_| is_of_this);
+        self.group.note_copy_end(attachment, &authority.epoch, through);
     }
 
     /// Takes in where the copy ends, and lets it ride in the next entry.

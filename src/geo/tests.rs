@@ -3,6 +3,7 @@
 mod agreements;
 mod behind;
 mod compresses;
+mod durables;
 mod handovers;
 mod heard;
 mod leases;

@@ -312,10 +312,17 @@ impl QueueFace {
             Refusal::invalid("position", "is missing", "that of a durability receipt")
         })?;
         let position = Position { term: given.term, node: given.node, index: given.index };
-        self.look(call, None, |_| ()).await?;
+        let _permit = self.admission.admit(CALL_BYTES)?;
+        self.group.confirm_own_log(call.deadline).await?;
         let (zones_at_least, zones) = self.group.durability(position);
         let committed = self.group.has_applied(position);
-        Ok(pb::GetDurabilityResponse { committed, zones_at_least, zones })
+        let other_region = match self.group.is_in_other_region(position) {
+            None => pb::OtherRegion::Unspecified,
+            Some(false) => pb::OtherRegion::NotYet,
+            Some(true) => pb::OtherRegion::HasIt,
+        };
+        let other_region = other_region.into();
+        Ok(pb::GetDurabilityResponse { committed, zones_at_least, zones, other_region })
     }
 }
 

@@ -4,8 +4,11 @@
 //! be there counts as not there. Where a limit throttles, a client's write enters the log only
 //! when that, all that is on its way there, and the write itself are within the limit: what a
 //! forced failover loses of writes is at most that. Reads and what a cluster does by itself never wait.
+//! That an entry is in the other region is said only of this epoch's, by the newest word of the
+//! copy: what a deposed side had alone is in its log still, and nowhere else.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,7 +16,7 @@ use tokio::time::Instant;
 use super::super::error::{Fate, GroupError, Reason};
 use super::Group;
 use super::lease::is_clients;
-use crate::queue::authority::Authority;
+use crate::queue::authority::{Authority, RegionEpoch, Role};
 use crate::queue::command::Command;
 use crate::queue::ids::{LogTime, Position, Span};
 use crate::storage::codec;
@@ -36,6 +39,23 @@ pub(super) struct Copy {
     next: AtomicU64,
     /// Until its first word: by the log and what was recorded; 0 = not known.
     last_sync_us: AtomicU64,
+    /// Where it ends, by its newest word; `None` = there was none.
+    end: Mutex<Option<End>>,
+}
+
+/// Where a copy ends in the log of an epoch.
+#[derive(Clone, Debug)]
+struct End {
+    attachment: u128,
+    epoch: RegionEpoch,
+    /// `None` = it has nothing of that epoch.
+    through: Option<Position>,
+}
+
+impl Copy {
+    fn end(&self) -> MutexGuard<'_, Option<End>> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Limits beyond which writes wait.
@@ -85,6 +105,42 @@ impl Group {
         let next = shipped.map_or(0, |at| at.index.saturating_add(1));
         copy.next.store(next, Ordering::Relaxed);
         copy.last_sync_us.store(last_sync.map_or(0, |at| at.0), Ordering::Relaxed);
+        if shipped.is_none() {
+            *copy.end() = None;
+        }
+    }
+
+    /// Takes in where the copy of an attachment says that it ends in the log of the epoch in force
+    /// here, also where that is less than it said before; `None` = it has nothing of that.
+    pub fn note_copy_end(&self, attachment: u128, epoch: &RegionEpoch, through: Option<Position>) {
+        let epoch = epoch.clone();
+        *self.inner.copy.end() = Some(End { attachment, epoch, through });
+    }
+
+    /// Whether the other region's group has applied this entry of the log, which is committed;
+    /// `None` = there is no other region, or it is not known to this node: it does not lead, the
+    /// entry is not known to be committed, or is of an epoch before.
+    #[must_use]
+    pub fn is_in_other_region(&self, position: Position) -> Option<bool> {
+        self.term().ok()?;
+        let store = self.store().read();
+        let authority = store.state().authority()?;
+        let ships = matches!(authority.role, Role::Primary | Role::Sealed { .. });
+        let attachment = authority.attachment.as_ref().filter(|_| ships)?.id;
+        let (epoch, recorded) = (authority.epoch.clone(), authority.shipped);
+        let first = authority.line()?.first;
+        drop(store);
+        let is_before = first.is_some_and(|first| position.index <= first.index);
+        if is_before || !self.has_applied(position) {
+            return None;
+        }
+        let end = self.inner.copy.end().clone();
+        let end = end.filter(|it| it.attachment == attachment && it.epoch == epoch);
+        let through = match end {
+            Some(end) => end.through,
+            None => Some(recorded?),
+        };
+        Some(through.is_some_and(|at| at.index >= position.index))
     }
 
     /// How far the other region is behind, where one is attached and this cluster ships.

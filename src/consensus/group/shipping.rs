@@ -7,7 +7,7 @@ use super::super::error::GroupError;
 use super::super::proposer::Term;
 use super::super::types::NodeId;
 use super::Group;
-use crate::queue::authority::Authority;
+use crate::queue::authority::{Authority, Role};
 use crate::queue::command::{Command, Envelope};
 use crate::queue::ids::{LogTime, Position};
 use crate::storage::error::StorageError;
@@ -59,6 +59,23 @@ impl Group {
     /// The refusal of the role, or *not now* where this node does not lead.
     pub fn check_writable(&self) -> Result<(), GroupError> {
         self.check_footing(&*self.term()?, &Command::Pulse)
+    }
+
+    /// Makes sure that this node leads and has applied all that was acknowledged before the call, for
+    /// who asks about entries of this group's own log: of that a secondary may be asked, too.
+    ///
+    /// # Errors
+    /// *Not now* when it could not be confirmed by the deadline; refused by the role.
+    pub async fn confirm_own_log(&self, deadline: Instant) -> Result<(), GroupError> {
+        self.term()?;
+        self.confirm(deadline).await?;
+        self.check_lease()?;
+        let store = self.store().read();
+        let allowed = store.state().authority().map(|it| match it.role {
+            Role::Secondary => it.check_read(),
+            _ => it.check_newest(),
+        });
+        allowed.unwrap_or(Ok(())).map_err(|refusal| GroupError::Rejected(refusal.into()))
     }
 
     /// Waits until data may be written in this cluster; whether that is so by then.
