@@ -220,6 +220,8 @@ fn forced(answer: &pb::ForceFailOverResponse) -> (Value, String) {
         "messages_lost": answer.messages_lost,
         "queues_lost": line::queues_lost(answer),
         "bytes_lost_at_most": answer.bytes_lost_at_most,
+        "clock_ahead_seconds": seconds(answer.clock_ahead.as_ref()),
+        "clock_within_seconds": seconds(answer.clock_within.as_ref()),
     });
     let lost = match answer.entries_lost {
         Some(entries) => {
@@ -237,8 +239,9 @@ fn forced(answer: &pb::ForceFailOverResponse) -> (Value, String) {
     };
     let head = if answer.promoted { "promoted; the loss is" } else { "it would lose" };
     let whole = if answer.complete { "" } else { "; this copy never had all" };
-    let wait = line::lease_wait(answer);
-    (value, format!("{head} {lost}, {age}{whole}{wait}"))
+    let (wait, unknown) = (line::lease_wait(answer), line::queues_unknown(answer));
+    let clock = line::clock(answer);
+    (value, format!("{head} {lost}, {age}{unknown}{whole}{wait}{clock}"))
 }
 
 /// The word for a role.

@@ -31,6 +31,29 @@ pub struct Heard {
     /// This node's monotonic time when it came.
     pub at_us: u64,
     pub status: Arc<pb::GetStatusResponse>,
+    /// How far its clock was ahead of this node's; `None` = it did not say.
+    pub clock: Option<ClockAhead>,
+}
+
+/// How far another clock is ahead of this node's, as one question and its answer tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockAhead {
+    /// Microseconds; negative = it is behind.
+    pub by_us: i64,
+    /// It is wrong by this much at most: half of the time that the answer took.
+    pub within: Duration,
+}
+
+impl ClockAhead {
+    /// Of a clock that said `theirs` some time in the last `took`, when this one says `own`; all in
+    /// microseconds.
+    fn of(theirs: u64, own: u64, took: u64) -> ClockAhead {
+        let middle = i128::from(own) - i128::from(took / 2);
+        let by = i128::from(theirs) - middle;
+        let most = if by < 0 { i64::MIN } else { i64::MAX };
+        let within = Duration::from_micros(took.div_ceil(2));
+        ClockAhead { by_us: i64::try_from(by).unwrap_or(most), within }
+    }
 }
 
 /// The herald of one node.
@@ -82,10 +105,13 @@ impl Herald {
     }
 
     async fn meet(&self, standing: &Standing) {
+        let asked = self.clock.monotonic_us();
         let Ok(status) = self.other.status(Instant::now() + WITHIN).await else { return };
         let status = Arc::new(status);
-        let at_us = self.clock.monotonic_us();
-        self.heard.send_replace(Some(Heard { at_us, status: Arc::clone(&status) }));
+        let (at_us, wall) = (self.clock.monotonic_us(), self.clock.wall_us());
+        let took = at_us.saturating_sub(asked);
+        let clock = status.wall_us.map(|theirs| ClockAhead::of(theirs, wall, took));
+        self.heard.send_replace(Some(Heard { at_us, status: Arc::clone(&status), clock }));
         let own = &standing.authority;
         if status.lineage != wire::wide(own.lineage) {
             return;
@@ -145,4 +171,21 @@ fn news(own: &Authority, theirs: &pb::GetStatusResponse) -> News {
 fn was_released(own: &Authority, theirs: &pb::GetStatusResponse) -> bool {
     let at = theirs.role_at.map(wire::position_from);
     at.is_some() && own.line().is_some_and(|line| line.previous == at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_ahead_of_the_middle_between_question_and_answer() {
+        let ahead = |theirs, own, took| {
+            let ahead = ClockAhead::of(theirs, own, took);
+            (ahead.by_us, ahead.within.as_micros())
+        };
+        assert_eq!(ahead(2_000, 1_000, 0), (1_000, 0));
+        assert_eq!(ahead(1_000, 1_100, 201), (0, 101));
+        assert_eq!(ahead(1_000, 5_000, 2_000), (-3_000, 1_000));
+        assert_eq!(ahead(0, u64::MAX, 0).0, i64::MIN);
+    }
 }

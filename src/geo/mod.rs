@@ -5,8 +5,9 @@
 //! whether it counts. What is known of the copy is in the [`watermark`].
 //!
 //! Laws: nothing is shipped that this node has not applied; what is known of the other side
-//! comes from its answers only; clocks of the two regions are never compared. Nothing here is
-//! needed for a cluster that stands alone.
+//! comes from its answers only; nothing is decided by comparing the clocks of the two
+//! regions; how far they differ is only shown. Nothing here is needed for a cluster that stands
+//! alone.
 //!
 //! [`pair`] has the operator's verbs, [`failover`] drives what was begun, the [`herald`] keeps
 //! the regions informed of each other, and the keeper of the [`lease`] asks the other one for leave;

@@ -133,6 +133,7 @@ impl Pair {
             digest: wire::wide(state.digest().0),
             is_empty: state.is_empty(),
             next_message: state.next_message(),
+            wall_us: Some(self.clock.wall_us()),
             ..pb::GetStatusResponse::default()
         };
         let Some(authority) = state.authority() else { return plain };

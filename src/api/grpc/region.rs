@@ -178,6 +178,12 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
     out
 }
 
+/// A span that may be negative, of microseconds.
+fn signed(us: i64) -> prost_types::Duration {
+    let nanos = i32::try_from(us % 1_000_000 * 1_000).unwrap_or_default();
+    prost_types::Duration { seconds: us / 1_000_000, nanos }
+}
+
 fn audit_out(row: AuditRow) -> pb::AuditEntry {
     pb::AuditEntry {
         number: row.number,
@@ -282,6 +288,8 @@ impl RegionFace {
             messages_lost: loss.messages(),
             queues_lost: loss.queues.into_iter().flatten().map(queue_out).collect(),
             bytes_lost_at_most: loss.bytes_at_most,
+            clock_ahead: loss.clock.map(|it| signed(it.by_us)),
+            clock_within: loss.clock.map(|it| lasting(it.within)),
         })
     }
 }

@@ -89,10 +89,33 @@ pub fn messages_lost(answer: &pb::ForceFailOverResponse) -> String {
     format!("{}{named}, ", counted(messages, "message"))
 }
 
-/// What is lost of each queue.
+/// What is lost of each queue; nothing where that is not known.
 pub fn queues_lost(answer: &pb::ForceFailOverResponse) -> Value {
+    if answer.messages_lost.is_none() {
+        return Value::Null;
+    }
     let queue = |it: &pb::QueueLoss| json!({ "account": it.account, "queue": it.queue, "messages": it.messages });
     answer.queues_lost.iter().map(queue).collect()
+}
+
+/// That nobody told which messages are lost, where it is so.
+pub fn queues_unknown(answer: &pb::ForceFailOverResponse) -> String {
+    match answer.messages_lost {
+        Some(_) => String::new(),
+        None => {
+            "; which messages, of which queues, is not known since this node started".to_owned()
+        }
+    }
+}
+
+/// How far the clocks of the regions differ.
+pub fn clock(answer: &pb::ForceFailOverResponse) -> String {
+    let Some(ahead) = seconds(answer.clock_ahead.as_ref()) else {
+        return "; how far the regions' clocks differ is not known".to_owned();
+    };
+    let (way, by) = if ahead < 0.0 { ("behind", -ahead) } else { ("ahead of", ahead) };
+    let within = seconds(answer.clock_within.as_ref()).unwrap_or_default();
+    format!("; the primary's clock was {by:.3} s {way} this region's, give or take {within:.3} s")
 }
 
 /// The most that can be lost.
@@ -182,6 +205,28 @@ fn lease_said(lease: &pb::RegionLease) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_promotion_by_force_does_not_know_is_said_plainly() {
+        let unknown = pb::ForceFailOverResponse::default();
+        assert_eq!(queues_lost(&unknown), Value::Null);
+        assert!(queues_unknown(&unknown).ends_with("is not known since this node started"));
+        assert_eq!(clock(&unknown), "; how far the regions' clocks differ is not known");
+        let span = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
+        let (clock_ahead, clock_within) = (span(-1, -250_000_000), span(0, 2_000_000));
+        let messages_lost = Some(0);
+        let known = pb::ForceFailOverResponse {
+            clock_ahead,
+            clock_within,
+            messages_lost,
+            ..pb::ForceFailOverResponse::default()
+        };
+        assert_eq!(
+            clock(&known),
+            "; the primary's clock was 1.250 s behind this region's, give or take 0.002 s"
+        );
+        assert_eq!((queues_lost(&known), queues_unknown(&known)), (json!([]), String::new()));
+    }
 
     #[test]
     fn what_is_not_known_of_the_copy_is_said_to_be_unknown() {

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::Pair;
 use crate::consensus::group::Standing;
 use crate::geo::error::PairError;
+use crate::geo::herald::ClockAhead;
 use crate::proto::geo::v1 as pb;
 use crate::queue::authority::ahead::Ahead;
 use crate::queue::authority::command::{RegionReply, RegionVerb};
@@ -62,6 +63,9 @@ pub struct Loss {
     pub bytes_at_most: Option<u64>,
     /// How long the last region lease may still run; `None` = none was ever agreed to.
     pub lease_wait: Option<Duration>,
+    /// How far the clock of the primary's node was ahead of this one's when it was heard last;
+    /// `None` = not heard since this process started.
+    pub clock: Option<ClockAhead>,
 }
 
 impl Loss {
@@ -142,6 +146,7 @@ impl Pair {
             it.status.epoch.clone().map(codec::epoch_from).as_ref() == Some(&authority.epoch)
         });
         let queues = fresh.as_ref().and_then(|it| self.missing(&it.status));
+        let clock = fresh.as_ref().and_then(|it| it.clock);
         let bytes_at_most = fresh.as_ref().and_then(|it| it.status.max_unshipped_bytes);
         // A batch may have told of more than the word that was heard last.
         let told = authority.head.map(|head| (head.position.index, head.log_time));
@@ -161,6 +166,7 @@ impl Pair {
             queues,
             bytes_at_most,
             lease_wait: self.lease_wait(&authority.leasing),
+            clock,
         })
     }
 

@@ -4,6 +4,9 @@ use super::*;
 use crate::geo::pair::ShapeChange;
 use crate::queue::authority::ahead::Ahead;
 
+/// Clocks of one machine differ by what passes between two looks.
+const SAME: Duration = Duration::from_millis(500);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_copy_lacks_is_told_by_queue_and_receives_are_no_messages() {
     let dir = tempfile::tempdir().unwrap();
@@ -33,6 +36,9 @@ async fn what_a_copy_lacks_is_told_by_queue_and_receives_are_no_messages() {
     })
     .await;
     let loss = west.pair.loss().expect("a secondary");
+    // Both are on this machine.
+    let clock = loss.clock.expect("it says its time");
+    assert!(Duration::from_micros(clock.by_us.unsigned_abs()) <= clock.within + SAME, "{clock:?}");
     let orders = Ahead {
         account: "default".to_owned(),
         queue: "orders".to_owned(),
@@ -46,5 +52,26 @@ async fn what_a_copy_lacks_is_told_by_queue_and_receives_are_no_messages() {
     // Without another word: what came is not missing any more.
     assert_eq!(west.pair.loss().expect("a secondary").messages(), Some(0));
     east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secondary_that_was_started_anew_without_its_primary_does_not_know_which_are_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    east.send("there").await.expect("sent");
+    west.until_applied("it is there", |west| west.total() == 1).await;
+    until("it hears of its primary", async {
+        while west.pair.loss().expect("a secondary").clock.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    east.stop().await;
+    west.stop().await;
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    let loss = west.pair.loss().expect("a secondary");
+    assert_eq!((loss.queues.as_ref(), loss.messages(), loss.clock), (None, None, None));
+    assert!(loss.positions.is_some(), "the last batch said how far the primary was: {loss:?}");
     west.stop().await;
 }
