@@ -250,11 +250,11 @@ impl RegionVerb {
             RegionVerb::SetGranting { on: true } => "grant region leases".to_owned(),
             RegionVerb::SetGranting { on: false } => "stop granting region leases".to_owned(),
             RegionVerb::AcceptLease { lease, .. } => match lease {
-                Some(lease) => format!("agree to grant region leases of {}", lease_said(*lease)),
+                Some(lease) => format!("agree to grant region leases of {}", milliseconds(*lease)),
                 None => "agree to grant no region leases".to_owned(),
             },
             RegionVerb::RelyOnLease { lease, .. } => match lease {
-                Some(lease) => format!("rely on a region lease of {}", lease_said(*lease)),
+                Some(lease) => format!("rely on a region lease of {}", milliseconds(*lease)),
                 None => "rely on no region lease".to_owned(),
             },
             RegionVerb::Promote { number, accepted: false, .. } => {
@@ -318,7 +318,7 @@ impl RegionCommand {
 fn settings_said(settings: &RegionSettings) -> String {
     let reads = if settings.read_access { "reads on" } else { "reads off" };
     let line = if settings.shape.is_shaped() { "the line shaped" } else { "the line as it is" };
-    let lag = settings.max_lag.map(|lag| format!("at most {}", lease_said(lag)));
+    let lag = settings.max_lag.map(|lag| format!("at most {}", milliseconds(lag)));
     let bytes = settings.max_unshipped_bytes.map(|bytes| format!("at most {bytes} bytes"));
     let limit = [lag, bytes].into_iter().flatten().collect::<Vec<_>>().join(" and ");
     let limit = match (limit.as_str(), settings.throttle) {
@@ -327,12 +327,12 @@ fn settings_said(settings: &RegionSettings) -> String {
         (limit, false) => format!("{limit} behind, or an alert"),
     };
     let lease = settings.lease.map_or("no region lease".to_owned(), |lease| {
-        format!("a region lease of {}", lease_said(lease))
+        format!("a region lease of {}", milliseconds(lease))
     });
     format!("{reads}, {line}, {limit}, {lease}")
 }
 
-fn lease_said(lease: Span) -> String {
+fn milliseconds(lease: Span) -> String {
     format!("{} ms", lease.0 / 1_000)
 }
 
