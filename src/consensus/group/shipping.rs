@@ -61,8 +61,8 @@ impl Group {
         self.check_footing(&*self.term()?, &Command::Pulse)
     }
 
-    /// Makes sure that this node leads and has applied all that was acknowledged before the call, for
-    /// who asks about entries of this group's own log: of that a secondary may be asked, too.
+    /// Makes sure that this node leads and has applied all that was acknowledged before the call,
+    /// for who asks about entries of this group's own log: of that a secondary may be asked, too.
     ///
     /// # Errors
     /// *Not now* when it could not be confirmed by the deadline; refused by the role.

@@ -1,8 +1,8 @@
 //! How far the copy is behind, on both sides, as far as this node knows.
 //!
-//! Laws: a primary counts in its own log; a secondary says what a node of its primary counted there,
-//! as of its last word, and how fast batches came to it. What nobody told is not known, and never
-//! made up; a word of another epoch or lineage tells nothing.
+//! Laws: a primary counts in its own log; a secondary says what a node of its primary counted
+//! there, as of its last word, and how fast batches came to it. What nobody told is not known, and
+//! never made up; a word of another epoch or lineage tells nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
