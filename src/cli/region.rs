@@ -36,8 +36,11 @@ pub enum RegionVerb {
     #[command(after_help = "Example:\n  zoneq region protect")]
     Protect(Protect),
     /// Stand alone again; the copy is kept. On a secondary: keep its copy and follow nobody
-    #[command(after_help = "Example:\n  zoneq region unprotect")]
-    Unprotect,
+    #[command(after_help = "Examples:\n  zoneq region unprotect\n  zoneq region unprotect --wipe")]
+    Unprotect(Unprotect),
+    /// Make a kept copy a cluster of its own, which takes writes
+    #[command(after_help = "Example:\n  zoneq region promote -e west")]
+    Promote,
     /// Hand over to the other region without loss, or promote this secondary by force
     #[command(after_help = "Examples:\n  zoneq region failover --to west\n  \
                             zoneq region failover --force --dry-run\n  \
@@ -120,6 +123,13 @@ pub struct Resolve {
 }
 
 #[derive(Debug, Args)]
+pub struct Unprotect {
+    /// Delete the copy: its cluster is as if it had never been written to
+    #[arg(long, env = "ZONEQ_REGION_UNPROTECT_WIPE", value_parser = FalseyValueParser::new())]
+    wipe: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct ReadAccess {
     #[arg(value_enum)]
     to: OnOff,
@@ -163,9 +173,14 @@ impl RegionVerb {
                 regions.protect(discard_tail).await?;
                 done("protect", "protected: the other region is being given the data")
             }
-            RegionVerb::Unprotect => {
-                regions.unprotect().await?;
-                done("unprotect", "the regions are apart; the copy is kept there")
+            RegionVerb::Unprotect(Unprotect { wipe }) => {
+                regions.unprotect(wipe).await?;
+                let what = if wipe { "wiped" } else { "kept" };
+                done("unprotect", &format!("the regions are apart; the copy is {what} there"))
+            }
+            RegionVerb::Promote => {
+                regions.promote_copy().await?;
+                done("promote", "this cluster stands alone, and takes writes")
             }
             RegionVerb::Failover(Failover { force: false, to, .. }) => {
                 regions.fail_over(to.as_deref()).await?;

@@ -73,10 +73,16 @@ impl Regions {
         region!(self, Safety::OnlyIfNotApplied, self.whole(), protect, request).map(drop)
     }
 
-    /// Stands alone again; the copy is kept.
-    pub async fn unprotect(&self) -> Result<(), ClientError> {
-        let request = pb::UnprotectRequest { who: self.who.clone() };
+    /// Stands alone again; the copy is kept, or wiped.
+    pub async fn unprotect(&self, wipe: bool) -> Result<(), ClientError> {
+        let request = pb::UnprotectRequest { who: self.who.clone(), wipe };
         region!(self, Safety::OnlyIfNotApplied, self.whole(), unprotect, request).map(drop)
+    }
+
+    /// Makes a kept copy a cluster of its own, which takes writes.
+    pub async fn promote_copy(&self) -> Result<(), ClientError> {
+        let request = pb::PromoteCopyRequest { who: self.who.clone() };
+        region!(self, Safety::OnlyIfNotApplied, self.whole(), promote_copy, request).map(drop)
     }
 
     /// Hands over without loss, from either side, to the region named, or to the one that is not

@@ -278,8 +278,18 @@ impl GeoService for Receiver {
         request: Request<pb::DetachRequest>,
     ) -> Result<Response<pb::DetachResponse>, Status> {
         let asked = request.into_inner();
+        let is_wiped = || self.group.store().read().state().is_empty();
+        if asked.wipe
+            && is_wiped()
+            && self.group.standing().is_none_or(|it| it.authority.lineage == 0)
+        {
+            return Ok(Response::new(pb::DetachResponse {}));
+        }
         self.check_lineage(&asked.lineage)?;
-        self.change(RegionVerb::Detach, asked.who).await?;
+        self.change(RegionVerb::Detach, asked.who.clone()).await?;
+        if asked.wipe {
+            self.change(RegionVerb::Wipe, asked.who).await?;
+        }
         Ok(Response::new(pb::DetachResponse {}))
     }
 

@@ -15,6 +15,7 @@ mod reseeds;
 mod resumes;
 mod shapes;
 mod tails;
+mod wipes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -525,7 +526,7 @@ async fn a_cluster_protects_itself_by_an_empty_one_and_by_no_other() {
     west.until_applied("a copy", |west| digests_are_equal(&east, west)).await;
     assert_eq!(east.pair.status().redundancy, "GRS");
     // Apart, and together again from where the copy ended.
-    east.pair.unprotect("anna").await.expect("apart");
+    east.pair.unprotect("anna", false).await.expect("apart");
     assert_eq!((east.role(), west.role()), (Role::Standalone, Role::Detached));
     east.send("meanwhile").await.expect("sent");
     east.pair.protect("anna", false).await.expect("protected again");

@@ -18,7 +18,8 @@
 //! command does, `shipped.rs` how the other region's entries are applied, `seed.rs` how an empty
 //! copy is given a whole state, `lease.rs` what both agreed about region leases, `shape.rs` how
 //! the line is made to behave, `bounds.rs` what may be set, `tail.rs` what a deposed side has
-//! alone and `replay.rs` how it is taken from there, `refusal.rs` why not.
+//! alone and `replay.rs` how it is taken from there, `wipe.rs` how a kept copy is given up,
+//! `refusal.rs` why not.
 
 pub mod ahead;
 mod bounds;
@@ -33,6 +34,7 @@ pub mod shape;
 mod shipped;
 pub mod tail;
 mod transition;
+mod wipe;
 
 use super::ids::{Epoch, LogTime, Position, Span};
 use super::limits::{AUDIT_ROWS, LEDGER_LINES};

@@ -482,9 +482,10 @@ async fn call(mut node: Client, verb: Verb, within: Duration) -> Result<(), toni
             let request = pb::SettleTailRequest { who, fate: pb::TailFate::Exported.into() };
             node.settle_tail(limited(request, within)).await.map(drop)
         }
-        Verb::Unprotect => {
-            node.unprotect(limited(pb::UnprotectRequest { who }, within)).await.map(drop)
-        }
+        Verb::Unprotect => node
+            .unprotect(limited(pb::UnprotectRequest { who, wipe: false }, within))
+            .await
+            .map(drop),
         Verb::FailOver { to } => {
             let request = pb::FailOverRequest { who, to: REGIONS[to].to_owned() };
             node.fail_over(limited(request, within)).await.map(drop)

@@ -331,8 +331,18 @@ impl RegionService for RegionFace {
         request: Request<pb::UnprotectRequest>,
     ) -> Answered<pb::UnprotectResponse> {
         leader_verb!(self, request, Write, unprotect, |_call, message| {
-            let done = self.pair.unprotect(&who(message.who)).await;
+            let done = self.pair.unprotect(&who(message.who), message.wipe).await;
             done.map(|()| pb::UnprotectResponse {}).map_err(refusal)
+        })
+    }
+
+    async fn promote_copy(
+        &self,
+        request: Request<pb::PromoteCopyRequest>,
+    ) -> Answered<pb::PromoteCopyResponse> {
+        leader_verb!(self, request, Write, promote_copy, |_call, message| {
+            let done = self.pair.promote_copy(&who(message.who)).await;
+            done.map(|()| pb::PromoteCopyResponse {}).map_err(refusal)
         })
     }
 

@@ -68,7 +68,7 @@ async fn a_position_is_in_the_other_region_once_that_acknowledged_it() {
     let resume = ShapeChange { paused: Some(false), ..ShapeChange::default() };
     east.pair.shape("anna", resume).await.expect("resumed");
     until_there(&east, waits).await;
-    east.pair.unprotect("anna").await.expect("apart");
+    east.pair.unprotect("anna", false).await.expect("apart");
     assert_eq!(east.group.is_in_other_region(waits), None, "there is none any more");
     east.stop().await;
     west.stop().await;

@@ -64,7 +64,7 @@ async fn a_tail_that_is_given_up_by_name_is_gone_once_the_state_is_there() {
     assert_eq!(east.total(), west.total());
     assert_eq!(east.total(), 7, "what the tail had alone is not there");
     // And apart again: the copy is kept.
-    west.pair.unprotect("anna").await.expect("apart");
+    west.pair.unprotect("anna", false).await.expect("apart");
     assert_eq!((west.role(), east.role()), (Role::Standalone, Role::Detached));
     east.stop().await;
     west.stop().await;

@@ -94,6 +94,8 @@ pub enum RegionVerb {
     Renew {
         lineage: u128,
     },
+    /// A kept copy is deleted: the cluster is as if it had never been written to.
+    Wipe,
     /// Another epoch of the same lineage was seen: the last line of that ledger.
     Fence {
         lineage: u128,
@@ -265,6 +267,7 @@ impl RegionVerb {
             }
             RegionVerb::TakeBack { number } => format!("take itself back to epoch {}", number.0),
             RegionVerb::Renew { .. } => "become a cluster of its own".to_owned(),
+            RegionVerb::Wipe => "wipe its copy".to_owned(),
             RegionVerb::Fence { ledger, .. } => match ledger.last() {
                 Some(LedgerLine { epoch, .. }) => {
                     format!("be fenced by epoch {} of region {:?}", epoch.number.0, epoch.region)

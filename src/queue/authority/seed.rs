@@ -180,7 +180,7 @@ pub fn free(state: &mut State, changes: &mut Changes) -> RegionReply {
     RegionReply::Seeded { next: state.seed.len() as u64 }
 }
 
-fn free_last(state: &mut State, changes: &mut Changes) -> Option<SeedRow> {
+pub(super) fn free_last(state: &mut State, changes: &mut Changes) -> Option<SeedRow> {
     let last = state.seed.pop()?;
     changes.row(RowKey::Seed(last.number));
     changes.contents.extend(last.contents.iter().map(|id| ContentEvent::DropBeside(*id)));

@@ -9,7 +9,7 @@ use super::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
 use super::lease::{self, Leasing};
 use super::refusal::RegionRefusal;
 use super::{
-    Attachment, AuditRow, Authority, LedgerLine, RegionEpoch, Role, TailFate, seed, shipped,
+    Attachment, AuditRow, Authority, LedgerLine, RegionEpoch, Role, TailFate, seed, shipped, wipe,
 };
 use crate::queue::command::Entry;
 use crate::queue::error::Rejection;
@@ -67,6 +67,12 @@ fn answer(
             return shipped::apply(state, at, command.by.at_us, batch, changes);
         }
         RegionVerb::SeedFree => return Ok(seed::free(state, changes)),
+        RegionVerb::Wipe => {
+            if wipe::run(state, changes)? {
+                note(state, &command.by, command.verb.said(), changes);
+            }
+            return Ok(RegionReply::Done);
+        }
         RegionVerb::Note { what } => {
             if let Some(authority) = &state.authority {
                 keep(state, (**authority).clone(), changes);

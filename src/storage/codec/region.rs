@@ -80,6 +80,7 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
             stopped: stopped.map(position_to),
         }),
         RegionVerb::TakeBack { number } => Wire::TakeBack(pb::RegionTakeBack { number: number.0 }),
+        RegionVerb::Wipe => Wire::Wipe(pb::RegionWipe {}),
         RegionVerb::Renew { lineage } => {
             Wire::Renew(pb::RegionRenew { lineage: big_bytes(*lineage) })
         }
@@ -165,6 +166,7 @@ fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
             stopped: it.stopped.map(position_from),
         },
         Wire::TakeBack(it) => RegionVerb::TakeBack { number: Epoch(it.number) },
+        Wire::Wipe(_) => RegionVerb::Wipe,
         Wire::Renew(it) => RegionVerb::Renew { lineage: wide(&it.lineage, "lineage")? },
         Wire::Fence(it) => RegionVerb::Fence {
             lineage: wide(&it.lineage, "lineage")?,

@@ -133,6 +133,7 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
         (wide(), prop::option::of(span()))
             .prop_map(|(attachment, lease)| RegionVerb::RelyOnLease { attachment, lease }),
         wide().prop_map(|lineage| RegionVerb::Renew { lineage }),
+        Just(RegionVerb::Wipe),
     ];
     let failover = prop_oneof![
         Just(RegionVerb::Seal),
