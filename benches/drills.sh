@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The drills of two regions, one after the other on one lab, as the figures in benches/README.md
-# are made: planned, forced, forced with a tail, forced with limits of the lag, failback. Each begins
-# from the pair that the one before left. The first that breaks a promise ends it.
+# are made: planned, forced, forced with a tail, with a region lease, with limits of the lag,
+# failback. Each begins from the pair that the one before left. The first that breaks a promise
+# ends it.
 #
 #     benches/drills.sh [ROUNDS]          20 unless given; failback runs a quarter of them
 #
@@ -39,6 +40,7 @@ drill() {
 drill --planned --rounds "$rounds"
 drill --forced --rounds "$rounds"
 drill --forced --behind 500ms --rounds "$rounds"
+drill --forced --behind 500ms --lease 2s --rounds "$rounds"
 drill --forced --behind 6s --max-lag 2s --rounds "$rounds"
 drill --forced --behind 3s --max-unshipped 1MiB --body 4096 --rounds "$rounds"
 drill --failback --rounds "$(((rounds + 3) / 4))"

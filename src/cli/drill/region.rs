@@ -9,6 +9,7 @@
 //! things took is reported and breaks no promise.
 
 mod forced;
+mod lease;
 mod limit;
 mod planned;
 mod sampler;
@@ -20,6 +21,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use serde_json::{Value, json};
 
+use self::lease::LeaseBefore;
 use self::limit::Before;
 use self::sampler::{Findings, Sampler};
 use super::ledger::Verdict;
@@ -73,6 +75,10 @@ pub struct Region {
     #[arg(long, env = "ZONEQ_DRILL_REGION_MAX_UNSHIPPED", value_name = "BYTES",
           value_parser = parse_limit)]
     max_unshipped: Option<u64>,
+    /// Let the primary acknowledge only by a region lease of this length, 1s to 30s: a promotion by
+    /// force waits until it has run out
+    #[arg(long, env = "ZONEQ_DRILL_REGION_LEASE", value_name = "SPAN", value_parser = parse_span)]
+    lease: Option<Duration>,
     /// Bytes of each message, 16 to 65536: with larger ones a limit in bytes is met sooner
     #[arg(long, env = "ZONEQ_DRILL_REGION_BODY", value_name = "BYTES", default_value_t = BODY,
           value_parser = clap::value_parser!(u32).range(BODIES))]
@@ -176,6 +182,7 @@ impl Region {
         start::wait_healed(&lab, PATIENCE).await?;
         pair::wait_live(&lab, PATIENCE).await?;
         let before = Before::of(&lab, self).await?;
+        let lease_before = LeaseBefore::of(&lab, self).await?;
         let mark = SystemClock::default().wall_us();
         let client = Client::builder()
             .endpoints(lab.urls())
@@ -193,8 +200,10 @@ impl Region {
         let lab = Lab::load(dir)?;
         let sampled = sampler.finish().await?;
         let restored = before.restore(&lab).await;
+        let lease_restored = lease_before.restore(&lab).await;
         let rounds = rounds?;
         restored?;
+        lease_restored?;
         let verdict = self.drain(context, running).await?;
         pair::wait_live(&lab, PATIENCE).await?;
         let primary = pair::primary(&lab).await?;

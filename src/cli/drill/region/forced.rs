@@ -47,6 +47,8 @@ pub(super) struct Lost {
     log_ms: f64,
     /// The limit of the lag that the drill set.
     limit_ms: Option<f64>,
+    /// How long the promotion had to wait for a region lease, as it was said before.
+    lease_wait_ms: Option<f64>,
     /// From the start of the lost region to the moment when it was fenced.
     fenced_ms: f64,
     file: PathBuf,
@@ -69,6 +71,7 @@ impl Lost {
             "known_ms_lost": self.known_ms,
             "true_ms_lost": self.true_ms,
             "limit_ms": self.limit_ms,
+            "lease_wait_ms": self.lease_wait_ms,
             "fenced_ms": self.fenced_ms,
         })
     }
@@ -120,6 +123,9 @@ impl Lost {
         if let Some(most) = self.bytes_at_most {
             limit += &format!("; {} of at most {most} bytes lost", self.true_bytes);
         }
+        if let Some(wait) = self.lease_wait_ms {
+            limit += &format!("; {wait:.0} ms of that for the region lease");
+        }
         format!(
             "{limit}; {} of {} messages in the tail were acknowledged, {:.0} ms of writes, {} were sent \
              again from it; {known}; fenced {:.0} ms after its start",
@@ -135,6 +141,7 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     load.wait_acknowledged(STEADY, PATIENCE).await?;
     let epoch = stage.regions(&lab, &from)?.status().await?.epoch.map_or(0, |it| it.number);
     stage.limit(&lab, &from, &to).await?;
+    stage.lease(&lab, &from).await?;
     lose(stage, &from).await?;
 
     let new = stage.regions(&lab, &to)?;
@@ -151,9 +158,8 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
         known_entries: known.entries_lost,
         known_messages: known.messages_lost,
         bytes_at_most: known.bytes_lost_at_most,
-        known_ms: known
-            .time_lost
-            .map(|span| span.seconds as f64 * 1e3 + f64::from(span.nanos) / 1e6),
+        known_ms: known.time_lost.map(span_ms),
+        lease_wait_ms: known.lease_wait.map(span_ms),
         file: stage.dir.join(format!("tail-{:x}-{number}.jsonl", stage.mark)),
         ..Lost::default()
     };
@@ -188,6 +194,10 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     };
     round.protected_ms = begun.elapsed().as_millis() as f64;
     Ok(Round { from, to, lost: Some(lost), ..round })
+}
+
+fn span_ms(span: prost_types::Duration) -> f64 {
+    span.seconds as f64 * 1e3 + f64::from(span.nanos) / 1e6
 }
 
 /// Milliseconds between two times of the log, rounded down to microseconds.

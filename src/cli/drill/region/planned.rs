@@ -10,6 +10,7 @@ use crate::client::ClientError;
 /// Hands over once, and waits until the pair is live the other way round.
 pub(super) async fn round(stage: &Stage<'_>) -> anyhow::Result<Round> {
     let (lab, from, to) = stage.sides().await?;
+    stage.lease(&lab, &from).await?;
     stage.load.wait_acknowledged(STEADY, PATIENCE).await?;
     let (pause_ms, rto_ms) = hand_over(stage, &lab, &from, &to).await?;
     let begun = Instant::now();
