@@ -36,12 +36,13 @@ pub const OF_CLUSTERS: [(&str, &str); 21] = [
 ];
 
 /// Every break of a pair of regions.
-pub const OF_REGIONS: [(&str, &str); 6] = [
+pub const OF_REGIONS: [(&str, &str); 7] = [
     ("last-sync-early", "the last sync time is the primary's own time"),
     ("newest-sync-on-reads", "a read at the secondary carries the primary's time, not its state's"),
     ("hole-in-shipping", "some entries are not shipped"),
     ("epoch-at-receiver-only", "entries of an epoch that is over are applied once they are let in"),
     ("no-fencing", "a primary that hears of a higher epoch goes on"),
+    ("lease-ignored", "a primary that relies on a region lease acknowledges without a grant"),
     ("unseal-after-release", "what was handed over is taken back without asking"),
 ];
 

@@ -2,7 +2,8 @@
 //! unprotects and protects again, and mends what came of it, by the verbs that operators have.
 //!
 //! In one seed of four the line between the regions is shaped as well, and reads are on at the
-//! secondary from the beginning: the copy is behind, and is read.
+//! secondary from the beginning: the copy is behind, and is read. In one of four the primary relies
+//! on a region lease, of one length and another.
 //!
 //! Laws: what is asked may be asked twice, from both sides, at any moment. A region that was
 //! fenced has its tail listed, and begins anew with empty disks. Clients are kept away from a
@@ -36,6 +37,8 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Salt of the seeds in which the line is shaped.
 const SHAPING: u64 = 0x7368_6170_6500;
+/// Salt of the seeds with region leases.
+const LEASING: u64 = 0x6c65_6173_6500;
 /// The line is as it is.
 const UNSHAPED: Verb = Verb::Shape { bytes_per_second: 0, delay_ms: 0 };
 
@@ -65,6 +68,8 @@ pub struct Operator {
     wishes: Wishes,
     /// Decides how the line is shaped, where it is at all.
     line: Option<Dice>,
+    /// Decides the region lease, where there is one at all.
+    lease: Option<Dice>,
     /// Whether each side was seen to shape the line.
     shaped: [bool; 2],
 }
@@ -109,8 +114,10 @@ impl Operator {
         let regions = (0..layout.regions()).map(of).collect();
         let mut line = Dice::new(seed ^ SHAPING);
         let line = (line.below(4) == 0).then_some(line);
+        let mut lease = Dice::new(seed ^ LEASING);
+        let lease = (lease.below(4) == 0).then_some(lease);
         let dice = Dice::new(seed ^ 0x6f70_6572);
-        Operator { dice, history, regions, wishes, line, shaped: [false; 2] }
+        Operator { dice, history, regions, wishes, line, lease, shaped: [false; 2] }
     }
 
     /// Works until told to stop, and then until the pair is whole; whether it is.
@@ -130,6 +137,7 @@ impl Operator {
     async fn turn(&mut self) {
         let sides = [self.look(0).await, self.look(1).await];
         self.shape(&sides).await;
+        self.set_lease(&sides).await;
         if self.dice.below(3) > 0 && self.mend(&sides).await {
             return;
         }
@@ -179,6 +187,18 @@ impl Operator {
         };
         if let Some(region) = primary(sides) {
             self.act(region, verb).await;
+        }
+    }
+
+    /// Sets the region lease, or ends it.
+    async fn set_lease(&mut self, sides: &[Option<Told>; 2]) {
+        let Some(lease) = &mut self.lease else { return };
+        if lease.below(4) > 0 {
+            return;
+        }
+        let ms = if lease.below(6) == 0 { 0 } else { 1_000 + lease.below(1_000) };
+        if let Some(region) = primary(sides) {
+            self.act(region, Verb::Lease { ms }).await;
         }
     }
 
@@ -520,6 +540,12 @@ async fn call(mut node: Client, verb: Verb, within: Duration) -> Result<(), toni
                 ..Default::default()
             };
             node.shape_line(limited(request, within)).await.map(drop)
+        }
+        Verb::Lease { ms } => {
+            let lease = prost_types::Duration::try_from(Duration::from_millis(ms)).ok();
+            let lease = lease.filter(|_| ms > 0);
+            let request = pb::SetRegionLeaseRequest { who, lease, force: false };
+            node.set_region_lease(limited(request, within)).await.map(drop)
         }
         Verb::Verify => {
             let answer = node.verify_regions(limited(pb::VerifyRegionsRequest {}, within)).await?;

@@ -61,6 +61,10 @@ pub enum Verb {
         bytes_per_second: u64,
         delay_ms: u64,
     },
+    /// The primary relies on a region lease of this length; 0: on none.
+    Lease {
+        ms: u64,
+    },
     Verify,
     /// The tail of a fenced side is in a file.
     SettleTail,

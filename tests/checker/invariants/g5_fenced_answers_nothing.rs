@@ -1,15 +1,16 @@
 //! G5: a primary that has seen a higher epoch acknowledges nothing any more, and answers nothing
 //! as if it still led: no write, and no linearizable read.
 //!
-//! Pairs here rely on no region lease: what a primary acknowledges before it hears of a promotion
-//! is its tail.
+//! What a primary acknowledges before it hears of a promotion is its tail. One that relies on a
+//! region lease acknowledges nothing that was committed after the promotion, heard or not: so
+//! nothing that was asked for after a node was seen to be promoted.
 
 use std::collections::BTreeMap;
 
 use zoneq::queue::authority::Role;
 
 use crate::history::{Call, Cluster, Micros, Op, Outcome, Sighted};
-use crate::lineage::PairStory;
+use crate::lineage::{Line, PairStory};
 
 /// A time in which a cluster was fenced, or in conflict.
 struct Fence {
@@ -43,7 +44,44 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
             )
         }));
     }
+    wrong.extend(beyond_the_lease(pair));
     wrong
+}
+
+/// What a deposed primary acknowledged though its lease had ended before the promotion.
+fn beyond_the_lease(pair: &PairStory<'_>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (deposed, next) in pair.lineage.forced() {
+        let Some(cluster) = deposed.cluster else { continue };
+        if next.cluster == Some(cluster) || !relies_on_lease(pair, cluster, deposed, next.began) {
+            continue;
+        }
+        let began = next.began;
+        let own = pair.writes_of(deposed).filter(|(op, _)| op.site == cluster);
+        let late = own.filter(|(op, _)| op.invoked > began);
+        wrong.extend(late.map(|(op, mark)| {
+            let (call, at) = (&op.call, op.invoked);
+            format!(
+                "{cluster:?} relied on a lease, the other region was promoted at {began} us, and \
+                 {call:?} of {at} us was acknowledged at {mark:?}"
+            )
+        }));
+    }
+    wrong
+}
+
+/// Whether a cluster relied on a region lease when the epoch after its own began, and until its
+/// own ended.
+fn relies_on_lease(pair: &PairStory<'_>, cluster: Cluster, own: &Line, until: Micros) -> bool {
+    let sighted = pair.history.pair.sighted.iter();
+    let own = sighted.filter(|it| it.cluster == cluster && it.authority.epoch == own.epoch);
+    let own = own.filter(|it| it.authority.role == Role::Primary);
+    let lease = |seen: &Sighted| seen.authority.leasing.in_force;
+    // A restart goes back to what its tables held: what counts is the order of the log.
+    let Some(last) = own.clone().filter(|it| it.at <= until).max_by_key(|it| it.index) else {
+        return false;
+    };
+    lease(last).is_some() && own.filter(|it| it.index > last.index).all(|it| lease(it).is_some())
 }
 
 fn fences(pair: &PairStory<'_>) -> Vec<Fence> {
@@ -115,6 +153,27 @@ mod tests {
         assert_eq!(broken(&sample), 0);
         sample.write(8, 80);
         assert_eq!(broken(&sample), 1, "it was fenced then");
+    }
+
+    #[test]
+    fn a_write_that_was_asked_for_after_the_promotion_is_found_where_a_lease_was_relied_on() {
+        for (is_leased, found) in [(true, 1), (false, 0)] {
+            let mut sample = PairSample::protected();
+            if is_leased {
+                sample.leased(4);
+            }
+            sample.write(5, 50);
+            sample.promoted(5);
+            assert_eq!(broken(&sample), 0, "it was acknowledged before");
+            sample.write(6, 60);
+            assert_eq!(broken(&sample), found);
+        }
+        let mut sample = PairSample::protected();
+        sample.leased(3);
+        sample.seen(4, 40);
+        sample.promoted(5);
+        sample.write(6, 60);
+        assert_eq!(broken(&sample), 0, "the lease had ended by agreement");
     }
 
     #[test]

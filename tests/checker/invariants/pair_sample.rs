@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use zoneq::queue::authority::{Authority, LedgerLine, RegionEpoch, Role};
-use zoneq::queue::ids::{Epoch, Position};
+use zoneq::queue::ids::{Epoch, Position, Span};
 
 use super::sample::{Sample, mark, new, shown};
 use crate::history::{
@@ -92,6 +92,12 @@ impl PairSample {
     /// East is the primary, and T is so at this index.
     pub fn seen(&mut self, index: u64, log_time: LogTime) {
         self.is(EAST, index, log_time, 0, Role::Primary, |_| ());
+    }
+
+    /// East relies on a region lease from this index on.
+    pub fn leased(&mut self, index: u64) {
+        let relies = |it: &mut Authority| it.leasing.in_force = Some(Span::from_secs(1));
+        self.is(EAST, index, 10 * index, 0, Role::Primary, relies);
     }
 
     /// East gives a message out by a stream, which does not say where that stands in its log.
