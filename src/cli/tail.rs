@@ -20,7 +20,7 @@ pub enum TailVerb {
     /// Show the messages of the tail; run it on the region that is fenced
     #[command(after_help = "Example:\n  zoneq region tail list")]
     List,
-    /// Write the messages of the tail, with their bodies, as JSON lines
+    /// Write the messages of the tail, with their bodies, as JSON lines, and what was deleted
     #[command(after_help = "Example:\n  zoneq region tail export tail.jsonl")]
     Export(Export),
     /// Send the messages of the tail to the new primary, each once; run it on the region that is
@@ -53,37 +53,56 @@ impl TailVerb {
     }
 }
 
-/// Walks over the tail; answers its head, how many messages there were, and what was deleted.
+/// Walks over the tail; answers what it was found to hold.
 async fn walk(
     regions: &Regions,
     mut each: impl FnMut(pb::TailMessage) -> anyhow::Result<()>,
-) -> anyhow::Result<(pb::TailHead, u64, Vec<pb::TailDelete>)> {
+) -> anyhow::Result<Exported> {
     let mut stream = regions.tail().await?;
-    let (mut head, mut count, mut deleted) = (pb::TailHead::default(), 0, Vec::new());
+    let mut found = Exported::default();
     while let Some(part) = stream.message().await.context("the tail broke off")? {
         match part.item {
-            Some(Item::Head(first)) => head = first,
-            Some(Item::Deleted(one)) => deleted.push(one),
+            Some(Item::Head(first)) => found.head = first,
+            Some(Item::Deleted(one)) => found.deleted.push(one),
+            Some(Item::Removed(all)) => found.removed.push(all),
             Some(Item::Message(message)) => {
                 each(message)?;
-                count += 1;
+                found.count += 1;
             }
             None => {}
         }
     }
-    Ok((head, count, deleted))
+    Ok(found)
+}
+
+fn deleted_json(one: &pb::TailDelete) -> Value {
+    json!({
+        "account": one.account,
+        "queue": one.queue,
+        "id": one.id,
+        "deleted_at": time(one.at.as_ref()),
+        "shared": one.shared,
+    })
+}
+
+fn removed_json(all: &pb::TailRemoval) -> Value {
+    let what = if all.with_queue { "queue_deleted_at" } else { "cleared_at" };
+    json!({ "account": all.account, "queue": all.queue, what: time(all.at.as_ref()) })
 }
 
 fn time(at: Option<&prost_types::Timestamp>) -> Option<String> {
     at.map(ToString::to_string)
 }
 
-fn summary(head: &pb::TailHead, count: u64, deleted: &[pb::TailDelete]) -> (Value, String) {
+fn summary(found: &Exported) -> (Value, String) {
+    let Exported { head, count, deleted, removed } = found;
+    let count = *count;
     let by = head.fenced_by.as_ref();
     let value = json!({
         "ok": true,
         "messages": count,
         "deleted": deleted.len(),
+        "removed": removed.len(),
         "epoch": head.epoch.as_ref().map(|epoch| epoch.number),
         "fenced_by_epoch": by.map(|epoch| epoch.number),
         "fenced_by_region": by.map(|epoch| &epoch.region),
@@ -102,7 +121,7 @@ fn summary(head: &pb::TailHead, count: u64, deleted: &[pb::TailDelete]) -> (Valu
 
 async fn list(context: &Context, regions: &Regions) -> anyhow::Result<Exit> {
     let mut rows = Vec::new();
-    let (head, count, deleted) = walk(regions, |message| {
+    let found = walk(regions, |message| {
         context.out.item(&json!({
             "account": message.account,
             "queue": message.queue,
@@ -119,39 +138,43 @@ async fn list(context: &Context, regions: &Regions) -> anyhow::Result<Exit> {
     .await?;
     context.out.table(&["account", "queue", "id", "bytes", "inserted"], rows)?;
     let mut rows = Vec::new();
-    for one in &deleted {
+    for one in &found.deleted {
         let (account, queue, id) = (one.account.clone(), one.queue.clone(), one.id.clone());
         let at = time(one.at.as_ref()).unwrap_or_default();
-        context.out.item(&json!({
-            "account": account,
-            "queue": queue,
-            "id": id,
-            "deleted_at": at,
-            "shared": one.shared,
-        }))?;
+        context.out.item(&deleted_json(one))?;
         let what = if one.shared { "undone there" } else { "never there" };
         rows.push(vec![account, queue, id, at, what.to_owned()]);
     }
     context.out.table(&["account", "queue", "deleted", "at", "the new primary"], rows)?;
-    let (value, text) = summary(&head, count, &deleted);
+    let mut rows = Vec::new();
+    for all in &found.removed {
+        context.out.item(&removed_json(all))?;
+        let what = if all.with_queue { "deleted" } else { "cleared" };
+        let at = time(all.at.as_ref()).unwrap_or_default();
+        rows.push(vec![all.account.clone(), all.queue.clone(), what.to_owned(), at]);
+    }
+    context.out.table(&["account", "queue", "was", "at"], rows)?;
+    let (value, text) = summary(&found);
     context.out.result(&value, &text)?;
     Ok(Exit::Done)
 }
 
 async fn export(context: &Context, regions: &Regions, path: PathBuf) -> anyhow::Result<Exit> {
-    let Exported { head, count, deleted } = write(regions, &path).await?;
-    let (mut value, text) = summary(&head, count, &deleted);
+    let (mut value, text) = summary(&write(regions, &path).await?);
     value["file"] = json!(path.display().to_string());
     context.out.result(&value, &format!("{text}; written to {}", path.display()))?;
     Ok(Exit::Done)
 }
 
 /// What a tail was found to hold.
+#[derive(Debug, Default)]
 pub struct Exported {
     pub head: pb::TailHead,
     /// Messages that are alive.
     pub count: u64,
     pub deleted: Vec<pb::TailDelete>,
+    /// Queues that were cleared or deleted.
+    pub removed: Vec<pb::TailRemoval>,
 }
 
 /// Writes the tail to a file that is not there yet, and notes there that it is in one.
@@ -175,12 +198,16 @@ pub async fn write(regions: &Regions, path: &Path) -> anyhow::Result<Exported> {
         writeln!(out, "{line}").with_context(named)
     })
     .await;
-    let (head, count, deleted) = walked?;
+    let found = walked?;
+    let gone = found.deleted.iter().map(deleted_json);
+    for line in gone.chain(found.removed.iter().map(removed_json)) {
+        writeln!(out, "{line}").with_context(named)?;
+    }
     let file = out.into_inner().map_err(|error| error.into_error()).with_context(named)?;
     // The copy outlives the region whose only one it may be.
     file.sync_all().with_context(named)?;
     regions.settle_tail(pb::TailFate::Exported).await?;
-    Ok(Exported { head, count, deleted })
+    Ok(found)
 }
 
 fn reason(reason: i32) -> String {

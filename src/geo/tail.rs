@@ -51,6 +51,25 @@ pub struct TailDelete {
     pub is_shared: bool,
 }
 
+/// All messages of a queue that were removed at once after the fork, by a command that names none of
+/// them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailRemoval {
+    pub account: String,
+    pub queue: String,
+    /// About when.
+    pub at: LogTime,
+    /// With the queue; else it was cleared.
+    pub with_queue: bool,
+}
+
+/// What went after the fork, as the log says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gone {
+    Message(TailDelete),
+    Queue(TailRemoval),
+}
+
 /// One page of a tail; the next begins at the cursor.
 pub type TailPage = (Vec<(TailMessage, Content)>, Option<TailCursor>);
 
@@ -82,11 +101,12 @@ impl Pair {
     }
 
     /// Messages that entries of the tail's log from index `from` on say are deleted, and that are not
-    /// there; and where the next page begins, if there is one. A page may be empty and have a next.
+    /// there, and queues that they say are cleared or deleted; and where the next page begins, if
+    /// there is one. A page may be empty and have a next.
     ///
     /// # Errors
     /// As [`Pair::tail_head`], and when the log cannot be read.
-    pub fn tail_deletes(&self, from: u64) -> Result<(Vec<TailDelete>, Option<u64>), PairError> {
+    pub fn tail_deletes(&self, from: u64) -> Result<(Vec<Gone>, Option<u64>), PairError> {
         let refuse = || PairError::Refused("this side has no tail".to_owned());
         let Authority { role, rests, .. } = self.group().standing().ok_or_else(refuse)?.authority;
         let Role::Fenced { fork: Some(fork), at, .. } = role else { return Err(refuse()) };
@@ -113,7 +133,10 @@ impl Pair {
             }
         }
         let store = self.group().store().read();
-        found.retain(|it| !store.state().holds(&it.account, &it.queue, it.id));
+        found.retain(|gone| match gone {
+            Gone::Message(it) => !store.state().holds(&it.account, &it.queue, it.id),
+            Gone::Queue(_) => true,
+        });
         Ok((found, next.filter(|next| *next <= at.index)))
     }
 
@@ -162,19 +185,23 @@ impl Pair {
 }
 
 /// What a command deletes, if it does as it says.
-fn deletes(envelope: &Envelope, at: LogTime, fork: u64) -> Vec<TailDelete> {
-    let one = |queue: &str, id: MessageId| TailDelete {
-        account: envelope.account.clone(),
-        queue: queue.to_owned(),
-        id,
-        at,
-        is_shared: id.number.0 < fork,
+fn deletes(envelope: &Envelope, at: LogTime, fork: u64) -> Vec<Gone> {
+    let account = || envelope.account.clone();
+    let one = |queue: &str, id: MessageId| {
+        let (queue, is_shared) = (queue.to_owned(), id.number.0 < fork);
+        Gone::Message(TailDelete { account: account(), queue, id, at, is_shared })
+    };
+    let all = |queue: &str, with_queue: bool| {
+        let queue = queue.to_owned();
+        vec![Gone::Queue(TailRemoval { account: account(), queue, at, with_queue })]
     };
     match &envelope.command {
         Command::Delete { queue, items } => items.iter().map(|(id, _)| one(queue, *id)).collect(),
         Command::Transact(asked) => {
             asked.deletes.iter().map(|(queue, id, _)| one(queue, *id)).collect()
         }
+        Command::Clear { queue } => all(queue, false),
+        Command::DeleteQueue { name } => all(name, true),
         _ => Vec::new(),
     }
 }

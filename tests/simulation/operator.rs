@@ -568,7 +568,10 @@ async fn listed(node: &mut Client) -> Option<(pb::TailHead, Vec<String>)> {
         match answer.item {
             Some(pb::list_tail_response::Item::Head(it)) => head = Some(it),
             Some(pb::list_tail_response::Item::Message(it)) => ids.push(it.id),
-            Some(pb::list_tail_response::Item::Deleted(_)) | None => {}
+            Some(
+                pb::list_tail_response::Item::Deleted(_) | pb::list_tail_response::Item::Removed(_),
+            )
+            | None => {}
         }
     }
     Some((head?, ids))

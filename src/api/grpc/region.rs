@@ -511,7 +511,7 @@ impl RegionService for RegionFace {
                 let Some(from) = from else { return Ok(None) };
                 let (page, next) = pair.tail_deletes(from).map_err(refusal)?;
                 tokio::task::yield_now().await;
-                let page: Vec<_> = page.into_iter().map(tail::delete_out).collect();
+                let page: Vec<_> = page.into_iter().map(tail::gone_out).collect();
                 Ok::<_, Status>(Some((page, next)))
             }
         });

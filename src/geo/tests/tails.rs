@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::geo::pair::{Replay, ReplayStep};
+use crate::geo::tail::Gone;
 use crate::queue::authority::TailFate;
 use crate::queue::authority::replay::Skip;
 use crate::queue::command::SessionTag;
@@ -123,6 +124,34 @@ async fn a_tail_is_replayed_once_though_either_side_restarts_in_the_middle() {
     };
     assert!(said(&east, "the tail of epoch 1 is replayed"));
     assert!(said(&west, "take the tail of epoch 1 of region \"east\": 31 sent, 2 not"));
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_deposed_side_cleared_and_which_queue_it_deleted_is_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    east.send("shipped").await.expect("sent");
+    west.until_applied("shipped", |west| west.total() == 1).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.stop().await;
+    let queue = || "orders".to_owned();
+    east.propose(Command::Clear { queue: queue() }).await.expect("cleared");
+    east.propose(Command::DeleteQueue { name: queue() }).await.expect("deleted");
+    east.stop().await;
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    west.pair.force("anna", false).await.expect("promoted");
+    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    east.until_applied("fenced", |east| matches!(east.role(), Role::Fenced { .. })).await;
+    let (gone, next) = east.pair.tail_deletes(0).expect("listed");
+    let said = |gone: &Gone| match gone {
+        Gone::Queue(all) => (all.account.clone(), all.queue.clone(), all.with_queue),
+        Gone::Message(one) => panic!("no message was deleted by name: {one:?}"),
+    };
+    let said: Vec<_> = gone.iter().map(said).collect();
+    let all = |with_queue| ("default".to_owned(), queue(), with_queue);
+    assert_eq!((said, next), (vec![all(false), all(true)], None));
     east.stop().await;
     west.stop().await;
 }

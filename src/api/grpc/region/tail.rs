@@ -4,7 +4,7 @@ use tonic::Status;
 
 use super::{epoch_out, timestamp};
 use crate::geo::pair::{ReplayStep, SkippedMessage, Stage, Way};
-use crate::geo::tail::{TailDelete, TailHead, TailPage};
+use crate::geo::tail::{Gone, TailDelete, TailHead, TailPage, TailRemoval};
 use crate::proto::admin::v1 as pb;
 use crate::queue::authority::TailFate;
 use crate::queue::authority::replay::Skip;
@@ -41,7 +41,24 @@ pub fn page_out((messages, next): TailPage) -> (Vec<pb::ListTailResponse>, Optio
     (messages.collect(), next)
 }
 
-pub fn delete_out(deleted: TailDelete) -> pb::ListTailResponse {
+pub fn gone_out(gone: Gone) -> pb::ListTailResponse {
+    match gone {
+        Gone::Message(deleted) => delete_out(deleted),
+        Gone::Queue(removed) => removal_out(removed),
+    }
+}
+
+fn removal_out(removed: TailRemoval) -> pb::ListTailResponse {
+    let removed = pb::TailRemoval {
+        account: removed.account,
+        queue: removed.queue,
+        at: Some(timestamp(removed.at)),
+        with_queue: removed.with_queue,
+    };
+    pb::ListTailResponse { item: Some(pb::list_tail_response::Item::Removed(removed)) }
+}
+
+fn delete_out(deleted: TailDelete) -> pb::ListTailResponse {
     let deleted = pb::TailDelete {
         account: deleted.account,
         queue: deleted.queue,

@@ -289,6 +289,10 @@ async fn export(stage: &Stage<'_>, lab: &Lab, region: &str, file: &Path) -> anyh
     let mut newest = deleted.max();
     for line in text.lines() {
         let line: Value = serde_json::from_str(line)?;
+        // What was deleted comes last, and has none.
+        if line.get("body_base64").is_none() {
+            continue;
+        }
         let body = line.get("body_base64").and_then(Value::as_str).unwrap_or_default();
         let body = output::from_base64(body).context("a body of the exported tail is no base64")?;
         bytes += body.len() as u64;
