@@ -210,13 +210,17 @@ def difference(step, printed, code):
     )
 
 
-def run(steps, cwd, bin_folder, timeout, compare=True):
-    """Runs the steps up to the first that fails: (what each printed, what went wrong)."""
+def run(steps, cwd, bin_folder, timeout, compare=True, took=None):
+    """Runs the steps up to the first that fails: (what each printed, what went wrong). How many
+    seconds each took is added to `took`, but for builds: those are another machine's."""
     shell, outputs = Shell(cwd, bin_folder), []
     try:
         for step in steps:
             print(f"$ {step.command}", flush=True)
+            begun = time.monotonic()
             printed, code = shell.run(step.command, timeout)
+            if took is not None and not step.command.startswith("cargo "):
+                took.append(time.monotonic() - begun)
             outputs.append(printed)
             problem = difference(step, printed, code)
             if problem and (compare or code != 0):
@@ -241,6 +245,7 @@ def main(arguments=None):
     parser.add_argument("--bin", help="folder to put first in PATH")
     parser.add_argument("--cwd", default=str(ROOT), help="where the commands run")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one command")
+    parser.add_argument("--within", type=float, default=300, help="seconds for all but builds")
     parser.add_argument("--cleanup", help="command to run after a tour that failed")
     parser.add_argument("--record", action="store_true", help="write the output to the README")
     try:
@@ -256,7 +261,11 @@ def main(arguments=None):
     if not steps:
         print(f"{options.readme}: no console block under the heading {HEADING!r}")
         return 1
-    outputs, problem = run(steps, options.cwd, options.bin, options.timeout, not options.record)
+    took = []
+    compare = not options.record
+    outputs, problem = run(steps, options.cwd, options.bin, options.timeout, compare, took)
+    if not problem and sum(took) > options.within:
+        problem = f"the tour took {sum(took):.0f} s, and may take {options.within:.0f}"
     if problem:
         print(problem)
         if options.cleanup:
@@ -266,7 +275,8 @@ def main(arguments=None):
         return 1
     if options.record:
         options.readme.write_text(record(text, steps, outputs), encoding="utf-8")
-    print(f"tour: {len(steps)} commands ran" + ("" if options.record else " as the README prints"))
+    how = "" if options.record else " as the README prints"
+    print(f"tour: {len(steps)} commands ran{how}, in {sum(took):.0f} s")
     return 0
 
 

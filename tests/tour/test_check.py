@@ -108,6 +108,13 @@ class Tour(unittest.TestCase):
         self.assertEqual(code, 0, out)
         self.assertIn("4 commands ran as the README prints", out)
 
+    def test_a_tour_that_takes_longer_than_it_may_fails(self):
+        code, out, _ = tour(one("sleep 0.2", ""), "--within", "0.1")
+        self.assertEqual(code, 1)
+        self.assertIn("and may take 0", out)
+        code, out, _ = tour(one("cargo() { sleep 0.2; }", "$ cargo build"), "--within", "0.1")
+        self.assertEqual(code, 0, out)
+
     def test_other_output_is_shown_beside_the_expected(self):
         code, out, _ = tour(one("echo two", "one"))
         self.assertEqual(code, 1)
