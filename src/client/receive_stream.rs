@@ -3,7 +3,8 @@
 //! Laws: never more messages than the credit are held here, whose leases run meanwhile. A stream
 //! that breaks is opened again at the next node; unanswered deletes are written again under the
 //! same session. Messages that were on their way when it broke come again once their leases have
-//! run out: delivery is at least once. Only a refusal ends it.
+//! run out: delivery is at least once. Only a refusal, its limit or its reader ends it. More than
+//! the limit is never asked for; a reader who ends it is given what came and was not taken.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,8 @@ const WAITING: usize = 1_024;
 const JOINED: usize = 100;
 const FRAMES: usize = 16;
 const GRACE: Duration = Duration::from_millis(500);
+/// How long a stream that is ended may take to hand out what was on its way.
+const FINISH: Duration = Duration::from_secs(1);
 /// Between two rounds over nodes that all take no writes.
 const STAND_BY: Duration = Duration::from_millis(200);
 
@@ -47,11 +50,13 @@ pub struct StreamOptions {
     pub max_batch: u32,
     /// Messages that may be on their way or wait here; 1 to 10000.
     pub credit: u32,
+    /// Messages in all, from 1: then the stream ends. `None` = it goes on.
+    pub limit: Option<u64>,
 }
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        StreamOptions { visibility_timeout: None, max_batch: 100, credit: 100 }
+        StreamOptions { visibility_timeout: None, max_batch: 100, credit: 100, limit: None }
     }
 }
 
@@ -93,6 +98,9 @@ impl Client {
                 return Err(ClientError::Invalid(text));
             }
         }
+        if options.limit == Some(0) {
+            return Err(ClientError::Invalid("limit is 0; allowed: 1 or more".to_owned()));
+        }
         let open = pb::ReceiveStreamOpen {
             account: self.shared.account.clone(),
             queue: queue.to_owned(),
@@ -104,6 +112,7 @@ impl Client {
         let task = Task {
             open,
             credit: options.credit,
+            left: options.limit,
             asked: 0,
             stock,
             waiting,
@@ -117,7 +126,8 @@ impl Client {
 }
 
 impl ReceiveStream {
-    /// The next message, waiting for it as long as it takes. After an error there is no more.
+    /// The next message, waiting for it as long as it takes. After an error there is no more, nor
+    /// after as many as the limit says.
     pub async fn next(&mut self) -> Option<Result<Message, ClientError>> {
         self.shelf.next().await
     }
@@ -141,6 +151,21 @@ impl ReceiveStream {
     /// Deletes a message that came on this stream.
     pub async fn delete(&self, message: &Message) -> Result<(), ClientError> {
         self.acks.delete(message).await
+    }
+
+    /// Ends the stream, within a second, and answers the messages that came and were not taken:
+    /// they are leased, and may be released. Deletes that were asked for are written first, and
+    /// no handle takes more of them. What the node was about to grant may be missing here; it is
+    /// given out again when its lease has run out.
+    pub async fn finish(self) -> Vec<Message> {
+        let ReceiveStream { mut shelf, acks } = self;
+        drop(acks);
+        shelf.close();
+        // A node that says nothing any more holds nobody up: the leases run out by themselves.
+        let _ = tokio::time::timeout(FINISH, shelf.ended()).await;
+        let mut rest = Vec::new();
+        shelf.take(usize::MAX, &mut rest);
+        rest
     }
 
     /// A handle for deletes from other tasks.
@@ -201,6 +226,8 @@ impl Waiter<pb::DeleteResponse> for Joined {
 struct Task {
     open: pb::ReceiveStreamOpen,
     credit: u32,
+    /// Messages that are wanted yet; `None` = without end.
+    left: Option<u64>,
     /// Credit given on this stream whose messages have not come.
     asked: u32,
     stock: Stock,
@@ -233,7 +260,7 @@ impl Task {
                 Choice::Node(pick) => pick,
                 Choice::Wait(until) => {
                     self.pause(until).await;
-                    if self.is_over() {
+                    if self.is_over() || self.is_settled() {
                         return;
                     }
                     continue;
@@ -259,17 +286,28 @@ impl Task {
             } else if fruitless as usize >= pool.len() {
                 self.pause(Instant::now() + backoff.wait(fruitless, None)).await;
             }
-            if self.is_over() {
+            if self.is_over() || self.is_settled() {
                 return;
             }
         }
     }
 
+    /// Nobody reads or deletes any more.
     fn is_over(&self) -> bool {
-        self.stock.is_abandoned()
-            && self.waiting.is_closed()
-            && self.waiting.is_empty()
-            && self.outbox.is_empty()
+        self.stock.is_abandoned() && self.is_idle()
+    }
+
+    /// The reader wants no more, and no delete is unanswered. From then on none is taken.
+    fn is_settled(&mut self) -> bool {
+        if !self.stock.is_closing() {
+            return false;
+        }
+        self.waiting.close();
+        self.is_idle()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.is_closed() && self.waiting.is_empty() && self.outbox.is_empty()
     }
 
     async fn pause(&mut self, until: Instant) {
@@ -281,6 +319,7 @@ impl Task {
 
     async fn stream(&mut self, pick: &mut Pick<'_>, heard: &mut bool) -> Ended {
         let (out, frames) = mpsc::channel::<pb::ReceiveStreamRequest>(FRAMES);
+        let mut out = Some(out);
         let mut service = service(pick.channel.clone());
         let open = async move {
             service.receive_stream(ReceiverStream::new(frames)).await.map(Response::into_inner)
@@ -311,14 +350,14 @@ impl Task {
                             return Ended::Failed { failure, opened: true };
                         }
                     }
+                    // The node's answer to the end of what is asked of it.
+                    Err(_) if out.is_none() => return Ended::Done,
                     Err(status) => return Ended::failed(&status, true),
                 },
-                permit = out.reserve(), if write && !out.is_closed() => {
-                    if let Ok(permit) = permit {
-                        let request = first.take().or_else(|| self.next_request());
-                        if request.is_some() {
-                            permit.send(pb::ReceiveStreamRequest { request });
-                        }
+                permit = permit_of(out.as_ref()), if write => {
+                    let request = first.take().or_else(|| self.next_request());
+                    if request.is_some() {
+                        permit.send(pb::ReceiveStreamRequest { request });
                     }
                 }
                 // More credit may be due, or nobody reads any more.
@@ -340,17 +379,24 @@ impl Task {
             if self.is_over() {
                 return Ended::Done;
             }
+            if self.is_settled() {
+                // The node hands out what it has granted, and ends the stream.
+                out = None;
+            }
         }
     }
 
-    /// More credit, once half of it has been used up.
+    /// More credit, once half of it has been used up, or for all that is wanted yet.
     fn due_credit(&self) -> u32 {
-        if self.stock.is_abandoned() {
+        if self.stock.is_abandoned() || self.stock.is_closing() {
             return 0;
         }
         let held = u32::try_from(self.stock.len()).unwrap_or(u32::MAX);
-        let due = self.credit.saturating_sub(self.asked).saturating_sub(held);
-        if due >= self.credit.div_ceil(2) { due } else { 0 }
+        let free = self.credit.saturating_sub(self.asked).saturating_sub(held);
+        let left = self.left.map_or(u32::MAX, |left| u32::try_from(left).unwrap_or(u32::MAX));
+        let wanted = left.saturating_sub(self.asked);
+        let due = free.min(wanted);
+        if due >= self.credit.div_ceil(2) || due == wanted { due } else { 0 }
     }
 
     /// Deletes first: they free the leases that run.
@@ -400,6 +446,12 @@ impl Task {
         };
         self.asked = asked;
         self.stock.add(answer.messages.into_iter().map(Message::from));
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(u64::from(count));
+            if *left == 0 {
+                self.stock.complete();
+            }
+        }
         for deleted in answer.deleted {
             let outcome = match deleted.result {
                 Some(pb::receive_stream_deleted::Result::Deleted(deleted)) => Ok(deleted),
@@ -413,4 +465,14 @@ impl Task {
         }
         Ok(())
     }
+}
+
+/// Room for one frame; never, once the stream takes no more.
+async fn permit_of<T>(out: Option<&mpsc::Sender<T>>) -> mpsc::Permit<'_, T> {
+    if let Some(out) = out
+        && let Ok(permit) = out.reserve().await
+    {
+        return permit;
+    }
+    std::future::pending().await
 }

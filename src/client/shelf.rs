@@ -2,7 +2,7 @@
 //!
 //! Laws: messages come out in the order they came; those that lie here count against the
 //! stream's credit, which bounds them; what came before the end is still handed out, then the
-//! error once, then nothing. One reader.
+//! error once, then nothing. One reader. A reader who wants no more may still take what came.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,8 @@ struct Held {
     error: Option<ClientError>,
     /// Nothing more comes.
     ended: bool,
+    /// The reader wants no more than what is on its way.
+    closing: bool,
     /// Nobody reads any more.
     abandoned: bool,
 }
@@ -70,14 +72,30 @@ impl Stock {
 
     /// Nothing more comes, and why.
     pub(super) fn end(&self, error: ClientError) {
-        self.shelf().held().error = Some(error);
+        let mut held = self.shelf().held();
+        // Who has all that was wanted is not told of what came after.
+        if !held.ended {
+            held.error = Some(error);
+        }
+    }
+
+    /// Nothing more comes: the reader has all that it wanted.
+    pub(super) fn complete(&self) {
+        self.shelf().held().ended = true;
+        self.shelf().arrived.notify_one();
     }
 
     pub(super) fn is_abandoned(&self) -> bool {
         self.shelf().held().abandoned
     }
 
-    /// Waits until the reader has taken something or has gone away since the last call.
+    /// Whether the reader wants no more than what is on its way.
+    pub(super) fn is_closing(&self) -> bool {
+        self.shelf().held().closing
+    }
+
+    /// Waits until the reader has taken something, wants no more, or has gone away since the last
+    /// call.
     pub(super) async fn taken(&self) {
         self.shelf().taken.notified().await;
     }
@@ -117,6 +135,19 @@ impl Reader {
         drop(held);
         self.0.taken.notify_one();
     }
+
+    /// Says that no more is wanted than what is on its way.
+    pub(super) fn close(&mut self) {
+        self.0.held().closing = true;
+        self.0.taken.notify_one();
+    }
+
+    /// Waits until nothing more comes.
+    pub(super) async fn ended(&mut self) {
+        while !self.0.held().ended {
+            self.0.arrived.notified().await;
+        }
+    }
 }
 
 impl Drop for Reader {
@@ -146,6 +177,21 @@ mod tests {
         reader.take(10, &mut taken);
         assert_eq!(taken.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["2", "3"]);
         assert!(reader.next().await.expect("the end").is_err());
+        assert!(reader.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_wants_no_more_takes_what_came_until_the_end() {
+        let (stock, mut reader) = new();
+        assert!(!stock.is_closing());
+        reader.close();
+        stock.taken().await;
+        assert!(stock.is_closing() && !stock.is_abandoned());
+        stock.add([message("1")]);
+        stock.complete();
+        stock.end(ClientError::not_now("later"));
+        reader.ended().await;
+        assert_eq!(reader.next().await.expect("one").expect("a message").id, "1");
         assert!(reader.next().await.is_none());
     }
 

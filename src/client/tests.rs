@@ -581,6 +581,41 @@ async fn a_receive_stream_asks_by_credit_deletes_on_the_stream_and_resumes() {
 }
 
 #[tokio::test]
+async fn a_receive_stream_with_a_limit_asks_for_no_more_and_ends() {
+    let node = Node::default();
+    let client = quick(vec![node.start().await]).build().unwrap();
+    let options = StreamOptions { credit: 4, limit: Some(9), ..StreamOptions::default() };
+    let mut stream = client.receive_stream("q", options).unwrap();
+    let mut came = 0;
+    while let Some(message) = stream.next().await {
+        // Deletes go on, also of the last message.
+        stream.delete(&message.unwrap()).await.unwrap();
+        came += 1;
+    }
+    assert_eq!(came, 9);
+    assert_eq!(node.0.lock().unwrap().credit.iter().sum::<u32>(), 9, "no more was asked for");
+    let nothing = StreamOptions { limit: Some(0), ..StreamOptions::default() };
+    assert!(matches!(client.receive_stream("q", nothing), Err(ClientError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_receive_stream_that_is_finished_hands_out_what_it_held_and_takes_no_deletes() {
+    let client = quick(vec![Node::default().start().await]).build().unwrap();
+    let options = StreamOptions { credit: 4, ..StreamOptions::default() };
+    let mut stream = client.receive_stream("q", options).unwrap();
+    let first = stream.next().await.unwrap().unwrap();
+    let acks = stream.acks();
+    acks.delete(&first).await.unwrap();
+    let held: Vec<_> = stream.finish().await.into_iter().map(|message| message.id).collect();
+    assert_eq!((first.id.as_str(), held), ("0", vec!["1".into(), "2".into(), "3".into()]));
+    assert!(matches!(acks.delete(&first).await, Err(ClientError::NotNow { .. })));
+
+    let nobody = quick(vec![nobody().await]).build().unwrap();
+    let stream = nobody.receive_stream("q", options).unwrap();
+    assert!(stream.finish().await.is_empty(), "a node that is away holds nobody up");
+}
+
+#[tokio::test]
 async fn a_receive_stream_ends_with_a_refusal() {
     let client = quick(vec![Node::default().start().await]).build().unwrap();
     let mut stream = client.receive_stream("none", StreamOptions::default()).unwrap();
