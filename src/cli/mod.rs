@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cluster;
 pub mod doctor;
 pub mod drill;
+pub mod durability;
 pub mod exit;
 mod failback;
 pub mod inspect;
@@ -112,6 +113,8 @@ pub enum Verb {
     Transact(message::Transact),
     /// Remove every message of a queue
     Clear(message::Clear),
+    /// Show in which zones an acknowledged write is durable now
+    Durability(durability::Durability),
     /// Send dead letters back
     #[command(subcommand)]
     Redrive(redrive::RedriveVerb),
@@ -254,6 +257,7 @@ async fn run(verb: Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Delete(verb) => verb.run(context).await,
         Verb::Transact(verb) => verb.run(context).await,
         Verb::Clear(verb) => verb.run(context).await,
+        Verb::Durability(verb) => verb.run(context).await,
         Verb::Redrive(verb) => verb.run(context).await,
         Verb::Account(verb) => verb.run(context).await,
         Verb::Cluster(verb) => verb.run(context).await,
@@ -409,7 +413,7 @@ mod tests {
         for part in ["Examples:", "Exit codes:", "75", "ZONEQ_ENDPOINT"] {
             assert!(help.contains(part), "{part}");
         }
-        for verb in ["send", "receive", "queue", "cluster"] {
+        for verb in ["send", "receive", "queue", "cluster", "durability"] {
             let mut command = Cli::command();
             command.build();
             let verb = command.find_subcommand_mut(verb).expect(verb);

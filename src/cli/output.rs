@@ -13,7 +13,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::exit::Exit;
-use crate::client::{BackOff, DeadLetter, DeadLetterReason, Durability, Message, Queue, Ttl};
+use crate::client::{
+    BackOff, DeadLetter, DeadLetterReason, Durability, Message, Position, Queue, Ttl,
+};
 use crate::queue::ids::LogTime;
 
 /// Where results go.
@@ -143,6 +145,7 @@ pub(super) fn time_json(at: Option<SystemTime>) -> Value {
 #[must_use]
 pub fn durability_json(durability: &Durability) -> Value {
     json!({
+        "position": position_text(&durability.position),
         "term": durability.position.term,
         "node": durability.position.node,
         "index": durability.position.index,
@@ -153,15 +156,27 @@ pub fn durability_json(durability: &Durability) -> Value {
     })
 }
 
-/// `durable in at least 2 zones (z1, z3 seen)`.
+/// A position in one word, as `zoneq durability` takes it: `TERM:NODE:INDEX`.
+#[must_use]
+pub fn position_text(position: &Position) -> String {
+    format!("{}:{}:{}", position.term, position.node, position.index)
+}
+
+/// `at least 2 zones`.
+#[must_use]
+pub fn zones_text(at_least: u32) -> String {
+    format!("at least {}", counted(at_least.into(), "zone"))
+}
+
+/// `durable in at least 2 zones (z1, z3; position 3:1:2041)`.
 #[must_use]
 pub fn durability_text(durability: &Durability) -> String {
-    let plural = if durability.zones_at_least == 1 { "zone" } else { "zones" };
-    let mut text = format!("durable in at least {} {plural}", durability.zones_at_least);
-    if !durability.zones.is_empty() {
-        text.push_str(&format!(" ({})", durability.zones.join(", ")));
+    let mut known = durability.zones.join(", ");
+    if !known.is_empty() {
+        known.push_str("; ");
     }
-    text
+    let position = position_text(&durability.position);
+    format!("durable in {} ({known}position {position})", zones_text(durability.zones_at_least))
 }
 
 /// "1 change", "2 changes".
@@ -481,6 +496,18 @@ mod tests {
         let value = message_json(&message);
         assert_eq!(value["body_base64"], "/w==");
         assert!(value.get("body").is_none());
+    }
+
+    #[test]
+    fn a_write_names_its_position_in_one_word() {
+        let position = Position { term: 3, node: 1, index: 2_041 };
+        let mut durability = Durability { position, zones_at_least: 1, ..Durability::default() };
+        assert_eq!(durability_text(&durability), "durable in at least 1 zone (position 3:1:2041)");
+        durability.zones_at_least = 2;
+        durability.zones = vec!["z1".to_owned(), "z3".to_owned()];
+        let text = "durable in at least 2 zones (z1, z3; position 3:1:2041)";
+        assert_eq!(durability_text(&durability), text);
+        assert_eq!(durability_json(&durability)["position"], "3:1:2041");
     }
 
     #[test]
