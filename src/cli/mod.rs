@@ -105,9 +105,9 @@ pub enum Verb {
     Get(message::Get),
     /// Change a message's lease, body or headers
     Update(message::Update),
-    /// Give a received message back, to be received again now or later
+    /// Give received messages back, to be received again now or later
     Release(message::Release),
-    /// Delete a received message
+    /// Delete received messages
     Delete(message::Delete),
     /// Delete messages and send others as one step: all or nothing
     Transact(message::Transact),

@@ -140,6 +140,12 @@ impl NewMessage {
         NewMessage { body: body.into(), ..NewMessage::default() }
     }
 
+    /// The same with another body.
+    #[must_use]
+    pub fn with_body(&self, body: impl Into<Bytes>) -> NewMessage {
+        NewMessage { body: body.into(), ..self.clone() }
+    }
+
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> NewMessage {
         self.headers.insert(name.into(), value.into());
