@@ -5,6 +5,7 @@
 //! wrote to their logs is part of the test: a warning that the test did not ask for fails it.
 
 mod comebacks;
+mod consumers;
 mod disk_full;
 mod doctoring;
 mod drills;

@@ -1,6 +1,7 @@
 //! What the tests stand on: commands that are run to their end, and labs that are taken down.
 
 use std::fs::File;
+use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -120,22 +121,32 @@ pub struct Process {
     begun: Instant,
 }
 
+/// The binary with the words of `line`, in `dir`, without settings and input from outside.
+pub fn command(dir: &Path, line: &str) -> Command {
+    let mut command = Command::new(BINARY);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ZONEQ_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(line.split_whitespace()).current_dir(dir).env("TMPDIR", dir).stdin(Stdio::null());
+    command
+}
+
 impl Process {
     /// Starts the binary with the words of `line`, in `dir`, without settings from outside.
     pub fn start(dir: &Path, line: &str) -> Process {
-        let output = || tempfile::tempfile_in(dir).expect("a file for output");
-        let (stdout, stderr) = (output(), output());
-        let mut command = Command::new(BINARY);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ZONEQ_") {
-                command.env_remove(name);
-            }
-        }
-        let child = command
-            .args(line.split_whitespace())
-            .current_dir(dir)
-            .env("TMPDIR", dir)
-            .stdin(Stdio::null())
+        Process::fed(dir, line, "")
+    }
+
+    /// The same with something to read on its standard input.
+    fn fed(dir: &Path, line: &str, input: &str) -> Process {
+        let file = || tempfile::tempfile_in(dir).expect("a file for input or output");
+        let (mut stdin, stdout, stderr) = (file(), file(), file());
+        stdin.write_all(input.as_bytes()).expect("written");
+        stdin.rewind().expect("from the beginning");
+        let child = command(dir, line)
+            .stdin(stdin)
             .stdout(stdout.try_clone().expect("a descriptor"))
             .stderr(stderr.try_clone().expect("a descriptor"))
             .spawn()
@@ -248,6 +259,13 @@ impl Lab {
     #[track_caller]
     pub fn run(&self, line: &str) -> Ran {
         zoneq(self.home(), &format!("{line} --json --dir {}", self.dir.display()))
+    }
+
+    /// Runs a command with something to read on its standard input, and `--json`.
+    #[track_caller]
+    pub fn fed(&self, line: &str, input: &str) -> Ran {
+        let line = format!("{line} --json --dir {}", self.dir.display());
+        Process::fed(self.home(), &line, input).ended()
     }
 
     /// Runs a command that must succeed; its result.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::consumers::At;
 use super::stage::Lab;
 
 #[test]
@@ -18,6 +19,14 @@ fn every_verb_works_on_any_node() {
         groups(&on, &queue);
         transactions(&on, &queue);
         quotas(&on, &queue);
+        let queue_of_many = format!("{queue}-many");
+        let consumers = At { lab: &lab, url, queue: &queue_of_many };
+        consumers.many();
+        consumers.transactions();
+        // What a stream does is the client's, whichever node it asks.
+        if at == 0 {
+            consumers.streams();
+        }
         on(&format!("queue delete {queue}")).exits(0);
         let gone = on(&format!("queue show {queue}")).exits(2);
         assert_eq!(gone["error"]["reason"], "QUEUE_NOT_FOUND");
@@ -55,6 +64,10 @@ fn queues(on: On<'_>, queue: &str) {
     pausing(on, queue);
     let stale = on(&format!("queue show {queue} --max-staleness 30s")).exits(0);
     assert_eq!(stale["queue"]["name"], queue);
+    let stale = on(&format!("redrive list {queue} --max-staleness 30s")).exits(0);
+    assert_eq!(stale["redrives"], 0);
+    let stale = on("account show --max-staleness 30s").exits(0);
+    assert_eq!(stale["account"]["name"], "default");
 }
 
 fn pausing(on: On<'_>, queue: &str) {
@@ -171,9 +184,20 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_else(|| panic!("{key} in {value}"))
 }
 
+fn durability(on: On<'_>, position: &str) {
+    let now = on(&format!("durability {position}")).exits(0);
+    assert_eq!((&now["committed"], &now["zones_at_least"]), (&true.into(), &2.into()), "{now}");
+    assert!(now["zones"].as_array().is_some_and(|zones| !zones.is_empty()), "{now}");
+    assert_eq!(now["position"], position);
+    let other = on("durability 1000000:1:1000000").exits(1);
+    assert_eq!((&other["committed"], &other["ok"]), (&false.into(), &false.into()), "{other}");
+    on("durability 1:2").says(64, &["TERM:NODE:INDEX"]);
+}
+
 fn messages(on: On<'_>, queue: &str) {
     let sent = on(&format!("send {queue} a b --header kind=book")).exits(0);
     assert_eq!((&sent["sent"], &sent["ok"]), (&2.into(), &true.into()));
+    durability(on, text(&sent["durability"], "position"));
     let large = on(&format!("send {queue} far-too-large")).exits(2);
     assert_eq!(large["error"]["reason"], "INVALID_ARGUMENT", "{large}");
     on(&format!("send {queue} later --delay 1h")).exits(0);
@@ -198,6 +222,8 @@ fn messages(on: On<'_>, queue: &str) {
     let (id, receipt) = (text(first, "id"), text(first, "pop_receipt"));
     let shown = on(&format!("get {queue} {id}")).exits(0);
     assert_eq!(shown["message"]["body"], "a", "{shown}");
+    let stale = on(&format!("get {queue} {id} --max-staleness 30s")).exits(0);
+    assert_eq!(stale["message"]["body"], "a", "{stale}");
 
     let updated = on(&format!("update {queue} {id} {receipt} --visibility 0s --body A")).exits(0);
     assert_ne!(text(&updated, "pop_receipt"), receipt, "{updated}");
