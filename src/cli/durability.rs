@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::exit::Exit;
 use super::output::{position_text, zones_text};
-use crate::client::{DurabilityNow, Position};
+use crate::client::{DurabilityNow, OtherRegion, Position};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
@@ -46,7 +46,17 @@ fn now_json(position: &Position, now: &DurabilityNow) -> Value {
         "committed": now.committed,
         "zones_at_least": now.zones_at_least,
         "zones": now.zones,
+        "in_other_region": in_other_region(now),
     })
+}
+
+/// `None` = there is none, or it is not known.
+fn in_other_region(now: &DurabilityNow) -> Option<bool> {
+    match now.other_region {
+        OtherRegion::HasIt => Some(true),
+        OtherRegion::NotYet => Some(false),
+        OtherRegion::Unspecified => None,
+    }
 }
 
 /// `position 3:1:2041 is committed; durable in at least 2 zones (z1, z3)`.
@@ -61,6 +71,11 @@ fn now_text(position: &Position, now: &DurabilityNow) -> String {
         parts.push(format!("durable in {zones}"));
     } else {
         parts.push(format!("durable in {zones} ({})", now.zones.join(", ")));
+    }
+    match in_other_region(now) {
+        Some(true) => parts.push("in the other region".to_owned()),
+        Some(false) => parts.push("not in the other region yet".to_owned()),
+        None => {}
     }
     parts.join("; ")
 }
@@ -95,9 +110,16 @@ mod tests {
     fn what_is_known_is_said_and_no_more() {
         let position = Position { term: 3, node: 1, index: 7 };
         let zones = vec!["z1".to_owned(), "z3".to_owned()];
-        let now = DurabilityNow { committed: true, zones_at_least: 2, zones };
+        let other_region = OtherRegion::Unspecified;
+        let now = DurabilityNow { committed: true, zones_at_least: 2, zones, other_region };
         let text = "position 3:1:7 is committed; durable in at least 2 zones (z1, z3)";
         assert_eq!(now_text(&position, &now), text);
+        assert_eq!(now_json(&position, &now)["in_other_region"], Value::Null);
+        let there = DurabilityNow { other_region: OtherRegion::HasIt, ..now.clone() };
+        assert_eq!(now_text(&position, &there), format!("{text}; in the other region"));
+        let not_yet = DurabilityNow { other_region: OtherRegion::NotYet, ..now.clone() };
+        assert_eq!(now_text(&position, &not_yet), format!("{text}; not in the other region yet"));
+        assert_eq!(now_json(&position, &not_yet)["in_other_region"], false);
         let not = DurabilityNow { committed: false, ..now };
         assert_eq!(now_text(&position, &not), "position 3:1:7 is not known to be committed");
         assert_eq!(now_json(&position, &not)["position"], "3:1:7");
