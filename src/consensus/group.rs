@@ -8,6 +8,7 @@
 //!
 //! Long-lived work is handed out as [`Task`]s: who assembles the node spawns and joins them.
 
+mod clocks;
 mod comparing;
 mod contents;
 mod heard;
@@ -37,6 +38,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+use clocks::Clocks;
+pub use clocks::{Followed, Follows};
 use comparing::Agreements;
 pub use comparing::{Agreement, CompareError};
 pub use lag::{Behind, Limits};
@@ -162,6 +165,7 @@ struct Inner {
     refusing: space::Refusing,
     lease: RegionLease,
     heard: heard::Heard,
+    clocks: Clocks,
     copy: lag::Copy,
     agreements: Agreements,
     clock: SharedClock,
@@ -274,6 +278,7 @@ impl Group {
             refusing: space::Refusing::default(),
             lease: RegionLease::new(Arc::clone(&clock)),
             heard,
+            clocks: Clocks::new(Arc::clone(&clock)),
             copy: lag::Copy::default(),
             agreements: Agreements::default(),
             clock: Arc::clone(&clock),

@@ -1,20 +1,16 @@
 //! Follows who leads, and prepares a term when it is this node: it stamps only after its first
-//! entry of the term has applied, with its wall clock anchored by a majority.
+//! entry of the term has applied, with its wall clock anchored by a majority, or by an operator.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::super::log_clock::{self, LogClock};
+use super::super::log_clock::{LogClock, StepAlarm, Voucher};
 use super::super::proposer::Term;
-use super::super::transport::PeerClient;
 use super::super::types::NodeId;
-use super::Group;
+use super::{Group, clocks};
 use crate::clock::SharedClock;
 use crate::queue::ids::LogTime;
 
@@ -35,8 +31,6 @@ impl Default for Leadership {
     }
 }
 
-/// Between two attempts to have this node's wall clock confirmed in a term.
-const ANCHOR_AGAIN: Duration = Duration::from_secs(1);
 /// Attempts before a term begins without.
 const ATTEMPTS: u32 = 5;
 
@@ -49,7 +43,7 @@ pub(super) async fn run(
 ) {
     let mut metrics = group.raft().server_metrics();
     let mut footing = group.store().footing();
-    let mut prepared = None;
+    let (mut prepared, mut alarm) = (None, StepAlarm::default());
     loop {
         let (term, leader) = {
             let now = metrics.borrow_watched();
@@ -62,36 +56,30 @@ pub(super) async fn run(
         let stale = terms.borrow().as_ref().is_some_and(|term| term.epoch != in_force);
         if !mine || prepared != Some(term) || stale {
             terms.send_replace(None);
-            prepared = None;
+            (prepared, alarm) = (None, StepAlarm::default());
             tell(&news, Leadership { term, leader, is_me: false, since: Instant::now() });
         }
-        let anchored = terms.borrow().as_ref().is_some_and(|term| term.clock.is_anchored());
-        let changed = if mine && prepared.is_none() {
-            tokio::select! {
-                ready = prepare(&group, &clock, term) => {
-                    terms.send_replace(Some(Arc::new(ready)));
-                    prepared = Some(term);
-                    tell(&news, Leadership { term, leader, is_me: true, since: Instant::now() });
-                    continue;
+        let known = terms.borrow().clone();
+        let is_preparing = mine && known.is_none();
+        let next = async {
+            match &known {
+                _ if !mine => std::future::pending().await,
+                None => prepare(&group, &clock, term).await,
+                Some(known) if known.clock.voucher().is_none() => {
+                    clocks::anchored_later(&group, term, known).await
                 }
-                changed = metrics.changed() => changed,
+                Some(known) => clocks::steered(&group, known, &mut alarm).await,
             }
-        } else if mine && !anchored {
-            tokio::select! {
-                wall = anchor_later(&group, &clock) => {
-                    let known = terms.borrow().clone();
-                    let later = known.map(|known| reanchored(&group, &clock, &known, wall));
-                    terms.send_replace(later.map(Arc::new));
-                    continue;
-                }
-                changed = metrics.changed() => changed,
-                _ = footing.changed() => continue,
+        };
+        let changed = tokio::select! {
+            next = next => {
+                terms.send_replace(Some(Arc::new(next)));
+                prepared = Some(term);
+                tell(&news, Leadership { term, leader, is_me: true, since: Instant::now() });
+                continue;
             }
-        } else {
-            tokio::select! {
-                changed = metrics.changed() => changed,
-                _ = footing.changed() => continue,
-            }
+            changed = metrics.changed() => changed,
+            _ = footing.changed(), if !is_preparing => continue,
         };
         if changed.is_err() {
             break;
@@ -121,17 +109,22 @@ async fn prepare(group: &Group, clock: &SharedClock, term: u64) -> Term {
     loop {
         let leader = group.raft().as_leader();
         if let (Ok(leader), Ok(())) = (leader, &own) {
-            let wall = agreed_wall(group, clock).await;
+            let agreed = clocks::agreed_or_handed_over(group, term).await;
             // Together: a promotion brings both.
             let (last, epoch) = {
                 let store = group.store().read();
                 (store.state().log_time(), store.state().epoch())
             };
             attempt += 1;
+            let anchor = agreed.map(|wall_us| (wall_us, Voucher::Majority)).or_else(|| {
+                let wall_us = group.inner.clocks.accepted(term, last)?;
+                clocks::tell_accepted();
+                Some((wall_us, Voucher::Operator))
+            });
             // A time that nobody ever vouched for must not begin: the first true one would
             // be a jump over the life of every message.
-            if wall.is_some() || (attempt >= ATTEMPTS && last > LogTime::default()) {
-                if wall.is_none() {
+            if anchor.is_some() || (attempt >= ATTEMPTS && last > LogTime::default()) {
+                if anchor.is_none() {
                     tracing::warn!(
                         "no majority agrees with this node's wall clock: log time runs on by itself"
                     );
@@ -139,82 +132,16 @@ async fn prepare(group: &Group, clock: &SharedClock, term: u64) -> Term {
                 return Term {
                     leader: leader.to_committed_leader_id(),
                     epoch,
-                    clock: LogClock::start(Arc::clone(clock), last, wall),
+                    clock: LogClock::start(Arc::clone(clock), last, anchor),
                 };
             }
             if attempt % ATTEMPTS == 0 {
                 tracing::error!(
                     "no majority agrees with this node's wall clock, and the cluster has no time \
-                     yet: nothing is written until the clocks agree"
+                     yet: nothing is written until the clocks agree or an operator accepts this one"
                 );
             }
         }
         tokio::time::sleep(group.config().heartbeat).await;
     }
-}
-
-/// The wall time, once a majority agrees after all.
-async fn anchor_later(group: &Group, clock: &SharedClock) -> u64 {
-    loop {
-        tokio::time::sleep(ANCHOR_AGAIN).await;
-        if let Some(wall) = agreed_wall(group, clock).await {
-            return wall;
-        }
-    }
-}
-
-/// The same term with its clock anchored; it goes on from the stamps given so far.
-fn reanchored(group: &Group, clock: &SharedClock, known: &Term, wall: u64) -> Term {
-    let last = group.store().read().state().log_time().max(known.clock.stamp());
-    tracing::info!("a majority agrees with this node's wall clock again");
-    let clock = LogClock::start(Arc::clone(clock), last, Some(wall));
-    Term { leader: known.leader, epoch: known.epoch, clock }
-}
-
-/// This node's wall time, if a majority of the voters agrees with it within the bound. If one
-/// agrees with another voter instead, that one is asked to lead.
-async fn agreed_wall(group: &Group, clock: &SharedClock) -> Option<u64> {
-    // A voter that does not answer by then has no say; the others may be a majority.
-    let within = group.config().heartbeat.max(Duration::from_millis(250));
-    let (voters, others) = {
-        let metrics = group.raft().metrics();
-        let metrics = metrics.borrow_watched();
-        let members = &metrics.membership_config;
-        let voters: Vec<NodeId> = members.voter_ids().collect();
-        let others: Vec<(NodeId, String)> = voters
-            .iter()
-            .filter(|id| **id != group.node())
-            .filter_map(|id| Some((*id, members.get_node(id)?.peer_address.clone())))
-            .collect();
-        (voters.len(), others)
-    };
-    let mut asked: FuturesUnordered<_> = others
-        .into_iter()
-        .map(|(id, address)| async move {
-            let mut peer = PeerClient::new(group.peers().clone(), id, &address);
-            let theirs = peer.read_clock(within).await.ok()?;
-            // How far ahead theirs is, at the moment it answered.
-            Some((id, i128::from(theirs) - i128::from(clock.wall_us())))
-        })
-        .collect();
-    let bound = u64::try_from(group.config().clock_bound.as_micros()).unwrap_or(u64::MAX);
-    let mut ahead: Vec<(NodeId, i128)> = Vec::with_capacity(voters);
-    loop {
-        let offsets: Vec<i128> = ahead.iter().map(|(_, by)| *by).collect();
-        // A majority is enough: nobody waits for a zone that is gone.
-        if log_clock::is_agreed(0, &offsets, voters, bound) {
-            return Some(clock.wall_us());
-        }
-        match asked.next().await {
-            Some(answer) => ahead.extend(answer),
-            None => break,
-        }
-    }
-    if let Some(heir) = log_clock::agreed_other(&ahead, voters, bound) {
-        tracing::error!(heir, "a majority's wall clocks disagree with this node's: it hands over");
-        if let Err(error) = group.hand_over(Some(heir)).await {
-            tracing::warn!(%error, "leadership was not handed over");
-        }
-    }
-    None
 }

@@ -40,6 +40,8 @@ pub struct Lead {
     pub survives_a_zone: bool,
     /// Bytes of commands that were proposed and not yet applied.
     pub bytes_in_flight: u64,
+    /// How far its wall clock is ahead of T as it runs, in microseconds.
+    pub wall_ahead_us: Option<i64>,
 }
 
 impl Group {
@@ -94,6 +96,7 @@ impl Group {
             reachable: voters.filter(|id| answered(*id)).collect(),
             survives_a_zone,
             bytes_in_flight: self.inner.proposer.bytes_in_flight(),
+            wall_ahead_us: self.wall_ahead_us(),
         })
     }
 }

@@ -10,7 +10,7 @@ use super::super::error::{GroupError, Reason};
 use super::super::transport::DiskReport;
 use super::super::types::{Member, NodeId};
 use super::super::zones;
-use super::Group;
+use super::{Follows, Group};
 use crate::queue::ids::{Digest, LogTime, Position};
 
 /// What a node does in the group.
@@ -33,6 +33,9 @@ pub struct NodeView {
     pub matched: Option<u64>,
     /// What it last said of its disk; only the leader knows it of others.
     pub disk: Option<DiskReport>,
+    /// How far ahead of the leader's its wall clock was, in microseconds, when the leader last
+    /// asked in its term; only the leader knows it.
+    pub clock_ahead_us: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -54,6 +57,8 @@ pub struct Status {
     pub bytes: u64,
     pub draining: bool,
     pub digest: Digest,
+    /// What T follows; only the leader knows it.
+    pub follows: Option<Follows>,
 }
 
 impl Group {
@@ -84,9 +89,11 @@ impl Group {
                     role,
                     matched,
                     disk: self.disk_of(*id),
+                    clock_ahead_us: self.clock_ahead_us(metrics.current_term, *id),
                 }
             })
             .collect::<Vec<_>>();
+        let follows = self.follows();
         let store = self.inner.store.read();
         let (queues, messages, bytes) = store.state().totals();
         Status {
@@ -107,6 +114,7 @@ impl Group {
             bytes,
             draining: self.is_draining(),
             digest: store.state().digest(),
+            follows,
         }
     }
 

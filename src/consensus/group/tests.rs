@@ -20,6 +20,7 @@ use crate::storage::disk::real::RealDisk;
 use crate::storage::log::LogOptions;
 use crate::storage::store::StoreOptions;
 
+mod clocks;
 mod comparing;
 mod contents;
 mod truth;
@@ -54,8 +55,12 @@ fn members(addresses: &[String]) -> BTreeMap<NodeId, Member> {
 }
 
 async fn start(dir: &Path, node: NodeId, addresses: &[String]) -> TestNode {
+    start_by(dir, node, addresses, Arc::new(SystemClock::default())).await
+}
+
+/// The same by this clock.
+async fn start_by(dir: &Path, node: NodeId, addresses: &[String], clock: SharedClock) -> TestNode {
     let disk: Arc<dyn crate::storage::disk::Disk> = Arc::new(RealDisk);
-    let clock: SharedClock = Arc::new(SystemClock::default());
     let dir = dir.join(format!("node-{node}"));
     std::fs::create_dir_all(&dir).unwrap();
     let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::new(node, clock.clone()) };
@@ -101,10 +106,16 @@ async fn free_addresses(count: usize) -> Vec<String> {
 }
 
 async fn cluster(dir: &Path) -> (Vec<TestNode>, Vec<String>) {
+    let clock = || Arc::new(SystemClock::default()) as SharedClock;
+    cluster_by(dir, [clock(), clock(), clock()]).await
+}
+
+/// The same, each node by its own clock.
+async fn cluster_by(dir: &Path, clocks: [SharedClock; 3]) -> (Vec<TestNode>, Vec<String>) {
     let addresses = free_addresses(3).await;
     let mut nodes = Vec::new();
-    for node in 1..=3 {
-        nodes.push(start(dir, node, &addresses).await);
+    for (node, clock) in (1..).zip(clocks) {
+        nodes.push(start_by(dir, node, &addresses, clock).await);
     }
     let joins = nodes.iter().map(|node| node.group.join(Wanted::Zrs, Duration::from_secs(10)));
     for joined in futures::future::join_all(joins).await {
