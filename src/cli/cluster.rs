@@ -41,6 +41,10 @@ pub enum ClusterVerb {
     /// Remove a node
     #[command(after_help = "Example:\n  zoneq cluster remove 3")]
     Remove(Remove),
+    /// Let log time follow the leader's wall clock while its term lasts, where no majority of the
+    /// voters agrees with that clock; shows first how far the others' are from it
+    #[command(after_help = "Example:\n  zoneq cluster accept-clock")]
+    AcceptClock,
     /// Hand leadership over
     #[command(after_help = "Example:\n  zoneq cluster transfer --to 2")]
     Transfer(Transfer),
@@ -117,6 +121,9 @@ impl ClusterVerb {
             let status = context.client()?.admin().status().await?;
             return show(context, &status);
         }
+        if matches!(self, ClusterVerb::AcceptClock) {
+            return super::clock::accept(context).await;
+        }
         let admin = context.client_within(USUAL)?.admin().by(super::region::who());
         if let ClusterVerb::Redundancy(verb) = self {
             return verb.run(context, &admin).await;
@@ -137,9 +144,10 @@ impl ClusterVerb {
     ) -> anyhow::Result<(Value, String, Exit)> {
         let done = |value, text| Ok((value, text, Exit::Done));
         match self {
-            ClusterVerb::Status | ClusterVerb::Redundancy(_) | ClusterVerb::Verify => {
-                verify(context, admin).await
-            }
+            ClusterVerb::Status
+            | ClusterVerb::AcceptClock
+            | ClusterVerb::Redundancy(_)
+            | ClusterVerb::Verify => verify(context, admin).await,
             ClusterVerb::Add(add) => {
                 let request = AddLearnerRequest {
                     id: add.id,
@@ -283,6 +291,7 @@ pub fn status_json(status: &GetStatusResponse) -> Value {
                 "matched_index": node.matched_index,
                 "disk": (!node.disk.is_empty()).then_some(&node.disk),
                 "disk_free_bytes": (!node.disk.is_empty()).then_some(node.disk_free_bytes),
+                "clock_ahead_us": node.clock_ahead_us,
             })
         })
         .collect();
@@ -305,8 +314,23 @@ pub fn status_json(status: &GetStatusResponse) -> Value {
         "bytes": status.bytes,
         "draining": status.draining,
         "version": status.version,
+        "clock": (!status.clock.is_empty()).then_some(&status.clock),
         "nodes": nodes,
     })
+}
+
+/// What is to be said of the clock, where it is not as it should be.
+fn clock_trouble(clock: &str) -> &'static str {
+    match clock {
+        "accepted" => "; log time follows the leader's clock by an operator's word alone",
+        "runs on" => {
+            "; no majority agrees with the leader's clock: log time runs on without a clock"
+        }
+        "no time" => {
+            "; the cluster has no time yet: nothing is written until a majority's clocks agree"
+        }
+        _ => "",
+    }
 }
 
 fn show(context: &Context, status: &GetStatusResponse) -> anyhow::Result<Exit> {
@@ -345,7 +369,8 @@ fn show(context: &Context, status: &GetStatusResponse) -> anyhow::Result<Exit> {
     let short: String = short
         .map(|node| format!("; the disk of node {} is nearly full: it {}", node.id, node.disk))
         .collect();
-    context.out.result(&status_json(status), &(text + &short))?;
+    let clock = clock_trouble(&status.clock);
+    context.out.result(&status_json(status), &(text + &short + clock))?;
     Ok(if status.leader_id == 0 { Exit::NotNow } else { Exit::Done })
 }
 

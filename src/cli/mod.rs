@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod bench;
+mod clock;
 pub mod cluster;
 pub mod doctor;
 pub mod drill;

@@ -65,7 +65,25 @@ impl Admin {
     /// Who is in the group, who leads, how far each node is; from any node.
     pub async fn status(&self) -> Result<pb::GetStatusResponse, ClientError> {
         let attempt = self.client.shared.attempt;
-        admin!(self, Safety::Always, attempt, get_status, pb::GetStatusRequest {})
+        admin!(self, Safety::Always, attempt, get_status, pb::GetStatusRequest::default())
+    }
+
+    /// The same as the node that leads knows it, by way of any node: it alone knows whose clock log
+    /// time follows, and how far the others are.
+    pub async fn leader_status(&self) -> Result<pb::GetStatusResponse, ClientError> {
+        let attempt = self.client.shared.attempt;
+        let request = pb::GetStatusRequest { of_leader: true };
+        admin!(self, Safety::Always, attempt, get_status, request)
+    }
+
+    /// Lets log time follow the leader's wall clock while its term lasts, where no majority of the
+    /// voters agrees with that clock. Where it does so already nothing is done.
+    ///
+    /// # Errors
+    /// *Not now* where nobody leads, or leadership moves.
+    pub async fn accept_clock(&self) -> Result<pb::AcceptClockResponse, ClientError> {
+        let request = pb::AcceptClockRequest { who: self.who.clone() };
+        admin!(self, Safety::OnlyIfNotApplied, self.whole(), accept_clock, request)
     }
 
     /// Adds a node that copies the log and does not vote; waits until it has caught up.

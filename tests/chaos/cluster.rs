@@ -202,7 +202,7 @@ impl Cluster {
     pub async fn statuses(&self) -> Vec<Option<pb::GetStatusResponse>> {
         let asked = self.channels.iter().map(|channel| async {
             let mut service = ClusterServiceClient::new(channel.clone());
-            let asked = service.get_status(pb::GetStatusRequest {});
+            let asked = service.get_status(pb::GetStatusRequest::default());
             let answer = tokio::time::timeout(LOOK, asked).await.ok()?;
             answer.ok().map(tonic::Response::into_inner)
         });

@@ -27,11 +27,25 @@ fn every_verb_works_on_any_node() {
         if at == 0 {
             consumers.streams();
         }
+        accepted_clock(&on);
         on(&format!("queue delete {queue}")).exits(0);
         let gone = on(&format!("queue show {queue}")).exits(2);
         assert_eq!(gone["error"]["reason"], "QUEUE_NOT_FOUND");
     }
     lab.warned_only_of(&[]);
+}
+
+/// Where the clocks agree there is nothing to accept; what the leader knows of them is told by way
+/// of any node.
+fn accepted_clock(on: On<'_>) {
+    let asked = on("cluster accept-clock");
+    let done = asked.exits(0);
+    assert_eq!(done["was_agreed"], true, "{done}");
+    assert_eq!(done["log_time_ahead_us"], done["log_time_ahead_before_us"], "{done}");
+    let nodes = asked.items();
+    assert_eq!(nodes.len(), 3, "{nodes:?}");
+    let known = nodes.iter().filter(|node| node["clock_ahead_us"].is_i64()).count();
+    assert!(known >= 2, "the leader and one that agrees with it: {nodes:?}");
 }
 
 type On<'a> = &'a dyn Fn(&str) -> super::stage::Ran;

@@ -320,7 +320,7 @@ impl Operator {
     async fn look(&mut self) -> Option<Members> {
         let looks = self.asked().into_iter().map(|(_, channel)| async move {
             let mut client = ClusterServiceClient::new(channel);
-            let asked = client.get_status(limited(pb::GetStatusRequest {}, LOOK));
+            let asked = client.get_status(limited(pb::GetStatusRequest::default(), LOOK));
             tokio::time::timeout(LOOK, asked).await.ok()?.ok().map(tonic::Response::into_inner)
         });
         let told = futures::future::join_all(looks).await.into_iter().flatten();

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 use super::call::Call;
+use super::clock;
 use super::convert;
 use super::error::Refusal;
 use super::forward::{self, Kind};
@@ -134,6 +135,48 @@ impl ClusterFace {
     #[must_use]
     pub fn into_server(self) -> ClusterServiceServer<ClusterFace> {
         ClusterServiceServer::new(self)
+    }
+
+    fn status_here(&self) -> pb::GetStatusResponse {
+        let status = self.group.status();
+        let nodes = status
+            .nodes
+            .into_iter()
+            .map(|node| pb::NodeStatus {
+                id: node.id,
+                zone: node.member.zone,
+                region: node.member.region,
+                grpc_address: node.member.grpc_address,
+                peer_address: node.member.peer_address,
+                voter: node.voter,
+                role: role(node.role).into(),
+                matched_index: node.matched.unwrap_or(0),
+                disk: node.disk.map_or(String::new(), |disk| disk.stage.name().to_owned()),
+                disk_free_bytes: node.disk.map_or(0, |disk| disk.free_bytes),
+                clock_ahead_us: node.clock_ahead_us,
+            })
+            .collect();
+        pb::GetStatusResponse {
+            cluster_id: status.cluster_id,
+            node_id: status.node,
+            leader_id: status.leader.unwrap_or(0),
+            term: status.term,
+            last_log_index: status.last_log,
+            committed_index: status.committed,
+            applied_index: status.applied,
+            durable_index: status.durable,
+            purged_index: status.purged,
+            log_time: Some(convert::timestamp(status.log_time)),
+            nodes,
+            overall_redundancy: self.pair.redundancy_of(&status.redundancy),
+            redundancy: status.redundancy,
+            queues: status.queues,
+            messages: status.messages,
+            bytes: status.bytes,
+            draining: status.draining,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            clock: status.follows.map_or_else(String::new, |it| it.name().to_owned()),
+        }
     }
 
     async fn add_learner_here(
@@ -364,45 +407,38 @@ impl ClusterService for ClusterFace {
 
     async fn get_status(
         &self,
-        _request: Request<pb::GetStatusRequest>,
+        request: Request<pb::GetStatusRequest>,
     ) -> Answered<pb::GetStatusResponse> {
-        let status = self.group.status();
-        let nodes = status
-            .nodes
-            .into_iter()
-            .map(|node| pb::NodeStatus {
-                id: node.id,
-                zone: node.member.zone,
-                region: node.member.region,
-                grpc_address: node.member.grpc_address,
-                peer_address: node.member.peer_address,
-                voter: node.voter,
-                role: role(node.role).into(),
-                matched_index: node.matched.unwrap_or(0),
-                disk: node.disk.map_or(String::new(), |disk| disk.stage.name().to_owned()),
-                disk_free_bytes: node.disk.map_or(0, |disk| disk.free_bytes),
-            })
-            .collect();
-        Ok(Response::new(pb::GetStatusResponse {
-            cluster_id: status.cluster_id,
-            node_id: status.node,
-            leader_id: status.leader.unwrap_or(0),
-            term: status.term,
-            last_log_index: status.last_log,
-            committed_index: status.committed,
-            applied_index: status.applied,
-            durable_index: status.durable,
-            purged_index: status.purged,
-            log_time: Some(convert::timestamp(status.log_time)),
-            nodes,
-            overall_redundancy: self.pair.redundancy_of(&status.redundancy),
-            redundancy: status.redundancy,
-            queues: status.queues,
-            messages: status.messages,
-            bytes: status.bytes,
-            draining: status.draining,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }))
+        if request.get_ref().of_leader {
+            let call = Call::of(request.metadata(), Duration::ZERO);
+            if let Some(way) = forward::place_of_leader(&self.group, &call).await? {
+                let mut client = ClusterServiceClient::new(way.channel.clone());
+                let asked = forward::signed(&way, &call, request.into_inner());
+                let answer = client.get_status(asked).await;
+                return answer
+                    .map(|answer| Response::new(answer.into_inner()))
+                    .map_err(|status| way.failure(status, Kind::Read));
+            }
+        }
+        Ok(Response::new(self.status_here()))
+    }
+
+    async fn accept_clock(
+        &self,
+        request: Request<pb::AcceptClockRequest>,
+    ) -> Answered<pb::AcceptClockResponse> {
+        let call = Call::of(request.metadata(), Duration::ZERO);
+        let request = request.into_inner();
+        let Some(way) = forward::place_of_leader(&self.group, &call).await? else {
+            let made = clock::accept(&self.pair, request, &call);
+            let made = tokio::time::timeout_at(call.deadline, made).await;
+            return made.map_err(|_| late())?.map(Response::new);
+        };
+        let mut client = ClusterServiceClient::new(way.channel.clone());
+        let answer = client.accept_clock(forward::signed(&way, &call, request)).await;
+        answer
+            .map(|answer| Response::new(answer.into_inner()))
+            .map_err(|status| way.failure(status, Kind::Write))
     }
 
     async fn add_learner(

@@ -21,7 +21,7 @@ use tonic_types::StatusExt as _;
 use super::call::{Call, FORWARDED};
 use super::error::{DOMAIN, Refusal};
 use crate::consensus::error::Fate;
-use crate::consensus::group::Group;
+use crate::consensus::group::{Group, Leadership};
 use crate::consensus::types::NodeId;
 
 /// How long a call waits for somebody to lead before it is answered *not now*.
@@ -139,12 +139,26 @@ fn moved_away(fate: Fate) -> Refusal {
 
 /// The way to the leader, or `None` when this node leads.
 pub(super) async fn place(group: &Group, call: &Call) -> Result<Option<Way>, Refusal> {
+    way_to(group, call, |now| now.is_me).await
+}
+
+/// The same for a call that needs no log time: a leader answers it before it is ready to propose.
+pub(super) async fn place_of_leader(group: &Group, call: &Call) -> Result<Option<Way>, Refusal> {
+    let own = group.node();
+    way_to(group, call, |now| now.leader == Some(own)).await
+}
+
+async fn way_to(
+    group: &Group,
+    call: &Call,
+    is_here: impl Fn(&Leadership) -> bool,
+) -> Result<Option<Way>, Refusal> {
     let mut leadership = group.leadership();
     // Not to the very end: the answer that nothing was applied must reach the caller in time.
     let until = Instant::now() + PATIENCE.min(call.remaining() * 3 / 4);
     loop {
         let now = *leadership.borrow_and_update();
-        if now.is_me {
+        if is_here(&now) {
             return Ok(None);
         }
         if call.forwarded {

@@ -8,6 +8,7 @@
 mod account;
 mod admin;
 mod call;
+mod clock;
 mod convert;
 mod error;
 mod forward;

@@ -100,6 +100,11 @@ fn leading(page: &mut Page, status: &Status, lead: &Lead) {
     page.flag("zoneq_consensus_zone_redundant", help, lead.survives_a_zone);
     let help = "Bytes of commands that were proposed and not yet applied; told by the leader.";
     page.gauge("zoneq_consensus_proposed_bytes", help, lead.bytes_in_flight as f64);
+    if let Some(ahead_us) = lead.wall_ahead_us {
+        let help = "How far the leader's wall clock is ahead of log time as it runs, in seconds; \
+                    below 0 it is behind; told by the leader.";
+        page.gauge("zoneq_consensus_clock_step_seconds", help, ahead_us as f64 / 1e6);
+    }
     for node in status.nodes.iter().filter(|node| node.id != status.node) {
         let Some(matched) = node.matched else { continue };
         let (id, help) = (node.id.to_string(), "Entries that a member lacks; told by the leader.");

@@ -45,7 +45,7 @@ impl Eye {
     /// What the node knows; `None` when it does not answer.
     pub async fn status(&self) -> Option<pb::GetStatusResponse> {
         let mut service = ClusterServiceClient::new(self.channel.clone());
-        let asked = service.get_status(pb::GetStatusRequest {});
+        let asked = service.get_status(pb::GetStatusRequest::default());
         let answer = tokio::time::timeout(PATIENCE, asked).await.ok()?;
         answer.ok().map(tonic::Response::into_inner)
     }

@@ -1,4 +1,5 @@
-//! Lines of the audit about changes that are no commands: those of the members.
+//! Lines of the audit about changes that are no commands: those of the members, and a clock that
+//! is accepted.
 //!
 //! Law: that such a change begins is in the audit before it is made, for its own entry says nothing
 //! of who asked; how it ended is there afterwards, unless leadership went meanwhile.
@@ -43,7 +44,7 @@ impl Pair {
     pub async fn note_end(&self, who: &str, what: String, error: Option<&impl Display>) {
         let ended = error.map_or_else(|| what.clone(), |why| format!("fail to {what}: {why}"));
         if let Err(error) = self.note(who, ended).await {
-            tracing::warn!(%error, what, "the audit does not say how a change of the members ended");
+            tracing::warn!(%error, what, "the audit does not say how a change ended");
         }
     }
 }
