@@ -117,18 +117,18 @@ mod tests {
     fn it_says_how_far_log_time_was_and_is_from_the_leaders_clock() {
         let told = |answer| sentence(&GetStatusResponse::default(), &answer);
         let whole = accepted(Some(100), 130, false);
-        assert!(told(whole.clone()).starts_with("log time was 30.000 s behind"), "{whole:?}");
+        assert!(told(whole).starts_with("log time was 30.000 s behind"), "{whole:?}");
         assert_eq!(value(&whole)["log_time_ahead_before_us"], -30_000_000);
         assert_eq!(value(&whole)["log_time_ahead_us"], 0);
         let slow = accepted(Some(130), 100, false);
-        assert!(told(slow.clone()).contains("nine tenths of real time for 300.000 s"), "{slow:?}");
+        assert!(told(slow).contains("nine tenths of real time for 300.000 s"), "{slow:?}");
         assert_eq!(value(&slow)["log_time_ahead_us"], 30_000_000);
         let first = accepted(None, 100, false);
-        assert!(told(first.clone()).contains("begins with the leader's wall clock, at 1970-01-01"));
+        assert!(told(first).contains("begins with the leader's wall clock, at 1970-01-01"));
         assert_eq!(value(&first)["log_time_ahead_us"], Value::Null);
         let already = accepted(Some(98), 100, true);
-        assert!(told(already.clone()).contains("nothing is done"), "{already:?}");
-        assert!(told(already.clone()).ends_with("and is 2.000 s behind it"), "{already:?}");
+        assert!(told(already).contains("nothing is done"), "{already:?}");
+        assert!(told(already).ends_with("and is 2.000 s behind it"), "{already:?}");
         assert_eq!(value(&already)["log_time_ahead_us"], -2_000_000, "it is as it was");
     }
 

@@ -103,7 +103,7 @@ async fn a_cluster_without_a_time_begins_with_the_leaders_clock_once_an_operator
             status.follows == Some(Follows::NoTime) && status.nodes.iter().all(heard)
         })
     };
-    let first = until("a leader asks the others", || waiting()).await;
+    let first = until("a leader asks the others", waiting).await;
     let group = stage.group(first);
     let own = stage.clocks[first].skew_us.load(Ordering::SeqCst);
     for (node, clock) in group.status().nodes.iter().zip(&stage.clocks) {
