@@ -30,6 +30,7 @@ struct Seen {
     sessions: Vec<pb::Session>,
     credit: Vec<u32>,
     updates: u32,
+    unary_sends: u32,
 }
 
 /// A node that follows a script, then accepts everything.
@@ -272,9 +273,12 @@ impl QueueService for Node {
     }
     async fn send(
         &self,
-        _: Request<pb::SendRequest>,
+        request: Request<pb::SendRequest>,
     ) -> Result<Response<pb::SendResponse>, Status> {
-        not_scripted()
+        let request = request.into_inner();
+        self.0.lock().unwrap().unary_sends += 1;
+        let messages = vec![pb::SentMessage::default(); request.messages.len()];
+        self.answer(request.session, pb::SendResponse { messages, durability: None }).await
     }
     async fn release(
         &self,
@@ -537,6 +541,21 @@ async fn a_send_moves_on_from_a_node_that_says_not_now_or_nothing() {
         let client = quick(vec![one.start().await, two.start().await]).build().unwrap();
         client.send("q", "m").await.unwrap();
         assert_eq!(place(&one.sessions()[0]), place(&two.sessions()[0]), "{first:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_unary_send_is_a_call_of_its_own_and_is_tried_again_under_the_same_sequence() {
+    for first in [NOT_NOW, UNKNOWN, Step::Silent, Step::Cut] {
+        let (one, two) = (Node::following([first]), Node::default());
+        let client = quick(vec![one.start().await, two.start().await]).build().unwrap();
+        let sent = client.send_batch_unary("q", vec!["a".into(), "b".into()]).await.unwrap();
+        assert_eq!(sent.messages.len(), 2, "{first:?}");
+        assert_eq!(place(&one.sessions()[0]), place(&two.sessions()[0]), "{first:?}");
+        let calls = |node: &Node| node.0.lock().unwrap().unary_sends;
+        assert_eq!((calls(&one), calls(&two)), (1, 1), "{first:?}");
+        client.send("q", "m").await.unwrap();
+        assert_eq!(calls(&one) + calls(&two), 2, "a plain send rides on the stream");
     }
 }
 

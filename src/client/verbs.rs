@@ -219,16 +219,35 @@ impl Client {
         queue: &str,
         messages: Vec<NewMessage>,
     ) -> Result<SentBatch, ClientError> {
-        let messages = messages.into_iter().map(NewMessage::into_wire).collect::<Result<_, _>>()?;
-        let request = pb::SendRequest {
-            account: self.shared.account.clone(),
-            queue: queue.to_owned(),
-            messages,
-            session: None,
-        };
+        let request = self.send_request(queue, messages)?;
         let deadline = Instant::now() + self.shared.write_deadline();
         let answer = self.shared.lane().send(request, deadline).await?;
         Ok(SentBatch::from(answer))
+    }
+
+    /// The same as a unary call of its own, and not on a shared stream: for who sends now and
+    /// then, or through a proxy that carries no streams.
+    pub async fn send_batch_unary(
+        &self,
+        queue: &str,
+        messages: Vec<NewMessage>,
+    ) -> Result<SentBatch, ClientError> {
+        let request = self.send_request(queue, messages)?;
+        let answer = call!(self, self.write_plan(), send, session request)?;
+        Ok(SentBatch::from(answer))
+    }
+
+    fn send_request(
+        &self,
+        queue: &str,
+        messages: Vec<NewMessage>,
+    ) -> Result<pb::SendRequest, ClientError> {
+        Ok(pb::SendRequest {
+            account: self.shared.account.clone(),
+            queue: queue.to_owned(),
+            messages: messages.into_iter().map(NewMessage::into_wire).collect::<Result<_, _>>()?,
+            session: None,
+        })
     }
 
     /// Leases visible messages; empty when none came within `wait`.
