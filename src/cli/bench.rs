@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use self::copy::Copy;
 use self::report::put;
-use self::workload::Line;
+use self::workload::{Calls, Line};
 use super::Context;
 use super::exit::{Exit, Usage};
 use super::lab::files::Lab;
@@ -40,6 +40,7 @@ Examples:
   zoneq bench enqueue -c 64
   zoneq bench enqueue -c 16 --batch 100
   zoneq bench pipeline --batch 100 --secs 10
+  zoneq bench pipeline --unary
   zoneq bench paced --rate 200
   zoneq bench enqueue --rate 10000 --secs 20
   zoneq bench failover --rounds 50
@@ -82,7 +83,7 @@ struct Options {
     /// Connections that all workers share
     #[arg(long, global = true, env = "ZONEQ_BENCH_CONNECTIONS", default_value_t = 4)]
     connections: usize,
-    /// One call at a time in the place of streams
+    /// Unary calls in the place of streams
     #[arg(long, global = true, env = "ZONEQ_BENCH_UNARY", value_parser = FalseyValueParser::new())]
     unary: bool,
     /// The queue; it is deleted and made anew
@@ -158,6 +159,10 @@ impl Ground {
 }
 
 impl Options {
+    fn calls(&self) -> Calls {
+        if self.unary { Calls::Unary } else { Calls::Streams }
+    }
+
     fn checked(&self) -> anyhow::Result<()> {
         let usage = |text: String| -> anyhow::Result<()> { Err(Usage(text).into()) };
         for (flag, seconds) in [("--secs", self.secs), ("--warmup", self.warmup)] {
@@ -244,7 +249,7 @@ async fn prepare(
         }
     }
     let mut builder = Client::builder()
-        .endpoints(endpoints.clone())
+        .endpoints(endpoints)
         .account(context.global.account.clone())
         .deadline(context.global.deadline.unwrap_or(deadline))
         .connections(options.connections);
@@ -260,18 +265,15 @@ async fn prepare(
         "ZRS" => "fsynced by a majority of voters, in at least two zones",
         _ => "fsynced by a majority of voters, in one zone",
     };
-    let line = if options.unary {
-        let first = endpoints.first().map(String::as_str).unwrap_or_default();
-        Line::unary(client, &options.queue, first, options.connections)?
-    } else {
-        Line::streams(client, &options.queue)
-    };
+    let calls = options.calls();
+    let line = Line { client, queue: options.queue.as_str().into(), calls };
     let now = std::time::UNIX_EPOCH + Duration::from_micros(SystemClock::default().wall_us());
     let head = json!({
         "peer": "zoneq",
         "at": super::output::time(Some(now)),
         "label": options.label,
-        "driver": if options.unary { "zoneq-unary" } else { "zoneq-streams" },
+        "driver": format!("zoneq-{}", calls.name()),
+        "calls": calls.name(),
         "durability": durability,
         "replicas": replicas,
         "payload": options.payload,
@@ -302,4 +304,37 @@ async fn empty_queue(client: &Client, queue: &str, options: &Options) -> anyhow:
 /// The folders with the nodes' data.
 fn data_dirs(lab: &Lab) -> Vec<PathBuf> {
     lab.file.nodes.iter().map(|node| lab.data_dir(node.id)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches as _;
+
+    use super::*;
+
+    fn options(line: &str) -> Options {
+        let command = Bench::augment_args(clap::Command::new("bench"));
+        let matches = command.try_get_matches_from(line.split_whitespace()).expect(line);
+        Bench::from_arg_matches(&matches).expect(line).options
+    }
+
+    #[test]
+    fn calls_are_streams_until_unary_is_asked_for_with_any_run() {
+        for run in ["enqueue", "pipeline --batch 100", "paced", "failover", "queues 1000"] {
+            assert_eq!(options(&format!("bench {run}")).calls().name(), "streams", "{run}");
+            for line in [format!("bench {run} --unary"), format!("bench --unary {run}")] {
+                assert_eq!(options(&line).calls().name(), "unary", "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_out_of_range_are_refused_by_name() {
+        assert!(options("bench pipeline --batch 1000 --connections 64").checked().is_ok());
+        for (flag, value) in [("--batch", "1001"), ("--connections", "65"), ("--secs", "-1")] {
+            let line = format!("bench {flag}={value} pipeline");
+            let refused = options(&line).checked().expect_err(&line).to_string();
+            assert!(refused.starts_with(&format!("{flag} is {value}")), "{refused}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Ground;
 use super::flow::{Errors, Numbers};
 use super::report::{Gap, middle_and_largest, put, tenths};
-use super::workload::{Maker, Receiver, Sender};
+use super::workload::{Line, Maker, Receiver};
 use crate::cli::Context;
 use crate::cli::exit::Usage;
 use crate::cli::lab::files::{Lab, LabLock};
@@ -79,9 +79,8 @@ pub async fn run(ground: &Ground, verb: Failover, context: &Context) -> anyhow::
         errors: Errors::default(),
         rest: each.map(Duration::from_secs_f64),
     });
-    let senders: Vec<_> = (0..workers)
-        .map(|worker| tokio::spawn(load.clone().sender(ground.line.sender(worker))))
-        .collect();
+    let senders: Vec<_> =
+        (0..workers).map(|_| tokio::spawn(load.clone().sender(ground.line.clone()))).collect();
     let steady = Duration::from_secs_f64(if verb.rounds == 1 { 5.0 } else { 0.5 });
     let mut gaps = Vec::new();
     let mut last = Value::Null;
@@ -118,11 +117,11 @@ pub async fn run(ground: &Ground, verb: Failover, context: &Context) -> anyhow::
 }
 
 impl Load {
-    async fn sender(self: Arc<Self>, mut sender: Sender) {
+    async fn sender(self: Arc<Self>, line: Line) {
         while !self.stop.load(Relaxed) {
             let begun = Instant::now();
             let (number, payload) = self.maker.make(self.maker.now());
-            match sender.send(vec![payload]).await {
+            match line.send(vec![payload]).await {
                 Ok(()) => {
                     self.acked_numbers.mark(number);
                     self.acked.fetch_add(1, Relaxed);
@@ -211,8 +210,8 @@ impl Load {
     async fn drain(self: &Arc<Self>, ground: &Ground) -> anyhow::Result<()> {
         self.last_found.store(self.maker.now(), Relaxed);
         let mut drainers = Vec::new();
-        for worker in 0..8 {
-            let receiver = ground.line.receiver(worker, 100).map_err(anyhow::Error::msg)?;
+        for _ in 0..8 {
+            let receiver = ground.line.receiver(100).map_err(anyhow::Error::msg)?;
             drainers.push(tokio::spawn(self.clone().drainer(receiver)));
         }
         loop {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::flow::Errors;
 use super::probe::{self, Probe};
 use super::report::{Latency, put, tenths};
-use super::workload::{Maker, Sender};
+use super::workload::{Line, Maker};
 use super::{Ground, data_dirs};
 use crate::client::{Client, ReceiveOptions};
 
@@ -52,14 +52,14 @@ pub struct Idle {
 }
 
 async fn fill(
-    mut sender: Sender,
+    line: Line,
     maker: Arc<Maker>,
     acked: Arc<AtomicU64>,
     errors: Arc<Errors>,
     (messages, batch, end): (u64, usize, Instant),
 ) {
     while Instant::now() < end && maker.made() < messages {
-        match sender.send(maker.batch(batch, maker.now())).await {
+        match line.send(maker.batch(batch, maker.now())).await {
             Ok(()) => {
                 acked.fetch_add(batch as u64, Relaxed);
             }
@@ -129,10 +129,9 @@ pub async fn backlog(ground: &Ground, verb: Backlog) -> anyhow::Result<Value> {
     let begun = Instant::now();
     let end = begun + Duration::from_secs_f64(verb.max_secs.clamp(1.0, 86_400.0));
     let tasks: Vec<_> = (0..workers)
-        .map(|worker| {
-            let sender = ground.line.sender(worker);
-            let what = (verb.messages, batch, end);
-            tokio::spawn(fill(sender, maker.clone(), acked.clone(), errors.clone(), what))
+        .map(|_| {
+            let (line, what) = (ground.line.clone(), (verb.messages, batch, end));
+            tokio::spawn(fill(line, maker.clone(), acked.clone(), errors.clone(), what))
         })
         .collect();
     for task in tasks {

@@ -1,5 +1,6 @@
 //! The runs that count messages a second and latencies: `enqueue`, `pipeline`, `paced`.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,8 @@ use super::copy::Watch;
 use super::probe::Probe;
 use super::report::{Latency, put, tenths};
 use super::timetable::Timetable;
-use super::workload::{Maker, Receiver, Sender};
+use super::workload::{Delivery, Line, Maker, Receiver};
+use crate::client::DeleteOutcome;
 
 const WARM: u8 = 0;
 const MEASURE: u8 = 1;
@@ -70,6 +72,35 @@ impl Numbers {
     }
 }
 
+/// The most leases of one message that are noted.
+const LEASES: u32 = 1_000;
+
+/// Leases that ran out before their message was deleted: message number and which of its leases.
+/// Each counts once, whether the late delete showed it, the next receive, or both.
+#[derive(Debug, Default)]
+pub struct Expired(Mutex<BTreeSet<(u64, u32)>>);
+
+impl Expired {
+    /// A message was received under this lease, so those before are over.
+    pub fn received(&self, number: u64, lease: u32) {
+        if lease > 1 {
+            let over = (1..lease.min(LEASES)).map(|lease| (number, lease));
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(over);
+        }
+    }
+
+    /// Its delete came too late.
+    pub fn too_late(&self, number: u64, lease: u32) {
+        let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.insert((number, lease.min(LEASES)));
+    }
+
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
 struct Enqueue {
     maker: Arc<Maker>,
     batch: usize,
@@ -79,11 +110,7 @@ struct Enqueue {
 }
 
 impl Enqueue {
-    async fn sender(
-        self: Arc<Self>,
-        mut sender: Sender,
-        mut timetable: Option<Timetable>,
-    ) -> Latency {
+    async fn sender(self: Arc<Self>, line: Line, mut timetable: Option<Timetable>) -> Latency {
         let mut latency = Latency::default();
         while self.phase.load(Relaxed) != STOP {
             let begun = match &mut timetable {
@@ -94,7 +121,7 @@ impl Enqueue {
                     None => break,
                 },
             };
-            let sent = sender.send(self.maker.batch(self.batch, self.maker.now())).await;
+            let sent = line.send(self.maker.batch(self.batch, self.maker.now())).await;
             if self.phase.load(Relaxed) != MEASURE {
                 continue;
             }
@@ -138,7 +165,7 @@ pub async fn enqueue(ground: &Ground, rate: Option<f64>) -> anyhow::Result<Value
     let mut tasks = Vec::new();
     for worker in 0..workers {
         let timetable = rate.map(|rate| timetable(rate, (worker, workers), batch)).transpose()?;
-        tasks.push(tokio::spawn(run.clone().sender(ground.line.sender(worker), timetable)));
+        tasks.push(tokio::spawn(run.clone().sender(ground.line.clone(), timetable)));
     }
     sleep(ground.warmup()).await;
     let window = Window::begin(ground).await;
@@ -247,6 +274,9 @@ impl Window {
     }
 }
 
+/// Number and send time of a message of this run, and which of its leases it was received under.
+type Head = (Option<(u64, u64)>, u32);
+
 struct Pipeline {
     maker: Arc<Maker>,
     batch: usize,
@@ -256,6 +286,7 @@ struct Pipeline {
     done: AtomicU64,
     counted: AtomicU64,
     again: AtomicU64,
+    expired: Expired,
     seen: Numbers,
     window: Semaphore,
     errors: Errors,
@@ -305,16 +336,16 @@ pub async fn paced(ground: &Ground, rate: f64) -> anyhow::Result<Value> {
 async fn flow(ground: &Ground, plan: Plan) -> anyhow::Result<Value> {
     let batch = ground.options.batch;
     let mut out = ground.head(&plan.name, "pipeline");
-    let run = Arc::new(Pipeline::new(ground, &plan));
+    let run = Arc::new(Pipeline::new(ground.options.payload, batch, plan.window));
     let mut consumers = Vec::new();
-    for worker in 0..plan.consumers {
-        let receiver = ground.line.receiver(worker, plan.receive_batch);
+    for _ in 0..plan.consumers {
+        let receiver = ground.line.receiver(plan.receive_batch);
         consumers.push(tokio::spawn(run.clone().consumer(receiver.map_err(anyhow::Error::msg)?)));
     }
     let mut producers = Vec::new();
     for worker in 0..plan.producers {
         let timetable = plan.timetable(worker, batch)?;
-        producers.push(tokio::spawn(run.clone().producer(ground.line.sender(worker), timetable)));
+        producers.push(tokio::spawn(run.clone().producer(ground.line.clone(), timetable)));
     }
     sleep(ground.warmup()).await;
     let window = Window::begin(ground).await;
@@ -358,6 +389,7 @@ async fn flow(ground: &Ground, plan: Plan) -> anyhow::Result<Value> {
             "drain_s": tenths(drain.as_secs_f64()),
             "not_delivered": run.sent.load(Relaxed).saturating_sub(run.done.load(Relaxed)),
             "redelivered": run.again.load(Relaxed),
+            "lease_expired": run.expired.count(),
             "send_latency": sends.json(),
             "deliver_latency": delivered.json(),
             "end_to_end_latency": ended.json(),
@@ -369,12 +401,11 @@ async fn flow(ground: &Ground, plan: Plan) -> anyhow::Result<Value> {
 }
 
 impl Pipeline {
-    fn new(ground: &Ground, plan: &Plan) -> Pipeline {
-        let batch = ground.options.batch;
-        let permits =
-            if plan.window == 0 { Semaphore::MAX_PERMITS / 2 } else { plan.window.max(batch) };
+    /// Payloads of so many bytes; `window` as in a plan.
+    fn new(payload: usize, batch: usize, window: usize) -> Pipeline {
+        let permits = if window == 0 { Semaphore::MAX_PERMITS / 2 } else { window.max(batch) };
         Pipeline {
-            maker: Maker::new(ground.options.payload),
+            maker: Maker::new(payload),
             batch,
             phase: AtomicU8::new(WARM),
             drained: AtomicBool::new(false),
@@ -382,6 +413,7 @@ impl Pipeline {
             done: AtomicU64::new(0),
             counted: AtomicU64::new(0),
             again: AtomicU64::new(0),
+            expired: Expired::default(),
             seen: Numbers::default(),
             window: Semaphore::new(permits),
             errors: Errors::default(),
@@ -390,7 +422,7 @@ impl Pipeline {
 
     async fn producer(
         self: Arc<Self>,
-        mut sender: Sender,
+        line: Line,
         mut timetable: Option<Timetable>,
     ) -> (Latency, Latency) {
         let mut latencies = (Latency::default(), Latency::default());
@@ -409,7 +441,7 @@ impl Pipeline {
             let Ok(permit) = self.window.acquire_many(batch).await else { break };
             permit.forget();
             let at = at.unwrap_or_else(|| self.maker.now());
-            match sender.send(self.maker.batch(self.batch, at)).await {
+            match line.send(self.maker.batch(self.batch, at)).await {
                 Ok(()) => {
                     self.sent.fetch_add(self.batch as u64, Relaxed);
                     if self.phase.load(Relaxed) == MEASURE {
@@ -441,19 +473,49 @@ impl Pipeline {
     async fn consume(
         &self,
         receiver: &mut Receiver,
-        (delivered, ended): &mut (Latency, Latency),
+        latencies: &mut (Latency, Latency),
     ) -> Result<(), String> {
         let deliveries = receiver.receive(Duration::from_secs(1)).await?;
         if deliveries.is_empty() {
             return Ok(());
         }
         let received = self.maker.now();
-        let read = |delivery: &super::workload::Delivery| self.maker.read(&delivery.body);
-        let numbers: Vec<(u64, u64)> = deliveries.iter().filter_map(read).collect();
-        receiver.delete(deliveries).await?;
+        let read = |delivery: &Delivery| (self.maker.read(&delivery.body), delivery.lease);
+        let heads: Vec<Head> = deliveries.iter().map(read).collect();
+        for (head, lease) in &heads {
+            if let Some((number, _)) = head {
+                self.expired.received(*number, *lease);
+            }
+        }
+        let outcomes = receiver.delete(deliveries).await?;
+        self.settle(heads, outcomes, received, latencies);
+        Ok(())
+    }
+
+    /// Counts those whose delete was made. One that came too late leaves its message to whoever
+    /// received it next, and says nothing about the others of the batch.
+    fn settle(
+        &self,
+        heads: Vec<Head>,
+        outcomes: Vec<DeleteOutcome>,
+        received: u64,
+        (delivered, ended): &mut (Latency, Latency),
+    ) {
         let now = self.maker.now();
         let measured = self.phase.load(Relaxed) == MEASURE;
-        for (number, sent) in numbers {
+        for ((head, lease), outcome) in heads.into_iter().zip(outcomes) {
+            let Some((number, sent)) = head else { continue };
+            match outcome {
+                DeleteOutcome::Deleted => {}
+                DeleteOutcome::MessageNotFound | DeleteOutcome::ReceiptMismatch => {
+                    self.expired.too_late(number, lease);
+                    continue;
+                }
+                DeleteOutcome::Unspecified => {
+                    self.errors.met("a delete was answered with nothing".to_owned());
+                    continue;
+                }
+            }
             if self.seen.mark(number) {
                 self.again.fetch_add(1, Relaxed);
                 continue;
@@ -466,7 +528,6 @@ impl Pipeline {
                 ended.record(Duration::from_nanos(now.saturating_sub(sent)));
             }
         }
-        Ok(())
     }
 
     /// Waits until all that was sent has come, or nothing comes any more.
@@ -501,5 +562,40 @@ mod tests {
             assert!(numbers.mark(number) && numbers.has(number));
         }
         assert!(!numbers.has(u64::MAX));
+    }
+
+    #[test]
+    fn a_delete_that_came_too_late_is_a_lease_that_ran_out_and_no_error() {
+        use DeleteOutcome::{Deleted, MessageNotFound, ReceiptMismatch};
+        let run = Pipeline::new(64, 1, 10);
+        run.phase.store(MEASURE, Relaxed);
+        let heads = vec![(Some((0, 0)), 1), (Some((1, 0)), 1), (None, 1), (Some((2, 0)), 1)];
+        let mut latencies = (Latency::default(), Latency::default());
+        let outcomes = vec![ReceiptMismatch, Deleted, Deleted, MessageNotFound];
+        run.settle(heads, outcomes, 5, &mut latencies);
+        assert_eq!((run.done.load(Relaxed), run.counted.load(Relaxed)), (1, 1), "the others count");
+        assert_eq!((run.expired.count(), run.window.available_permits()), (2, 11));
+        assert_eq!(run.errors.json()["errors"], 0);
+        // The other receiver of the first message deletes it, once.
+        run.expired.received(0, 2);
+        run.settle(vec![(Some((0, 0)), 2)], vec![Deleted], 9, &mut latencies);
+        assert_eq!((run.done.load(Relaxed), run.again.load(Relaxed)), (2, 0));
+        assert_eq!(run.expired.count(), 2, "the same lease, seen from both sides");
+    }
+
+    #[test]
+    fn a_lease_that_ran_out_counts_once_however_it_is_noticed() {
+        let expired = Expired::default();
+        expired.received(7, 1);
+        assert_eq!(expired.count(), 0, "a first lease is none that ran out");
+        expired.received(7, 2);
+        expired.too_late(7, 1);
+        assert_eq!(expired.count(), 1, "the same lease, seen by both of its receivers");
+        expired.received(7, 4);
+        assert_eq!(expired.count(), 3, "the third was lost on its way");
+        expired.too_late(8, 1);
+        expired.too_late(8, 0);
+        expired.received(9, u32::MAX);
+        assert_eq!(expired.count(), 5 + LEASES as usize - 1);
     }
 }

@@ -140,8 +140,9 @@ pub fn middle_and_largest(mut numbers: Vec<f64>) -> (f64, f64) {
 /// The result in a few lines for people: those of these fields that are there.
 #[must_use]
 pub fn text(result: &Value) -> String {
-    const FIELDS: [&str; 31] = [
+    const FIELDS: [&str; 33] = [
         "run",
+        "calls",
         "durability",
         "msgs_per_s",
         "fill_msgs_per_s",
@@ -164,6 +165,7 @@ pub fn text(result: &Value) -> String {
         "delivered_twice",
         "not_delivered",
         "redelivered",
+        "lease_expired",
         "disk_bytes_per_msg",
         "rss_mib_full",
         "server_cores",

@@ -1,5 +1,5 @@
 //! Who sends and who receives in a run: messages that carry their number and the time they were
-//! sent, over the client library's streams or, asked for, one call at a time.
+//! sent, over the client library's streams or, asked for, by unary calls of the same client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,14 +8,12 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use rand::{RngCore as _, SeedableRng as _};
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
 
 use crate::client::{
-    Acks, Client, DeleteItem, DeleteOutcome, Message, NewMessage, ReceiveStream, StreamOptions,
+    Client, DeleteItem, DeleteOutcome, Message, NewMessage, ReceiveOptions, ReceiveStream,
+    StreamOptions,
 };
 use crate::clock::{Clock as _, SystemClock};
-use crate::proto::queue::v1 as pb;
-use pb::queue_service_client::QueueServiceClient;
 
 /// Number, time and mark at the head of each payload.
 const HEAD: usize = 24;
@@ -83,88 +81,59 @@ impl Maker {
     }
 }
 
+/// What carries a run's sends, receives and deletes, over the connections of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calls {
+    /// The client library's shared streams.
+    Streams,
+    /// Each a unary call of its own.
+    Unary,
+}
+
+impl Calls {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Calls::Streams => "streams",
+            Calls::Unary => "unary",
+        }
+    }
+}
+
 /// How the workers of a run reach the cluster.
 #[derive(Clone, Debug)]
 pub struct Line {
     pub client: Client,
     pub queue: Arc<str>,
-    /// One call at a time, over these connections; empty = streams.
-    unary: Arc<[Channel]>,
+    pub calls: Calls,
 }
 
 impl Line {
-    #[must_use]
-    pub fn streams(client: Client, queue: &str) -> Line {
-        Line { client, queue: queue.into(), unary: Arc::new([]) }
+    /// Sends to the run's queue; returns once every payload is acknowledged.
+    pub async fn send(&self, payloads: Vec<Bytes>) -> Result<(), String> {
+        self.send_to(&self.queue, payloads).await
     }
 
-    /// One call at a time to one node.
-    pub fn unary(
-        client: Client,
-        queue: &str,
-        address: &str,
-        connections: usize,
-    ) -> anyhow::Result<Line> {
-        let address =
-            if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        let endpoint = Endpoint::from_shared(address)?.tcp_nodelay(true);
-        let unary = (0..connections).map(|_| endpoint.connect_lazy()).collect();
-        Ok(Line { client, queue: queue.into(), unary })
-    }
-
-    fn service(&self, worker: usize) -> Option<QueueServiceClient<Channel>> {
-        let channel = self.unary.get(worker % self.unary.len().max(1))?;
-        Some(QueueServiceClient::new(channel.clone()).max_decoding_message_size(8 << 20))
-    }
-
-    #[must_use]
-    pub fn sender(&self, worker: usize) -> Sender {
-        Sender { line: self.clone(), service: self.service(worker) }
-    }
-
-    pub fn receiver(&self, worker: usize, most: usize) -> Result<Receiver, String> {
-        let most = u32::try_from(most).unwrap_or(u32::MAX);
-        let kind = match self.service(worker) {
-            Some(service) => Kind::Unary(service),
-            None => {
-                let options =
-                    StreamOptions { max_batch: most, credit: most, ..StreamOptions::default() };
-                let stream = self.client.receive_stream(&self.queue, options);
-                let stream = stream.map_err(|error| error.to_string())?;
-                Kind::Stream { acks: stream.acks(), stream }
-            }
+    /// The same to any queue.
+    pub async fn send_to(&self, queue: &str, payloads: Vec<Bytes>) -> Result<(), String> {
+        let messages = payloads.into_iter().map(NewMessage::new).collect();
+        let sent = match self.calls {
+            Calls::Streams => self.client.send_batch(queue, messages).await,
+            Calls::Unary => self.client.send_batch_unary(queue, messages).await,
         };
-        Ok(Receiver { line: self.clone(), most, kind })
+        sent.map(|_| ()).map_err(|error| error.to_string())
     }
-}
 
-/// One sender: the next send begins when the last was acknowledged.
-#[derive(Debug)]
-pub struct Sender {
-    line: Line,
-    service: Option<QueueServiceClient<Channel>>,
-}
-
-impl Sender {
-    /// Returns once every payload is acknowledged.
-    pub async fn send(&mut self, payloads: Vec<Bytes>) -> Result<(), String> {
-        match &mut self.service {
-            None => {
-                let messages = payloads.into_iter().map(NewMessage::new).collect();
-                let sent = self.line.client.send_batch(&self.line.queue, messages).await;
-                sent.map(|_| ()).map_err(|error| error.to_string())
-            }
-            Some(service) => {
-                let message = |body| pb::NewMessage { body, ..pb::NewMessage::default() };
-                let request = pb::SendRequest {
-                    account: self.line.client.account().to_owned(),
-                    queue: self.line.queue.to_string(),
-                    messages: payloads.into_iter().map(message).collect(),
-                    session: None,
-                };
-                service.send(request).await.map(|_| ()).map_err(|status| status.to_string())
-            }
-        }
+    /// A receiver that takes up to `most` messages at once.
+    pub fn receiver(&self, most: usize) -> Result<Receiver, String> {
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let options = StreamOptions { max_batch: most, credit: most, ..StreamOptions::default() };
+        let stream = match self.calls {
+            Calls::Streams => Some(self.client.receive_stream(&self.queue, options)),
+            Calls::Unary => None,
+        };
+        let stream = stream.transpose().map_err(|error| error.to_string())?;
+        Ok(Receiver { line: self.clone(), most, stream })
     }
 }
 
@@ -173,88 +142,59 @@ impl Sender {
 pub struct Receiver {
     line: Line,
     most: u32,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Stream { stream: ReceiveStream, acks: Acks },
-    Unary(QueueServiceClient<Channel>),
+    /// None where each receive is a call.
+    stream: Option<ReceiveStream>,
 }
 
 /// A message in a receiver's hands.
 #[derive(Debug)]
 pub struct Delivery {
     pub body: Bytes,
+    /// How often it was given out, this time included: 1 is its first lease.
+    pub lease: u32,
     item: DeleteItem,
 }
 
 impl From<Message> for Delivery {
     fn from(message: Message) -> Delivery {
         let item = DeleteItem { id: message.id, pop_receipt: message.pop_receipt };
-        Delivery { body: message.body, item }
+        Delivery { body: message.body, lease: message.dequeue_count, item }
     }
 }
 
 impl Receiver {
     /// Up to as many messages as it may take at once; none when none came in time.
     pub async fn receive(&mut self, wait: Duration) -> Result<Vec<Delivery>, String> {
-        match &mut self.kind {
-            Kind::Stream { stream, .. } => {
+        let taken = match &mut self.stream {
+            Some(stream) => {
                 let next = stream.next_batch(self.most as usize);
                 let Ok(next) = tokio::time::timeout(wait, next).await else {
                     return Ok(Vec::new());
                 };
-                let taken = next.ok_or_else(|| "the stream has ended".to_owned())?;
-                let taken = taken.map_err(|error| error.to_string())?;
-                Ok(taken.into_iter().map(Delivery::from).collect())
+                next.ok_or_else(|| "the stream has ended".to_owned())?
             }
-            Kind::Unary(service) => {
-                let request = pb::ReceiveRequest {
-                    account: self.line.client.account().to_owned(),
-                    queue: self.line.queue.to_string(),
-                    max_messages: self.most,
-                    visibility_timeout: None,
-                    wait: prost_types::Duration::try_from(wait).ok(),
-                    session: None,
-                };
-                let answer = service.receive(request).await.map_err(|status| status.to_string())?;
-                let delivery = |message: pb::Message| Delivery {
-                    body: message.body,
-                    item: DeleteItem { id: message.id, pop_receipt: message.pop_receipt },
-                };
-                Ok(answer.into_inner().messages.into_iter().map(delivery).collect())
-            }
-        }
-    }
-
-    /// Deletes them; returns once the server has answered for each.
-    pub async fn delete(&mut self, deliveries: Vec<Delivery>) -> Result<(), String> {
-        let items: Vec<DeleteItem> = deliveries.into_iter().map(|d| d.item).collect();
-        let outcomes = match &mut self.kind {
-            Kind::Stream { acks, .. } => {
-                acks.delete_batch(items).await.map_err(|error| error.to_string())?.outcomes
-            }
-            Kind::Unary(service) => {
-                let item = |item: DeleteItem| pb::DeleteItem {
-                    id: item.id,
-                    pop_receipt: item.pop_receipt,
-                };
-                let request = pb::DeleteRequest {
-                    account: self.line.client.account().to_owned(),
-                    queue: self.line.queue.to_string(),
-                    items: items.into_iter().map(item).collect(),
-                    session: None,
-                };
-                let answer = service.delete(request).await.map_err(|status| status.to_string())?;
-                let outcome = |code| DeleteOutcome::try_from(code).unwrap_or_default();
-                answer.into_inner().outcomes.into_iter().map(outcome).collect()
+            None => {
+                let options =
+                    ReceiveOptions { max_messages: self.most, wait, ..ReceiveOptions::default() };
+                let received = self.line.client.receive(&self.line.queue, options).await;
+                received.map(|received| received.messages)
             }
         };
-        match outcomes.iter().find(|outcome| **outcome != DeleteOutcome::Deleted) {
-            None => Ok(()),
-            Some(outcome) => Err(format!("a delete was answered with {}", outcome.as_str_name())),
-        }
+        let taken = taken.map_err(|error| error.to_string())?;
+        Ok(taken.into_iter().map(Delivery::from).collect())
+    }
+
+    /// Deletes them; answers what became of each, in order.
+    pub async fn delete(
+        &mut self,
+        deliveries: Vec<Delivery>,
+    ) -> Result<Vec<DeleteOutcome>, String> {
+        let items = deliveries.into_iter().map(|delivery| delivery.item).collect();
+        let deleted = match &self.stream {
+            Some(stream) => stream.acks().delete_batch(items).await,
+            None => self.line.client.delete_batch(&self.line.queue, items).await,
+        };
+        Ok(deleted.map_err(|error| error.to_string())?.outcomes)
     }
 }
 
