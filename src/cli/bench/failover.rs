@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Ground;
 use super::flow::{Errors, Numbers};
-use super::report::{Gap, middle_and_largest, put, tenths};
+use super::report::{Gap, middle_and_largest, put, slowest, tenths};
 use super::workload::{Line, Maker, Receiver};
 use crate::cli::Context;
 use crate::cli::exit::Usage;
@@ -25,6 +25,8 @@ use crate::cli::lab::table::{self, Eye};
 use crate::cli::lab::{process, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After the cluster has healed.
+const HALF_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, Args)]
 pub struct Failover {
@@ -82,12 +84,13 @@ pub async fn run(ground: &Ground, verb: Failover, context: &Context) -> anyhow::
     let senders: Vec<_> =
         (0..workers).map(|_| tokio::spawn(load.clone().sender(ground.line.clone()))).collect();
     let steady = Duration::from_secs_f64(if verb.rounds == 1 { 5.0 } else { 0.5 });
-    let mut gaps = Vec::new();
+    let (mut gaps, mut halves) = (Vec::new(), Vec::new());
     let mut last = Value::Null;
     for round in 1..=verb.rounds {
         sleep(steady).await;
         last = load.round(lab, &verb).await?;
         gaps.push(last.get("gap_ms").and_then(Value::as_f64).unwrap_or(0.0));
+        halves.push(last.get("ms_to_half_rate").and_then(Value::as_u64));
         put(&mut last, json!({ "round": round }));
         context.out.item(&last)?;
         context.out.say(&format!("round {round}: {last}"))?;
@@ -108,6 +111,8 @@ pub async fn run(ground: &Ground, verb: Failover, context: &Context) -> anyhow::
             "gap_ms": { "p50": tenths(middle), "max": tenths(largest) },
             "longest_gap_ms": tenths(largest),
             "gaps_ms": gaps,
+            "ms_to_half_rate": slowest(&halves),
+            "ms_to_half_rates": halves,
             "acked": load.acked.load(Relaxed),
         }),
     );
@@ -156,7 +161,7 @@ impl Load {
         let classic = verb.rounds == 1;
         let pause = Duration::from_secs(if classic { 10 } else { 1 });
         sleep(pause.saturating_sub(armed.elapsed())).await;
-        let restarted = armed.elapsed();
+        let restarted = self.maker.now() as f64 / 1e9;
         if verb.silent {
             process::signal(victim, Signal::CONT)?;
         } else {
@@ -169,6 +174,7 @@ impl Load {
         if classic {
             sleep(Duration::from_secs(5)).await;
         }
+        let half = self.half_rate(before).await;
         let gap = self.gap.found(self.maker.now());
         Ok(json!({
             "killed_node": leader,
@@ -176,8 +182,22 @@ impl Load {
             "gap_ms": tenths(gap.longest as f64 / 1e6),
             "gap_began_ms_after_kill": tenths((gap.began as f64 - gap.armed as f64) / 1e6),
             "recovered": gap.recovered,
-            "restart_at_s": tenths(restarted.as_secs_f64()),
+            "ms_to_half_rate": half,
+            "restart_at_s": tenths(restarted),
         }))
+    }
+
+    /// Milliseconds from the fault until half of the rate came back. The half second in which it
+    /// did must be over to be seen; `None` when that is not so soon after the cluster has healed.
+    async fn half_rate(&self, before: f64) -> Option<u64> {
+        let begun = Instant::now();
+        loop {
+            let half = self.gap.half_rate(self.maker.now(), before);
+            if half.is_some() || begun.elapsed() > HALF_PATIENCE {
+                return half;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits until another node leads and writes are acknowledged again.

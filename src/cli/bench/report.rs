@@ -61,12 +61,20 @@ pub fn tenths(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
 }
 
-/// The longest time without an acknowledgement since it was armed.
+/// Acknowledgements are counted by slots of the run's clock, for this many of them, an hour.
+const SLOT: u64 = 10_000_000;
+const SLOTS: usize = 360_000;
+/// Slots in which a rate is looked at: half a second.
+const LOOK: usize = 50;
+
+/// The longest time without an acknowledgement since it was armed, and the way back up.
 #[derive(Debug, Default)]
 pub struct Gap(Mutex<Gaps>);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Gaps {
+    /// Acknowledgements of each slot, from the one in which it was armed.
+    slots: Vec<u32>,
     armed_at: Option<u64>,
     last: u64,
     longest: u64,
@@ -93,7 +101,14 @@ impl Gap {
     /// Something was acknowledged at this time.
     pub fn acknowledged(&self, now: u64) {
         let mut gaps = self.lock();
-        if gaps.armed_at.is_some() {
+        if let Some(armed) = gaps.armed_at {
+            let slot = slots_between(armed, now);
+            if slot >= gaps.slots.len() && slot < SLOTS {
+                gaps.slots.resize(slot + 1, 0);
+            }
+            if let Some(count) = gaps.slots.get_mut(slot) {
+                *count += 1;
+            }
             let gap = now.saturating_sub(gaps.last);
             if gaps.last > 0 && gap > gaps.longest {
                 (gaps.longest, gaps.began) = (gap, gaps.last);
@@ -115,10 +130,22 @@ impl Gap {
         self.lock().acked_since
     }
 
+    /// Milliseconds from when it was armed until acknowledgements came at half of a rate a second
+    /// again, as far as half seconds that are over tell.
+    #[must_use]
+    pub fn half_rate(&self, now: u64, before: f64) -> Option<u64> {
+        let gaps = self.lock();
+        let over = slots_between(gaps.armed_at?, now).min(SLOTS);
+        let mut slots = gaps.slots.clone();
+        drop(gaps);
+        slots.resize(over, 0);
+        half_rate(&slots, before)
+    }
+
     /// The longest gap so far; one that has not ended counts up to `now`.
     #[must_use]
     pub fn found(&self, now: u64) -> GapFound {
-        let gaps = *self.lock();
+        let gaps = self.lock();
         let open = now.saturating_sub(gaps.last);
         let armed = gaps.armed_at.unwrap_or(now);
         let recovered = gaps.acked_since > 0;
@@ -127,6 +154,26 @@ impl Gap {
         }
         GapFound { longest: gaps.longest, began: gaps.began, armed, recovered }
     }
+}
+
+/// Whole slots from the one of a time until that of a later one.
+fn slots_between(from: u64, until: u64) -> usize {
+    usize::try_from((until / SLOT).saturating_sub(from / SLOT)).unwrap_or(usize::MAX)
+}
+
+/// Milliseconds from the first slot until the first half second with at least half of the
+/// acknowledgements that it had at the rate before. The first slot itself is of both times.
+fn half_rate(slots: &[u32], before: f64) -> Option<u64> {
+    let enough = before / 2.0 * LOOK as f64 * SLOT as f64 / 1e9;
+    let reached = |look: &[u32]| look.iter().map(|count| f64::from(*count)).sum::<f64>() >= enough;
+    let at = slots.get(1..)?.windows(LOOK).position(reached)?;
+    Some((at as u64 + 1) * (SLOT / 1_000_000))
+}
+
+/// The most of some times; `None` when one of them never came.
+#[must_use]
+pub fn slowest(times: &[Option<u64>]) -> Option<u64> {
+    times.iter().copied().collect::<Option<Vec<u64>>>()?.into_iter().max()
 }
 
 /// The middle and the largest of some numbers.
@@ -140,7 +187,7 @@ pub fn middle_and_largest(mut numbers: Vec<f64>) -> (f64, f64) {
 /// The result in a few lines for people: those of these fields that are there.
 #[must_use]
 pub fn text(result: &Value) -> String {
-    const FIELDS: [&str; 33] = [
+    const FIELDS: [&str; 34] = [
         "run",
         "calls",
         "durability",
@@ -159,6 +206,7 @@ pub fn text(result: &Value) -> String {
         "rounds",
         "gap_ms",
         "longest_gap_ms",
+        "ms_to_half_rate",
         "recovered",
         "acked_lost",
         "unacked_found",
@@ -209,6 +257,44 @@ mod tests {
         let found = gap.found(1_651);
         assert_eq!((found.longest, found.began, found.recovered), (600, 1_000, true));
         assert_eq!(gap.since(), 3);
+    }
+
+    #[test]
+    fn half_of_the_rate_is_back_with_the_first_half_second_that_has_so_many() {
+        // 400 a second before: 100 in half a second are half of it.
+        let mut slots = vec![0; 200];
+        slots[0] = 1_000;
+        assert_eq!(half_rate(&slots, 400.0), None, "the slot of the fault does not count");
+        slots[100..].fill(2);
+        assert_eq!(half_rate(&slots, 400.0), Some(1_000));
+        assert_eq!(half_rate(&slots[..149], 400.0), None, "that half second is not over");
+        assert_eq!(half_rate(&slots, 200.0), Some(750), "when half of it is enough");
+        slots[1..].fill(2);
+        assert_eq!(half_rate(&slots, 400.0), Some(10), "it was never less");
+        assert_eq!(half_rate(&[], 400.0), None);
+    }
+
+    #[test]
+    fn acknowledgements_count_from_when_the_gap_was_armed() {
+        let gap = Gap::default();
+        let at = |millis: u64| millis * 1_000_000;
+        (0..1_000).for_each(|millis| gap.acknowledged(at(millis)));
+        assert_eq!(gap.half_rate(at(1_000), 1_000.0), None, "not armed");
+        gap.arm(at(1_005));
+        (1_300..1_800).for_each(|millis| gap.acknowledged(at(millis)));
+        // 250 are there when the half second from 1.05 s is over.
+        assert_eq!(gap.half_rate(at(1_549), 1_000.0), None);
+        assert_eq!(gap.half_rate(at(1_550), 1_000.0), Some(50));
+        gap.arm(at(2_000));
+        assert_eq!(gap.half_rate(at(9_000), 1_000.0), None, "each fault counts anew");
+        gap.acknowledged(u64::MAX);
+    }
+
+    #[test]
+    fn a_slowest_time_has_all() {
+        assert_eq!(slowest(&[Some(3), Some(9), Some(4)]), Some(9));
+        assert_eq!(slowest(&[Some(3), None]), None);
+        assert_eq!(slowest(&[]), None);
     }
 
     #[test]
