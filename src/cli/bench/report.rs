@@ -176,6 +176,29 @@ pub fn slowest(times: &[Option<u64>]) -> Option<u64> {
     times.iter().copied().collect::<Option<Vec<u64>>>()?.into_iter().max()
 }
 
+/// How many times `one` is `other`, in thousandths; `None` without two figures.
+#[must_use]
+pub fn ratio(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    let ratio = one? / other?;
+    ratio.is_finite().then(|| (ratio * 1000.0).round() / 1000.0)
+}
+
+/// Objects with the same fields as one: numbers are the mean of all, the rest is of the last.
+#[must_use]
+pub fn mean(objects: &[Value]) -> Value {
+    let mut all = objects.last().cloned().unwrap_or_default();
+    for (name, value) in all.as_object_mut().into_iter().flatten() {
+        let field = |object: &Value| object.get(name).and_then(Value::as_f64);
+        if let (true, Some(numbers)) =
+            (value.is_f64(), objects.iter().map(field).collect::<Option<Vec<f64>>>())
+        {
+            let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;
+            *value = json!((mean * 1000.0).round() / 1000.0);
+        }
+    }
+    all
+}
+
 /// The middle and the largest of some numbers.
 #[must_use]
 pub fn middle_and_largest(mut numbers: Vec<f64>) -> (f64, f64) {
@@ -187,7 +210,7 @@ pub fn middle_and_largest(mut numbers: Vec<f64>) -> (f64, f64) {
 /// The result in a few lines for people: those of these fields that are there.
 #[must_use]
 pub fn text(result: &Value) -> String {
-    const FIELDS: [&str; 34] = [
+    const FIELDS: [&str; 41] = [
         "run",
         "calls",
         "durability",
@@ -214,6 +237,13 @@ pub fn text(result: &Value) -> String {
         "not_delivered",
         "redelivered",
         "lease_expired",
+        "creates_per_s",
+        "listed_per_s",
+        "list_us_per_queue",
+        "list_cpu_us_per_queue",
+        "sends_per_s",
+        "send_cpu_us_per_msg",
+        "ratios",
         "disk_bytes_per_msg",
         "rss_mib_full",
         "server_cores",
@@ -291,7 +321,21 @@ mod tests {
     }
 
     #[test]
-    fn a_slowest_time_has_all() {
+    fn windows_are_told_as_their_mean() {
+        let windows = [
+            json!({ "queues": 5, "rate": 10.0, "rss": [1.0] }),
+            json!({ "queues": 5, "rate": 25.0, "rss": [2.0] }),
+        ];
+        assert_eq!(mean(&windows), json!({ "queues": 5, "rate": 17.5, "rss": [2.0] }));
+        assert_eq!(mean(&[]), Value::Null);
+    }
+
+    #[test]
+    fn a_ratio_has_two_figures_and_a_slowest_time_has_all() {
+        assert_eq!(ratio(Some(2.0), Some(3.0)), Some(0.667));
+        for (one, other) in [(None, Some(1.0)), (Some(1.0), None), (Some(0.0), Some(0.0))] {
+            assert_eq!(ratio(one, other), None);
+        }
         assert_eq!(slowest(&[Some(3), Some(9), Some(4)]), Some(9));
         assert_eq!(slowest(&[Some(3), None]), None);
         assert_eq!(slowest(&[]), None);
