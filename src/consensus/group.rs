@@ -168,7 +168,6 @@ struct Inner {
     clocks: Clocks,
     copy: lag::Copy,
     agreements: Agreements,
-    clock: SharedClock,
 }
 
 fn raft_config(config: &GroupConfig) -> Result<Arc<openraft::Config>, StartError> {
@@ -281,19 +280,17 @@ impl Group {
             clocks: Clocks::new(Arc::clone(&clock)),
             copy: lag::Copy::default(),
             agreements: Agreements::default(),
-            clock: Arc::clone(&clock),
             config,
         };
         let group = Group { inner: Arc::new(inner) };
         let local = Arc::new(local::Local::new(group.clone(), held != OnDisk::Promises, mode));
         let peer_service =
             PeerService::new(raft.clone(), peers.clone(), local, Arc::clone(&clock), signal);
-        let options = FastPathOptions::default();
         let leading = leadership::run(group.clone(), clock, leadership_out, terms_out);
         let tasks: Vec<Task> = vec![
             ("proposer", Box::pin(propose)),
             ("confirmer", Box::pin(confirm)),
-            ("fast path", Box::pin(fastpath::run(raft, peers, options, lost))),
+            ("fast path", Box::pin(fastpath::run(raft, peers, FastPathOptions::default(), lost))),
             ("leadership", Box::pin(leading)),
             ("receivers", Box::pin(receive::serve(group.clone()))),
             ("disk space", Box::pin(space::run(group.clone(), mode))),
@@ -491,7 +488,7 @@ impl Group {
             Freshness::Linearizable => it.check_newest(),
             Freshness::Stale(bound) => {
                 let allowed = Span(u64::try_from(bound.as_micros()).unwrap_or(u64::MAX));
-                let now = LogTime(self.inner.clock.wall_us());
+                let now = LogTime(self.inner.clocks.wall_us());
                 it.check_age(store.state().log_time(), now, allowed)
             }
         });

@@ -111,6 +111,11 @@ impl Clocks {
         }
     }
 
+    /// This node's wall clock, in microseconds since 1970.
+    pub(super) fn wall_us(&self) -> u64 {
+        self.clock.wall_us()
+    }
+
     fn ask(&self, term: u64) -> Word<'_> {
         self.acceptance.send_replace(Acceptance::Asked(term));
         Word { acceptance: &self.acceptance, term }

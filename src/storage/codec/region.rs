@@ -88,24 +88,26 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
             lineage: big_bytes(*lineage),
             ledger: ledger.iter().map(line_to).collect(),
         }),
-        RegionVerb::Resolve { keep, number } => {
-            Wire::Resolve(pb::RegionResolve { keep: keep.clone(), number: number.0 })
-        }
+        RegionVerb::Resolve { keep, number } => Wire::Resolve(resolve_to(keep, *number)),
         RegionVerb::RecordShipped { attachment, epoch, position } => {
             Wire::RecordShipped(record_shipped_to(*attachment, *epoch, *position))
         }
         RegionVerb::ApplyShipped(batch) => Wire::ApplyShipped(batch_to(batch)),
         RegionVerb::Note { what } => Wire::Note(pb::RegionNote { what: what.clone() }),
-        RegionVerb::SettleTail { epoch, fate } => Wire::SettleTail(pb::SettleTail {
-            epoch: Some(epoch_to(epoch)),
-            fate: tail_fate_to(*fate).into(),
-        }),
+        RegionVerb::SettleTail { epoch, fate } => {
+            let (epoch, fate) = (Some(epoch_to(epoch)), tail_fate_to(*fate).into());
+            Wire::SettleTail(pb::SettleTail { epoch, fate })
+        }
         RegionVerb::SeedBegin { .. }
         | RegionVerb::SeedChunk(_)
         | RegionVerb::SeedCommit { .. }
         | RegionVerb::SeedDrop { .. }
         | RegionVerb::SeedFree => seeds::verb_to(verb),
     }
+}
+
+fn resolve_to(keep: &str, number: Epoch) -> pb::RegionResolve {
+    pb::RegionResolve { keep: keep.to_owned(), number: number.0 }
 }
 
 fn accept_lease_to(attachment: u128, epoch: Epoch, lease: Option<Span>) -> pb::RegionAcceptLease {
