@@ -16,9 +16,13 @@ async fn led(dir: &Path) -> (Vec<TestNode>, Group) {
 }
 
 async fn until_waiting(group: &Group, count: usize) {
-    while group.inner.waiting.count() < count {
-        tokio::task::yield_now().await;
-    }
+    let waiting = async {
+        while group.inner.waiting.count() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    // Where leadership moves by itself, on a machine that stalls, nobody waits here any more.
+    tokio::time::timeout(LONG, waiting).await.expect("all wait at the leader");
 }
 
 fn tag(sequence: u64) -> SessionTag {
