@@ -327,7 +327,8 @@ pub fn status_json(status: &pb::GetRegionResponse) -> Value {
 fn status_text(status: &pb::GetRegionResponse) -> String {
     let mut text =
         format!("region {} ({}): {}", status.region, status.redundancy, role_name(status.role));
-    if let Some(epoch) = &status.epoch {
+    // A copy that was wiped is in none.
+    if let Some(epoch) = status.epoch.as_ref().filter(|epoch| epoch.number > 0) {
         text += &format!(", epoch {} of {}", epoch.number, epoch.region);
     }
     if !status.peer.is_empty() {
