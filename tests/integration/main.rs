@@ -16,6 +16,7 @@ mod inspection;
 mod lab_regions;
 mod lab_verbs;
 mod leases;
+mod linearizable;
 mod lines;
 mod lost_tables;
 mod members;
@@ -25,6 +26,9 @@ mod redundancy;
 mod refusals;
 mod regions;
 mod reseeding;
+#[path = "../checker/search.rs"]
+#[allow(dead_code, reason = "the simulator and chaos tell more calls")]
+mod search;
 mod serving;
 mod stage;
 mod standby;
