@@ -14,6 +14,7 @@ pub mod known;
 pub mod lineage;
 pub mod queues;
 pub mod redrives;
+pub mod retold;
 pub mod story;
 pub mod surviving;
 pub mod times;

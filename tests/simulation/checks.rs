@@ -19,4 +19,6 @@ mod power_cut;
 #[allow(dead_code, unused_imports, reason = "what faults do is the simulator's")]
 mod schedule;
 
-use checker::{history, invariants, known, lineage, queues, redrives, story, surviving, times};
+use checker::{
+    history, invariants, known, lineage, queues, redrives, retold, story, surviving, times,
+};

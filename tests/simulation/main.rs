@@ -46,7 +46,9 @@ mod world;
 use std::process::ExitCode;
 
 use arguments::Arguments;
-use checker::{history, invariants, known, lineage, queues, redrives, story, surviving, times};
+use checker::{
+    history, invariants, known, lineage, queues, redrives, retold, story, surviving, times,
+};
 use clap::Parser as _;
 
 fn main() -> ExitCode {

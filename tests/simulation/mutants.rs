@@ -16,7 +16,9 @@ fn caught(arguments: &Arguments, seed: u64, mutant: &str) -> Option<String> {
             // A broken promise says more than the panic that came of it.
             let promise = verdict.broken.iter().find(|(name, _)| name.starts_with(['I', 'G']));
             let (_, case) = promise.or(verdict.broken.first())?;
-            Some(format!("{}: {}", names.join(", "), one_line(case)))
+            // What comes behind the sentence are the calls that it is about.
+            let sentence = case.lines().next().unwrap_or_default();
+            Some(format!("{}: {}", names.join(", "), one_line(sentence)))
         }
     }
 }

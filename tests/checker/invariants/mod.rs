@@ -25,6 +25,7 @@ pub mod sample;
 
 use crate::history::History;
 use crate::lineage::PairStory;
+use crate::retold;
 use crate::story::Story;
 use crate::surviving;
 
@@ -57,12 +58,18 @@ pub const OF_PAIRS: [(&str, PairCheck); 6] = [
     ("G6", g6_tail_is_listed::check),
 ];
 
-/// Every promise that this history breaks, with a sentence about each case.
+/// Cases of one promise of which the calls are told.
+const RETOLD: usize = 5;
+
+/// Every promise that this history breaks, with a sentence about each case, and the calls that the
+/// first cases are about.
 pub fn broken(history: &History) -> Vec<(&'static str, String)> {
     let rest = surviving::of(history);
     let story = Story::of(rest.as_ref().unwrap_or(history));
     let told = |(name, check): &(&'static str, Check)| {
-        check(&story).into_iter().map(|case| (*name, case)).collect::<Vec<_>>()
+        let mut cases = check(&story);
+        cases.iter_mut().take(RETOLD).for_each(|case| *case = retold::with_calls(&story, case));
+        cases.into_iter().map(|case| (*name, case)).collect::<Vec<_>>()
     };
     let mut broken: Vec<_> = ALL.iter().flat_map(told).collect();
     if rest.is_some() {
