@@ -31,8 +31,8 @@ use std::time::Duration;
 
 use arguments::Arguments;
 use checker::{
-    gaps, history, invariants, known, lineage, queues, redrives, retold, story, surviving, times,
-    written,
+    gaps, history, invariants, known, lineage, queues, redrives, retold, search, story, surviving,
+    times, written,
 };
 use clap::Parser as _;
 use faults::Fault;

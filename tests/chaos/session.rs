@@ -19,6 +19,8 @@ use crate::workload::{self, Worker};
 use crate::{clock, now, say};
 
 const WORKERS: u32 = 6;
+/// Numbers of the clients of the short queue beside them.
+const SHORT: std::ops::RangeInclusive<u32> = 41..=44;
 /// How long the cluster must stay as it is at the end, asked nothing.
 const IDLE: Duration = Duration::from_secs(2);
 /// How often it may begin with that again: a machine that is busy with something else lets a
@@ -133,7 +135,10 @@ fn work(
             }
             let working =
                 (2..=WORKERS).map(new).chain([first]).map(|worker| worker.work(stop.clone()));
-            futures::future::join_all(working).await;
+            let short = SHORT.map(new).map(|worker| worker.work_shortly(stop.clone()));
+            let (working, short) =
+                (futures::future::join_all(working), futures::future::join_all(short));
+            futures::future::join(working, short).await;
         })
     })
 }

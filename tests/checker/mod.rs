@@ -15,6 +15,7 @@ pub mod lineage;
 pub mod queues;
 pub mod redrives;
 pub mod retold;
+pub mod search;
 pub mod story;
 pub mod surviving;
 pub mod times;

@@ -10,6 +10,8 @@ pub const USUAL_ACCOUNT: &str = "default";
 pub const TENANT: &str = "tenant";
 /// Microseconds for which a queue can come back where its plan says nothing.
 pub const USUAL_WINDOW: u64 = 3_600_000_000;
+/// Messages that one peek shows at most.
+pub const PEEKED_AT_ONCE: u32 = 20;
 /// Microseconds that a redriven message lives: its target's usual time.
 pub const USUAL_TTL: u64 = 7 * 24 * 3_600_000_000;
 
@@ -68,7 +70,7 @@ const PLAIN: Plan = Plan {
 
 /// All queues; one stands behind those that its dead letters go to, as it is created after them,
 /// and one to which dead letters are sent back behind those that they are sent back from.
-pub const ALL: [Plan; 11] = [
+pub const ALL: [Plan; 12] = [
     Plan { name: "gamma-grave", is_sent_to: false, redriven: true, ..PLAIN },
     Plan {
         name: "gamma-dead",
@@ -95,10 +97,15 @@ pub const ALL: [Plan; 11] = [
     Plan { name: "omega", streams: true, ..PLAIN },
     Plan { name: "tau", share: 1, account: TENANT, ..PLAIN },
     Plan { name: "upsilon", share: 1, account: TENANT, window: Some(4_000_000), ..PLAIN },
+    Plan { name: SHORT, share: 0, ..PLAIN },
 ];
 
 /// A small queue to which dead letters may be sent, wherever they came from.
 pub const ASIDE: &str = "aside";
+
+/// A queue that a few clients of its own call, a few times each, and nobody else: of all these
+/// calls an order is searched for that explains them.
+pub const SHORT: &str = "short";
 
 /// What is known of a queue by its name.
 pub fn plan(name: &str) -> &'static Plan {

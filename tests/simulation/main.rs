@@ -47,7 +47,7 @@ use std::process::ExitCode;
 
 use arguments::Arguments;
 use checker::{
-    history, invariants, known, lineage, queues, redrives, retold, story, surviving, times,
+    history, invariants, known, lineage, queues, redrives, retold, search, story, surviving, times,
 };
 use clap::Parser as _;
 

@@ -20,6 +20,8 @@ use crate::workload::{self, Worker};
 use crate::world::{CLIENT_HOSTS, World};
 
 const WORKERS_PER_HOST: u32 = 3;
+/// Clients of the short queue beside them.
+const SHORT_PER_HOST: u32 = 2;
 /// How long the cluster has for each step of the ending.
 const PATIENCE: Micros = 60_000_000;
 /// How long nobody asks anything of it at the end.
@@ -180,7 +182,11 @@ fn clients(world: &mut World, seed: u64, stop: &Arc<AtomicBool>) -> Arc<AtomicUs
             }
             let numbers = (1..WORKERS_PER_HOST).map(|worker| 10 * worker + at + 1);
             let working = numbers.map(new).chain([first]).map(|worker| worker.work(stop.clone()));
-            futures::future::join_all(working).await;
+            let short = (0..SHORT_PER_HOST).map(|worker| new(10 * (worker + 4) + at + 1));
+            let short = short.map(|worker| worker.work_shortly(stop.clone()));
+            let (working, short) =
+                (futures::future::join_all(working), futures::future::join_all(short));
+            futures::future::join(working, short).await;
             ends.fetch_sub(1, Ordering::Relaxed);
             Ok(())
         });

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Worker;
 use crate::history::{Ending, New};
-use crate::queues::ALL;
+use crate::queues::{ALL, SHORT};
 
 /// Messages of one receive of the drain, and their lease: longer than the drain takes.
 const DRAINED_AT_ONCE: u32 = 100;
@@ -41,6 +41,8 @@ pub async fn close(mut worker: Worker, ending: &Mutex<Ending>) {
     for plan in ALL.iter().filter(|plan| plan.redriven) {
         while !worker.end_redrives(plan.name).await {}
     }
+    // Its leases are longer than anybody waits.
+    while !worker.clear(SHORT).await {}
     // Where dead letters come from first, and then where they go to.
     for plan in ALL.iter().rev() {
         let at = drain(&mut worker, plan.name).await;

@@ -143,7 +143,7 @@ impl Worker {
         self.update(held, visibility, tag).await;
     }
 
-    async fn update(&mut self, held: Held, visibility: Option<u64>, tag: Option<u64>) {
+    pub(super) async fn update(&mut self, held: Held, visibility: Option<u64>, tag: Option<u64>) {
         let Held { queue, id, receipt } = held.clone();
         // With both halves of the content nobody needs to look for the other first.
         let headers = tag.filter(|tag| tag.is_multiple_of(2)).map(|_| pb::Headers::default());
@@ -183,7 +183,7 @@ impl Worker {
         }
     }
 
-    async fn release(&mut self, held: Vec<Held>, after: After) {
+    pub(super) async fn release(&mut self, held: Vec<Held>, after: After) {
         let Some(queue) = held.first().map(|held| held.queue.clone()) else { return };
         let item =
             |item: &Item| pb::ReleaseItem { id: item.0.clone(), pop_receipt: item.1.clone() };

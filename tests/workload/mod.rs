@@ -16,6 +16,7 @@ mod messages;
 mod queues;
 mod reads;
 mod redrives;
+mod short;
 mod streams;
 mod wire;
 

@@ -112,7 +112,8 @@ impl Worker {
         self.write(Call::Undelete { queue: name.clone() }, request, ask, read).await.is_some()
     }
 
-    async fn clear(&mut self, queue: &str) {
+    /// True when it was answered.
+    pub(super) async fn clear(&mut self, queue: &str) -> bool {
         let name = queue.to_owned();
         let request = |session| pb::ClearRequest {
             account: wire::account(queue),
@@ -124,7 +125,7 @@ impl Worker {
             let mark = wire::mark(answer.durability.as_ref())?;
             Ok(Answer::Cleared { mark, removed: answer.removed })
         };
-        self.write(Call::Clear { queue: name.clone() }, request, ask, read).await;
+        self.write(Call::Clear { queue: name.clone() }, request, ask, read).await.is_some()
     }
 
     async fn delete_queue(&mut self, queue: &str) {

@@ -4,7 +4,7 @@ use zoneq::proto::queue::v1 as pb;
 
 use super::{Worker, wire};
 use crate::history::{Answer, Call, Looked, Outcome, Standing};
-use crate::queues::{TENANT, USUAL_ACCOUNT, takes_dead_letters};
+use crate::queues::{PEEKED_AT_ONCE, TENANT, USUAL_ACCOUNT, takes_dead_letters};
 
 impl Worker {
     pub(super) fn staleness(&mut self) -> Option<prost_types::Duration> {
@@ -21,12 +21,22 @@ impl Worker {
             all.push(Standing::Dead);
         }
         let standing = all[self.dice.below(all.len() as u64) as usize];
+        self.peek_at(queue, standing, max_staleness).await;
+    }
+
+    /// The messages of a queue that stand so.
+    pub(super) async fn peek_at(
+        &mut self,
+        queue: String,
+        standing: Standing,
+        max_staleness: Option<prost_types::Duration>,
+    ) {
         let stale = max_staleness.is_some();
         let op = self.begin_read(Call::Peek { queue: queue.clone(), standing, stale });
         let request = pb::PeekRequest {
             account: wire::account(&queue),
             queue,
-            max_messages: 20,
+            max_messages: PEEKED_AT_ONCE,
             state: wire::state(standing).into(),
             max_staleness,
             ..Default::default()
@@ -46,6 +56,16 @@ impl Worker {
         let at = self.dice.below(known.len() as u64) as usize;
         let Some(id) = known.get(at).cloned() else { return };
         let max_staleness = self.staleness();
+        self.get_one(queue, id, max_staleness).await;
+    }
+
+    /// One message.
+    pub(super) async fn get_one(
+        &mut self,
+        queue: String,
+        id: String,
+        max_staleness: Option<prost_types::Duration>,
+    ) {
         let stale = max_staleness.is_some();
         let op = self.begin_read(Call::Get { queue: queue.clone(), id: id.clone(), stale });
         let account = wire::account(&queue);

@@ -10,6 +10,8 @@
 //! * `reads`: a read shows the state at its T, and counts what is there.
 //! * `redrives`: a queue has one redrive at a time, which is as the last calls left it.
 //! * `accounts`: no account is sent more than it may hold, and none is refused less.
+//! * `orders`: of the calls of one short queue there is an order that explains all of them, whatever
+//!   servers said of their positions and times.
 //!
 //! A call of unknown outcome is allowed to have acted once, or not at all, anywhere between its
 //! beginning and what its session did next; what it may have touched is in doubt meanwhile, and
@@ -17,6 +19,7 @@
 
 mod accounts;
 mod groups;
+mod orders;
 mod queues;
 mod reads;
 mod real_time;
@@ -34,6 +37,7 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
         reads::check,
         redrives::check,
         accounts::check,
+        orders::check,
     ];
     parts.iter().flat_map(|part| part(story)).collect()
 }
