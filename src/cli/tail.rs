@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::exit::Exit;
-use super::output::{base64, messages};
+use super::output::{base64, from_base64, messages};
 use crate::client::Regions;
 use crate::proto::admin::v1 as pb;
 use pb::list_tail_response::Item;
@@ -154,27 +154,52 @@ pub struct Exported {
     pub deleted: Vec<pb::TailDelete>,
 }
 
+/// A message of the tail as one line of the file.
+#[must_use]
+pub fn exported(message: &pb::TailMessage) -> Value {
+    json!({
+        "account": message.account,
+        "queue": message.queue,
+        "id": message.id,
+        "body_base64": base64(&message.body),
+        "headers": message.headers,
+        "inserted_at": time(message.inserted_at.as_ref()),
+        "expires_at": time(message.expires_at.as_ref()),
+        "visible_at": time(message.visible_at.as_ref()),
+        "priority": message.priority,
+        "dequeue_count": message.dequeue_count,
+    })
+}
+
+/// What is read back of a line of such a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExportedMessage {
+    pub queue: String,
+    pub body: Vec<u8>,
+    pub inserted_at: Option<prost_types::Timestamp>,
+}
+
+/// Reads a line that [`exported`] made.
+///
+/// # Errors
+/// It is no JSON, or its body or its time is none.
+pub fn read_exported(line: &str) -> anyhow::Result<ExportedMessage> {
+    let line: Value = serde_json::from_str(line)?;
+    let body = line.get("body_base64").and_then(Value::as_str).unwrap_or_default();
+    let body = from_base64(body).context("a body of the exported tail is no base64")?;
+    let at = line.get("inserted_at").and_then(Value::as_str).map(str::parse);
+    let inserted_at = at.transpose().context("a time of the tail")?;
+    let queue = line.get("queue").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok(ExportedMessage { queue, body, inserted_at })
+}
+
 /// Writes the tail to a file that is not there yet, and notes there that it is in one.
 pub async fn write(regions: &Regions, path: &Path) -> anyhow::Result<Exported> {
     let named = || format!("the file {}", path.display());
     let file = std::fs::File::create_new(path).with_context(named)?;
     let mut out = std::io::BufWriter::new(file);
-    let walked = walk(regions, |message| {
-        let line = json!({
-            "account": message.account,
-            "queue": message.queue,
-            "id": message.id,
-            "body_base64": base64(&message.body),
-            "headers": message.headers,
-            "inserted_at": time(message.inserted_at.as_ref()),
-            "expires_at": time(message.expires_at.as_ref()),
-            "visible_at": time(message.visible_at.as_ref()),
-            "priority": message.priority,
-            "dequeue_count": message.dequeue_count,
-        });
-        writeln!(out, "{line}").with_context(named)
-    })
-    .await;
+    let walked =
+        walk(regions, |message| writeln!(out, "{}", exported(&message)).with_context(named)).await;
     let (head, count, deleted) = walked?;
     let file = out.into_inner().map_err(|error| error.into_error()).with_context(named)?;
     // The copy outlives the region whose only one it may be.
