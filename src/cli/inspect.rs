@@ -14,6 +14,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::entries::Range;
+pub use self::entries::decoded;
 use super::Context;
 use super::exit::{Exit, Usage};
 use super::output;

@@ -22,7 +22,7 @@ pub mod redrive;
 mod redundancy;
 pub mod region;
 pub mod serve;
-mod tail;
+pub mod tail;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -19,6 +19,7 @@ use super::tail::TailVerb;
 use crate::client::Regions;
 use crate::proto::admin::v1 as pb;
 pub(super) use limit::parse_limit;
+pub use shape::parse_trace;
 
 /// A failover waits until the copy has nearly all.
 const USUAL: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::exit::Exit;
-use super::output::{base64, messages};
+use super::output::{base64, from_base64, messages};
 use crate::client::Regions;
 use crate::proto::admin::v1 as pb;
 use pb::list_tail_response::Item;
@@ -177,27 +177,53 @@ pub struct Exported {
     pub removed: Vec<pb::TailRemoval>,
 }
 
+/// A message of the tail as one line of the file.
+#[must_use]
+pub fn exported(message: &pb::TailMessage) -> Value {
+    json!({
+        "account": message.account,
+        "queue": message.queue,
+        "id": message.id,
+        "body_base64": base64(&message.body),
+        "headers": message.headers,
+        "inserted_at": time(message.inserted_at.as_ref()),
+        "expires_at": time(message.expires_at.as_ref()),
+        "visible_at": time(message.visible_at.as_ref()),
+        "priority": message.priority,
+        "dequeue_count": message.dequeue_count,
+    })
+}
+
+/// What is read back of a line of such a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExportedMessage {
+    pub queue: String,
+    pub body: Vec<u8>,
+    pub inserted_at: Option<prost_types::Timestamp>,
+}
+
+/// Reads a line that [`exported`] made; none for a line that names what was deleted.
+///
+/// # Errors
+/// It is no JSON, or its body or its time is none.
+pub fn read_exported(line: &str) -> anyhow::Result<Option<ExportedMessage>> {
+    let line: Value = serde_json::from_str(line)?;
+    let Some(body) = line.get("body_base64") else { return Ok(None) };
+    let body = from_base64(body.as_str().unwrap_or_default());
+    let body = body.context("a body of the exported tail is no base64")?;
+    let at = line.get("inserted_at").and_then(Value::as_str).map(str::parse);
+    let inserted_at = at.transpose().context("a time of the tail")?;
+    let queue = line.get("queue").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok(Some(ExportedMessage { queue, body, inserted_at }))
+}
+
 /// Writes the tail to a file that is not there yet, and notes there that it is in one.
 pub async fn write(regions: &Regions, path: &Path) -> anyhow::Result<Exported> {
     let named = || format!("the file {}", path.display());
     let file = std::fs::File::create_new(path).with_context(named)?;
     let mut out = std::io::BufWriter::new(file);
-    let walked = walk(regions, |message| {
-        let line = json!({
-            "account": message.account,
-            "queue": message.queue,
-            "id": message.id,
-            "body_base64": base64(&message.body),
-            "headers": message.headers,
-            "inserted_at": time(message.inserted_at.as_ref()),
-            "expires_at": time(message.expires_at.as_ref()),
-            "visible_at": time(message.visible_at.as_ref()),
-            "priority": message.priority,
-            "dequeue_count": message.dequeue_count,
-        });
-        writeln!(out, "{line}").with_context(named)
-    })
-    .await;
+    let walked =
+        walk(regions, |message| writeln!(out, "{}", exported(&message)).with_context(named)).await;
     let found = walked?;
     let gone = found.deleted.iter().map(deleted_json);
     for line in gone.chain(found.removed.iter().map(removed_json)) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use super::types;
 use crate::proto::queue::v1 as pb;
 
 /// What a refusal names; the same names as on the wire.
@@ -185,7 +186,7 @@ impl Failure {
     }
 
     pub(super) fn of_item(error: &pb::ItemError) -> Failure {
-        let retry_after = error.retry_after.and_then(|delay| Duration::try_from(delay).ok());
+        let retry_after = error.retry_after.and_then(types::span);
         let code = Code::from_i32(error.code);
         let verdict = judge(code, &error.reason, None, &error.message, retry_after);
         Failure::answered(verdict, &error.reason)

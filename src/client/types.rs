@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-pub(super) use wire::{durability, time, token, wire, wire_items, wire_some};
+pub(super) use wire::{durability, span, time, token, wire, wire_items, wire_some};
 
 pub use crate::proto::queue::v1::{
     DeadLetterReason, DeleteOutcome, MessageState, OtherRegion, Position, ReleaseOutcome,

@@ -14,7 +14,9 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use super::machine::Machine;
 use super::pending::Pending;
-use super::types::{LogId, Proposal, RaftEntry, TypeConfig, Vote, log_id, position};
+use super::types::{
+    LogId, Proposal, RaftEntry, TypeConfig, Vote, log_id, position, read_membership,
+};
 use crate::storage::error::StorageError;
 use crate::storage::log::{Log, LogEntry, Payload};
 use crate::storage::vote::VoteRecord;
@@ -67,7 +69,7 @@ fn loaded(entry: LogEntry) -> io::Result<RaftEntry> {
         Payload::Blank => EntryPayload::Blank,
         Payload::Commands(bytes) => EntryPayload::Normal(Proposal::encoded(bytes)),
         Payload::Membership(bytes) => {
-            EntryPayload::Membership(serde_json::from_slice(&bytes).map_err(io::Error::other)?)
+            EntryPayload::Membership(read_membership(&bytes).map_err(io::Error::other)?)
         }
     };
     Ok(RaftEntry { log_id: log_id(&entry.position), payload })

@@ -19,7 +19,7 @@ use super::pending::Pending;
 use super::proposer::Answered;
 use super::types::{
     Applied, Local, LogId, Proposal, Snapshot, SnapshotData, SnapshotMeta, StoredMembership,
-    TypeConfig, log_id, position,
+    TypeConfig, log_id, position, read_stored_membership,
 };
 use crate::queue::ids::{Epoch, LogTime, Position};
 use crate::queue::outcome::{Outcome, Reply as QueueReply};
@@ -351,6 +351,6 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
 fn read_membership(stored: Option<(Position, Bytes)>) -> io::Result<StoredMembership> {
     stored.map_or_else(
         || Ok(StoredMembership::default()),
-        |(_, bytes)| serde_json::from_slice(&bytes).map_err(broken),
+        |(_, bytes)| read_stored_membership(&bytes).map_err(broken),
     )
 }

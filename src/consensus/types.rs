@@ -1,6 +1,7 @@
 //! The types that openraft is configured with, and the way between its log ids and ours.
 //! Nothing outside this room names them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -119,9 +120,45 @@ pub enum SnapshotData {
 pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub type RaftEntry = openraft::alias::EntryOf<TypeConfig>;
+pub type Membership = openraft::Membership<NodeId, Member>;
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
+
+/// Reads a membership of a peer or of a disk.
+///
+/// # Errors
+/// It is no JSON of one, or it has voters that it knows no node of, or a set of voters without
+/// any: openraft takes neither for possible.
+pub fn read_membership(json: &[u8]) -> serde_json::Result<Membership> {
+    checked(&serde_json::from_slice(json)?)
+}
+
+/// Reads a membership with the entry that it came from.
+///
+/// # Errors
+/// As [`read_membership`].
+pub fn read_stored_membership(json: &[u8]) -> serde_json::Result<StoredMembership> {
+    let stored: StoredMembership = serde_json::from_slice(json)?;
+    Ok(StoredMembership::new(*stored.log_id(), checked(stored.membership())?))
+}
+
+/// Reads what the sender of a snapshot says of it.
+///
+/// # Errors
+/// As [`read_membership`].
+pub fn read_snapshot_meta(json: &[u8]) -> serde_json::Result<SnapshotMeta> {
+    let meta: SnapshotMeta = serde_json::from_slice(json)?;
+    checked(meta.last_membership.membership())?;
+    Ok(meta)
+}
+
+fn checked(membership: &Membership) -> serde_json::Result<Membership> {
+    let nodes: BTreeMap<NodeId, Member> =
+        membership.nodes().map(|(id, member)| (*id, member.clone())).collect();
+    Membership::new(membership.get_joint_config().clone(), nodes)
+        .map_err(<serde_json::Error as serde::de::Error>::custom)
+}
 
 /// Runs a future where openraft may draw random numbers. Every task that calls openraft needs
 /// it; the seed decides elections in a simulation and comes from the system elsewhere.
@@ -140,4 +177,30 @@ pub fn log_id(position: &Position) -> LogId {
     use openraft::vote::RaftLeaderId as _;
     let leader = openraft::alias::LeaderIdOf::<TypeConfig>::new(position.term, position.node);
     LogId::new(leader.to_committed(), position.index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_membership_whose_voters_have_no_node_is_refused_wherever_it_is_read() {
+        let member = r#"{"zone":"z","region":"r","peer_address":"h:1","grpc_address":""}"#;
+        let whole = format!(r#"{{"configs":[[1]],"nodes":{{"1":{member}}}}}"#);
+        let stored = |it: &str| format!(r#"{{"log_id":null,"membership":{it}}}"#);
+        let meta = |it: &str| {
+            format!(r#"{{"last_log_id":null,"last_membership":{},"snapshot_id":""}}"#, stored(it))
+        };
+        let is_read = |it: &str| {
+            let entry = read_membership(it.as_bytes()).is_ok();
+            let tables = read_stored_membership(stored(it).as_bytes()).is_ok();
+            let head = read_snapshot_meta(meta(it).as_bytes()).is_ok();
+            assert_eq!([entry, entry], [tables, head], "{it}");
+            entry
+        };
+        assert!(is_read(&whole));
+        assert!(is_read(r#"{"configs":[],"nodes":{}}"#), "that of a node that was never in one");
+        assert!(!is_read(r#"{"configs":[[1]],"nodes":{}}"#));
+        assert!(!is_read(&whole.replace("[[1]]", "[[1],[]]")));
+    }
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use force::Loss;
+pub use force::{Loss, all as all_lacking, lacking};
 pub use limit::LimitChange;
 pub use shape::{ShapeChange, Shaped};
 

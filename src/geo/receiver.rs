@@ -23,7 +23,7 @@ use crate::consensus::group::Group;
 use crate::proto::geo::v1 as pb;
 use crate::proto::geo::v1::geo_service_server::{GeoService, GeoServiceServer};
 use crate::proto::geo::v1::ship_request::Message;
-use crate::queue::authority::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
+use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
 use crate::queue::authority::{Authority, RegionEpoch, Role};
 use crate::queue::command::{Command, Envelope};
 use crate::queue::error::Rejection;
@@ -259,17 +259,11 @@ impl GeoService for Receiver {
         request: Request<pb::AttachRequest>,
     ) -> Result<Response<pb::AttachResponse>, Status> {
         let asked = request.into_inner();
-        let ledger = wire::ledger_from(asked.ledger);
-        let attach = Attach {
-            region: self.pair.region().to_owned(),
-            lineage: wire::narrow(&asked.lineage, "the lineage").map_err(|status| *status)?,
-            attachment: wire::narrow(&asked.attachment, "the attachment")
-                .map_err(|status| *status)?,
-            ledger: ledger.map_err(|error| Status::invalid_argument(error.to_string()))?,
-            reseed: asked.reseed,
-            discard_tail: asked.discard_tail || self.pair.has_no_tail(),
-        };
-        self.change(RegionVerb::Attach(attach), asked.who).await?;
+        let who = asked.who.clone();
+        let attach = wire::attach(asked, self.pair.region().to_owned());
+        let mut attach = attach.map_err(|status| *status)?;
+        attach.discard_tail |= self.pair.has_no_tail();
+        self.change(RegionVerb::Attach(attach), who).await?;
         Ok(Response::new(pb::AttachResponse {}))
     }
 
@@ -321,12 +315,7 @@ impl GeoService for Receiver {
     ) -> Result<Response<pb::AcceptLeaseResponse>, Status> {
         let asked = request.into_inner();
         self.check_lineage(&asked.lineage)?;
-        let verb = RegionVerb::AcceptLease {
-            attachment: wire::narrow(&asked.attachment, "the attachment")
-                .map_err(|status| *status)?,
-            epoch: Epoch(asked.epoch),
-            lease: asked.lease_us.map(Span),
-        };
+        let verb = wire::accept_lease(&asked).map_err(|status| *status)?;
         self.change(verb, asked.who).await?;
         Ok(Response::new(pb::AcceptLeaseResponse {}))
     }
@@ -440,13 +429,12 @@ impl GeoService for Receiver {
         &self,
         request: Request<pb::FenceRequest>,
     ) -> Result<Response<pb::FenceResponse>, Status> {
-        let asked = request.into_inner();
-        let lineage = wire::narrow(&asked.lineage, "the lineage").map_err(|status| *status)?;
-        let ledger: Result<Vec<_>, _> = asked.ledger.into_iter().map(codec::line_from).collect();
-        let ledger = ledger.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        // Heard is heard, whether or not this node leads.
-        self.group.keep_heard(lineage, &ledger).await;
-        self.change(RegionVerb::Fence { lineage, ledger }, PEER.to_owned()).await?;
+        let verb = wire::fence(request.into_inner()).map_err(|status| *status)?;
+        if let RegionVerb::Fence { lineage, ledger } = &verb {
+            // Heard is heard, whether or not this node leads.
+            self.group.keep_heard(*lineage, ledger).await;
+        }
+        self.change(verb, PEER.to_owned()).await?;
         let role = self.group.standing().map_or("standalone", |it| it.authority.role.name());
         Ok(Response::new(pb::FenceResponse { role: role.to_owned() }))
     }

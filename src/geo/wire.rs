@@ -8,11 +8,12 @@ use tonic::Status;
 use super::batch::Batch;
 use crate::proto::geo::v1 as pb;
 use crate::proto::log::v1 as log;
-use crate::queue::authority::LedgerLine;
-use crate::queue::authority::command::{RegionVerb, ShippedBatch};
+use crate::queue::authority::command::{Attach, RegionVerb, ShippedBatch};
 use crate::queue::authority::plan::CopyEnd;
 use crate::queue::authority::refusal::RegionRefusal;
-use crate::queue::ids::Position;
+use crate::queue::authority::replay::ReplayTail;
+use crate::queue::authority::{LedgerLine, RegionEpoch};
+use crate::queue::ids::{Epoch, Position, Span};
 use crate::storage::codec::{self, CodecError};
 
 /// A message of the stream is at most this long: an entry, and what is around it.
@@ -70,6 +71,52 @@ pub fn ledger_from(ledger: Vec<log::LedgerLine>) -> Result<Vec<LedgerLine>, Code
 
 pub fn position_from(at: log::Position) -> Position {
     Position { term: at.term, node: at.node, index: at.index }
+}
+
+/// What a primary asks of the cluster that is to follow it, which is of that region.
+pub fn attach(asked: pb::AttachRequest, region: String) -> Result<Attach, Box<Status>> {
+    let bad = |error: CodecError| Box::new(Status::invalid_argument(error.to_string()));
+    Ok(Attach {
+        region,
+        lineage: narrow(&asked.lineage, "the lineage")?,
+        attachment: narrow(&asked.attachment, "the attachment")?,
+        ledger: ledger_from(asked.ledger).map_err(bad)?,
+        reseed: asked.reseed,
+        discard_tail: asked.discard_tail,
+    })
+}
+
+pub fn fence(asked: pb::FenceRequest) -> Result<RegionVerb, Box<Status>> {
+    let lineage = narrow(&asked.lineage, "the lineage")?;
+    let ledger = ledger_from(asked.ledger);
+    let bad = |error: CodecError| Box::new(Status::invalid_argument(error.to_string()));
+    Ok(RegionVerb::Fence { lineage, ledger: ledger.map_err(bad)? })
+}
+
+pub fn accept_lease(asked: &pb::AcceptLeaseRequest) -> Result<RegionVerb, Box<Status>> {
+    Ok(RegionVerb::AcceptLease {
+        attachment: narrow(&asked.attachment, "the attachment")?,
+        epoch: Epoch(asked.epoch),
+        lease: asked.lease_us.map(Span),
+    })
+}
+
+/// Checks and reads a part of a tail; `None` = the question how far that of this epoch is.
+pub fn tail_part(
+    asked: pb::ReplayTailRequest,
+) -> Result<(RegionEpoch, Option<ReplayTail>), Box<Status>> {
+    let missing = || Box::new(Status::invalid_argument("an epoch is missing"));
+    let epoch = codec::epoch_from(asked.epoch.ok_or_else(missing)?);
+    if asked.content.is_empty() {
+        return Ok((epoch, None));
+    }
+    if crc32c::crc32c(&asked.content) != asked.crc32c {
+        let why = "a part of a tail arrived with a wrong checksum";
+        return Err(Box::new(Status::aborted(why)));
+    }
+    let part = codec::decode_replay(asked.content);
+    let bad = |error: CodecError| Box::new(Status::invalid_argument(error.to_string()));
+    Ok((epoch, Some(part.map_err(bad)?)))
 }
 
 /// A step of a seed as a command's verb.

@@ -22,13 +22,13 @@ use super::tls::Tls;
 use super::{Addresses, Config, Listeners, ServerError};
 use crate::api::grpc::Mending;
 use crate::consensus::network::{ChannelOptions, Network};
+use crate::consensus::transport::convert::{stored_in, stored_out};
 use crate::consensus::transport::{Faults, PeerClient, Peers};
 use crate::proto::admin::v1 as admin;
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_server::{PeerService, PeerServiceServer};
-use crate::queue::ids::Position;
 use crate::storage::error::StorageError;
-use crate::storage::log::{Log, LogEntry, LogState, Payload};
+use crate::storage::log::{Log, LogEntry, LogState};
 use crate::storage::mend::{Hole, Trouble};
 
 const QUESTION: Duration = Duration::from_secs(2);
@@ -224,7 +224,7 @@ async fn fetch_from(
     let end = hole.last.index.saturating_add(1);
     while next < end {
         let read = client.read_log(next, end, QUESTION).await?;
-        let read: Option<Vec<LogEntry>> = read.into_iter().map(entry).collect();
+        let read: Option<Vec<LogEntry>> = read.into_iter().map(stored_in).collect();
         let Some(read) = read.filter(|read| !read.is_empty()) else { return Ok(None) };
         for entry in read {
             if entry.position.index != next {
@@ -236,27 +236,6 @@ async fn fetch_from(
     }
     let fits = entries.last().is_some_and(|entry| entry.position == hole.last);
     Ok(fits.then_some(entries))
-}
-
-fn entry(message: pb::LogEntry) -> Option<LogEntry> {
-    let payload = match message.kind() {
-        pb::EntryKind::Blank => Payload::Blank,
-        pb::EntryKind::Membership => Payload::Membership(message.payload),
-        pb::EntryKind::Commands => Payload::Commands(message.payload),
-        pb::EntryKind::Unspecified => return None,
-    };
-    let id = message.id?;
-    Some(LogEntry { position: Position { term: id.term, node: id.node, index: id.index }, payload })
-}
-
-fn message(entry: LogEntry) -> pb::LogEntry {
-    let (kind, payload) = match entry.payload {
-        Payload::Blank => (pb::EntryKind::Blank, bytes::Bytes::new()),
-        Payload::Membership(bytes) => (pb::EntryKind::Membership, bytes),
-        Payload::Commands(bytes) => (pb::EntryKind::Commands, bytes),
-    };
-    let Position { term, node, index } = entry.position;
-    pb::LogEntry { id: Some(pb::LogId { term, node, index }), kind: kind.into(), payload }
 }
 
 /// What a node that mends answers its peers.
@@ -323,7 +302,7 @@ impl PeerService for MendingPeer {
         let pb::ReadLogRequest { from_index, to_index } = request.into_inner();
         let read = self.log.read(from_index, to_index, ANSWER_BYTES);
         // What is missing here too is as good as not there.
-        let entries = read.unwrap_or_default().into_iter().map(message).collect();
+        let entries = read.unwrap_or_default().into_iter().map(stored_out).collect();
         Ok(Response::new(pb::ReadLogResponse { entries }))
     }
 

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use directory::{Group, Place};
+pub use directory::{Directory, Group, Place};
 pub use half::Half;
 pub use segment::{Flush, Placing, SegmentFiles, decode_record, encode_record};
 
@@ -31,7 +31,6 @@ use crate::storage::disk::Disk;
 use crate::storage::keys;
 use crate::storage::store::StoreError;
 use crate::storage::tables::{Batch, Rows, Span, TablesRead};
-use directory::Directory;
 use segment::record_len;
 
 /// What a content in memory costs besides its bytes.

@@ -23,7 +23,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 pub use error::StoreError;
-pub(super) use generation::{Generation, decode, read_mark};
+pub(super) use generation::{Generation, read_mark};
+pub use generation::{decode, read_pointer};
 
 use super::bodies::{self, BodyOptions, Found, Half, Place};
 use super::codec::{self, Mark};

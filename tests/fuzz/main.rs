@@ -1,10 +1,17 @@
 //! Bytes from a disk, a peer, a client or another region that nobody wrote so.
 //!
 //! Here each decoder reads the corpus, and what is near to it: changed, cut and spliced at random
-//! (proptest). `guided/run.sh` lets libFuzzer look for more, led by coverage, for as long as one
-//! likes; what it finds is added to `corpus/`, one folder for each decoder.
+//! (proptest), and is watched for what memory it asks for. The tries of all decoders together are
+//! bounded ([`TRIES`]), and take some seconds; `ZONEQ_FUZZ_TRIES=4000000` takes about a minute, and
+//! more as long as one likes.
+//! `guided/run.sh` lets libFuzzer look for more, led by coverage, for as long as one likes; what it
+//! finds is added to `corpus/`, one folder for each decoder.
 
+mod coverage;
 mod decoders;
+mod memory;
+mod messages;
+mod nested;
 mod samples;
 
 use std::path::{Path, PathBuf};
@@ -12,8 +19,23 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Tries of each decoder.
-const TRIES: u32 = 20_000;
+/// Tries of all decoders together; one that takes longer has fewer of them.
+const TRIES: u32 = 340_000;
+
+/// How often a decoder is tried.
+fn tries(decoder: &decoders::Decoder) -> u32 {
+    let all = std::env::var("ZONEQ_FUZZ_TRIES").ok().map(|it| it.parse().expect("a number"));
+    let each = all.unwrap_or(TRIES) / decoders::ALL.len() as u32;
+    (each / decoder.cost).max(1)
+}
+
+/// Reads, and fails when more memory was asked for at once than any input is worth.
+fn read(decoder: &decoders::Decoder, bytes: &[u8]) -> bool {
+    let (known, largest) = memory::watched(|| (decoder.read)(bytes));
+    let most = decoders::MOST_BYTES;
+    assert!(largest <= most, "{} asked for {largest} bytes at once", decoder.name);
+    known
+}
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name)
@@ -51,18 +73,36 @@ enum Change {
     /// A length that says more than there is.
     Huge(prop::sample::Index),
     Repeat(prop::sample::Index, u8),
+    /// A number inside a message, the lengths around it right.
+    Number(prop::sample::Index, u64),
 }
+
+/// Where sums and counts end, and where they begin.
+const EXTREMES: [u64; 9] = [
+    0,
+    1,
+    2,
+    i32::MAX as u64,
+    u32::MAX as u64,
+    u32::MAX as u64 + 1,
+    i64::MAX as u64,
+    i64::MAX as u64 + 1,
+    u64::MAX,
+];
 
 fn change() -> impl Strategy<Value = Change> {
     let at = any::<prop::sample::Index>;
     prop_oneof![
-        (at(), 0u8..8).prop_map(|(at, bit)| Change::Flip(at, bit)),
-        (at(), any::<u8>()).prop_map(|(at, byte)| Change::Set(at, byte)),
-        (at(), prop::collection::vec(any::<u8>(), 1..9)).prop_map(|(at, b)| Change::Insert(at, b)),
-        (at(), 1u8..64).prop_map(|(at, len)| Change::Cut(at, len)),
-        at().prop_map(Change::End),
-        at().prop_map(Change::Huge),
-        (at(), 1u8..64).prop_map(|(at, len)| Change::Repeat(at, len)),
+        1 => (at(), 0u8..8).prop_map(|(at, bit)| Change::Flip(at, bit)),
+        1 => (at(), any::<u8>()).prop_map(|(at, byte)| Change::Set(at, byte)),
+        1 => (at(), prop::collection::vec(any::<u8>(), 1..9))
+            .prop_map(|(at, more)| Change::Insert(at, more)),
+        1 => (at(), 1u8..64).prop_map(|(at, len)| Change::Cut(at, len)),
+        1 => at().prop_map(Change::End),
+        1 => at().prop_map(Change::Huge),
+        1 => (at(), 1u8..64).prop_map(|(at, len)| Change::Repeat(at, len)),
+        3 => (at(), prop::sample::select(&EXTREMES[..]))
+            .prop_map(|(at, to)| Change::Number(at, to)),
     ]
 }
 
@@ -97,6 +137,9 @@ fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
                 let again = bytes[place(at)..end].to_vec();
                 bytes.splice(place(at)..place(at), again);
             }
+            Change::Number(at, to) => {
+                bytes = nested::with_number(&bytes, at, *to).unwrap_or(bytes);
+            }
         }
     }
     bytes
@@ -108,11 +151,11 @@ fn every_decoder_has_an_example_and_reads_its_corpus() {
         let examples = samples::of(decoder.name);
         assert!(!examples.is_empty(), "{} has no example", decoder.name);
         for (at, bytes) in examples.iter().enumerate() {
-            assert!((decoder.read)(bytes), "example {at} of {} is refused", decoder.name);
+            assert!(read(decoder, bytes), "example {at} of {} is refused", decoder.name);
         }
         record(decoder.name, &examples);
         for bytes in corpus(decoder.name) {
-            (decoder.read)(&bytes);
+            read(decoder, &bytes);
         }
     }
 }
@@ -121,12 +164,21 @@ fn every_decoder_has_an_example_and_reads_its_corpus() {
 fn whatever_the_bytes_are_a_decoder_answers() {
     for decoder in &decoders::ALL {
         let corpus = corpus(decoder.name);
+        let cases = tries(decoder);
         let tries = (prop::sample::select(corpus), prop::collection::vec(change(), 0..6));
-        let config = Config { cases: TRIES, failure_persistence: None, ..Config::default() };
+        let config = Config { cases, failure_persistence: None, ..Config::default() };
         let ended = TestRunner::new(config).run(&tries, |(bytes, changes)| {
-            (decoder.read)(&changed(bytes, &changes));
+            read(decoder, &changed(bytes, &changes));
             Ok(())
         });
         ended.unwrap_or_else(|failure| panic!("{}: {failure}", decoder.name));
     }
+}
+
+#[test]
+fn a_decoder_that_takes_a_length_at_its_word_is_found_out() {
+    let (_, largest) = memory::watched(|| drop(std::hint::black_box(vec![0u8; 64 << 20])));
+    assert!(largest >= 64 << 20);
+    let (_, largest) = memory::watched(|| drop(std::hint::black_box(vec![0u8; 1_000])));
+    assert!((1_000..1 << 20).contains(&largest), "what was before does not count: {largest}");
 }

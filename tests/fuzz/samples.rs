@@ -5,22 +5,30 @@ use std::path::{Path, PathBuf};
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 use tokio::sync::oneshot;
+use zoneq::cli::lab::files::{Lab, LabNode};
+use zoneq::cli::tail::exported;
+use zoneq::proto::admin::v1 as admin;
 use zoneq::proto::geo::v1 as geo;
 use zoneq::proto::log::v1 as log;
 use zoneq::proto::peer::v1 as peer;
 use zoneq::proto::queue::v1 as pb;
+use zoneq::queue::PeekToken;
 use zoneq::queue::authority::command::ShippedBatch;
 use zoneq::queue::command::{Command, Content, Entry, Envelope, NewMessage, Receive, SessionTag};
-use zoneq::queue::ids::{ContentId, Digest, Epoch, LogTime, Position};
-use zoneq::storage::bodies::{Flush, Place, SegmentFiles};
+use zoneq::queue::ids::{ContentId, Digest, Epoch, LogTime, Number, Position};
+use zoneq::storage::bodies::{Directory, Flush, Group, Place, SegmentFiles};
 use zoneq::storage::codec::{self, Mark, Part};
 use zoneq::storage::disk::faulty::FaultyDisk;
 use zoneq::storage::disk::{Disk, OpenMode};
 use zoneq::storage::format::{DataDir, Identity};
 use zoneq::storage::log::{Log, LogEntry, Payload};
+use zoneq::storage::store::Store;
 use zoneq::storage::vote::{VoteFile, VoteRecord};
 
-use crate::decoders::{first_segment, in_runtime, log_options, stocked};
+use crate::decoders::{
+    RECORDS, SEGMENT_HEAD, first_segment, in_runtime, log_options, stocked, tables_options,
+};
+use crate::messages;
 
 /// Examples for the decoder of this name.
 #[must_use]
@@ -38,8 +46,23 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "tail-part" => vec![tail_part().encode_to_vec()],
         "peer-append" => vec![append().encode_to_vec()],
         "peer-vote" => votes(),
-        "client-request" => requests(),
+        "peer-message" => messages::peers(),
+        "geo-message" => messages::regions(),
+        "client-request" => messages::requests(),
+        "client-question" => messages::questions(),
+        "operator-request" => messages::wishes(),
+        "operator-message" => messages::operators(),
+        "answer" => messages::answers(),
+        "membership" => vec![MEMBERSHIP.to_vec()],
+        "state-rows" => vec![whole_state()],
+        "snapshot-stream" => vec![snapshot()],
+        "contents-row" => contents_rows(),
+        "tables-pointer" => vec![pointer()],
+        "text" => texts(),
+        "config-file" => vec![CONFIG.as_bytes().to_vec()],
+        "files" => files(),
         "log-segment" => vec![segment()],
+        "log-record" => vec![record()],
         "body-record" => vec![body_record()],
         "vote-file" => vec![vote_file()],
         "identity" => vec![identity()],
@@ -47,7 +70,37 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
     }
 }
 
-fn content(body: &'static [u8]) -> Content {
+/// A membership, as nodes write one.
+pub const MEMBERSHIP: &[u8] = br#"{
+    "configs": [[1, 2]],
+    "nodes": {
+        "1": {"zone": "z1", "region": "east", "peer_address": "h:7501", "grpc_address": ""},
+        "2": {"zone": "z2", "region": "east", "peer_address": "h:7502", "grpc_address": ""}
+    }
+}"#;
+
+/// What the head of a snapshot says of it.
+pub const META: &[u8] = br#"{
+    "last_log_id": null,
+    "last_membership": {"log_id": null, "membership": {"configs": [], "nodes": {}}},
+    "snapshot_id": "1"
+}"#;
+
+const CONFIG: &str = r#"
+node_id = 1
+cluster_id = "shop"
+zone = "z1"
+data_dir = "/var/lib/zoneq"
+grpc_listen = "127.0.0.1:7401"
+peer_listen = "127.0.0.1:7501"
+peers = "1=z1@127.0.0.1:7501/127.0.0.1:7401,2=z2@127.0.0.1:7502,3=z3@127.0.0.1:7503"
+election_ms = "500..1000"
+other_region = "127.0.0.1:8501,127.0.0.1:8502"
+region_compression = "zstd"
+disk_reserve_bytes = 1000000
+"#;
+
+pub fn content(body: &'static [u8]) -> Content {
     let headers = [("colour".to_owned(), "green".to_owned())].into();
     Content { body: Bytes::from_static(body), headers }
 }
@@ -117,8 +170,8 @@ fn rows() -> Vec<Vec<u8>> {
     state.row_keys().into_iter().filter_map(row).collect()
 }
 
-/// One request of each kind, its number in front.
-fn requests() -> Vec<Vec<u8>> {
+/// One request of each of the first kinds, its number in front.
+pub fn requests() -> Vec<Vec<u8>> {
     let (_, granted) = stocked();
     let (id, pop_receipt) = (granted.id.to_string(), granted.receipt.to_string());
     let queue = || "orders".to_owned();
@@ -245,13 +298,13 @@ fn headers() -> Vec<u8> {
     bytes
 }
 
-fn ledger_line() -> log::LedgerLine {
+pub fn ledger_line() -> log::LedgerLine {
     let at = |index| Some(log::Position { term: 2, node: 1, index });
     let epoch = Some(log::RegionEpoch { number: 3, region: "east".to_owned() });
     log::LedgerLine { epoch, previous: at(5), first: at(9), next_number: 40 }
 }
 
-fn batch() -> ShippedBatch {
+pub fn batch() -> ShippedBatch {
     let mut entries = entries();
     let entries = entries.iter_mut().take(3).map(|entry| log::ShippedEntry {
         position: Some(log::Position { term: 1, node: 1, index: entry.position.index }),
@@ -272,7 +325,7 @@ fn batch() -> ShippedBatch {
     codec::batch_from(shipped).expect("it is whole")
 }
 
-fn seed_steps() -> Vec<Vec<u8>> {
+pub fn seed_steps() -> Vec<Vec<u8>> {
     use geo::seed_request::Step;
     let id = || Bytes::from_static(&[7; 16]);
     let row = rows().pop().expect("a row");
@@ -305,7 +358,7 @@ fn seed_steps() -> Vec<Vec<u8>> {
         .into()
 }
 
-fn tail_part() -> log::ReplayTail {
+pub fn tail_part() -> log::ReplayTail {
     let queue = log::TailQueue {
         id: 1,
         account: "main".to_owned(),
@@ -326,7 +379,7 @@ fn vote() -> peer::Vote {
     peer::Vote { term: 3, node: 1, committed: true }
 }
 
-fn append() -> peer::AppendRequest {
+pub fn append() -> peer::AppendRequest {
     let at = |index| Some(peer::LogId { term: 3, node: 1, index });
     let entry = |index, kind: peer::EntryKind, payload| peer::LogEntry {
         id: at(index),
@@ -334,7 +387,7 @@ fn append() -> peer::AppendRequest {
         payload,
     };
     let commands = entries().first_mut().map(codec::encode_entry).expect("an entry");
-    let membership = Bytes::from_static(br#"{"configs":[[1]],"nodes":{}}"#);
+    let membership = Bytes::from_static(MEMBERSHIP);
     peer::AppendRequest {
         vote: Some(vote()),
         previous: at(6),
@@ -351,8 +404,7 @@ fn votes() -> Vec<Vec<u8>> {
     let last_log_id = Some(peer::LogId { term: 3, node: 1, index: 4 });
     let asked = peer::VoteRequest { vote: Some(vote()), last_log_id, ..Default::default() };
     let answer = peer::VoteResponse { vote: Some(vote()), granted: true, last_log_id };
-    let meta = br#"{"last_log_id":null,"last_membership":{"log_id":null,"membership":{"configs":[],"nodes":{}}},"snapshot_id":"1"}"#;
-    let head = peer::SnapshotHead { vote: Some(vote()), meta: Bytes::from_static(meta) };
+    let head = peer::SnapshotHead { vote: Some(vote()), meta: Bytes::from_static(META) };
     let appended = peer::AppendResponse {
         log_id: last_log_id,
         disk_stage: peer::DiskStage::Ok.into(),
@@ -391,6 +443,96 @@ fn segment() -> Vec<u8> {
         ended.await.expect("it is called").expect("it is durable");
     });
     content_of(&disk, &first_segment())
+}
+
+/// What a checksum is of in the head of a segment, and the records without the zeros behind them.
+fn record() -> Vec<u8> {
+    let segment = segment();
+    let end = segment.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    [&segment[..SEGMENT_HEAD], &segment[RECORDS..end.max(RECORDS)]].concat()
+}
+
+/// The state in the middle of the story, as its rows, those of every kind that it has.
+fn whole_state() -> Vec<u8> {
+    let mut all = Vec::new();
+    for row in rows() {
+        let (key, value) = row[1..].split_at(row[0].into());
+        for part in [key, value] {
+            all.extend((part.len() as u16).to_le_bytes());
+            all.extend(part);
+        }
+    }
+    all
+}
+
+/// Tables with the middle of the story in them.
+fn with_store<T>(look: impl FnOnce(&FaultyDisk, &mut Store) -> T) -> T {
+    let disk = FaultyDisk::new(1);
+    in_runtime(async {
+        let opened = Store::open(disk.shared(), Path::new("tables"), tables_options());
+        let mut store = opened.expect("new tables");
+        for entry in entries().iter().take(4) {
+            store.apply(entry);
+        }
+        store.commit_now().expect("a commit");
+        look(&disk, &mut store)
+    })
+}
+
+fn snapshot() -> Vec<u8> {
+    with_store(|_, store| {
+        let (mut reader, mut stream) = (store.view().expect("a view").reader(), Vec::new());
+        while let Some(chunk) = reader.next_chunk().expect("a chunk") {
+            stream.extend_from_slice(&chunk.data);
+        }
+        stream
+    })
+}
+
+fn pointer() -> Vec<u8> {
+    with_store(|disk, _| content_of(disk, Path::new("tables/CURRENT")))
+}
+
+fn contents_rows() -> Vec<Vec<u8>> {
+    let place = |low: u8| (u64::from(low), Place { segment: 1, offset: 64, len: 30 });
+    let mut directory = Directory::default();
+    directory.insert_all([0, 1, 63, 64, 255].map(place).into_iter());
+    let rows = directory.take_dirty().into_iter();
+    rows.filter_map(|(_, row)| row).chain([Group::default().encode()]).collect()
+}
+
+fn texts() -> Vec<Vec<u8>> {
+    let (_, granted) = stocked();
+    let token = PeekToken { priority: 4, untouched: Number(7), ..PeekToken::default() };
+    [granted.id.to_string(), granted.receipt.to_string(), token.to_string()]
+        .map(String::into_bytes)
+        .into()
+}
+
+/// The first byte says of which kind each is.
+fn files() -> Vec<Vec<u8>> {
+    let trace =
+        "t# a day in short\n0s 20ms - up\n\n10s 500ms 2MiB/s up\n12s 0s - down\n30s repeat\n";
+    let node = LabNode {
+        id: 1,
+        region: "east".to_owned(),
+        zone: "z1".to_owned(),
+        grpc_port: 7401,
+        peer_port: 7501,
+        metrics_port: 0,
+        args: vec!["serve".to_owned()],
+        process: None,
+    };
+    let lab = Lab::new(PathBuf::from("lab"), "shop".to_owned(), vec![node]);
+    let message = admin::TailMessage {
+        queue: "orders".to_owned(),
+        body: Bytes::from_static(b"a body"),
+        inserted_at: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 5_000 }),
+        ..Default::default()
+    };
+    let lab = format!("l{}", lab.text().expect("a text"));
+    let line = format!("e{}", exported(&message));
+    [trace.to_owned(), lab, line].map(String::into_bytes).into()
 }
 
 fn body_record() -> Vec<u8> {

@@ -4,10 +4,11 @@
 
 use super::call::Call;
 use super::convert;
-use super::queue::{Answer, QueueFace, USUAL_PAGE, other_write};
+use super::questions::{self, Accounts};
+use super::queue::{Answer, QueueFace, other_write};
+use super::requests;
 use crate::proto::queue::v1 as pb;
 use crate::queue::AccountView;
-use crate::queue::command::{AccountQuota, Command};
 use crate::queue::outcome::Reply;
 
 impl QueueFace {
@@ -16,15 +17,7 @@ impl QueueFace {
         call: &Call,
         request: pb::SetAccountQuotaRequest,
     ) -> Answer<pb::SetAccountQuotaResponse> {
-        let given = request.quota.unwrap_or_default();
-        let most = |limit: u64| (limit > 0).then_some(limit);
-        let quota = AccountQuota {
-            messages: most(given.max_messages),
-            bytes: most(given.max_bytes),
-            queues: most(given.max_queues),
-        };
-        let command = Command::SetAccountQuota(quota);
-        let envelope = convert::envelope(request.account, request.session, command)?;
+        let envelope = requests::set_account_quota(request)?;
         let (Reply::AccountQuotaSet, durability) = self.write(call, envelope, 0).await? else {
             return Err(other_write());
         };
@@ -36,8 +29,7 @@ impl QueueFace {
         call: &Call,
         request: pb::GetAccountRequest,
     ) -> Answer<pb::GetAccountResponse> {
-        let staleness = convert::staleness(request.max_staleness)?;
-        let name = convert::account(request.account)?;
+        let (staleness, name) = questions::one_account(request)?;
         let (view, at) = self.look(call, staleness, |store| store.state().account(&name)).await?;
         let log_time = Some(convert::timestamp(at));
         Ok(pb::GetAccountResponse { account: Some(account_out(view)), log_time })
@@ -48,14 +40,9 @@ impl QueueFace {
         call: &Call,
         request: pb::ListAccountsRequest,
     ) -> Answer<pb::ListAccountsResponse> {
-        let staleness = convert::staleness(request.max_staleness)?;
-        let size = convert::page_size("page_size", request.page_size, USUAL_PAGE)?;
-        let after = request.page_token;
-        let ((views, more), at) = self
-            .look(call, staleness, |store| {
-                store.state().accounts((!after.is_empty()).then_some(after.as_str()), size)
-            })
-            .await?;
+        let asked = Accounts::of(request)?;
+        let look = self.look(call, asked.staleness, |store| asked.look(store.state()));
+        let ((views, more), at) = look.await?;
         let last = views.last().map(|view| view.name.clone()).filter(|_| more);
         Ok(pb::ListAccountsResponse {
             accounts: views.into_iter().map(account_out).collect(),

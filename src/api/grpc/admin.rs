@@ -17,11 +17,11 @@ use super::convert;
 use super::error::Refusal;
 use super::forward::{self, Kind};
 use super::redundancy;
+use super::wishes;
 use crate::consensus::error::Fate;
 use crate::consensus::group::{Group, Role};
 use crate::consensus::membership::{Demand, MembershipError};
 use crate::consensus::transport::PeerClient;
-use crate::consensus::types::Member;
 use crate::consensus::zones::Wanted;
 use crate::geo::pair::Pair;
 use crate::proto::admin::v1 as pb;
@@ -38,7 +38,6 @@ const DIGEST: Duration = Duration::from_secs(6);
 const DIGEST_TRIES: usize = 20;
 /// Between two tries: this node may have just started, and be behind what the others still know.
 const DIGEST_PAUSE: Duration = Duration::from_millis(100);
-const HOST_PORT: &str = "host:port";
 
 /// The cluster service of one node. A clone is the same service.
 #[derive(Clone)]
@@ -106,26 +105,6 @@ pub(super) fn listed(ids: &BTreeSet<u64>) -> String {
     format!("node {}", ids.join(", "))
 }
 
-fn node_id(field: &str, id: u64) -> Result<u64, Refusal> {
-    if id == 0 {
-        return Err(Refusal::invalid(field, "is 0", "1 and more"));
-    }
-    Ok(id)
-}
-
-fn address(field: &str, text: &str, needed: bool) -> Result<(), Refusal> {
-    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    let good = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0));
-    if good || (text.is_empty() && !needed) {
-        return Ok(());
-    }
-    Err(Refusal::invalid(field, format!("is {:?}", short(text)), HOST_PORT))
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(80).collect()
-}
-
 impl ClusterFace {
     #[must_use]
     pub fn new(pair: Pair) -> ClusterFace {
@@ -183,23 +162,12 @@ impl ClusterFace {
         &self,
         request: pb::AddLearnerRequest,
     ) -> Answer<pb::AddLearnerResponse> {
-        let id = node_id("id", request.id).map_err(Status::from)?;
-        address("peer_address", &request.peer_address, true).map_err(Status::from)?;
-        address("grpc_address", &request.grpc_address, false).map_err(Status::from)?;
-        if request.zone.is_empty() || request.zone.len() > 63 {
-            let problem = format!("is {:?}", short(&request.zone));
-            return Err(Refusal::invalid("zone", problem, "1 to 63 letters").into());
-        }
-        let member = Member {
-            zone: request.zone,
-            region: self.pair.region().to_owned(),
-            peer_address: request.peer_address,
-            grpc_address: request.grpc_address,
-        };
+        let who = request.who.clone();
+        let (id, member) = wishes::learner(request, self.pair.region())?;
         let what = format!("add node {id} of zone {} at {}", member.zone, member.peer_address);
         let members = self.group.members();
         let added = members.add_learner(id, member, CATCH_UP);
-        self.audited(&request.who, what, added).await?;
+        self.audited(&who, what, added).await?;
         Ok(pb::AddLearnerResponse {})
     }
 
@@ -207,11 +175,7 @@ impl ClusterFace {
         &self,
         request: pb::ChangeVotersRequest,
     ) -> Answer<pb::ChangeVotersResponse> {
-        let voters: BTreeSet<u64> = request.voters.into_iter().collect();
-        if voters.is_empty() || voters.contains(&0) {
-            let allowed = "the ids of all voters to be, from 1";
-            return Err(Refusal::invalid("voters", "is empty or names 0", allowed).into());
-        }
+        let voters = wishes::voters(request.voters)?;
         let demand = demand(request.degraded, &self.group);
         let what = format!("make {} the voters{}", listed(&voters), said(demand));
         let members = self.group.members();
@@ -224,8 +188,8 @@ impl ClusterFace {
         &self,
         request: pb::ReplaceNodeRequest,
     ) -> Answer<pb::ReplaceNodeResponse> {
-        let old = node_id("old_id", request.old_id).map_err(Status::from)?;
-        let new = node_id("new_id", request.new_id).map_err(Status::from)?;
+        let old = wishes::node_id("old_id", request.old_id)?;
+        let new = wishes::node_id("new_id", request.new_id)?;
         let demand = demand(false, &self.group);
         let what = format!("replace node {old} by node {new}");
         let members = self.group.members();
@@ -235,7 +199,7 @@ impl ClusterFace {
     }
 
     async fn remove_here(&self, request: pb::RemoveNodeRequest) -> Answer<pb::RemoveNodeResponse> {
-        let id = node_id("id", request.id).map_err(Status::from)?;
+        let id = wishes::node_id("id", request.id)?;
         let demand = demand(request.degraded, &self.group);
         let what = format!("remove node {id}{}", said(demand));
         let members = self.group.members();

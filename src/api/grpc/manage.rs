@@ -9,14 +9,12 @@ use prost::Message as _;
 
 use super::call::Call;
 use super::convert;
-use super::error::Refusal;
-use super::queue::{Answer, QueueFace, USUAL_PAGE, other_write};
+use super::questions::{Listing, OneQueue};
+use super::queue::{Answer, QueueFace, other_write};
 use super::requests;
 use crate::proto::queue::v1 as pb;
-use crate::queue::QueueView;
-use crate::queue::command::Command;
+use crate::queue::command::{Command, Envelope};
 use crate::queue::error::Rejection;
-use crate::queue::ids::QueueId;
 use crate::queue::outcome::Reply;
 
 impl QueueFace {
@@ -61,10 +59,8 @@ impl QueueFace {
         call: &Call,
         request: pb::GetQueueRequest,
     ) -> Answer<pb::GetQueueResponse> {
-        let staleness = convert::staleness(request.max_staleness)?;
-        let account = convert::account(request.account)?;
-        convert::queue_name(&request.name)?;
-        let name = request.name;
+        let asked = OneQueue::of(request.account, request.name, request.max_staleness)?;
+        let OneQueue { staleness, account, name } = asked;
         let (found, at) =
             self.look(call, staleness, |store| store.state().queue(&account, &name)).await?;
         let view = found.ok_or(Rejection::QueueNotFound(name))?;
@@ -77,28 +73,10 @@ impl QueueFace {
         call: &Call,
         request: pb::ListQueuesRequest,
     ) -> Answer<pb::ListQueuesResponse> {
-        let staleness = convert::staleness(request.max_staleness)?;
-        let account = convert::account(request.account)?;
-        let size = convert::page_size("page_size", request.page_size, USUAL_PAGE)?;
-        let (prefix, token) = (request.prefix, request.page_token);
-        let next = |view: &QueueView| match request.deleted {
-            true => format!("{}/{}", view.row.name, view.row.id.0),
-            false => view.row.name.clone(),
-        };
-        let ((views, more), at) = if request.deleted {
-            let after = deleted_token(&token)?;
-            self.look(call, staleness, |store| {
-                store.state().deleted_queues(&account, &prefix, after, size)
-            })
-            .await?
-        } else {
-            self.look(call, staleness, |store| {
-                let after = (!token.is_empty()).then_some(token.as_str());
-                store.state().queues(&account, &prefix, after, size)
-            })
-            .await?
-        };
-        let last = views.last().map(next).filter(|_| more);
+        let asked = Listing::of(request)?;
+        let look = self.look(call, asked.staleness, |store| asked.look(store.state()));
+        let ((views, more), at) = look.await?;
+        let last = views.last().map(|view| asked.token(view)).filter(|_| more);
         Ok(pb::ListQueuesResponse {
             queues: views.into_iter().map(convert::queue_out).collect(),
             next_page_token: last.unwrap_or_default(),
@@ -111,8 +89,7 @@ impl QueueFace {
         call: &Call,
         request: pb::DeleteQueueRequest,
     ) -> Answer<pb::DeleteQueueResponse> {
-        let command = Command::DeleteQueue { name: request.name };
-        let envelope = convert::envelope(request.account, request.session, command)?;
+        let envelope = requests::delete_queue(request)?;
         let (Reply::QueueDeleted, durability) = self.write(call, envelope, 0).await? else {
             return Err(other_write());
         };
@@ -149,8 +126,7 @@ impl QueueFace {
         call: &Call,
         request: pb::ClearRequest,
     ) -> Answer<pb::ClearResponse> {
-        let command = Command::Clear { queue: request.queue };
-        let envelope = convert::envelope(request.account, request.session, command)?;
+        let envelope = requests::clear(request)?;
         let (Reply::Cleared { removed }, durability) = self.write(call, envelope, 0).await? else {
             return Err(other_write());
         };
@@ -162,7 +138,7 @@ impl QueueFace {
         call: &Call,
         request: pb::PauseQueueRequest,
     ) -> Answer<pb::PauseQueueResponse> {
-        let durability = self.pause(call, request.account, request.name, true, request.session);
+        let durability = self.pause(call, requests::pause(request)?);
         Ok(pb::PauseQueueResponse { durability: Some(durability.await?) })
     }
 
@@ -171,34 +147,14 @@ impl QueueFace {
         call: &Call,
         request: pb::ResumeQueueRequest,
     ) -> Answer<pb::ResumeQueueResponse> {
-        let durability = self.pause(call, request.account, request.name, false, request.session);
+        let durability = self.pause(call, requests::resume(request)?);
         Ok(pb::ResumeQueueResponse { durability: Some(durability.await?) })
     }
 
-    async fn pause(
-        &self,
-        call: &Call,
-        account: String,
-        name: String,
-        paused: bool,
-        session: Option<pb::Session>,
-    ) -> Answer<pb::Durability> {
-        let command = Command::SetPaused { name, paused };
-        let envelope = convert::envelope(account, session, command)?;
+    async fn pause(&self, call: &Call, envelope: Envelope) -> Answer<pb::Durability> {
         let (Reply::PausedSet, durability) = self.write(call, envelope, 0).await? else {
             return Err(other_write());
         };
         Ok(durability)
     }
-}
-
-/// Where a listing of deleted queues goes on: behind `NAME/ID`.
-fn deleted_token(token: &str) -> Result<Option<(&str, QueueId)>, Refusal> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let parts =
-        token.split_once('/').and_then(|(name, id)| Some((name, QueueId(id.parse().ok()?))));
-    let wrong = || Refusal::invalid("page_token", "cannot be read", "that of the page before");
-    parts.map(Some).ok_or_else(wrong)
 }

@@ -14,6 +14,7 @@ mod error;
 mod forward;
 mod manage;
 mod mending;
+pub mod questions;
 mod queue;
 mod receive_stream;
 mod redrive;
@@ -21,6 +22,7 @@ mod redundancy;
 mod region;
 pub mod requests;
 mod send_stream;
+pub mod wishes;
 
 pub use admin::ClusterFace;
 pub use error::{DOMAIN, Refusal};

@@ -17,7 +17,9 @@ use super::call::Call;
 use super::convert;
 use super::error::Refusal;
 use super::forward::{self, Kind};
+use super::questions::{self, OneMessage, Peek};
 use super::receive_stream;
+use super::requests;
 use super::send_stream::SendAnswers;
 use crate::api::admission::Admission;
 use crate::consensus::error::Fate;
@@ -26,8 +28,8 @@ use crate::consensus::proposer::Done;
 use crate::proto::queue::v1 as pb;
 use crate::proto::queue::v1::queue_service_client::QueueServiceClient;
 use crate::proto::queue::v1::queue_service_server::{QueueService, QueueServiceServer};
-use crate::queue::command::{Command, Content, Envelope, Update};
-use crate::queue::ids::{LogTime, Position};
+use crate::queue::command::{Content, Envelope};
+use crate::queue::ids::LogTime;
 use crate::queue::outcome::{Reply, Shown};
 use crate::queue::{PeekToken, limits};
 use crate::storage::bodies::Found;
@@ -35,8 +37,6 @@ use crate::storage::store::Store;
 
 /// What tonic reads at most; what is over [`limits::REQUEST_BYTES`] is refused here, by name.
 const FRAME_BYTES: usize = 2 * limits::REQUEST_BYTES;
-/// Queues on a page that names no size.
-pub(super) const USUAL_PAGE: u32 = 100;
 /// What a call costs beside its bytes, for admission.
 const CALL_BYTES: usize = 256;
 
@@ -115,10 +115,7 @@ impl QueueFace {
         request: pb::ReceiveRequest,
     ) -> Answer<pb::ReceiveResponse> {
         let wait = call.rest_of_wait().min(call.remaining());
-        let most = if request.max_messages == 0 { 1 } else { request.max_messages };
-        let receive = convert::receive(request.queue, most, request.visibility_timeout)?;
-        let command = Command::Receive(receive.clone());
-        let envelope = convert::envelope(request.account, request.session, command)?;
+        let (envelope, receive) = requests::receive(request)?;
         let _permit = self.admission.admit(CALL_BYTES)?;
         let (account, session) = (envelope.account, envelope.session);
         let done = self.group.receive(&account, &receive, session, wait, call.deadline).await?;
@@ -143,27 +140,21 @@ impl QueueFace {
         request: pb::UpdateRequest,
     ) -> Answer<pb::UpdateResponse> {
         let bytes = request.encoded_len();
-        let account = convert::account(request.account)?;
-        convert::queue_name(&request.queue)?;
-        let id = convert::message_id(&request.id)?;
-        let receipt = convert::receipt(&request.pop_receipt)?;
-        let visibility = convert::span("visibility_timeout", request.visibility_timeout)?;
-        let content = match (request.body, request.headers) {
+        let mut asked = requests::update(request)?;
+        let content = match (asked.body.take(), asked.headers.take()) {
             (None, None) => None,
             (Some(body), Some(headers)) => Some(Content { body, headers: headers.values }),
             (body, headers) => {
                 // A half is kept. Should another update come between, the receipt is stale.
                 self.group.check_writable()?;
-                let queue = request.queue.clone();
-                let kept = self.shown(call, None, &account, &queue, id).await;
+                let (queue, id) = (&asked.update.queue, asked.update.id);
+                let kept = self.shown(call, None, &asked.account, queue, id).await;
                 // A state that became a copy meanwhile may be older than what it was a copy of.
                 self.group.check_writable()?;
                 Some(convert::changed(kept?.0.1, body, headers))
             }
         };
-        let update = Update { queue: request.queue, id, receipt, visibility, content };
-        let envelope = convert::envelope(account, request.session, Command::Update(update))?;
-        let (reply, durability) = self.write(call, envelope, bytes).await?;
+        let (reply, durability) = self.write(call, asked.with(content)?, bytes).await?;
         let Reply::Updated { receipt, visible_at } = reply else { return Err(other_write()) };
         Ok(pb::UpdateResponse {
             pop_receipt: receipt.to_string(),
@@ -219,19 +210,10 @@ impl QueueFace {
     }
 
     async fn peek_here(&self, call: &Call, request: pb::PeekRequest) -> Answer<pb::PeekResponse> {
-        let staleness = convert::staleness(request.max_staleness)?;
-        let account = convert::account(request.account)?;
-        convert::queue_name(&request.queue)?;
-        let standing = convert::peeked(request.state)?;
-        let after = convert::peek_token(&request.page_token)?;
-        let size = convert::page_size("max_messages", request.max_messages, 1)?;
-        let queue = request.queue;
+        let asked = Peek::of(request)?;
+        let (staleness, size) = (asked.staleness, asked.size);
         let page = |store: &Store, size: usize| -> Result<Page, Refusal> {
-            let state = store.state();
-            let (shown, next) = match standing {
-                Some(standing) => state.peek(&account, &queue, standing, after, size)?,
-                None => state.peek_dead(&account, &queue, after, size)?,
-            };
+            let (shown, next) = asked.look(store.state(), size)?;
             let find = |one: Shown| store.find(one.content).map(|found| (one, found));
             Ok((shown.len(), shown.into_iter().filter_map(find).collect(), next))
         };
@@ -265,12 +247,9 @@ impl QueueFace {
         call: &Call,
         request: pb::GetMessageRequest,
     ) -> Answer<pb::GetMessageResponse> {
-        let staleness = convert::staleness(request.max_staleness)?;
-        let account = convert::account(request.account)?;
-        convert::queue_name(&request.queue)?;
-        let id = convert::message_id(&request.id)?;
-        let ((shown, content), at) =
-            self.shown(call, staleness, &account, &request.queue, id).await?;
+        let OneMessage { queue, id } = OneMessage::of(request)?;
+        let found = self.shown(call, queue.staleness, &queue.account, &queue.name, id);
+        let ((shown, content), at) = found.await?;
         Ok(pb::GetMessageResponse {
             message: Some(convert::shown_out(&shown, content)),
             state: convert::state_out(shown.standing).into(),
@@ -308,10 +287,7 @@ impl QueueFace {
         call: &Call,
         request: pb::GetDurabilityRequest,
     ) -> Answer<pb::GetDurabilityResponse> {
-        let given = request.position.ok_or_else(|| {
-            Refusal::invalid("position", "is missing", "that of a durability receipt")
-        })?;
-        let position = Position { term: given.term, node: given.node, index: given.index };
+        let position = questions::position(request)?;
         let _permit = self.admission.admit(CALL_BYTES)?;
         self.group.confirm_own_log(call.deadline).await?;
         let (zones_at_least, zones) = self.group.durability(position);

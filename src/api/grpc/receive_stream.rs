@@ -17,6 +17,7 @@ use tonic::{Status, Streaming};
 use super::convert;
 use super::error::Refusal;
 use super::queue::QueueFace;
+use super::requests;
 use crate::api::admission::Permit;
 use crate::consensus::error::GroupError;
 use crate::consensus::proposer::Done;
@@ -27,7 +28,6 @@ use pb::receive_stream_request::Request;
 
 /// Messages that a client may have asked for.
 const MOST_CREDIT: u32 = 10_000;
-const USUAL_BATCH: u32 = 100;
 /// Deletes of one stream that may be in flight.
 const DELETES: usize = 256;
 /// How long one wait for messages lasts before it begins again.
@@ -82,10 +82,7 @@ impl Session {
             let allowed = "open, first on every stream, exactly once";
             return Err(Refusal::invalid("request", "does not open the stream", allowed).into());
         };
-        let account = convert::account(open.account)?;
-        convert::queue_name(&open.queue)?;
-        let batch = if open.max_batch == 0 { USUAL_BATCH } else { open.max_batch };
-        let receive = convert::receive(open.queue, batch, open.visibility_timeout)?;
+        let (account, receive) = requests::open_stream(open)?;
         Ok(Box::new(Session {
             face,
             incoming,

@@ -10,6 +10,7 @@ use prost::Message as _;
 use super::call::Call;
 use super::convert;
 use super::error::Refusal;
+use super::questions::OneQueue;
 use super::queue::{Answer, QueueFace, other_write};
 use super::requests;
 use crate::proto::queue::v1 as pb;
@@ -102,9 +103,7 @@ impl QueueFace {
         call: &Call,
         request: pb::CancelRedriveRequest,
     ) -> Answer<pb::CancelRedriveResponse> {
-        let id = convert::message_id(&request.id)?;
-        let command = Command::CancelRedrive { queue: request.queue, id };
-        let envelope = convert::envelope(request.account, request.session, command)?;
+        let envelope = requests::cancel_redrive(request)?;
         let (reply, durability) = self.write(call, envelope, 0).await?;
         let Reply::RedriveCancelled { cancelled } = reply else { return Err(other_write()) };
         Ok(pb::CancelRedriveResponse { cancelled, durability: Some(durability) })
@@ -115,10 +114,8 @@ impl QueueFace {
         call: &Call,
         request: pb::ListRedrivesRequest,
     ) -> Answer<pb::ListRedrivesResponse> {
-        let staleness = convert::staleness(request.max_staleness)?;
-        let account = convert::account(request.account)?;
-        convert::queue_name(&request.queue)?;
-        let queue = request.queue;
+        let asked = OneQueue::of(request.account, request.queue, request.max_staleness)?;
+        let OneQueue { staleness, account, name: queue } = asked;
         let (found, at) =
             self.look(call, staleness, |store| store.state().redrives(&account, &queue)).await?;
         let redrives = found?.into_iter().map(redrive_out).collect();

@@ -15,7 +15,7 @@ use crate::proto::admin::v1 as pb;
 
 type Steps = BoxStream<'static, Result<pb::SetRedundancyResponse, Status>>;
 
-fn wanted(word: pb::WantedRedundancy) -> Option<Wanted> {
+pub(super) fn wanted(word: pb::WantedRedundancy) -> Option<Wanted> {
     match word {
         pb::WantedRedundancy::Unspecified => None,
         pb::WantedRedundancy::Lrs => Some(Wanted::Lrs),

@@ -7,6 +7,9 @@
 mod line;
 mod tail;
 
+pub(super) use line::{change_in, limit_in};
+pub(super) use tail::fate_in;
+
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -433,7 +436,7 @@ impl RegionService for RegionFace {
     ) -> Answered<pb::ShapeLineResponse> {
         leader_verb!(self, request, Write, shape_line, |_call, message| {
             let who = who(message.who.clone());
-            let change = line::change_in(message).map_err(|status| *status)?;
+            let change = change_in(message).map_err(|status| *status)?;
             let done = self.pair.shape(&who, change).await;
             done.map(|()| pb::ShapeLineResponse {}).map_err(refusal)
         })
@@ -444,7 +447,7 @@ impl RegionService for RegionFace {
         request: Request<pb::SetLagLimitRequest>,
     ) -> Answered<pb::SetLagLimitResponse> {
         leader_verb!(self, request, Write, set_lag_limit, |_call, message| {
-            let change = line::limit_in(&message).map_err(|status| *status)?;
+            let change = limit_in(&message).map_err(|status| *status)?;
             let done = self.pair.limit(&who(message.who), change).await;
             done.map(|()| pb::SetLagLimitResponse {}).map_err(refusal)
         })
@@ -570,7 +573,7 @@ impl RegionService for RegionFace {
         request: Request<pb::SettleTailRequest>,
     ) -> Answered<pb::SettleTailResponse> {
         leader_verb!(self, request, Write, settle_tail, |_call, message| {
-            let fate = tail::fate_in(message.fate())?;
+            let fate = fate_in(message.fate())?;
             let done = self.pair.settle_tail(&who(message.who), fate).await;
             done.map(|()| pb::SettleTailResponse {}).map_err(refusal)
         })

@@ -19,12 +19,12 @@ use tonic::{Status, Streaming};
 use super::convert;
 use super::error::Refusal;
 use super::queue::{QueueFace, other_write};
+use super::requests;
 use crate::api::admission::Permit;
 use crate::consensus::error::GroupError;
 use crate::consensus::group::Leadership;
 use crate::consensus::proposer::Done;
 use crate::proto::queue::v1 as pb;
-use crate::queue::limits;
 use crate::queue::outcome::Reply;
 use pb::send_stream_result::Result as Sent;
 
@@ -107,18 +107,11 @@ impl SendAnswers {
     }
 
     fn flight(&self, item: pb::SendStreamItem, deadline: Instant) -> Result<Flight, Refusal> {
-        let send = item.send.ok_or_else(|| {
-            Refusal::invalid("send", "is missing", "the messages to send, in every item")
-        })?;
-        let bytes = convert::send_bytes(&send);
-        if bytes > 2 * limits::REQUEST_BYTES {
-            let allowed = format!("0 to {} bytes", limits::REQUEST_BYTES);
-            return Err(Refusal::invalid("send", format!("has {bytes} bytes"), allowed));
-        }
-        let envelope = convert::send(send)?;
+        let tag = item.tag;
+        let (envelope, bytes) = requests::stream_item(item)?;
         let permit = self.face.admission.admit(bytes)?;
         let answer = self.face.group.submit(envelope, deadline)?;
-        Ok(Flight { tag: item.tag, answer: Box::pin(answer), _permit: permit })
+        Ok(Flight { tag, answer: Box::pin(answer), _permit: permit })
     }
 
     /// Everything that has ended, up to a frame.

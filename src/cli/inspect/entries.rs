@@ -74,13 +74,13 @@ pub(super) fn list(
     let mut next = from;
     while next < end {
         if let Some(hole) = holes.iter().find(|h| (h.first()..=h.last.index).contains(&next)) {
-            next = hole.last.index + 1;
+            next = hole.last.index.saturating_add(1);
             continue;
         }
         match log.read(next, end, READ_BYTES) {
             Ok(entries) if !entries.is_empty() => {
                 for entry in &entries {
-                    next = entry.position.index + 1;
+                    next = entry.position.index.saturating_add(1);
                     show(context, entry, &mut rows)?;
                 }
             }
@@ -119,9 +119,12 @@ fn show(context: &Context, entry: &LogEntry, rows: &mut Vec<Vec<String>>) -> any
     Ok(())
 }
 
-type Decoded = (&'static str, Option<String>, Option<(&'static str, Value)>, String);
+/// What kind of entry it is, its time, what it holds under a name, and the same in words.
+pub type Decoded = (&'static str, Option<String>, Option<(&'static str, Value)>, String);
 
-fn decoded(entry: &LogEntry) -> Decoded {
+/// An entry as it is shown, whatever its bytes are.
+#[must_use]
+pub fn decoded(entry: &LogEntry) -> Decoded {
     match &entry.payload {
         Payload::Blank => ("blank", None, None, "a leader's first entry".to_owned()),
         Payload::Membership(bytes) => {

@@ -161,7 +161,16 @@ impl Lab {
                 return Err(error).with_context(|| format!("{} cannot be read", path.display()));
             }
         };
-        let file: LabFile = serde_json::from_str(&text)
+        Lab::read(dir, &text)
+    }
+
+    /// Reads the text of a `lab.json`.
+    ///
+    /// # Errors
+    /// It is none, or of a newer version.
+    pub fn read(dir: &Path, text: &str) -> anyhow::Result<Lab> {
+        let path = dir.join(FILE);
+        let file: LabFile = serde_json::from_str(text)
             .with_context(|| format!("{} is not the file of a lab", path.display()))?;
         if !(1..=VERSION).contains(&file.version) {
             let text = format!(
@@ -174,13 +183,21 @@ impl Lab {
         Ok(Lab { dir: dir.to_path_buf(), file: LabFile { version: VERSION, ..file } })
     }
 
+    /// What `lab.json` is to hold.
+    ///
+    /// # Errors
+    /// None that is known: it is JSON of plain fields.
+    pub fn text(&self) -> anyhow::Result<String> {
+        let mut text = serde_json::to_string_pretty(&self.file)?;
+        text.push('\n');
+        Ok(text)
+    }
+
     /// Replaces `lab.json`.
     pub fn save(&self) -> anyhow::Result<()> {
         let path = self.dir.join(FILE);
         let beside = self.dir.join(format!("{FILE}.new"));
-        let mut text = serde_json::to_string_pretty(&self.file)?;
-        text.push('\n');
-        std::fs::write(&beside, text)
+        std::fs::write(&beside, self.text()?)
             .and_then(|()| std::fs::rename(&beside, &path))
             .with_context(|| format!("{} cannot be written", path.display()))
     }

@@ -103,7 +103,10 @@ fn wire(span: Duration) -> Option<prost_types::Duration> {
 }
 
 /// Reads a trace file.
-fn parse_trace(text: &str) -> anyhow::Result<pb::LineTrace> {
+///
+/// # Errors
+/// The line that is none, or that there are no steps.
+pub fn parse_trace(text: &str) -> anyhow::Result<pb::LineTrace> {
     let mut trace = pb::LineTrace::default();
     for (at, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();

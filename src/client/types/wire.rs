@@ -33,6 +33,13 @@ fn wire_ttl(ttl: Ttl) -> Result<Option<prost_types::Duration>, ClientError> {
     }
 }
 
+/// A duration of the wire; `None` of one that is negative. It is looked at here because prost negates
+/// it in order to say so, and the least number has no opposite.
+pub(in crate::client) fn span(given: prost_types::Duration) -> Option<Duration> {
+    let is_span = given.seconds >= 0 && given.nanos >= 0;
+    is_span.then(|| Duration::try_from(given).ok()).flatten()
+}
+
 pub(in crate::client) fn time(stamp: Option<prost_types::Timestamp>) -> Option<SystemTime> {
     stamp.and_then(|stamp| SystemTime::try_from(stamp).ok())
 }
@@ -69,7 +76,6 @@ impl BackOff {
 
 impl From<pb::QueueSettings> for QueueSettings {
     fn from(settings: pb::QueueSettings) -> QueueSettings {
-        let span = |d: prost_types::Duration| Duration::try_from(d).ok();
         QueueSettings {
             default_ttl: match settings.default_ttl.and_then(span) {
                 None => Ttl::Default,
@@ -142,7 +148,7 @@ impl From<pb::Queue> for Queue {
                 due: counts.due,
                 total: counts.total,
                 bytes: counts.bytes,
-                oldest_age: counts.oldest_age.and_then(|age| Duration::try_from(age).ok()),
+                oldest_age: counts.oldest_age.and_then(span),
             },
             created_at: time(queue.created_at),
             paused: queue.paused,
@@ -239,4 +245,20 @@ pub(in crate::client) fn wire_items(items: Vec<DeleteItem>) -> Vec<pb::DeleteIte
         .into_iter()
         .map(|item| pb::DeleteItem { id: item.id, pop_receipt: item.pop_receipt })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_before_now_is_none_down_to_the_least_number() {
+        let wire = |seconds, nanos| prost_types::Duration { seconds, nanos };
+        assert_eq!(span(wire(1, 500_000_000)), Some(Duration::from_millis(1_500)));
+        assert_eq!(span(wire(0, 0)), Some(Duration::ZERO));
+        for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MIN, 0), (i64::MIN, i32::MIN)] {
+            assert_eq!(span(wire(seconds, nanos)), None, "{seconds} s and {nanos} ns");
+        }
+        assert!(span(wire(i64::MAX, i32::MAX)).is_some(), "the end of the numbers is long enough");
+    }
 }

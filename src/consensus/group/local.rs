@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::transport::LocalNode;
+use super::super::transport::convert::stored_out;
 use super::Group;
 use crate::proto::log::v1 as log;
 use crate::proto::peer::v1 as pb;
@@ -53,7 +54,7 @@ impl LocalNode for Local {
     ) -> Result<Vec<pb::LogEntry>, String> {
         let entries =
             self.group.inner.log.read(from, to, max_bytes).map_err(|error| error.to_string())?;
-        Ok(entries.into_iter().map(message).collect())
+        Ok(entries.into_iter().map(stored_out).collect())
     }
 
     async fn snapshot(&self) -> Result<SnapshotView, StoreError> {
@@ -106,20 +107,5 @@ impl LocalNode for Local {
 
     fn flush_mode(&self) -> FlushMode {
         self.mode
-    }
-}
-
-fn message(entry: crate::storage::log::LogEntry) -> pb::LogEntry {
-    use crate::storage::log::Payload;
-    let (kind, payload) = match entry.payload {
-        Payload::Blank => (pb::EntryKind::Blank, bytes::Bytes::new()),
-        Payload::Membership(bytes) => (pb::EntryKind::Membership, bytes),
-        Payload::Commands(bytes) => (pb::EntryKind::Commands, bytes),
-    };
-    let at = entry.position;
-    pb::LogEntry {
-        id: Some(pb::LogId { term: at.term, node: at.node, index: at.index }),
-        kind: kind.into(),
-        payload,
     }
 }

@@ -17,9 +17,11 @@ use openraft::raft::{
 };
 use tokio::time::Instant;
 
-use super::super::types::{Proposal, TypeConfig};
+use super::super::types::{Proposal, TypeConfig, read_membership, read_snapshot_meta};
 use super::peers::DiskReport;
 use crate::proto::peer::v1 as pb;
+use crate::queue::ids::Position;
+use crate::storage::log::{LogEntry, Payload};
 use crate::storage::reserve::Stage;
 use crate::storage::snapshot::Chunk;
 
@@ -97,7 +99,7 @@ fn entry_in(entry: pb::LogEntry) -> Result<EntryOf<TypeConfig>, ConvertError> {
         Ok(pb::EntryKind::Blank) => EntryPayload::Blank,
         Ok(pb::EntryKind::Commands) => EntryPayload::Normal(Proposal::encoded(entry.payload)),
         Ok(pb::EntryKind::Membership) => {
-            let membership = serde_json::from_slice(&entry.payload)
+            let membership = read_membership(&entry.payload)
                 .map_err(|source| ConvertError::Json { message, field: "membership", source })?;
             EntryPayload::Membership(membership)
         }
@@ -268,12 +270,37 @@ pub fn head_in(
 ) -> Result<(VoteOf<TypeConfig>, SnapshotMetaOf<TypeConfig>), ConvertError> {
     let message = "a snapshot head";
     let vote = vote_in(head.vote, message)?;
-    let meta = serde_json::from_slice(&head.meta).map_err(|source| ConvertError::Json {
+    let meta = read_snapshot_meta(&head.meta).map_err(|source| ConvertError::Json {
         message,
         field: "meta",
         source,
     })?;
     Ok((vote, meta))
+}
+
+/// An entry as the log of a node holds it, for one that mends its own; openraft has no part in it.
+#[must_use]
+pub fn stored_out(entry: LogEntry) -> pb::LogEntry {
+    let (kind, payload) = match entry.payload {
+        Payload::Blank => (pb::EntryKind::Blank, Bytes::new()),
+        Payload::Membership(bytes) => (pb::EntryKind::Membership, bytes),
+        Payload::Commands(bytes) => (pb::EntryKind::Commands, bytes),
+    };
+    let Position { term, node, index } = entry.position;
+    pb::LogEntry { id: Some(pb::LogId { term, node, index }), kind: kind.into(), payload }
+}
+
+/// `None` of an entry without a position or of an unknown kind.
+#[must_use]
+pub fn stored_in(entry: pb::LogEntry) -> Option<LogEntry> {
+    let payload = match entry.kind() {
+        pb::EntryKind::Blank => Payload::Blank,
+        pb::EntryKind::Membership => Payload::Membership(entry.payload),
+        pb::EntryKind::Commands => Payload::Commands(entry.payload),
+        pb::EntryKind::Unspecified => return None,
+    };
+    let id = entry.id?;
+    Some(LogEntry { position: Position { term: id.term, node: id.node, index: id.index }, payload })
 }
 
 #[must_use]

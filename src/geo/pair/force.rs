@@ -72,8 +72,34 @@ impl Loss {
     /// Messages that the primary has and this copy lacks.
     #[must_use]
     pub fn messages(&self) -> Option<u64> {
-        Some(self.queues.as_ref()?.iter().map(|queue| queue.messages).sum())
+        self.queues.as_deref().map(all)
     }
+}
+
+/// Of what the primary says that it has, what a copy lacks whose next message has that number:
+/// exact where the primary names each message, and else as it says.
+#[must_use]
+pub fn lacking(word: &pb::Ahead, next: u64) -> Vec<Ahead> {
+    let left = |it: &pb::QueueAhead| match it.numbers.as_slice() {
+        [] => it.messages,
+        numbers => numbers.iter().filter(|number| **number >= next).count() as u64,
+    };
+    let queue = |it: &pb::QueueAhead| Ahead {
+        account: it.account.clone(),
+        queue: it.queue.clone(),
+        messages: left(it),
+        numbers: Vec::new(),
+    };
+    let mut queues: Vec<Ahead> = word.queues.iter().map(queue).collect();
+    queues.retain(|it| it.messages > 0);
+    queues.sort_by_key(|it| std::cmp::Reverse(it.messages));
+    queues
+}
+
+/// Messages of all queues. What the other region says of its own is not believed to have an end.
+#[must_use]
+pub fn all(queues: &[Ahead]) -> u64 {
+    queues.iter().fold(0, |sum, queue| sum.saturating_add(queue.messages))
 }
 
 impl Pair {
@@ -89,24 +115,10 @@ impl Pair {
         pb::Ahead { queues: queues.into_iter().map(queue).collect(), more }
     }
 
-    /// Of what the primary had at its last word, what this copy still lacks; exact where the
-    /// primary named each message, and else as of that word.
+    /// Of what the primary had at its last word, what this copy still lacks.
     pub(super) fn missing(&self, word: &pb::GetStatusResponse) -> Option<Vec<Ahead>> {
         let next = self.group.store().read().state().next_message();
-        let left = |it: &pb::QueueAhead| match it.numbers.as_slice() {
-            [] => it.messages,
-            numbers => numbers.iter().filter(|number| **number >= next).count() as u64,
-        };
-        let queue = |it: &pb::QueueAhead| Ahead {
-            account: it.account.clone(),
-            queue: it.queue.clone(),
-            messages: left(it),
-            numbers: Vec::new(),
-        };
-        let mut queues: Vec<Ahead> = word.ahead.as_ref()?.queues.iter().map(queue).collect();
-        queues.retain(|it| it.messages > 0);
-        queues.sort_by_key(|it| std::cmp::Reverse(it.messages));
-        Some(queues)
+        Some(lacking(word.ahead.as_ref()?, next))
     }
 
     /// Messages that the primary has and the copy lacks: as the primary's word says, or here, where
@@ -118,8 +130,7 @@ impl Pair {
         next: Option<u64>,
     ) -> Option<u64> {
         if own.is_some_and(|it| it.role == Role::Secondary) {
-            let queues = self.missing(word?)?;
-            return Some(queues.iter().map(|queue| queue.messages).sum());
+            return self.missing(word?).as_deref().map(all);
         }
         Some(self.group.store().read().state().count_ahead(Number(next?)))
     }
@@ -274,5 +285,21 @@ impl Pair {
         let since = known.filter(|(at, _)| Some(*at) == leasing.stopped).map(|(_, since)| since);
         let waited = since.map_or(0, |since| self.clock.monotonic_us().saturating_sub(since));
         Some(whole.saturating_sub(Duration::from_micros(waited)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_other_region_says_of_its_messages_may_pass_the_end_of_the_numbers() {
+        let queue = |messages, numbers| pb::QueueAhead { messages, numbers, ..Default::default() };
+        let word = |queues| pb::Ahead { queues, more: false };
+        let lacks = lacking(&word(vec![queue(9, vec![5, 6, 7]), queue(0, vec![])]), 6);
+        assert_eq!(lacks.iter().map(|it| it.messages).collect::<Vec<_>>(), [2], "those it named");
+        assert_eq!(all(&lacks), 2);
+        let endless = lacking(&word(vec![queue(u64::MAX, vec![]), queue(1, vec![])]), 0);
+        assert_eq!(all(&endless), u64::MAX);
     }
 }

@@ -3,7 +3,7 @@
 use super::Pair;
 use crate::geo::error::PairError;
 use crate::queue::authority::command::RegionVerb;
-use crate::queue::authority::{Role, check_settings};
+use crate::queue::authority::{RegionSettings, Role, check_settings};
 use crate::queue::ids::Span;
 
 /// What changes of the limits; what is not named stays.
@@ -13,6 +13,18 @@ pub struct LimitChange {
     pub max_lag: Option<Option<Span>>,
     pub max_unshipped_bytes: Option<Option<u64>>,
     pub throttle: Option<bool>,
+}
+
+impl LimitChange {
+    /// The settings after this change of them. Their bounds are not checked.
+    #[must_use]
+    pub fn over(self, mut settings: RegionSettings) -> RegionSettings {
+        settings.max_lag = self.max_lag.unwrap_or(settings.max_lag);
+        settings.max_unshipped_bytes =
+            self.max_unshipped_bytes.unwrap_or(settings.max_unshipped_bytes);
+        settings.throttle = self.throttle.unwrap_or(settings.throttle);
+        settings
+    }
 }
 
 impl Pair {
@@ -30,11 +42,7 @@ impl Pair {
             );
             return Err(PairError::Refused(why));
         }
-        let mut settings = authority.settings;
-        settings.max_lag = change.max_lag.unwrap_or(settings.max_lag);
-        settings.max_unshipped_bytes =
-            change.max_unshipped_bytes.unwrap_or(settings.max_unshipped_bytes);
-        settings.throttle = change.throttle.unwrap_or(settings.throttle);
+        let settings = change.over(authority.settings);
         check_settings(&settings).map_err(|refusal| PairError::Refused(refusal.to_string()))?;
         self.propose(RegionVerb::Configure(settings), who).await.map(drop)
     }

@@ -10,7 +10,7 @@ use crate::proto::geo::v1 as pb;
 use crate::queue::authority::command::RegionVerb;
 use crate::queue::authority::shape::{Outage, Shape, TraceStep};
 use crate::queue::authority::{Authority, RegionSettings, Role};
-use crate::queue::ids::Span;
+use crate::queue::ids::{LogTime, Span};
 use crate::storage::codec;
 
 /// What changes of a shape; what is not named stays.
@@ -38,7 +38,9 @@ pub struct Shaped {
 }
 
 impl ShapeChange {
-    fn of(self, before: &Shape, now: crate::queue::ids::LogTime) -> Shape {
+    /// The shape that a line has after this change of it. Its bounds are not checked.
+    #[must_use]
+    pub fn over(self, before: &Shape, now: LogTime) -> Shape {
         let mut shape = if self.is_off { Shape::default() } else { before.clone() };
         let restarts = self.outages.is_some() || self.trace.is_some();
         shape.delay = self.delay.unwrap_or(shape.delay);
@@ -72,7 +74,7 @@ impl Pair {
         }
         let not_leading = || PairError::not_now("this node does not lead");
         let now = self.group.stamp().ok_or_else(not_leading)?;
-        let shape = change.of(&authority.settings.shape, now);
+        let shape = change.over(&authority.settings.shape, now);
         shape.check().map_err(|refusal| PairError::Refused(refusal.to_string()))?;
         let settings = RegionSettings { shape, ..authority.settings };
         self.propose(RegionVerb::Configure(settings), who).await.map(drop)

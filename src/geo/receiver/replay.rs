@@ -33,16 +33,8 @@ impl Receiver {
         &self,
         asked: pb::ReplayTailRequest,
     ) -> Result<pb::ReplayTailResponse, Status> {
-        let missing = || Status::invalid_argument("an epoch is missing");
-        let epoch = codec::epoch_from(asked.epoch.ok_or_else(missing)?);
-        if asked.content.is_empty() {
-            return Ok(self.replayed(&epoch, Vec::new()));
-        }
-        if crc32c::crc32c(&asked.content) != asked.crc32c {
-            return Err(Status::aborted("a part of a tail arrived with a wrong checksum"));
-        }
-        let part = codec::decode_replay(asked.content);
-        let mut part = part.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let (epoch, part) = wire::tail_part(asked).map_err(|status| *status)?;
+        let Some(mut part) = part else { return Ok(self.replayed(&epoch, Vec::new())) };
         self.look_up(&mut part).await?;
         let command = Command::ReplayTail(Box::new(part));
         let envelope = Envelope { session: None, account: String::new(), command };

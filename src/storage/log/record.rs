@@ -106,6 +106,12 @@ pub(super) fn position_at(bytes: &[u8], at: usize) -> Option<Position> {
     })
 }
 
+/// Whether another index can follow: a log does not reach the end of the numbers, and what says
+/// so is not believed.
+pub(super) fn has_next(position: Option<Position>) -> bool {
+    position.is_none_or(|position| position.index < u64::MAX)
+}
+
 fn padding(len: usize) -> usize {
     len.next_multiple_of(ALIGN) - len
 }
@@ -175,7 +181,9 @@ impl Header {
             purged: position(2),
             committed: position(3),
         };
+        let positions = [header.before, header.last, header.purged, header.committed];
         let sound = *bytes.get(5)? == VERSION
+            && positions.into_iter().all(has_next)
             && header.payload as usize <= MAX_PAYLOAD
             && (header.kind != Kind::Entries || (header.count > 0 && header.last.is_some()));
         sound.then_some(header)
@@ -291,4 +299,32 @@ pub(super) fn entries(header: &Header, record: &Bytes) -> Option<Vec<LogEntry>> 
         entries.push(LogEntry { position, payload });
     }
     (at == end && entries.last().map(|entry| entry.position) == header.last).then_some(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_says_it_reaches_the_end_of_the_numbers_is_not_believed() {
+        let at = |index| Some(Position { term: 1, node: 1, index });
+        let header = |index| Header {
+            kind: Kind::Entries,
+            segment: 1,
+            generation: 1,
+            seed: 0,
+            count: 1,
+            payload: 0,
+            before: None,
+            last: at(index),
+            purged: None,
+            committed: None,
+        };
+        let last = header(u64::MAX - 1);
+        assert_eq!(Header::decode(&last.encode()), Some(last));
+        assert_eq!(last.first(), u64::MAX - 1);
+        assert_eq!(Header::decode(&header(u64::MAX).encode()), None);
+        let purged = Header { purged: at(u64::MAX), ..header(7) };
+        assert_eq!(Header::decode(&purged.encode()), None);
+    }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::record::{position_at, put_position, word32, word64};
+use super::record::{has_next, position_at, put_position, word32, word64};
 use crate::queue::ids::Position;
 use crate::storage::disk::DiskFile;
 
@@ -106,13 +106,15 @@ impl SegmentHeader {
         let position = |number: usize| {
             position_at(bytes, 32 + number * 24).filter(|_| flags & (1 << number) != 0)
         };
-        Some(HeaderFound::Good(SegmentHeader {
+        let header = SegmentHeader {
             number: word64(bytes, 16)?,
             generation: word64(bytes, 24)?,
             before: position(0),
             purged: position(1),
             committed: position(2),
-        }))
+        };
+        let positions = [header.before, header.purged, header.committed];
+        positions.into_iter().all(has_next).then_some(HeaderFound::Good(header))
     }
 }
 

@@ -136,7 +136,12 @@ fn write_whole(file: &dyn DiskFile, bytes: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
-fn read_pointer(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<u64>, StoreError> {
+/// The number of the generation that counts of the tables in `dir`; `None` = nothing was ever
+/// committed.
+///
+/// # Errors
+/// [`StoreError`]: the pointer is damaged, or of a newer version, or the disk fails.
+pub fn read_pointer(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<u64>, StoreError> {
     let path = dir.join(CURRENT);
     if !disk.exists(&path) {
         return Ok(None);
@@ -192,6 +197,9 @@ fn load_state(tables: &dyn TablesRead) -> Result<State, StoreError> {
 }
 
 /// A replicated row from its key and value.
+///
+/// # Errors
+/// [`CodecError`]: they are none, or of a newer version.
 pub fn decode(key: &[u8], value: &[u8]) -> Result<Row, CodecError> {
     let wrong = CodecError::Wrong { what: "a row", field: "key, or it is of a newer version" };
     codec::decode_row(&keys::parse_row(key).ok_or(wrong)?, value)

@@ -21,7 +21,8 @@ binary=target/fuzz/$host/debug/zoneq-guided-fuzz
 
 names=("$@")
 if [[ ${#names[@]} -eq 0 ]]; then
-    mapfile -t names < <(sed -n 's/.*Decoder { name: "\([a-z-]*\)".*/\1/p' tests/fuzz/decoders.rs)
+    list='s/^    \(light(\|Decoder { name: \)"\([a-z-]*\)".*/\2/p'
+    mapfile -t names < <(sed -n "$list" tests/fuzz/decoders/mod.rs)
 fi
 for name in "${names[@]}"; do
     corpus=tests/fuzz/corpus/$name

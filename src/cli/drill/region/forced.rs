@@ -13,7 +13,7 @@ use super::{PATIENCE, PAUSE, Round, STEADY, Stage, millis};
 use crate::cli::drill::ledger::Fork;
 use crate::cli::lab::files::{Lab, LabLock};
 use crate::cli::lab::{self, line, pair, start};
-use crate::cli::{output, tail};
+use crate::cli::tail;
 use crate::client::{ClientError, Regions};
 use crate::proto::admin::v1 as pb;
 
@@ -288,18 +288,13 @@ async fn export(stage: &Stage<'_>, lab: &Lab, region: &str, file: &Path) -> anyh
     let deleted = exported.deleted.iter().filter_map(|one| time(one.at));
     let mut newest = deleted.max();
     for line in text.lines() {
-        let line: Value = serde_json::from_str(line)?;
-        // What was deleted comes last, and has none.
-        if line.get("body_base64").is_none() {
+        // What was deleted comes last, and is no message.
+        let Some(tail::ExportedMessage { queue, body, inserted_at }) = tail::read_exported(line)?
+        else {
             continue;
-        }
-        let body = line.get("body_base64").and_then(Value::as_str).unwrap_or_default();
-        let body = output::from_base64(body).context("a body of the exported tail is no base64")?;
+        };
         bytes += body.len() as u64;
-        let at = line.get("inserted_at").and_then(Value::as_str).map(str::parse);
-        let at: Option<prost_types::Timestamp> = at.transpose().context("a time of the tail")?;
-        newest = newest.max(time(at));
-        let queue = line.get("queue").and_then(Value::as_str).unwrap_or_default();
+        newest = newest.max(time(inserted_at));
         if queue != stage.load.queue() {
             continue;
         }

@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-#[path = "../../decoders.rs"]
+#[path = "../../decoders/mod.rs"]
 mod decoders;
 
 static CHOSEN: LazyLock<&decoders::Decoder> = LazyLock::new(|| {
