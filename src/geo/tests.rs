@@ -270,6 +270,8 @@ impl Region {
     async fn purge(&self) {
         // Raft keeps what its newest snapshot does not have yet, and an entry of the group's own may
         // come meanwhile.
+        use openraft::async_runtime::WatchReceiver as _;
+        let mut metrics = self.group.raft().metrics();
         until("the log is gone", async {
             while self.group.log_first().is_some() {
                 self.group.store().commit().await.expect("committed");
@@ -280,7 +282,10 @@ impl Region {
                     trigger.purge_log(through).await
                 };
                 self.group.peers().scoped(work).await.expect("asked for");
-                tokio::task::yield_now().await;
+                // Raft takes questions before the word that a snapshot stands: asked without a
+                // pause it would never come to that.
+                let taken = tokio::time::timeout(Duration::from_millis(200), metrics.changed());
+                let _ = taken.await;
             }
         })
         .await;

@@ -70,7 +70,7 @@ pub fn files(data: &[u8]) -> bool {
                 ..Default::default()
             };
             let again = read_exported(&exported(&message).to_string());
-            assert_eq!(again.expect("what was written is read"), read);
+            assert_eq!(again.expect("what was written is read"), Some(read));
             true
         }
         _ => false,
