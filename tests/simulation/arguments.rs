@@ -12,8 +12,12 @@ use crate::schedule::{Choice, Named};
 #[command(name = "sim")]
 pub struct Arguments {
     /// How many seeds to run; when they begin with the first, those that found a bug once run too
-    #[arg(long, default_value_t = 20)]
-    pub seeds: u64,
+    /// [default: the twenty of the ordinary tests, of one region and of two]
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// Runs the seeds that found a bug once, and no others
+    #[arg(long, conflicts_with_all = ["seeds", "schedule"])]
+    pub kept: bool,
     /// The first of them
     #[arg(long, default_value_t = 1)]
     pub from: u64,
@@ -44,7 +48,8 @@ pub struct Arguments {
     /// long as it takes, and ten to shrink]
     #[arg(long)]
     minutes: Option<u64>,
-    /// Runs so many of the seeds a second time and compares the traces
+    /// Runs so many of the seeds of one region a second time, one fewer of two regions and one of
+    /// the schedules that have a name, and compares the traces
     #[arg(long, default_value_t = 3)]
     pub twice: u64,
     /// Processes at once [default: one for each core]
@@ -94,6 +99,16 @@ impl Arguments {
     pub fn jobs(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.jobs.unwrap_or(cores).max(1)
+    }
+
+    /// How many seeds.
+    pub fn seeds(&self) -> u64 {
+        self.seeds.unwrap_or(20)
+    }
+
+    /// Nobody said which seeds.
+    pub fn is_ordinary(&self) -> bool {
+        self.seeds.is_none() && self.from == 1 && self.is_of_any_kind()
     }
 
     /// How long it may take.

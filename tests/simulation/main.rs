@@ -2,10 +2,10 @@
 //! and clocks, and every fault decided by a seed.
 //!
 //! `cargo sim --seeds 200` runs seeds, each in a process of its own; `cargo sim --seed 7` runs
-//! one, `--shrink` with
-//! it finds fewer faults that do the same. In the ordinary tests twenty seeds run, and a few of them twice: the same seed must give
-//! the same trace. A failure prints the one command that repeats it. `cargo mutants-sim` breaks
-//! the code on purpose, in many ways, and must see each of them.
+//! one, `--shrink` with it finds fewer faults that do the same. In the ordinary tests twenty seeds
+//! run, of one region and of two, and five of them twice: the same seed must give the same trace. A
+//! failure prints the one command that repeats it. `cargo mutants-sim` breaks the code on purpose,
+//! in many ways, and must see each of them.
 //!
 //! It refuses to be built without `tokio_unstable`: the scheduler would not follow the seed.
 
@@ -50,6 +50,10 @@ use checker::{
     history, invariants, known, lineage, queues, redrives, retold, search, story, surviving, times,
 };
 use clap::Parser as _;
+
+/// As in the binary; a twentieth of the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

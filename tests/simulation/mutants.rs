@@ -43,7 +43,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         match first_catch(arguments, name) {
             Some((seed, by)) => println!("  caught at seed {seed} by {by}"),
             None => {
-                println!("  NOT CAUGHT in {} seeds", arguments.seeds);
+                println!("  NOT CAUGHT in {} seeds", arguments.seeds());
                 escaped.push(*name);
             }
         }
@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 
 /// The first seed, of as many at once as there are jobs, that catches it.
 fn first_catch(arguments: &Arguments, name: &str) -> Option<(u64, String)> {
-    let seeds: Vec<u64> = (arguments.from..arguments.from + arguments.seeds).collect();
+    let seeds: Vec<u64> = (arguments.from..arguments.from + arguments.seeds()).collect();
     for together in seeds.chunks(arguments.jobs()) {
         let found = std::thread::scope(|scope| {
             let running: Vec<_> = together

@@ -18,13 +18,16 @@ use crate::schedule::Named;
 const SHOWN: usize = 5;
 /// Real seconds that one seed may take.
 const LONGEST_SECONDS: u32 = 1_200;
-/// Seeds that found a bug once, as `tests/TRACK_RECORD.md` tells: they run whenever the first
-/// seeds do.
+/// Seeds that found a bug once, as `tests/TRACK_RECORD.md` tells: they run whenever somebody asks
+/// for the first seeds, and before each landing.
 const KEPT: [u64; 5] = [41, 46, 89, 114, 224];
 /// Seeds of two regions that found a bug once.
 const KEPT_PAIRS: [u64; 12] = [5, 9, 15, 27, 31, 34, 37, 46, 70, 80, 88, 97];
 /// Seeds of two regions that run behind those of one, where nobody says of how many.
 const PAIRS: std::ops::Range<u64> = 1..5;
+/// The twenty seeds of the ordinary tests: of one region, and of two.
+const ORDINARY: std::ops::Range<u64> = 1..15;
+const ORDINARY_PAIRS: std::ops::Range<u64> = 1..7;
 /// Simulated seconds of the schedules that have a name, which run behind those.
 const NAMED_SECONDS: u64 = 12;
 /// Seeds in which every verb of the API must have worked.
@@ -237,10 +240,26 @@ struct Total {
     verbs: Counts,
 }
 
-/// The range asked for, and the kept seeds after it if it begins with the first; with some of two
-/// regions if it is not said of how many.
+/// Those of the ordinary tests. Or the range asked for, and the kept seeds after it if it begins
+/// with the first; with some of two regions if it is not said of how many.
 fn chosen(arguments: &Arguments) -> Vec<(Arguments, u64)> {
-    let range = arguments.from..arguments.from.saturating_add(arguments.seeds);
+    let each = |seeds: &[u64], regions: u64| -> Vec<(Arguments, u64)> {
+        let arguments = arguments.with_regions(regions);
+        seeds.iter().map(|seed| (arguments.clone(), *seed)).collect()
+    };
+    let named = || {
+        let short = arguments.with_secs(arguments.secs.min(NAMED_SECONDS));
+        (1..).zip(Named::ALL).map(move |(seed, named)| (short.with_schedule(named), seed))
+    };
+    if arguments.kept {
+        return [each(&KEPT, 1), each(&KEPT_PAIRS, 2)].concat();
+    }
+    if arguments.is_ordinary() {
+        let one: Vec<u64> = ORDINARY.collect();
+        let two: Vec<u64> = ORDINARY_PAIRS.collect();
+        return each(&one, 1).into_iter().chain(named()).chain(each(&two, 2)).collect();
+    }
+    let range = arguments.from..arguments.from.saturating_add(arguments.seeds());
     let begins = range.start == 1;
     let with_kept = |range: std::ops::Range<u64>, arguments: Arguments| {
         let kept: &[u64] = match arguments.regions() {
@@ -254,8 +273,7 @@ fn chosen(arguments: &Arguments) -> Vec<(Arguments, u64)> {
     };
     let mut all = with_kept(range, arguments.clone());
     if begins && arguments.is_of_any_kind() {
-        let short = arguments.with_secs(arguments.secs.min(NAMED_SECONDS));
-        all.extend((1..).zip(Named::ALL).map(|(seed, named)| (short.with_schedule(named), seed)));
+        all.extend(named());
         all.extend(with_kept(PAIRS, arguments.with_regions(2)));
     }
     all
@@ -270,7 +288,7 @@ pub fn many(arguments: &Arguments) -> ExitCode {
         seeds.len(),
         arguments.from,
         arguments.secs,
-        arguments.twice.min(seeds.len() as u64)
+        (0..seeds.len()).filter(|at| is_twice(arguments, &seeds, *at)).count()
     );
     let (next, began) = (AtomicUsize::new(0), tokio::time::Instant::now());
     let total = Mutex::new(Total { of: seeds.len() as u64, ..Total::default() });
@@ -286,10 +304,7 @@ pub fn many(arguments: &Arguments) -> ExitCode {
                     };
                     let stop = is_late || (arguments.fail_fast && failed());
                     let Some((asked, seed)) = seeds.get(at).filter(|_| !stop) else { return };
-                    // The first of each kind.
-                    let kind = |of: &Arguments| (of.regions(), of.schedule.is_some());
-                    let nth = seeds[..at].iter().filter(|(of, _)| kind(of) == kind(asked));
-                    let twice = (nth.count() as u64) < arguments.twice;
+                    let twice = is_twice(arguments, &seeds, at);
                     let (verdict, words) = judge(asked, *seed, twice);
                     let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                     note(&mut total, asked, *seed, verdict.as_ref(), &words);
@@ -315,6 +330,20 @@ pub fn many(arguments: &Arguments) -> ExitCode {
         return ExitCode::FAILURE;
     }
     if total.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether a seed runs a second time: the first ones of each kind do. Three of one region, as many
+/// as it is where nothing else is said, and two of two are the five that the ordinary tests owe.
+fn is_twice(arguments: &Arguments, seeds: &[(Arguments, u64)], at: usize) -> bool {
+    let kind = |of: &Arguments| (of.regions(), of.schedule.is_some());
+    let Some((asked, _)) = seeds.get(at) else { return false };
+    let nth = seeds[..at].iter().filter(|(of, _)| kind(of) == kind(asked)).count() as u64;
+    let of_kind = match kind(asked) {
+        (1, false) => arguments.twice,
+        (_, false) => arguments.twice.saturating_sub(1),
+        (_, true) => arguments.twice.min(1),
+    };
+    nth < of_kind
 }
 
 /// The verdict of a seed, and what else is wrong with it.
