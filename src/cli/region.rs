@@ -47,7 +47,7 @@ pub enum RegionVerb {
                             zoneq region failover --force --dry-run\n  \
                             zoneq region failover --force")]
     Failover(Failover),
-    /// Make the region where the data was at first the primary again; run it on the one that is
+    /// Make the region where the data was at first the primary again; from either region
     #[command(after_help = "Examples:\n  zoneq region failback --dry-run\n  zoneq region failback")]
     Failback(Failback),
     /// Take back what was handed over and did not arrive there

@@ -14,6 +14,7 @@ mod readings;
 mod reseeds;
 mod resumes;
 mod shapes;
+mod sides;
 mod strangers;
 mod tails;
 mod wipes;

@@ -415,7 +415,7 @@ fn asked_of_regions() -> Vec<Given> {
             number: 2,
             who: who(),
         }),
-        given!(geo.SendTailRequest { lineage: lineage(), who: who() }),
+        given!(geo.SendTailRequest { lineage: lineage(), who: who(), ..Default::default() }),
     ]
 }
 
@@ -493,3 +493,35 @@ pub fn regions() -> Vec<Vec<u8>> {
     ]);
     placed(&names(REGIONS), &given)
 }
+        given!(geo.CarryRequest {
+            lineage: lineage(),
+            who: who(),
+            verb: Some(geo::carry_request::Verb::FailBack(geo::CarryFailBack {
+                to: "east".to_owned(),
+                run: true,
+                ..Default::default()
+            })),
+        }),
+        given!(geo.CarryRequest {
+            who: who(),
+            verb: Some(geo::carry_request::Verb::Protect(geo::CarryProtect { discard_tail: true })),
+            ..Default::default()
+        }),
+        given!(geo.CarryRequest {
+            lineage: lineage(),
+            verb: Some(geo::carry_request::Verb::TakeBack(geo::CarryTakeBack { force: true })),
+            ..Default::default()
+        }),
+        given!(geo.CarryResponse {
+            way: Some(geo::CarryWay {
+                to: "east".to_owned(),
+                stages: vec![1, 2, 3, 4, 9],
+                trouble: "the copy is being given the data".to_owned(),
+                ..Default::default()
+            }),
+        }),
+        given!(geo.SendTailResponse {
+            not_sent: vec![geo::TailNotSent { why: 1, ..Default::default() }],
+            total_sent: 4,
+            ..Default::default()
+        }),

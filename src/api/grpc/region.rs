@@ -535,7 +535,8 @@ impl RegionService for RegionFace {
             return Ok(Response::new(way.answers(stream)));
         }
         self.catch_up(call.deadline).await?;
-        let replay = self.pair.replay(&who(message.who), message.all).await.map_err(refusal)?;
+        let replay =
+            self.pair.replay_tail(&who(message.who), message.all).await.map_err(refusal)?;
         let steps = stream::try_unfold(replay, |mut replay| async move {
             let step = replay.next().await.map_err(refusal)?;
             Ok::<_, Status>(step.map(|step| (tail::step_out(step), replay)))

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Pair;
+use super::toward::elsewhere;
+use super::{ALONE, Pair};
 use crate::consensus::group::Standing;
 use crate::geo::error::PairError;
 use crate::geo::herald::ClockAhead;
@@ -142,14 +143,14 @@ impl Pair {
     pub fn loss(&self) -> Result<Loss, PairError> {
         let standing = self.group.standing();
         let Some(Standing { authority, log_time, .. }) = standing else {
-            return Err(PairError::Refused("this cluster stands alone".to_owned()));
+            return Err(PairError::Refused(ALONE.to_owned()));
         };
         if authority.role != Role::Secondary {
             let why = format!(
                 "only a secondary is promoted by force: this cluster is {}",
                 authority.role.name()
             );
-            return Err(PairError::Refused(why));
+            return Err(elsewhere(&why, &authority, "failover --force"));
         }
         let heard = self.heard.borrow().clone();
         let now = self.clock.monotonic_us();
