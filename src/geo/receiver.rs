@@ -349,8 +349,7 @@ impl GeoService for Receiver {
         let request = request.into_inner();
         let room = self.group.store().read().disk_space().beyond_reserves(1);
         if request.bytes > room.unwrap_or(u64::MAX) {
-            let why = format!("there is no room for a state of {} bytes", request.bytes);
-            return Err(Status::failed_precondition(why));
+            return Err(Status::failed_precondition(wire::no_room(request.bytes)));
         }
         let step = request.step;
         let step = step.ok_or_else(|| Status::invalid_argument("a step is missing"))?;
@@ -398,6 +397,7 @@ impl GeoService for Receiver {
         let sent = self.pair.send_tail(&asked, Instant::now() + WITHIN).await;
         sent.map(Response::new).map_err(|error| *refusal(error))
     }
+
     async fn carry(
         &self,
         request: Request<pb::CarryRequest>,
@@ -424,7 +424,6 @@ impl GeoService for Receiver {
         let way = done.map_err(|error| *refusal(error))?.map(way_to);
         Ok(Response::new(pb::CarryResponse { way }))
     }
-
 
     async fn inventory(
         &self,
