@@ -435,7 +435,10 @@ pub fn regions() -> Vec<Vec<u8>> {
         messages,
         numbers,
     };
-    let ahead = geo::Ahead { queues: vec![behind(2, vec![7, 9]), behind(40, vec![])], more: true };
+    let ahead = geo::Ahead {
+        queues: vec![behind(2, vec![7, 9]), behind(40, vec![])],
+        ..Default::default()
+    };
     let shape = log::Shape {
         delay_us: 20_000,
         outages: vec![log::ShapeOutage { after_us: 1, lasts_us: 2, every_us: Some(3) }],
@@ -490,9 +493,6 @@ pub fn regions() -> Vec<Vec<u8>> {
         given!(geo.CompareResponse {
             compared: codec::compared_to(&own, codec::milestones_to(&own)).ok(),
         }),
-    ]);
-    placed(&names(REGIONS), &given)
-}
         given!(geo.CarryRequest {
             lineage: lineage(),
             who: who(),
@@ -525,3 +525,6 @@ pub fn regions() -> Vec<Vec<u8>> {
             total_sent: 4,
             ..Default::default()
         }),
+    ]);
+    placed(&names(REGIONS), &given)
+}
