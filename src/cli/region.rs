@@ -47,7 +47,7 @@ pub enum RegionVerb {
                             zoneq region failover --force --dry-run\n  \
                             zoneq region failover --force")]
     Failover(Failover),
-    /// Make the region where the data was at first the primary again; run it on the one that is
+    /// Make the region where the data was at first the primary again; from either region
     #[command(after_help = "Examples:\n  zoneq region failback --dry-run\n  zoneq region failback")]
     Failback(Failback),
     /// Take back what was handed over and did not arrive there
@@ -235,6 +235,8 @@ fn forced(answer: &pb::ForceFailOverResponse) -> (Value, String) {
         "lease_wait_seconds": seconds(answer.lease_wait.as_ref()),
         "messages_lost": answer.messages_lost,
         "queues_lost": line::queues_lost(answer),
+        "more_queues": answer.more_queues,
+        "more_messages": answer.more_messages,
         "bytes_lost_at_most": answer.bytes_lost_at_most,
         "clock_ahead_seconds": seconds(answer.clock_ahead.as_ref()),
         "clock_within_seconds": seconds(answer.clock_within.as_ref()),
@@ -321,6 +323,7 @@ pub fn status_json(status: &pb::GetRegionResponse) -> Value {
         "limit": status.limit.as_ref().map(limit::limit_json),
         "shape": status.shape.as_ref().map(shape::shape_json),
         "lease": status.lease.as_ref().map(line::lease_json),
+        "last_forced": status.last_forced.as_ref().map(line::last_forced_json),
     })
 }
 
@@ -344,6 +347,9 @@ fn status_text(status: &pb::GetRegionResponse) -> String {
         text += &format!("; its tail is {fate}");
     }
     text += &line::said(status);
+    if let Some(last) = &status.last_forced {
+        text += &line::last_forced_said(last);
+    }
     if !status.trouble.is_empty() {
         text += &format!("; {}", status.trouble);
     }

@@ -23,8 +23,7 @@ pub enum TailVerb {
     /// Write the messages of the tail, with their bodies, as JSON lines, and what was deleted
     #[command(after_help = "Example:\n  zoneq region tail export tail.jsonl")]
     Export(Export),
-    /// Send the messages of the tail to the new primary, each once; run it on the region that is
-    /// fenced, and again where it broke off
+    /// Send the messages of the tail to the new primary, each once; again where it broke off
     #[command(after_help = "Example:\n  zoneq region tail replay")]
     Replay(Replay),
 }

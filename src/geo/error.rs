@@ -1,6 +1,7 @@
 //! Why shipping stops, and why a verb about regions was not done. That shipping stops is always
 //! *not now*: nothing that was acknowledged is lost by it.
 
+use super::wire;
 use crate::consensus::error::{Fate, GroupError};
 use crate::queue::authority::plan::Parted;
 use crate::queue::ids::Position;
@@ -94,7 +95,10 @@ impl SeedError {
     /// Whether what was given before may be gone on with: nothing is wrong with it.
     pub(super) fn may_be_gone_on_with(&self) -> bool {
         match self {
-            SeedError::Other(error) => !matches!(**error, PairError::Refused(_)),
+            SeedError::Other(error) => match &**error {
+                PairError::Refused(why) => wire::is_no_room(why),
+                _ => true,
+            },
             SeedError::LeadsNoMore | SeedError::Moved => true,
             SeedError::Store(_) | SeedError::Codec(_) | SeedError::NotInView => false,
         }

@@ -23,6 +23,7 @@
 
 pub mod agreement;
 pub mod batch;
+mod crossing;
 pub mod error;
 pub mod failover;
 pub mod herald;

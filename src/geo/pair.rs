@@ -6,8 +6,10 @@
 //! known of the other side is said to be known as of its last word.
 
 mod apart;
+mod attach;
 mod audit;
 mod behind;
+mod decide;
 mod failback;
 mod force;
 mod lease;
@@ -15,11 +17,12 @@ mod limit;
 mod redundancy;
 mod replay;
 mod shape;
+mod toward;
 mod verify;
 
 pub use behind::CopyBehind;
-pub use failback::{Return, Stage, Way};
-pub use replay::{Replay, ReplayStep, SkippedMessage, result_to};
+pub use failback::{Return, Stage, Way, way_from, way_to};
+pub use replay::{Replay, ReplayStep, Replaying, SkippedMessage, not_sent_from, result_to};
 
 use std::time::Duration;
 
@@ -29,8 +32,8 @@ use tokio::time::Instant;
 pub use force::{Loss, all as all_lacking, lacking};
 pub use limit::LimitChange;
 pub use shape::{ShapeChange, Shaped};
+pub use toward::toward;
 
-use super::batch;
 use super::error::PairError;
 use super::failover::MAX_PAUSE;
 use super::herald::Heard;
@@ -44,10 +47,8 @@ use crate::consensus::error::GroupError;
 use crate::consensus::group::{Group, Limits, Standing};
 use crate::proto::geo::v1 as pb;
 use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
-use crate::queue::authority::plan::CopyEnd;
 use crate::queue::authority::{AuditRow, Authority, RegionSettings, Role};
 use crate::queue::command::{Command, Envelope};
-use crate::queue::ids::Epoch;
 use crate::queue::outcome::Reply;
 use crate::storage::codec;
 
@@ -55,6 +56,9 @@ use crate::storage::codec;
 const STEP: Duration = Duration::from_secs(10);
 /// Bytes that cross any line in the time that writes may rest.
 const LITTLE: u64 = 256 << 10;
+
+/// What a cluster says that never was in a pair.
+const ALONE: &str = "this cluster stands alone: `zoneq region protect` attaches the other region";
 
 /// What a primary says that relies on a region lease and holds none.
 const NO_LEASE: &str = "there is no region lease, and nothing is acknowledged without";
@@ -239,104 +243,8 @@ impl Pair {
     }
 
     fn in_pair(&self) -> Result<Authority, PairError> {
-        let alone = || PairError::Refused("this cluster stands alone: protect it first".to_owned());
+        let alone = || PairError::Refused(ALONE.to_owned());
         self.authority().ok_or_else(alone)
-    }
-
-    /// Attaches the other region, and begins to ship: an empty one, a kept copy of this lineage, or
-    /// the primary that this side deposed. What the last has alone must have been replayed or
-    /// exported, unless it is to be given up by `discard_tail`.
-    ///
-    /// # Errors
-    /// Refused by either side, with nothing changed; or *not now*: run it again.
-    pub async fn protect(&self, who: &str, discard_tail: bool) -> Result<(), PairError> {
-        let theirs = self.other.status(Instant::now() + STEP).await?;
-        let own = self.authority();
-        let region = own.as_ref().map_or(self.region.clone(), |it| it.region.clone());
-        if theirs.region == region {
-            let why = format!("both clusters are of region {region:?}: give one another name");
-            return Err(PairError::Refused(why));
-        }
-        let reseed = self.must_seed(own.as_ref(), &theirs)?;
-        let (lineage, attachment) = match &own {
-            Some(it) => {
-                let known = it.attachment.as_ref().map(|attached| attached.id);
-                (it.lineage, known.unwrap_or_else(|| self.fresh_id()))
-            }
-            None => (self.fresh_id(), self.fresh_id()),
-        };
-        let was_primary = own.is_some_and(|it| it.role == Role::Primary);
-        let verb = RegionVerb::Protect { region, lineage, attachment, peer: theirs.region };
-        self.propose(verb, who).await?;
-        let authority = self.in_pair()?;
-        let request = pb::AttachRequest {
-            lineage: wire::wide(authority.lineage),
-            attachment: wire::wide(attachment),
-            ledger: wire::ledger_to(&authority.ledger),
-            who: who.to_owned(),
-            reseed,
-            discard_tail,
-        };
-        let attached = self
-            .other
-            .ask(Instant::now() + STEP, |mut client| {
-                let request = request.clone();
-                async move { client.attach(request).await }
-            })
-            .await;
-        if let (Err(PairError::Refused(_)), false) = (&attached, was_primary) {
-            self.propose(RegionVerb::Unprotect, who).await?;
-        }
-        attached.map(drop)
-    }
-
-    /// Whether what the other region has must be replaced by a whole state: it went another way, or
-    /// this node's log does not reach back to where it ends.
-    fn must_seed(
-        &self,
-        own: Option<&Authority>,
-        theirs: &pb::GetStatusResponse,
-    ) -> Result<bool, PairError> {
-        let cannot = |why: String| Err(PairError::Refused(why));
-        let gives_way = matches!(theirs.role.as_str(), "released" | "fenced" | "detached");
-        if !theirs.is_empty && own.is_none_or(|own| theirs.lineage != wire::wide(own.lineage)) {
-            return cannot(format!(
-                "region {:?} holds data of its own: only an empty cluster, or one of the same history, can be attached",
-                theirs.region
-            ));
-        }
-        // An empty one is given a whole state where the log does not reach back.
-        if let (Some(own), false) = (own, theirs.is_empty) {
-            let has_handed_over = theirs.role == "released";
-            let through = if has_handed_over { theirs.role_at } else { theirs.applied_through };
-            let end = CopyEnd {
-                epoch: theirs.epoch.clone().map(codec::epoch_from).unwrap_or_default(),
-                through: through.map(wire::position_from),
-            };
-            // What follows already is given what it lacks, be that a state.
-            let known = own.attachment.as_ref().map(|it| wire::wide(it.id));
-            let follows = theirs.role == "secondary" && known.as_ref() == Some(&theirs.attachment);
-            let primary = Authority { role: Role::Primary, ..own.clone() };
-            let reach = batch::reach(&self.group, &primary, &end);
-            return match reach {
-                _ if theirs.role == "fenced" => Ok(true),
-                Ok(()) => Ok(false),
-                Err(_) if follows => Ok(false),
-                Err(_) if gives_way => Ok(true),
-                Err(parted) => cannot(format!("the kept copy cannot go on from here: {parted}")),
-            };
-        }
-        Ok(false)
-    }
-
-    /// A number that no cluster has had: made of the time, and of who makes it.
-    fn fresh_id(&self) -> u128 {
-        let leadership = *self.group.leadership().borrow();
-        let name = crc32c::crc32c(self.group.config().cluster_id.as_bytes());
-        let maker = [self.group.node(), leadership.term, self.clock.monotonic_us()];
-        let maker: Vec<u8> = maker.iter().flat_map(|number| number.to_be_bytes()).collect();
-        let low = u64::from(name) << 32 | u64::from(crc32c::crc32c(&maker));
-        u128::from(self.clock.wall_us()) << 64 | u128::from(low)
     }
 
     /// Hands over without loss to region `to`, or to the one that is not the primary; called on
@@ -401,7 +309,7 @@ impl Pair {
             self.propose(RegionVerb::Seal, who).await?;
         } else if !matches!(began.role, Role::Sealed { .. } | Role::Released { .. }) {
             let why = format!("a cluster that is {} hands over nothing", began.role.name());
-            return Err(PairError::Refused(why));
+            return Err(toward::elsewhere(&why, &began, "failback"));
         }
         let mut watermark = self.watermark.clone();
         loop {
@@ -482,78 +390,6 @@ impl Pair {
                 return Err(PairError::goes_on());
             }
         }
-    }
-
-    /// Takes back what was handed over and did not arrive: the other side declines, or, by
-    /// `force`, is fenced by a new epoch, which may lose what it wrote. On a secondary: grants
-    /// region leases again where a promotion by force was begun and did not come to its end.
-    ///
-    /// # Errors
-    /// Refused by the role, or by the other side, which may have been promoted already.
-    pub async fn take_back(&self, who: &str, force: bool) -> Result<(), PairError> {
-        let authority = self.in_pair()?;
-        let number = match &authority.role {
-            role if matches!(role, Role::Sealed { .. })
-                || crate::mutants::is_chosen("unseal-after-release") =>
-            {
-                return self.propose(RegionVerb::Unseal, who).await.map(drop);
-            }
-            Role::Released { to, .. } => to.number,
-            // A promotion by force was begun here, and is not wanted after all.
-            Role::Secondary if authority.leasing.stopped.is_some() => {
-                let verb = RegionVerb::SetGranting { on: true };
-                return self.propose(verb, who).await.map(drop);
-            }
-            role => {
-                let why = format!("a cluster that is {} takes nothing back", role.name());
-                return Err(PairError::Refused(why));
-            }
-        };
-        if force {
-            let number = authority.next_number();
-            return self.propose(RegionVerb::TakeBack { number }, who).await.map(drop);
-        }
-        let request = pb::DeclineRequest {
-            lineage: wire::wide(authority.lineage),
-            number: number.0,
-            who: who.to_owned(),
-        };
-        self.other
-            .ask(Instant::now() + STEP, |mut client| {
-                let request = request.clone();
-                async move { client.decline(request).await }
-            })
-            .await?;
-        self.propose(RegionVerb::Declined { number }, who).await.map(drop)
-    }
-
-    /// Decides a conflict, on both sides.
-    ///
-    /// # Errors
-    /// Refused where there is none. Where the other side is not reached it is decided here, and
-    /// the higher epoch decides it there.
-    pub async fn resolve(&self, who: &str, keep: &str) -> Result<(), PairError> {
-        let own = self.in_pair()?;
-        let theirs = self.other.status(Instant::now() + STEP).await.ok();
-        let number = theirs.as_ref().map_or(0, |it| it.next_number).max(own.next_number().0);
-        let verb = RegionVerb::Resolve { keep: keep.to_owned(), number: Epoch(number) };
-        self.propose(verb, who).await?;
-        if theirs.is_none_or(|it| it.role != "conflict") {
-            return Ok(());
-        }
-        let request = pb::ResolveRequest {
-            lineage: wire::wide(own.lineage),
-            keep: keep.to_owned(),
-            number,
-            who: who.to_owned(),
-        };
-        self.other
-            .ask(Instant::now() + STEP, |mut client| {
-                let request = request.clone();
-                async move { client.resolve(request).await }
-            })
-            .await
-            .map(drop)
     }
 
     /// Allows or refuses reads while this cluster is a secondary.

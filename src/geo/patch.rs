@@ -14,10 +14,11 @@ use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::crossing::Crossing;
 use super::error::{PairError, SeedError};
 use super::inventory::{self, Counting, Runs};
 use super::other::OtherRegion;
-use super::seed::{self, CHUNK_BYTES, COMMIT, Chunks, STEP};
+use super::seed::{self, COMMIT, Chunks, STEP};
 use super::watermark::Watermark;
 use super::wire;
 use crate::clock::SharedClock;
@@ -64,6 +65,40 @@ struct Differences<'a> {
 }
 
 impl Differences<'_> {
+    /// Whether the other side has that row, where its sum there is this one.
+    fn is_known(&self, key: &[u8], value: &[u8], sum: Option<u64>) -> bool {
+        !self.groups.contains(inventory::group_of(key))
+            || sum == Some(inventory::row_sum(key, value))
+    }
+
+    /// Of a row that came with a seed the content may have been still to come.
+    fn must_give(&self, id: ContentId, is_known: bool) -> bool {
+        let has = self.has.has(id) && (is_known || id.0 < self.fork);
+        !(has || self.given.has(id))
+    }
+
+    /// About how many bytes all of them take.
+    fn bytes(&self) -> Result<u64, SeedError> {
+        let (mut chunks, mut counting) = (Chunks::new(self.view, self.half), Counting::default());
+        let (mut bytes, mut kept) = (0_u64, 0_usize);
+        while let Some((key, value, row)) = next_row(&mut chunks, &mut counting)? {
+            let sum = self.theirs.get(&key).copied();
+            kept += usize::from(sum.is_some());
+            let is_known = self.is_known(&key, &value, sum);
+            for id in contents_of(&row) {
+                if self.must_give(id, is_known) {
+                    let content = self.view.content_bytes(self.half.of(id))?;
+                    bytes = bytes.saturating_add(content.unwrap_or(0));
+                }
+            }
+            if !is_known {
+                bytes = bytes.saturating_add((key.len() + value.len()) as u64);
+            }
+        }
+        let removed = self.theirs.len().saturating_sub(kept) * KEY_BYTES;
+        Ok(bytes.saturating_add(removed as u64))
+    }
+
     fn next(&mut self) -> Result<Option<Piece>, SeedError> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
@@ -74,12 +109,10 @@ impl Differences<'_> {
                 let wrong = CodecError::Wrong { what: "an inventory", field: "key" };
                 return Ok(Some(Piece::Removed(keys::parse_row(&key).ok_or(wrong)?)));
             };
-            let is_known = !self.groups.contains(inventory::group_of(&key))
-                || self.theirs.remove(&key) == Some(inventory::row_sum(&key, &value));
+            let sum = self.theirs.remove(&key);
+            let is_known = self.is_known(&key, &value, sum);
             for id in contents_of(&row) {
-                // Of a row that came with a seed the content may have been still to come.
-                let has = self.has.has(id) && (is_known || id.0 < self.fork);
-                if !(has || self.given.has(id)) {
+                if self.must_give(id, is_known) {
                     let content = self.view.content(self.half.of(id))?;
                     let content = content.ok_or(SeedError::NotInView)?;
                     self.ready.push_back(Piece::Content(id, content));
@@ -91,12 +124,17 @@ impl Differences<'_> {
         }
     }
 
-    /// The pieces of the next chunk; `None` after the last.
-    fn chunk(&mut self, attachment: u128, id: u128) -> Result<Option<SeedChunk>, SeedError> {
+    /// The pieces of the next chunk, which takes no more after so many bytes; `None` after the last.
+    fn chunk(
+        &mut self,
+        attachment: u128,
+        id: u128,
+        most: usize,
+    ) -> Result<Option<SeedChunk>, SeedError> {
         let (number, rows, contents, removed) = (0, Vec::new(), Vec::new(), Vec::new());
         let mut chunk = SeedChunk { attachment, id, number, rows, contents, removed };
         let mut bytes = 0;
-        while bytes < CHUNK_BYTES {
+        while bytes < most {
             bytes += match self.next()? {
                 Some(Piece::Row(row)) => {
                     let size = codec::encode_row(&row).len();
@@ -149,6 +187,7 @@ struct Talk<'a> {
     lineage: u128,
     attachment: u128,
     news: &'a watch::Sender<Watermark>,
+    line: Crossing,
 }
 
 impl Talk<'_> {
@@ -157,7 +196,7 @@ impl Talk<'_> {
     }
 
     async fn inventory(
-        &self,
+        &mut self,
         groups: Vec<Bytes>,
         of_seed: bool,
     ) -> Result<pb::InventoryResponse, SeedError> {
@@ -173,13 +212,15 @@ impl Talk<'_> {
             async move { client.inventory(request).await }
         });
         let answer = asked.await.map_err(|error: PairError| SeedError::Other(Box::new(error)))?;
-        self.copied(request.encoded_len() + answer.encoded_len());
+        let bytes = request.encoded_len() + answer.encoded_len();
+        self.line.cross(bytes).await?;
+        self.copied(bytes);
         Ok(answer)
     }
 
     /// What differs between the view and what is there by `all`.
     async fn compare<'v>(
-        &self,
+        &mut self,
         view: &'v SnapshotView,
         (half, fork): (Half, u64),
         all: &pb::InventoryResponse,
@@ -233,31 +274,29 @@ impl Talk<'_> {
 
     /// Gives all that differs, from that chunk on, and ends the seed.
     async fn give_all(
-        &self,
-        group: &Group,
+        &mut self,
         mut differences: Differences<'_>,
         (id, mut number): (u128, u64),
     ) -> Result<(), SeedError> {
         let (attachment, position) = (self.attachment, differences.view.position());
-        while let Some(chunk) = differences.chunk(attachment, id)? {
+        while let Some(chunk) = differences.chunk(attachment, id, self.line.chunk_bytes())? {
             number = self.give(SeedChunk { number, ..chunk }).await?;
-            if !group.leadership().borrow().is_me {
-                return Err(SeedError::LeadsNoMore);
-            }
             tokio::task::yield_now().await;
         }
         let digest = differences.view.digest();
         let commit = RegionVerb::SeedCommit { attachment, id, chunks: number, digest };
+        self.line.cross(0).await?;
         seed::step(self.other, &commit, COMMIT).await?;
         let bytes = self.news.borrow().copied_bytes;
         tracing::info!(chunks = number, bytes, %position, "the other region was given what differs");
         Ok(())
     }
 
-    async fn give(&self, chunk: SeedChunk) -> Result<u64, SeedError> {
+    async fn give(&mut self, chunk: SeedChunk) -> Result<u64, SeedError> {
         let verb = RegionVerb::SeedChunk(chunk);
         let Some(request) = wire::seed_request(&verb) else { return Ok(0) };
         let bytes = request.encoded_len();
+        self.line.cross(bytes).await?;
         let next = seed::ask(self.other, request, STEP).await?;
         self.copied(bytes);
         Ok(next)
@@ -287,15 +326,16 @@ pub async fn give(
     while seed::step(other, &RegionVerb::SeedDrop { attachment }, STEP).await? > 0 {}
     let half = Half { is_high: high_contents };
     news.send_modify(|mark| mark.copied_bytes = 0);
-    let talk = Talk { other, lineage, attachment, news };
+    let line = Crossing::new(group, clock, news, position);
+    let mut talk = Talk { other, lineage, attachment, news, line };
     let fork = talk.fork(&ledger).await?;
     let all = talk.inventory(Vec::new(), false).await?;
     let differences = talk.compare(&view, (half, fork), &all).await?;
     let base = Some(Digest(wire::narrow(&all.digest, "the digest").unwrap_or_default()));
     let resumes = None;
     let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
-    seed::step(other, &begin, STEP).await?;
-    talk.give_all(group, differences, (id, 0)).await
+    seed::begin_there(other, &begin, differences.bytes()?).await?;
+    talk.give_all(differences, (id, 0)).await
 }
 
 /// Goes on with a state that was begun to be given and is not whole, be it all or what differs:
@@ -319,7 +359,8 @@ pub async fn go_on(
     let position = seed::end_of(&view, &authority);
     let Authority { ledger, replayed, high_contents, lineage, .. } = authority;
     news.send_modify(|mark| mark.copied_bytes = 0);
-    let talk = Talk { other, lineage, attachment, news };
+    let line = Crossing::new(group, clock, news, position);
+    let mut talk = Talk { other, lineage, attachment, news, line };
     let mut all = talk.inventory(Vec::new(), true).await?;
     let Some(seed) = all.seed.clone() else { return Ok(false) };
     if seed.chunks == 0 || wire::ledger_from(seed.ledger)? != ledger {
@@ -330,14 +371,15 @@ pub async fn go_on(
     let fork = if base.is_some() { talk.fork(&ledger).await? } else { u64::MAX };
     let id = seed::fresh_id(group, clock);
     let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
-    let number = seed::step(other, &begin, STEP).await?;
+    let half = Half { is_high: high_contents };
+    let mut differences = talk.compare(&view, (half, fork), &all).await?;
+    let number = seed::begin_there(other, &begin, differences.bytes()?).await?;
     if number != seed.chunks {
         // Its old giver gave one more meanwhile, and cannot any more.
         all = talk.inventory(Vec::new(), true).await?;
+        differences = talk.compare(&view, (half, fork), &all).await?;
     }
     tracing::info!(chunks = number, %position, "a state that was under way is gone on with");
-    let half = Half { is_high: high_contents };
-    let differences = talk.compare(&view, (half, fork), &all).await?;
-    talk.give_all(group, differences, (id, number)).await?;
+    talk.give_all(differences, (id, number)).await?;
     Ok(true)
 }

@@ -16,11 +16,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::error::PairError;
 use super::inventory;
-use super::pair::Pair;
+use super::pair::{Pair, way_to};
 use super::wire;
 use crate::consensus::error::{Fate, GroupError};
 use crate::consensus::group::Group;
 use crate::proto::geo::v1 as pb;
+use crate::proto::geo::v1::carry_request::Verb;
 use crate::proto::geo::v1::geo_service_server::{GeoService, GeoServiceServer};
 use crate::proto::geo::v1::ship_request::Message;
 use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
@@ -348,8 +349,7 @@ impl GeoService for Receiver {
         let request = request.into_inner();
         let room = self.group.store().read().disk_space().beyond_reserves(1);
         if request.bytes > room.unwrap_or(u64::MAX) {
-            let why = format!("there is no room for a state of {} bytes", request.bytes);
-            return Err(Status::failed_precondition(why));
+            return Err(Status::failed_precondition(wire::no_room(request.bytes)));
         }
         let step = request.step;
         let step = step.ok_or_else(|| Status::invalid_argument("a step is missing"))?;
@@ -394,8 +394,35 @@ impl GeoService for Receiver {
         let asked = request.into_inner();
         self.check_leads()?;
         self.check_lineage(&asked.lineage)?;
-        let sent = self.pair.send_tail(&asked.who, Instant::now() + WITHIN).await;
+        let sent = self.pair.send_tail(&asked, Instant::now() + WITHIN).await;
         sent.map(Response::new).map_err(|error| *refusal(error))
+    }
+
+    async fn carry(
+        &self,
+        request: Request<pb::CarryRequest>,
+    ) -> Result<Response<pb::CarryResponse>, Status> {
+        let pb::CarryRequest { lineage, who, verb } = request.into_inner();
+        self.check_leads()?;
+        // What was agreed on before this one leads must be known to it.
+        self.group.confirm(Instant::now() + WITHIN).await.map_err(|error| not_now(&error))?;
+        let is_new = lineage.is_empty() && matches!(verb, Some(Verb::Protect(_)));
+        if !is_new {
+            self.check_lineage(&lineage)?;
+        }
+        let pair = &self.pair;
+        let done = match verb {
+            Some(Verb::Protect(asked)) => {
+                pair.protect_here(&who, asked.discard_tail).await.map(|()| None)
+            }
+            Some(Verb::TakeBack(asked)) => {
+                pair.take_back_here(&who, asked.force).await.map(|()| None)
+            }
+            Some(Verb::FailBack(asked)) => pair.step_back(&who, asked).await.map(Some),
+            None => return Err(Status::invalid_argument("a verb is missing")),
+        };
+        let way = done.map_err(|error| *refusal(error))?.map(way_to);
+        Ok(Response::new(pb::CarryResponse { way }))
     }
 
     async fn inventory(

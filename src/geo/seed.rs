@@ -3,8 +3,8 @@
 //!
 //! Laws: the state is a pinned view of the tables, read as it is, while the primary serves on. The
 //! log after the view's position is kept until it is shipped, as for any copy. How many bytes were
-//! given is shown. What does not come to its end is gone on with by [`super::patch`], from whichever
-//! node leads then.
+//! given is shown. They cross a shaped line as its shape says. What does not come to its end is gone
+//! on with by [`super::patch`], from whichever node leads then.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::crossing::Crossing;
 use super::error::{PairError, SeedError};
 use super::other::OtherRegion;
 use super::watermark::Watermark;
@@ -68,10 +69,11 @@ impl Chunks {
         }
     }
 
-    /// The rows and contents of the next chunk; `None` after the last.
-    pub(super) fn next(&mut self) -> Result<Option<Held>, SeedError> {
+    /// The rows and contents of the next chunk, which takes no more after so many bytes; `None`
+    /// after the last.
+    pub(super) fn next(&mut self, most: usize) -> Result<Option<Held>, SeedError> {
         let (mut rows, mut contents, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while bytes < CHUNK_BYTES {
+        while bytes < most {
             let Some(part) = self.next_part()? else { break };
             match part {
                 Part::Row { key, value } => {
@@ -127,6 +129,7 @@ pub async fn give(
     let view = group.store().read().view()?;
     let authority = authority_of(&view)?;
     let position = end_of(&view, &authority);
+    let mut line = Crossing::new(group, clock, news, position);
     let Authority { ledger, replayed, high_contents, .. } = authority;
     let id = fresh_id(group, clock);
     // What is of another history, or was refused, is freed a chunk at a time.
@@ -138,7 +141,7 @@ pub async fn give(
     news.send_modify(|mark| mark.copied_bytes = 0);
     let half = Half { is_high: high_contents };
     let (mut chunks, mut number) = (Chunks::new(&view, half), 0);
-    while let Some((rows, contents)) = chunks.next()? {
+    while let Some((rows, contents)) = chunks.next(line.chunk_bytes())? {
         let chunk = RegionVerb::SeedChunk(SeedChunk {
             attachment,
             id,
@@ -148,17 +151,16 @@ pub async fn give(
             removed: Vec::new(),
         });
         let Some(request) = wire::seed_request(&chunk) else { continue };
-        let bytes = request.encoded_len() as u64;
+        let bytes = request.encoded_len();
+        line.cross(bytes).await?;
         number = ask(other, request, STEP).await?;
-        news.send_modify(|mark| mark.copied_bytes += bytes);
-        if !group.leadership().borrow().is_me {
-            return Err(SeedError::LeadsNoMore);
-        }
+        news.send_modify(|mark| mark.copied_bytes += bytes as u64);
         // A chunk is much reading: others get their turn between two.
         tokio::task::yield_now().await;
     }
     let digest = view.digest();
     let commit = RegionVerb::SeedCommit { attachment, id, chunks: number, digest };
+    line.cross(0).await?;
     step(other, &commit, COMMIT).await?;
     tracing::info!(chunks = number, %position, "the other region was given a whole state");
     Ok(())

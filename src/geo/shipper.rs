@@ -168,7 +168,7 @@ impl Shipper {
 
     async fn ship(&self, at: usize, shaper: &mut Shaper) -> Result<(), ShipError> {
         if self.weather().is_some_and(|weather| weather.is_down) {
-            self.tell_down(true);
+            tell_down(&self.news, true);
             tokio::time::sleep(shaper::LOOK).await;
             return Ok(());
         }
@@ -229,7 +229,7 @@ impl Shipper {
         if has_another && !self.gives_all.load(Ordering::Relaxed) {
             let given = patch::give(group, other, clock, news).await;
             if let Err(SeedError::Other(error)) = &given
-                && matches!(**error, PairError::Refused(_))
+                && matches!(&**error, PairError::Refused(why) if !wire::is_no_room(why))
             {
                 tracing::info!(%error, "what differs was not taken: the copy is given all");
                 self.gives_all.store(true, Ordering::Relaxed);
@@ -327,7 +327,7 @@ impl Shipper {
     /// Sends what there is, as far as the window and the shape of the line allow.
     async fn fill(&self, line: &mut Line, shaper: &mut Shaper) -> Result<Next, ShipError> {
         let weather = self.weather();
-        self.tell_down(weather.is_some_and(|it| it.is_down));
+        tell_down(&self.news, weather.is_some_and(|it| it.is_down));
         let reach = self.reach(shaper, weather.as_ref());
         while line.in_flight.len() < IN_FLIGHT {
             let now = self.clock.monotonic_us();
@@ -357,22 +357,6 @@ impl Shipper {
             line.in_flight.push_back(bytes);
         }
         Ok(Next::Waits)
-    }
-
-    /// Whether the shape of the line lets nothing through.
-    fn tell_down(&self, is_down: bool) {
-        self.news.send_if_modified(|mark| {
-            let before = mark.is_down;
-            if is_down {
-                mark.status = GeoStatus::Unavailable;
-                mark.trouble = Some(DOWN.to_owned());
-            } else if before {
-                mark.status = GeoStatus::Bootstrap;
-                mark.trouble = None;
-            }
-            mark.is_down = is_down;
-            before != is_down
-        });
     }
 
     fn acknowledge(&self, line: &mut Line, answer: &pb::ShipResponse) -> Result<(), ShipError> {
@@ -442,4 +426,20 @@ impl Shipper {
             *mark != before
         });
     }
+}
+
+/// Whether the shape of the line lets nothing through.
+pub(super) fn tell_down(news: &watch::Sender<Watermark>, is_down: bool) {
+    news.send_if_modified(|mark| {
+        let before = mark.is_down;
+        if is_down {
+            mark.status = GeoStatus::Unavailable;
+            mark.trouble = Some(DOWN.to_owned());
+        } else if before {
+            mark.status = GeoStatus::Bootstrap;
+            mark.trouble = None;
+        }
+        mark.is_down = is_down;
+        before != is_down
+    });
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error::PairError;
-use super::pair::Pair;
+use super::pair::{Pair, toward};
 use crate::consensus::error::{Fate, GroupError};
 use crate::consensus::group::Group;
 use crate::queue::authority::tail::{TailCursor, TailMessage};
@@ -81,18 +81,22 @@ impl Pair {
     pub fn tail_head(&self) -> Result<TailHead, PairError> {
         let refuse = |why: String| Err(PairError::Refused(why));
         let Some(standing) = self.group().standing() else {
-            return refuse("this cluster stands alone: it has no tail".to_owned());
+            let why = "this cluster stands alone, and has no tail: `zoneq region status` says so";
+            return refuse(why.to_owned());
         };
-        let Authority { role, epoch, rests, .. } = standing.authority;
-        let (fenced_by, fork, at) = match role {
-            Role::Fenced { by, fork: Some(fork), at } => (by, fork, at),
-            Role::Fenced { by, .. } => {
+        let authority = standing.authority;
+        let (fenced_by, fork, at) = match authority.role {
+            Role::Fenced { ref by, fork: Some(fork), at } => (by.clone(), fork, at),
+            Role::Fenced { ref by, .. } => {
                 return refuse(format!("this side shares no epoch with region {:?}", by.region));
             }
-            other => {
-                return refuse(format!("a cluster that is {} has no tail", other.name()));
+            ref other => {
+                let why = format!("a cluster that is {} has no tail", other.name());
+                let there = toward(&authority, "tail list");
+                return refuse(format!("{why}; where the other region is fenced: {there}"));
             }
         };
+        let Authority { epoch, rests, .. } = authority;
         let first = fork.after.map_or(0, |after| after.index.saturating_add(1));
         let rested = |index: u64| rests.iter().any(|rest| rest.holds(index));
         let log_entries = count(self.group(), first, at.index, rested)?;

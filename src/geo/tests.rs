@@ -14,6 +14,7 @@ mod readings;
 mod reseeds;
 mod resumes;
 mod shapes;
+mod sides;
 mod strangers;
 mod tails;
 mod wipes;
@@ -60,6 +61,7 @@ use crate::storage::codec;
 use crate::storage::disk::FlushMode;
 use crate::storage::disk::real::RealDisk;
 use crate::storage::log::{Log, LogEntry, LogOptions, Payload};
+use crate::storage::space::Space;
 use crate::storage::store::{Store, StoreOptions};
 
 fn sent(body: &str) -> Command {
@@ -106,6 +108,11 @@ impl Region {
         Region::start_but(dir, name, (at, other), compression, "").await
     }
 
+    /// As [`Region::start`], on a disk that is seen to be as full as it is said to be.
+    async fn start_on_disk(dir: &Path, name: &'static str, at: &str, other: &str) -> Region {
+        Region::start_all(dir, name, (at, other), Compression::None, ("", 1 << 20)).await
+    }
+
     /// All tasks of the group run but the one of this name.
     async fn start_but(
         dir: &Path,
@@ -114,13 +121,24 @@ impl Region {
         compression: Compression,
         left_out: &str,
     ) -> Region {
+        Region::start_all(dir, name, (at, other), compression, (left_out, 0)).await
+    }
+
+    async fn start_all(
+        dir: &Path,
+        name: &'static str,
+        (at, other): (&str, &str),
+        compression: Compression,
+        (left_out, reserve): (&str, u64),
+    ) -> Region {
         let disk: Arc<dyn crate::storage::disk::Disk> = Arc::new(RealDisk);
         let clock: SharedClock = Arc::new(SystemClock::default());
         let dir = dir.join(name);
         std::fs::create_dir_all(&dir).unwrap();
         let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::new(1, clock.clone()) };
         let (log, _) = Log::open(disk.clone(), &dir.join("log"), options).unwrap();
-        let options = StoreOptions::new(clock.clone());
+        let mut options = StoreOptions::new(clock.clone());
+        options.space = Space::open(disk.clone(), &dir, reserve).unwrap();
         let store = Store::open(disk, &dir.join("store"), options).unwrap();
         let member = Member {
             zone: "z1".into(),
@@ -176,6 +194,26 @@ impl Region {
         })
         .await;
         Region { name, group, pair, watermark, tasks }
+    }
+
+    /// Lets the disk count as if no more than this were free.
+    fn pretend_free(&self, bytes: Option<u64>) {
+        let space = self.group.store().read().disk_space().clone();
+        space.pretend_free(bytes);
+        space.observe(0).expect("looked at");
+    }
+
+    /// Waits until the copy says that it has no room for a state, and answers of how many bytes.
+    async fn until_no_room(&self) -> u64 {
+        let said = |mark: &Watermark| {
+            let (_, rest) = mark.trouble.as_ref()?.split_once("no room for a state of ")?;
+            rest.split(' ').next()?.parse::<u64>().ok()
+        };
+        let mut watermark = self.watermark.clone();
+        let known = watermark.wait_for(|mark| said(mark).is_some());
+        let known = tokio::time::timeout(Duration::from_secs(30), known).await;
+        let known = known.expect("there is no room").expect("the shipper runs");
+        said(&known).expect("just known")
     }
 
     async fn stop(self) {

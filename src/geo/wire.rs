@@ -18,6 +18,20 @@ use crate::storage::codec::{self, CodecError};
 
 /// A message of the stream is at most this long: an entry, and what is around it.
 pub const MESSAGE_BYTES: usize = 16 << 20;
+/// How a refusal begins that only says that the disk is too full.
+const NO_ROOM: &str = "there is no room for a state of";
+
+/// What a side says that has no room for a state, or the rest of one, of so many bytes.
+#[must_use]
+pub fn no_room(bytes: u64) -> String {
+    format!("{NO_ROOM} {bytes} bytes")
+}
+
+/// Whether a refusal says that there is no room: nothing else is wrong with what was to be given.
+#[must_use]
+pub fn is_no_room(why: &str) -> bool {
+    why.starts_with(NO_ROOM)
+}
 
 pub fn hello(lineage: u128, attachment: u128, region: &str) -> pb::ShipRequest {
     let hello = pb::Hello {

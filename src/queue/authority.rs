@@ -16,7 +16,8 @@
 //!
 //! `plan.rs` says what is shipped next, `fork.rs` where two histories part, `transition.rs` what each
 //! command does, `shipped.rs` how the other region's entries are applied, `seed.rs` how an empty
-//! copy is given a whole state, `lease.rs` what both agreed about region leases, `shape.rs` how
+//! copy is given a whole state, `lease.rs` what both agreed about region leases, `loss.rs` what
+//! a promotion by force was known to lose, `shape.rs` how
 //! the line is made to behave, `bounds.rs` what may be set, `tail.rs` what a deposed side has
 //! alone and `replay.rs` how it is taken from there, `wipe.rs` how a kept copy is given up,
 //! `refusal.rs` why not.
@@ -26,6 +27,7 @@ mod bounds;
 pub mod command;
 pub mod fork;
 pub mod lease;
+pub mod loss;
 pub mod plan;
 pub mod refusal;
 pub mod replay;
@@ -41,6 +43,7 @@ use super::limits::{AUDIT_ROWS, LEDGER_LINES};
 use super::rows::RowKey;
 use super::state::State;
 use lease::Leasing;
+use loss::KeptLoss;
 use refusal::RegionRefusal;
 use replay::Replayed;
 use seed::{SeedRow, Seeding};
@@ -219,6 +222,9 @@ pub struct Authority {
     pub replayed: Vec<Replayed>,
     /// Of a fenced side: what became of its tail; `None` = nothing yet.
     pub tail: Option<TailFate>,
+    /// What the newest promotion by force here was known to lose; `None` = there was none, or it
+    /// was not kept.
+    pub loss: Option<KeptLoss>,
     /// Which half of the ids its contents have; see `seed.rs`.
     pub high_contents: bool,
 }

@@ -64,6 +64,8 @@ pub const LEDGER_LINES: usize = 1_024;
 pub const REPLAYED_EPOCHS: usize = 1_024;
 /// Rows of the audit.
 pub const AUDIT_ROWS: usize = 1_000;
+/// Queues that what a promotion by force lost is kept of by name; the others are counted.
+pub const LOST_QUEUES: usize = 1_000;
 /// How long a region lease may be.
 pub const REGION_LEASE: std::ops::RangeInclusive<Span> = Span::from_secs(1)..=Span::from_secs(30);
 /// Delay and jitter of a shaped line, at most.

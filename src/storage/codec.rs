@@ -16,6 +16,7 @@
 )]
 
 mod entry;
+mod losses;
 mod milestones;
 mod notes;
 mod outcomes;

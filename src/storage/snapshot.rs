@@ -115,6 +115,14 @@ impl SnapshotView {
         place.map(|(_, place)| self.files.read(id, place)).transpose()
     }
 
+    /// How many bytes that content takes, with what it is kept with.
+    pub fn content_bytes(&self, id: ContentId) -> Result<Option<u64>, StoreError> {
+        let Some(row) = self.tables.get(&keys::contents(id.0 >> 8))? else { return Ok(None) };
+        let group = Group::decode(&row)?;
+        let place = group.iter().find(|(low, _)| u64::from(*low) == id.0 & 0xff);
+        Ok(place.map(|(_, place)| place.len.into()))
+    }
+
     /// How many body segments it pins.
     #[must_use]
     pub fn pinned_segments(&self) -> usize {

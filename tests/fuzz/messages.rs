@@ -415,7 +415,7 @@ fn asked_of_regions() -> Vec<Given> {
             number: 2,
             who: who(),
         }),
-        given!(geo.SendTailRequest { lineage: lineage(), who: who() }),
+        given!(geo.SendTailRequest { lineage: lineage(), who: who(), ..Default::default() }),
     ]
 }
 
@@ -435,7 +435,10 @@ pub fn regions() -> Vec<Vec<u8>> {
         messages,
         numbers,
     };
-    let ahead = geo::Ahead { queues: vec![behind(2, vec![7, 9]), behind(40, vec![])], more: true };
+    let ahead = geo::Ahead {
+        queues: vec![behind(2, vec![7, 9]), behind(40, vec![])],
+        ..Default::default()
+    };
     let shape = log::Shape {
         delay_us: 20_000,
         outages: vec![log::ShapeOutage { after_us: 1, lasts_us: 2, every_us: Some(3) }],
@@ -489,6 +492,38 @@ pub fn regions() -> Vec<Vec<u8>> {
         }),
         given!(geo.CompareResponse {
             compared: codec::compared_to(&own, codec::milestones_to(&own)).ok(),
+        }),
+        given!(geo.CarryRequest {
+            lineage: lineage(),
+            who: who(),
+            verb: Some(geo::carry_request::Verb::FailBack(geo::CarryFailBack {
+                to: "east".to_owned(),
+                run: true,
+                ..Default::default()
+            })),
+        }),
+        given!(geo.CarryRequest {
+            who: who(),
+            verb: Some(geo::carry_request::Verb::Protect(geo::CarryProtect { discard_tail: true })),
+            ..Default::default()
+        }),
+        given!(geo.CarryRequest {
+            lineage: lineage(),
+            verb: Some(geo::carry_request::Verb::TakeBack(geo::CarryTakeBack { force: true })),
+            ..Default::default()
+        }),
+        given!(geo.CarryResponse {
+            way: Some(geo::CarryWay {
+                to: "east".to_owned(),
+                stages: vec![1, 2, 3, 4, 9],
+                trouble: "the copy is being given the data".to_owned(),
+                ..Default::default()
+            }),
+        }),
+        given!(geo.SendTailResponse {
+            not_sent: vec![geo::TailNotSent { why: 1, ..Default::default() }],
+            total_sent: 4,
+            ..Default::default()
         }),
     ]);
     placed(&names(REGIONS), &given)

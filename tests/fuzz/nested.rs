@@ -96,7 +96,7 @@ fn a_number_inside_is_changed_and_all_else_stays() {
     let queue = |messages| geo::QueueAhead { messages, ..Default::default() };
     let word = |messages| geo::GetStatusResponse {
         region: "east".to_owned(),
-        ahead: Some(geo::Ahead { queues: vec![queue(messages)], more: false }),
+        ahead: Some(geo::Ahead { queues: vec![queue(messages)], ..Default::default() }),
         ..Default::default()
     };
     let (before, after) = (word(7).encode_to_vec(), word(u64::MAX).encode_to_vec());

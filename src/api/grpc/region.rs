@@ -5,6 +5,7 @@
 //! cannot have confirmed that it still leads says so, and that the copy is not known.
 
 mod line;
+mod loss;
 mod tail;
 
 pub(super) use line::{change_in, limit_in};
@@ -27,7 +28,6 @@ use crate::geo::watermark;
 use crate::proto::admin::v1 as pb;
 use crate::proto::admin::v1::region_service_client::RegionServiceClient;
 use crate::proto::admin::v1::region_service_server::{RegionService, RegionServiceServer};
-use crate::queue::authority::ahead::Ahead;
 use crate::queue::authority::{AuditRow, RegionEpoch, Role};
 use crate::queue::ids::{Epoch, LogTime};
 
@@ -94,10 +94,6 @@ fn role_said(word: &str) -> pb::RegionRole {
     all.into_iter().find(named).unwrap_or(pb::RegionRole::Unspecified)
 }
 
-fn queue_out(queue: Ahead) -> pb::QueueLoss {
-    pb::QueueLoss { account: queue.account, queue: queue.queue, messages: queue.messages }
-}
-
 fn epoch_out(epoch: &RegionEpoch) -> pb::EpochId {
     pb::EpochId { number: epoch.number.0, region: epoch.region.clone() }
 }
@@ -112,8 +108,7 @@ fn geo_status(status: watermark::GeoStatus) -> pb::GeoStatus {
 
 fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
     let heard_ago = status.heard.as_ref().map(|(_, age)| lasting(*age));
-    let theirs = status.heard.as_ref().map(|(theirs, _)| theirs);
-    let peer_role = theirs.map_or(pb::RegionRole::Unspecified, |it| role_said(&it.role));
+    let theirs = status.heard.as_ref().map(|(theirs, _)| role_said(&theirs.role));
     let base = pb::GetRegionResponse {
         region: own.to_owned(),
         role: pb::RegionRole::Standalone.into(),
@@ -135,10 +130,11 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
         complete: authority.is_complete,
         tail: tail::fate_out(authority.tail).into(),
         heard_ago,
-        peer_role: peer_role.into(),
+        peer_role: theirs.unwrap_or_default().into(),
         lease: line::lease_out(&status, authority),
         shape: status.shaped.as_ref().map(line::shape_out),
         limit: line::limit_out(&status, authority),
+        last_forced: authority.loss.as_deref().map(loss::loss_out),
         ..base
     };
     let copy = &status.copy;
@@ -289,7 +285,9 @@ impl RegionFace {
             promoted: !asked.dry_run,
             lease_wait: loss.lease_wait.map(lasting),
             messages_lost: loss.messages(),
-            queues_lost: loss.queues.into_iter().flatten().map(queue_out).collect(),
+            more_queues: loss.queues.as_ref().map_or(0, |it| it.more_queues),
+            more_messages: loss.queues.as_ref().map_or(0, |it| it.more_messages),
+            queues_lost: loss.queues.map(loss::queues_out).unwrap_or_default(),
             bytes_lost_at_most: loss.bytes_at_most,
             clock_ahead: loss.clock.map(|it| signed(it.by_us)),
             clock_within: loss.clock.map(|it| lasting(it.within)),
@@ -535,7 +533,8 @@ impl RegionService for RegionFace {
             return Ok(Response::new(way.answers(stream)));
         }
         self.catch_up(call.deadline).await?;
-        let replay = self.pair.replay(&who(message.who), message.all).await.map_err(refusal)?;
+        let replay =
+            self.pair.replay_tail(&who(message.who), message.all).await.map_err(refusal)?;
         let steps = stream::try_unfold(replay, |mut replay| async move {
             let step = replay.next().await.map_err(refusal)?;
             Ok::<_, Status>(step.map(|step| (tail::step_out(step), replay)))

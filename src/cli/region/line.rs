@@ -82,8 +82,11 @@ pub fn messages_lost(answer: &pb::ForceFailOverResponse) -> String {
         .take(NAMED)
         .map(|it| format!("{} of {}", it.messages, it.queue))
         .collect();
-    if answer.queues_lost.len() > NAMED {
-        named.push(format!("{} more queues", answer.queues_lost.len() - NAMED));
+    let more = answer.queues_lost.len().saturating_sub(NAMED) as u64 + answer.more_queues;
+    if more > 0 {
+        let rest = answer.queues_lost.iter().skip(NAMED).map(|it| it.messages);
+        let rest = rest.fold(answer.more_messages, u64::saturating_add);
+        named.push(format!("and {rest} more in {}", counted(more, "queue")));
     }
     let named = if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) };
     format!("{}{named}, ", counted(messages, "message"))
@@ -96,6 +99,52 @@ pub fn queues_lost(answer: &pb::ForceFailOverResponse) -> Value {
     }
     let queue = |it: &pb::QueueLoss| json!({ "account": it.account, "queue": it.queue, "messages": it.messages });
     answer.queues_lost.iter().map(queue).collect()
+}
+
+/// What the newest promotion by force was known to lose, as one that is just made answers it.
+fn as_answer(last: &pb::LastForced) -> pb::ForceFailOverResponse {
+    pb::ForceFailOverResponse {
+        entries_lost: last.entries_lost,
+        time_lost: last.time_lost,
+        heard_ago: last.heard_ago,
+        complete: last.complete,
+        promoted: true,
+        messages_lost: last.messages_lost,
+        queues_lost: last.queues_lost.clone(),
+        bytes_lost_at_most: last.bytes_lost_at_most,
+        more_queues: last.more_queues,
+        more_messages: last.more_messages,
+        ..pb::ForceFailOverResponse::default()
+    }
+}
+
+pub fn last_forced_json(last: &pb::LastForced) -> Value {
+    json!({
+        "epoch": last.epoch.as_ref().map(|epoch| epoch.number),
+        "entries_lost": last.entries_lost,
+        "seconds_lost": seconds(last.time_lost.as_ref()),
+        "heard_seconds_before": seconds(last.heard_ago.as_ref()),
+        "complete": last.complete,
+        "messages_lost": last.messages_lost,
+        "queues_lost": queues_lost(&as_answer(last)),
+        "more_queues": last.more_queues,
+        "more_messages": last.more_messages,
+        "bytes_lost_at_most": last.bytes_lost_at_most,
+    })
+}
+
+/// What the newest promotion by force was known to lose, in the words of the status.
+pub fn last_forced_said(last: &pb::LastForced) -> String {
+    let epoch = last.epoch.as_ref().map_or(0, |epoch| epoch.number);
+    let Some(entries) = last.entries_lost else {
+        return format!("; what the promotion to epoch {epoch} by force lost was not known");
+    };
+    let messages = messages_lost(&as_answer(last));
+    let time = seconds(last.time_lost.as_ref()).unwrap_or_default();
+    format!(
+        "; the promotion to epoch {epoch} by force was known to lose {entries} entries, \
+         {messages}{time:.1} s"
+    )
 }
 
 /// That nobody told which messages are lost, where it is so.
@@ -226,6 +275,36 @@ mod tests {
             "; the primary's clock was 1.250 s behind this region's, give or take 0.002 s"
         );
         assert_eq!((queues_lost(&known), queues_unknown(&known)), (json!([]), String::new()));
+    }
+
+    #[test]
+    fn what_the_newest_promotion_by_force_lost_names_five_queues_and_counts_the_others() {
+        let queue = |at: u64| pb::QueueLoss {
+            account: "default".to_owned(),
+            queue: format!("q{at}"),
+            messages: 10 - at,
+        };
+        let last = pb::LastForced {
+            epoch: Some(pb::EpochId { number: 3, region: "west".to_owned() }),
+            entries_lost: Some(50),
+            time_lost: Some(prost_types::Duration { seconds: 2, nanos: 0 }),
+            messages_lost: Some(60),
+            queues_lost: (0..7).map(queue).collect(),
+            more_queues: 4,
+            more_messages: 11,
+            ..pb::LastForced::default()
+        };
+        assert_eq!(
+            last_forced_said(&last),
+            "; the promotion to epoch 3 by force was known to lose 50 entries, 60 messages (10 of \
+             q0, 9 of q1, 8 of q2, 7 of q3, 6 of q4, and 20 more in 6 queues), 2.0 s"
+        );
+        assert_eq!(last_forced_json(&last)["more_messages"], 11);
+        let unknown = pb::LastForced { entries_lost: None, ..last };
+        assert_eq!(
+            last_forced_said(&unknown),
+            "; what the promotion to epoch 3 by force lost was not known"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::toward::elsewhere;
 use super::{Pair, STEP};
 use crate::geo::error::PairError;
 use crate::geo::wire;
@@ -25,6 +26,10 @@ impl Pair {
             }
             return Ok(());
         }
+        if !matches!(authority.role, Role::Standalone | Role::Primary) {
+            let why = format!("a cluster that is {} has no copy to give up", authority.role.name());
+            return Err(elsewhere(&why, &authority, "unprotect"));
+        }
         self.propose(RegionVerb::Unprotect, who).await?;
         let (lineage, who) = (wire::wide(authority.lineage), who.to_owned());
         let request = pb::DetachRequest { lineage, who, wipe };
@@ -43,8 +48,14 @@ impl Pair {
     /// # Errors
     /// Refused in any other role, and while the copy is being given a state.
     pub async fn promote_copy(&self, who: &str) -> Result<(), PairError> {
-        if self.in_pair()?.role == Role::Standalone {
-            return Ok(());
+        let own = self.in_pair()?;
+        match own.role {
+            Role::Standalone => return Ok(()),
+            Role::Detached => {}
+            ref role => {
+                let why = format!("a cluster that is {} is no kept copy", role.name());
+                return Err(elsewhere(&why, &own, "promote"));
+            }
         }
         let lineage = self.fresh_id();
         self.propose(RegionVerb::Renew { lineage }, who).await.map(drop)

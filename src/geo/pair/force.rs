@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Pair;
+use super::toward::elsewhere;
+use super::{ALONE, Pair};
 use crate::consensus::group::Standing;
 use crate::geo::error::PairError;
 use crate::geo::herald::ClockAhead;
@@ -20,14 +21,15 @@ use crate::proto::geo::v1 as pb;
 use crate::queue::authority::ahead::Ahead;
 use crate::queue::authority::command::{RegionReply, RegionVerb};
 use crate::queue::authority::lease::Leasing;
-use crate::queue::authority::{Authority, Role};
-use crate::queue::ids::{Epoch, LogTime, Number, Position};
+use crate::queue::authority::loss::{ForcedLoss, KeptLoss, LostMessages};
+use crate::queue::authority::{Authority, RegionEpoch, Role};
+use crate::queue::ids::{Epoch, LogTime, Number, Position, Span};
 use crate::storage::codec;
 
 /// Between two tries of a promotion that cannot be now.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// What this process remembers of promotions by force.
+/// What this process remembers of promotions by force; what they lost is in the state too.
 #[derive(Clone, Default)]
 pub(super) struct Memory(Arc<Mutex<Remembered>>);
 
@@ -57,7 +59,7 @@ pub struct Loss {
     pub age: Option<Duration>,
     pub is_complete: bool,
     /// Messages that the primary has and this copy lacks, by queue, those with the most first.
-    pub queues: Option<Vec<Ahead>>,
+    pub queues: Option<LostMessages>,
     /// The most that clients can have written there and this copy lacks, by the limit at which it
     /// lets writes wait, as that was when it was heard last.
     pub bytes_at_most: Option<u64>,
@@ -69,10 +71,38 @@ pub struct Loss {
 }
 
 impl Loss {
+    /// As it is kept beside the epoch that begins.
+    fn kept(&self) -> KeptLoss {
+        let span = |it: Duration| Span(u64::try_from(it.as_micros()).unwrap_or(u64::MAX));
+        Arc::new(ForcedLoss {
+            epoch: RegionEpoch::default(),
+            entries: self.positions,
+            time: self.time.map(span),
+            age: self.age.map(span),
+            messages: self.queues.clone(),
+            bytes_at_most: self.bytes_at_most,
+            is_complete: self.is_complete,
+        })
+    }
+
+    /// Of what was kept; waits and clocks are not.
+    fn of(kept: &ForcedLoss) -> Loss {
+        Loss {
+            positions: kept.entries,
+            time: kept.time.map(|span| Duration::from_micros(span.0)),
+            age: kept.age.map(|span| Duration::from_micros(span.0)),
+            is_complete: kept.is_complete,
+            queues: kept.messages.clone(),
+            bytes_at_most: kept.bytes_at_most,
+            lease_wait: None,
+            clock: None,
+        }
+    }
+
     /// Messages that the primary has and this copy lacks.
     #[must_use]
     pub fn messages(&self) -> Option<u64> {
-        self.queues.as_deref().map(all)
+        self.queues.as_ref().map(LostMessages::total)
     }
 }
 
@@ -105,20 +135,28 @@ pub fn all(queues: &[Ahead]) -> u64 {
 impl Pair {
     /// What this cluster has from a message number on, for a copy that lacks it.
     pub(in crate::geo) fn ahead(&self, from: u64) -> pb::Ahead {
-        let (queues, more) = self.group.store().read().state().ahead(Number(from));
+        let (queues, (more_queues, more_messages)) =
+            self.group.store().read().state().ahead(Number(from));
         let queue = |it: Ahead| pb::QueueAhead {
             account: it.account,
             queue: it.queue,
             messages: it.messages,
             numbers: it.numbers,
         };
-        pb::Ahead { queues: queues.into_iter().map(queue).collect(), more }
+        pb::Ahead {
+            queues: queues.into_iter().map(queue).collect(),
+            more: more_queues > 0,
+            more_queues,
+            more_messages,
+        }
     }
 
     /// Of what the primary had at its last word, what this copy still lacks.
-    pub(super) fn missing(&self, word: &pb::GetStatusResponse) -> Option<Vec<Ahead>> {
+    pub(super) fn missing(&self, word: &pb::GetStatusResponse) -> Option<LostMessages> {
         let next = self.group.store().read().state().next_message();
-        Some(lacking(word.ahead.as_ref()?, next))
+        let ahead = word.ahead.as_ref()?;
+        let queues = lacking(ahead, next);
+        Some(LostMessages::of(&queues, (ahead.more_queues, ahead.more_messages)))
     }
 
     /// Messages that the primary has and the copy lacks: as the primary's word says, or here, where
@@ -130,7 +168,7 @@ impl Pair {
         next: Option<u64>,
     ) -> Option<u64> {
         if own.is_some_and(|it| it.role == Role::Secondary) {
-            return self.missing(word?).as_deref().map(all);
+            return Some(self.missing(word?)?.total());
         }
         Some(self.group.store().read().state().count_ahead(Number(next?)))
     }
@@ -142,14 +180,14 @@ impl Pair {
     pub fn loss(&self) -> Result<Loss, PairError> {
         let standing = self.group.standing();
         let Some(Standing { authority, log_time, .. }) = standing else {
-            return Err(PairError::Refused("this cluster stands alone".to_owned()));
+            return Err(PairError::Refused(ALONE.to_owned()));
         };
         if authority.role != Role::Secondary {
             let why = format!(
                 "only a secondary is promoted by force: this cluster is {}",
                 authority.role.name()
             );
-            return Err(PairError::Refused(why));
+            return Err(elsewhere(&why, &authority, "failover --force"));
         }
         let heard = self.heard.borrow().clone();
         let now = self.clock.monotonic_us();
@@ -200,7 +238,8 @@ impl Pair {
         };
         let loss = self.loss()?;
         self.memory.lock().loss = Some((number, loss.clone()));
-        self.propose(RegionVerb::Promote { number, accepted, stopped }, who).await?;
+        let kept = Some(loss.kept());
+        self.propose(RegionVerb::Promote { number, accepted, stopped, loss: kept }, who).await?;
         Ok(loss)
     }
 
@@ -249,7 +288,9 @@ impl Pair {
             && own.epoch.region == own.region
             && from.is_some_and(|from| own.epoch.number > from);
         let known = self.memory.lock().loss.clone().filter(|(at, _)| *at == own.epoch.number);
-        is_promoted.then(|| known.map(|(_, loss)| loss).unwrap_or_default())
+        let kept = own.loss.as_ref().filter(|it| it.epoch == own.epoch);
+        let of_kept = || kept.map(|kept| Loss::of(kept)).unwrap_or_default();
+        is_promoted.then(|| known.map_or_else(of_kept, |(_, loss)| loss))
     }
 
     /// Stops granting, and returns when no grant runs any more; answers the entry that stopped it.
@@ -295,7 +336,7 @@ mod tests {
     #[test]
     fn what_the_other_region_says_of_its_messages_may_pass_the_end_of_the_numbers() {
         let queue = |messages, numbers| pb::QueueAhead { messages, numbers, ..Default::default() };
-        let word = |queues| pb::Ahead { queues, more: false };
+        let word = |queues| pb::Ahead { queues, ..pb::Ahead::default() };
         let lacks = lacking(&word(vec![queue(9, vec![5, 6, 7]), queue(0, vec![])]), 6);
         assert_eq!(lacks.iter().map(|it| it.messages).collect::<Vec<_>>(), [2], "those it named");
         assert_eq!(all(&lacks), 2);

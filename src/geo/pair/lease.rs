@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::toward::elsewhere;
 use super::{Pair, STEP};
 use crate::geo::error::PairError;
 use crate::geo::lease;
@@ -32,7 +33,7 @@ impl Pair {
                 "the region lease is set at the primary: this cluster is {}",
                 authority.role.name()
             );
-            return Err(PairError::Refused(why));
+            return Err(elsewhere(&why, &authority, "lease"));
         }
         if force && wanted.is_none() {
             self.configure_lease(who, wanted).await?;

@@ -1,6 +1,7 @@
 //! How the operator limits the lag of the other region.
 
 use super::Pair;
+use super::toward::elsewhere;
 use crate::geo::error::PairError;
 use crate::queue::authority::command::RegionVerb;
 use crate::queue::authority::{RegionSettings, Role, check_settings};
@@ -40,7 +41,7 @@ impl Pair {
                 "the lag is limited at the primary: this cluster is {}",
                 authority.role.name()
             );
-            return Err(PairError::Refused(why));
+            return Err(elsewhere(&why, &authority, "limit"));
         }
         let settings = change.over(authority.settings);
         check_settings(&settings).map_err(|refusal| PairError::Refused(refusal.to_string()))?;

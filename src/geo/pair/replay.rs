@@ -3,13 +3,15 @@
 //! Laws: the new primary alone decides what counts, and keeps how far it is; this side asks, and
 //! goes on from there. So a replay may be run again, by any node, after any node ended at any
 //! step. Parts are bounded in messages and bytes, and one follows the other. That all is there is
-//! noted here too, for whoever wants to give this side's data up.
+//! noted here too, for whoever wants to give this side's data up. The new primary may be asked as
+//! well: it has the other side send part after part, and keeps nothing of its own about that.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Pair;
+use super::toward::elsewhere;
 use crate::consensus::error::{Fate, GroupError};
 use crate::geo::error::PairError;
 use crate::geo::wire;
@@ -17,7 +19,7 @@ use crate::proto::geo::v1 as pb;
 use crate::queue::authority::command::{Actor, RegionVerb};
 use crate::queue::authority::replay::{ReplayTail, Skip, TailOutcome};
 use crate::queue::authority::tail::{TailPart, TailWindow};
-use crate::queue::authority::{RegionEpoch, TailFate};
+use crate::queue::authority::{RegionEpoch, Role, TailFate};
 use crate::queue::command::Content;
 use crate::queue::ids::Number;
 use crate::storage::codec;
@@ -67,7 +69,74 @@ pub struct SkippedMessage {
     pub why: Skip,
 }
 
+/// A replay under way, as either side sees it.
+pub enum Replaying {
+    Here(Box<Replay>),
+    /// The other side sends its tail.
+    There {
+        pair: Pair,
+        who: String,
+        all: bool,
+        is_over: bool,
+    },
+}
+
+impl Replaying {
+    /// As [`Replay::next`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn next(&mut self) -> Result<Option<ReplayStep>, PairError> {
+        let (pair, who, all, is_over) = match self {
+            Replaying::Here(replay) => return replay.next().await,
+            Replaying::There { is_over: true, .. } => return Ok(None),
+            Replaying::There { pair, who, all, is_over } => (pair, who, *all, is_over),
+        };
+        let lineage = wire::wide(pair.in_pair()?.lineage);
+        let request = pb::SendTailRequest { lineage, who: who.clone(), all, one_part: true };
+        let asked = pair.other.ask_patiently(Instant::now() + STEP, STEP, |client| {
+            let request = request.clone();
+            let mut client = client.max_decoding_message_size(wire::MESSAGE_BYTES);
+            async move { client.send_tail(request).await }
+        });
+        let answer = asked.await?;
+        *is_over = answer.done;
+        let skipped = answer.not_sent.into_iter().filter_map(not_sent_from).collect();
+        Ok(Some(ReplayStep {
+            found: answer.found,
+            sent: answer.sent,
+            skipped,
+            done: answer.done,
+            total_sent: answer.total_sent,
+            total_skipped: answer.total_skipped,
+        }))
+    }
+}
+
 impl Pair {
+    /// As [`Pair::replay`], asked of either side.
+    ///
+    /// # Errors
+    /// As there; refused where neither side is fenced.
+    pub async fn replay_tail(&self, who: &str, all: bool) -> Result<Replaying, PairError> {
+        let own = self.in_pair()?;
+        if matches!(own.role, Role::Fenced { .. }) {
+            return Ok(Replaying::Here(Box::new(self.replay(who, all).await?)));
+        }
+        let theirs = self.other.status(Instant::now() + STEP).await?;
+        if theirs.role != "fenced" || theirs.lineage != wire::wide(own.lineage) {
+            let why = format!(
+                "neither region has a tail: this cluster is {}, and region {:?} is {}",
+                own.role.name(),
+                theirs.region,
+                theirs.role
+            );
+            return Err(elsewhere(&why, &own, "status"));
+        }
+        let (pair, who, is_over) = (self.clone(), who.to_owned(), false);
+        Ok(Replaying::There { pair, who, all, is_over })
+    }
+
     /// Begins to send this side's tail to the new primary, or goes on with it.
     ///
     /// # Errors
@@ -98,7 +167,12 @@ impl Pair {
     /// # Errors
     /// Refused where this side is not fenced.
     pub async fn settle_tail(&self, who: &str, fate: TailFate) -> Result<(), PairError> {
-        let epoch = self.in_pair()?.epoch;
+        let own = self.in_pair()?;
+        if !matches!(own.role, Role::Fenced { .. }) {
+            let why = format!("a cluster that is {} has no tail", own.role.name());
+            return Err(elsewhere(&why, &own, "tail export"));
+        }
+        let epoch = own.epoch;
         self.propose(RegionVerb::SettleTail { epoch, fate }, who).await.map(drop)
     }
 }
@@ -221,6 +295,35 @@ fn skip_from(skip: pb::TailSkip) -> Option<Skip> {
     }
 }
 
+fn skip_to(why: Skip) -> pb::TailSkip {
+    match why {
+        Skip::Expired => pb::TailSkip::Expired,
+        Skip::QueueGone => pb::TailSkip::QueueGone,
+        Skip::QueueMadeAnew => pb::TailSkip::QueueMadeAnew,
+        Skip::Duplicate => pb::TailSkip::Duplicate,
+        Skip::SentAgain => pb::TailSkip::SentAgain,
+        Skip::MayBeSentAgain => pb::TailSkip::MayBeSentAgain,
+    }
+}
+
+/// A message that was not sent, as the new primary is told that asked for the tail.
+pub(super) fn not_sent_to(message: SkippedMessage) -> pb::TailNotSent {
+    pb::TailNotSent {
+        account: message.account,
+        queue: message.queue,
+        id: message.id,
+        why: skip_to(message.why).into(),
+    }
+}
+
+/// Reads what `not_sent_to` wrote; `None` = for a reason that this node does not know.
+#[must_use]
+pub fn not_sent_from(message: pb::TailNotSent) -> Option<SkippedMessage> {
+    let why = skip_from(message.why())?;
+    let pb::TailNotSent { account, queue, id, .. } = message;
+    Some(SkippedMessage { account, queue, id, why })
+}
+
 /// An outcome as the new primary answers it.
 pub fn result_to(outcome: &TailOutcome) -> pb::TailResult {
     match outcome {
@@ -229,14 +332,7 @@ pub fn result_to(outcome: &TailOutcome) -> pb::TailResult {
             pb::TailResult { sent: Some(sent), skipped: pb::TailSkip::Unspecified.into() }
         }
         TailOutcome::Skipped(why) => {
-            let skipped = match why {
-                Skip::Expired => pb::TailSkip::Expired,
-                Skip::QueueGone => pb::TailSkip::QueueGone,
-                Skip::QueueMadeAnew => pb::TailSkip::QueueMadeAnew,
-                Skip::Duplicate => pb::TailSkip::Duplicate,
-                Skip::SentAgain => pb::TailSkip::SentAgain,
-                Skip::MayBeSentAgain => pb::TailSkip::MayBeSentAgain,
-            };
+            let skipped = skip_to(*why);
             pb::TailResult { sent: None, skipped: skipped.into() }
         }
     }

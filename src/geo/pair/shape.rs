@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Pair;
+use super::toward::elsewhere;
 use crate::geo::error::PairError;
 use crate::geo::failover::MAX_PAUSE;
 use crate::geo::shaper;
@@ -70,7 +71,7 @@ impl Pair {
                 "the line is shaped at the primary: this cluster is {}",
                 authority.role.name()
             );
-            return Err(PairError::Refused(why));
+            return Err(elsewhere(&why, &authority, "shape"));
         }
         let not_leading = || PairError::not_now("this node does not lead");
         let now = self.group.stamp().ok_or_else(not_leading)?;

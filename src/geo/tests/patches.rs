@@ -77,9 +77,14 @@ async fn protecting_again_copies_little_more_than_what_changed() {
     // and the rest there, under the same numbers.
     send_batch(&west, "of west", 300).await;
     work(&west, 400).await;
-    let east = Region::start(dir.path(), "east", &at[0], &at[1]).await;
+    let east = Region::start_on_disk(dir.path(), "east", &at[0], &at[1]).await;
+    east.pretend_free(Some(8 << 10));
     east.until_applied("fenced", |east| matches!(east.role(), Role::Fenced { .. })).await;
     west.pair.protect("anna", true).await.expect("protected");
+    // Room is asked for what differs, and it is no reason to give all that there is none.
+    let asked = west.until_no_room().await;
+    assert!((9 << 10..256 << 10).contains(&asked), "{asked} bytes");
+    east.pretend_free(None);
     west.until_known("live", |mark| mark.status == GeoStatus::Live).await;
     east.until_applied("equal", |east| digests_are_equal(east, &west)).await;
     let copied = west.watermark.borrow().copied_bytes;

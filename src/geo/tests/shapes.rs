@@ -137,3 +137,32 @@ async fn a_planned_failover_waits_until_the_backlog_crosses_the_line() {
     east.stop().await;
     west.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_state_is_given_no_faster_than_the_line_is_shaped() {
+    const RATE: u64 = 400_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.stop().await;
+    for at in 0..20 {
+        east.send(&format!("{at:02}{}", "x".repeat(40_000))).await.expect("sent");
+    }
+    east.purge().await;
+    let slow = ShapeChange { bytes_per_second: Some(Some(RATE)), ..ShapeChange::default() };
+    east.pair.shape("anna", slow).await.expect("shaped");
+    std::fs::remove_dir_all(dir.path().join("west")).unwrap();
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    let ledger = east.group.standing().unwrap().authority.ledger;
+    let (region, attachment) = (west.name.to_owned(), 70);
+    let attach = Attach { region, lineage: 7, attachment, ledger, ..Attach::default() };
+    let began = Instant::now();
+    west.region(RegionVerb::Attach(attach)).await.expect("attached");
+    west.until_applied("all is there", |west| west.total() == 20).await;
+    let (took, copied) = (began.elapsed(), east.watermark.borrow().copied_bytes);
+    assert!(copied > 800_000, "{copied} bytes were given");
+    let least = Duration::from_micros(copied * 1_000_000 / RATE);
+    assert!(took >= least, "{copied} bytes crossed in {took:?}, and take {least:?}");
+    east.stop().await;
+    west.stop().await;
+}

@@ -24,11 +24,11 @@ pub struct Ahead {
 }
 
 impl State {
-    /// Messages alive that a copy lacks whose next number is `from`, by queue; and whether there
-    /// are more queues than are named.
+    /// Messages alive that a copy lacks whose next number is `from`, by queue; and how many queues
+    /// there are beyond those that are named, with how many such messages in them.
     #[must_use]
-    pub fn ahead(&self, from: Number) -> (Vec<Ahead>, bool) {
-        let mut found: Vec<Ahead> = Vec::new();
+    pub fn ahead(&self, from: Number) -> (Vec<Ahead>, (u64, u64)) {
+        let (mut found, mut more): (Vec<Ahead>, (u64, u64)) = (Vec::new(), (0, 0));
         let mut room = NUMBERS;
         for queue in self.catalog.all().filter(|queue| queue.row.kept.is_none()) {
             let messages = queue.lineup.count_from(from);
@@ -36,7 +36,8 @@ impl State {
                 continue;
             }
             if found.len() == QUEUES {
-                return (found, true);
+                more = (more.0.saturating_add(1), more.1.saturating_add(messages));
+                continue;
             }
             let numbers: Vec<u64> = match usize::try_from(messages) {
                 Ok(count) if count <= room => {
@@ -49,7 +50,7 @@ impl State {
             let (account, queue) = (queue.row.account.clone(), queue.row.name.clone());
             found.push(Ahead { account, queue, messages, numbers });
         }
-        (found, false)
+        (found, more)
     }
 
     /// How many messages alive a copy lacks whose next number is `from`.

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::loss::KeptLoss;
 use super::replay::{Replayed, TailOutcome};
 use super::{Head, LedgerLine, RegionEpoch, RegionSettings, TailFate};
 use crate::queue::command::{Content, Entry, Envelope};
@@ -85,6 +86,8 @@ pub enum RegionVerb {
         number: Epoch,
         accepted: bool,
         stopped: Option<Position>,
+        /// What it is known to lose; `None` = who proposes it does not keep that.
+        loss: Option<KeptLoss>,
     },
     /// A primary that had handed over becomes one again by force.
     TakeBack {

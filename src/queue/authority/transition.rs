@@ -9,7 +9,8 @@ use super::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
 use super::lease::{self, Leasing};
 use super::refusal::RegionRefusal;
 use super::{
-    Attachment, AuditRow, Authority, LedgerLine, RegionEpoch, Role, TailFate, seed, shipped, wipe,
+    Attachment, AuditRow, Authority, LedgerLine, RegionEpoch, Role, TailFate, loss, seed, shipped,
+    wipe,
 };
 use crate::queue::command::Entry;
 use crate::queue::error::Rejection;
@@ -166,6 +167,7 @@ fn check(command: &RegionCommand) -> Result<(), RegionRefusal> {
     if matches!(&command.verb, RegionVerb::Note { what } if what.len() > AUDIT_NOTE) {
         return refuse("what", "is longer than 512 bytes");
     }
+    loss::check(&command.verb)?;
     let names: Vec<&String> = match &command.verb {
         RegionVerb::Protect { region, peer, .. } if region == peer => {
             return refuse("peer", "is this region itself");
@@ -240,8 +242,9 @@ fn change(
         RegionVerb::SetGranting { .. }
         | RegionVerb::AcceptLease { .. }
         | RegionVerb::RelyOnLease { .. } => return lease::change(next, at, verb),
-        RegionVerb::Promote { number, accepted, stopped } if next.role == Role::Secondary => {
-            return promote(next, counters, at, (*number, *accepted, *stopped));
+        RegionVerb::Promote { number, accepted, stopped, loss } if next.role == Role::Secondary => {
+            promote(next, counters, at, (*number, *accepted, *stopped))?;
+            loss::keep(next, loss.as_deref());
         }
         RegionVerb::TakeBack { number } => match next.role {
             Role::Released { at: end, .. } => go_on(next, counters, at, (*number, end))?,

@@ -23,7 +23,7 @@ fn set(side: &mut Side, seconds: u64) -> Result<RegionReply, RegionRefusal> {
 }
 
 fn promote(side: &mut Side, stopped: Option<Position>) -> Result<RegionReply, RegionRefusal> {
-    side.region(RegionVerb::Promote { number: Epoch(2), accepted: true, stopped })
+    side.region(RegionVerb::Promote { number: Epoch(2), accepted: true, stopped, loss: None })
 }
 
 fn leasing(side: &Side) -> Leasing {

@@ -40,7 +40,7 @@ fn give(from: &Side, to: &mut Side, with: fn(RegionVerb) -> RegionVerb) -> Regio
 }
 
 fn promote() -> RegionVerb {
-    RegionVerb::Promote { number: Epoch(2), accepted: false, stopped: None }
+    RegionVerb::Promote { number: Epoch(2), accepted: false, stopped: None, loss: None }
 }
 
 #[test]

@@ -235,7 +235,8 @@ impl World {
         let before = side.stage.state.digest();
         let end = side.copy_end().through;
         let number = next_number(side, ahead);
-        if side.region(RegionVerb::Promote { number, accepted, stopped: None }).is_err() {
+        if side.region(RegionVerb::Promote { number, accepted, stopped: None, loss: None }).is_err()
+        {
             return;
         }
         assert_eq!(ledger(side).last().and_then(|line| line.previous), end);

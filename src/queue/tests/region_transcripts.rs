@@ -111,7 +111,7 @@ impl Script {
                 let authority = self.sides[at].stage.state.authority();
                 let stopped = authority.and_then(|it| it.leasing.stopped);
                 let accepted = args.lookup("accepted").is_some();
-                RegionVerb::Promote { number, accepted, stopped }
+                RegionVerb::Promote { number, accepted, stopped, loss: None }
             }
             "take-back" => RegionVerb::TakeBack { number: number()? },
             "fence" => {

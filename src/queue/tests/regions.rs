@@ -125,8 +125,13 @@ fn who_handed_over_is_fenced_by_a_promotion_that_never_got_the_release() {
     east.region(told(heir)).expect("told");
     assert_eq!(east.role(), Role::Released { to: to.clone(), at: end });
     // The same number by force begins where the copy was.
-    west.region(RegionVerb::Promote { number: Epoch(2), accepted: false, stopped: None })
-        .expect("promoted");
+    west.region(RegionVerb::Promote {
+        number: Epoch(2),
+        accepted: false,
+        stopped: None,
+        loss: None,
+    })
+    .expect("promoted");
     let ledger = ledger_of(&west);
     east.region(told(ledger)).expect("told");
     let fork = Some(Fork { after: Some(seal), next_number: 1 });
@@ -173,8 +178,13 @@ fn promoted_and_protected_anew() -> (Side, Side) {
     }
     let batch = east.batch(&west.copy_end(), 100).expect("it ships").expect("a batch");
     west.apply_batch(batch).expect("applied");
-    west.region(RegionVerb::Promote { number: Epoch(2), accepted: false, stopped: None })
-        .expect("promoted");
+    west.region(RegionVerb::Promote {
+        number: Epoch(2),
+        accepted: false,
+        stopped: None,
+        loss: None,
+    })
+    .expect("promoted");
     west.commit(LogTime(2_000), vec![plain(send(vec![text("four")]))]);
     west.stage.receive(1, None);
     let mut east = Side::new("east");
@@ -218,7 +228,8 @@ fn an_empty_secondary_is_given_a_whole_state_and_goes_on_from_there() {
         east.stage.state = east.stage.reload();
     }
     // Nothing is served or promoted from what is not whole.
-    let promote = RegionVerb::Promote { number: Epoch(3), accepted: true, stopped: None };
+    let promote =
+        RegionVerb::Promote { number: Epoch(3), accepted: true, stopped: None, loss: None };
     assert_eq!(east.region(promote), Err(RegionRefusal::Seeding));
     assert_eq!(east.region(begin(&west, 6)), Err(RegionRefusal::OtherSeed));
     let next = last.len() as u64;

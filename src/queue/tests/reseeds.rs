@@ -30,8 +30,13 @@ fn parted() -> (Side, Side) {
     east.commit(secs(2), vec![plain(send(vec![text("of east"); 3]))]);
     east.commit(secs(2), vec![plain(Command::Clear { queue: "old".to_owned() })]);
     east.commit(secs(2), vec![plain(create("alone"))]);
-    west.region(RegionVerb::Promote { number: Epoch(2), accepted: false, stopped: None })
-        .expect("promoted");
+    west.region(RegionVerb::Promote {
+        number: Epoch(2),
+        accepted: false,
+        stopped: None,
+        loss: None,
+    })
+    .expect("promoted");
     west.commit(secs(2), vec![plain(send(vec![text("of west"); 5]))]);
     let ledger = west.stage.state.authority().expect("in a pair").ledger.clone();
     east.region(RegionVerb::Fence { lineage: LINEAGE, ledger }).expect("fenced");
@@ -260,7 +265,8 @@ fn what_a_promoted_side_was_given_of_a_state_is_freed_in_bounded_steps() {
     // One of many contents is freed alone.
     let many = contents_of_a_seed(CHUNKS..CHUNKS + WORK_PER_ENTRY as u64 + 5);
     west.region(chunk_of(CHUNKS, many)).expect("taken");
-    let promote = RegionVerb::Promote { number: Epoch(2), accepted: true, stopped: None };
+    let promote =
+        RegionVerb::Promote { number: Epoch(2), accepted: true, stopped: None, loss: None };
     let promoted = west.commit(LogTime(0), vec![super::pair::region(promote)]);
     assert!(touched(&promoted) < 10, "{} at once", touched(&promoted));
     assert!(west.stage.state.has_abandoned_seed() && west.stage.state.is_writable());
@@ -292,8 +298,13 @@ fn a_state_that_is_under_way_is_not_freed_and_none_begins_over_what_is_left_of_o
         west.region(chunk_of(number, many)).expect("taken");
     }
     assert_eq!(west.region(RegionVerb::SeedFree), Ok(RegionReply::Seeded { next: 3 }));
-    west.region(RegionVerb::Promote { number: Epoch(2), accepted: true, stopped: None })
-        .expect("promoted");
+    west.region(RegionVerb::Promote {
+        number: Epoch(2),
+        accepted: true,
+        stopped: None,
+        loss: None,
+    })
+    .expect("promoted");
     assert_eq!(west.region(RegionVerb::SeedFree), Ok(RegionReply::Seeded { next: 2 }));
     // Fenced before all was freed: what is left must go before another state comes.
     let ledger = west.stage.state.authority().expect("in a pair").ledger.clone();

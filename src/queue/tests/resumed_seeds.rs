@@ -19,8 +19,13 @@ use crate::queue::rows::{Row, RowKey};
 /// West with messages, of which some wait to be freed; east is empty and follows it.
 fn west_and_an_empty_east() -> (Side, Side) {
     let (_, mut west) = protected();
-    west.region(RegionVerb::Promote { number: Epoch(2), accepted: true, stopped: None })
-        .expect("promoted");
+    west.region(RegionVerb::Promote {
+        number: Epoch(2),
+        accepted: true,
+        stopped: None,
+        loss: None,
+    })
+    .expect("promoted");
     for name in [QUEUE, "second", "third"] {
         west.commit(secs(1), vec![plain(create(name))]);
     }

@@ -30,8 +30,13 @@ fn ship(from: &mut Side, to: &mut Side) {
 
 /// West is promoted, and east hears of it.
 fn depose(east: &mut Side, west: &mut Side) {
-    west.region(RegionVerb::Promote { number: Epoch(2), accepted: false, stopped: None })
-        .expect("promoted");
+    west.region(RegionVerb::Promote {
+        number: Epoch(2),
+        accepted: false,
+        stopped: None,
+        loss: None,
+    })
+    .expect("promoted");
     let ledger = west.stage.state.authority().expect("in a pair").ledger.clone();
     east.region(RegionVerb::Fence { lineage: super::pair::LINEAGE, ledger }).expect("fenced");
 }

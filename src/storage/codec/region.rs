@@ -1,12 +1,14 @@
 //! The commands and rows about regions: `region.proto`. Entries inside a shipped batch are bytes
 //! of their own, read as any entry is.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::entry::{decode_entry, encode_inner};
 use super::shapes::{shape_from, shape_to};
 use super::{CodecError, big, big_bytes, need, position_from, position_to};
-use super::{replay, seeds};
+use super::{losses, replay, seeds};
 use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::region_command::Verb as Wire;
 use crate::queue::authority::command::{
@@ -74,11 +76,9 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
             attachment: big_bytes(*attachment),
             lease_us: lease.map(|span| span.0),
         }),
-        RegionVerb::Promote { number, accepted, stopped } => Wire::Promote(pb::RegionPromote {
-            number: number.0,
-            accepted: *accepted,
-            stopped: stopped.map(position_to),
-        }),
+        RegionVerb::Promote { number, accepted, stopped, loss } => {
+            Wire::Promote(losses::promote_to(*number, *accepted, *stopped, loss.as_ref()))
+        }
         RegionVerb::TakeBack { number } => Wire::TakeBack(pb::RegionTakeBack { number: number.0 }),
         RegionVerb::Wipe => Wire::Wipe(pb::RegionWipe {}),
         RegionVerb::Renew { lineage } => {
@@ -162,11 +162,7 @@ fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
             attachment: wide(&it.attachment, "attachment")?,
             lease: it.lease_us.map(Span),
         },
-        Wire::Promote(it) => RegionVerb::Promote {
-            number: Epoch(it.number),
-            accepted: it.accepted,
-            stopped: it.stopped.map(position_from),
-        },
+        Wire::Promote(it) => losses::promote_from(it),
         Wire::TakeBack(it) => RegionVerb::TakeBack { number: Epoch(it.number) },
         Wire::Wipe(_) => RegionVerb::Wipe,
         Wire::Renew(it) => RegionVerb::Renew { lineage: wide(&it.lineage, "lineage")? },
@@ -367,6 +363,7 @@ pub(super) fn authority_to(row: &Authority) -> pb::AuthorityRow {
         replayed: row.replayed.iter().map(replay::replayed_to).collect(),
         tail: row.tail.map_or(pb::TailFate::Unspecified, tail_fate_to).into(),
         high_contents: row.high_contents,
+        loss: row.loss.as_deref().map(losses::loss_to),
     }
 }
 
@@ -418,6 +415,7 @@ pub(super) fn authority_from(row: pb::AuthorityRow) -> Result<Authority, CodecEr
         seeding: row.seeding.map(seeds::seeding_from).transpose()?,
         replayed: row.replayed.into_iter().map(replay::replayed_from).collect::<Result<_, _>>()?,
         tail,
+        loss: row.loss.map(losses::loss_from).map(Arc::new),
         high_contents: row.high_contents,
     })
 }

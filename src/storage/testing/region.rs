@@ -1,5 +1,7 @@
 //! Arbitrary commands and rows about regions.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::{content, entry, id, map, note, number, sent, span, time};
@@ -7,6 +9,7 @@ use crate::queue::authority::command::{
     Actor, Attach, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
 };
 use crate::queue::authority::lease::Leasing;
+use crate::queue::authority::loss::{ForcedLoss, LostMessages, LostQueue};
 use crate::queue::authority::replay::{
     ReplayTail, Replayed, TailQueue, TailSend, TailSession, TailUnit,
 };
@@ -16,7 +19,7 @@ use crate::queue::authority::{
     Role, TailFate,
 };
 use crate::queue::command::{Command, Entry};
-use crate::queue::ids::{Digest, Epoch, Number, Position, QueueId};
+use crate::queue::ids::{Digest, Epoch, Number, Position, QueueId, Span};
 
 fn name() -> BoxedStrategy<String> {
     "[a-z]{0,4}".boxed()
@@ -142,9 +145,7 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
             .prop_map(|(to, seal, acknowledged)| RegionVerb::Release { to, seal, acknowledged }),
         low().prop_map(|number| RegionVerb::Decline { number }),
         low().prop_map(|number| RegionVerb::Declined { number }),
-        (low(), any::<bool>(), prop::option::of(position())).prop_map(
-            |(number, accepted, stopped)| RegionVerb::Promote { number, accepted, stopped }
-        ),
+        (low(), any::<bool>(), prop::option::of(position())).prop_map(promote),
         low().prop_map(|number| RegionVerb::TakeBack { number }),
         (wide(), prop::collection::vec(line(), 0..3))
             .prop_map(|(lineage, ledger)| RegionVerb::Fence { lineage, ledger }),
@@ -313,6 +314,8 @@ pub(super) fn authority() -> BoxedStrategy<Authority> {
                 next_audit,
                 replayed,
                 tail,
+                loss: (next_audit % 3 == 1)
+                    .then(|| Arc::new(forced_loss(Epoch(declined), is_complete))),
                 high_contents: next_audit % 2 == 1,
             }
         })
@@ -330,4 +333,32 @@ pub(super) fn audit_row() -> BoxedStrategy<AuditRow> {
             epoch,
         })
         .boxed()
+}
+
+fn promote((number, accepted, stopped): (Epoch, bool, Option<Position>)) -> RegionVerb {
+    let loss = accepted.then(|| Arc::new(forced_loss(number, stopped.is_some())));
+    RegionVerb::Promote { number, accepted, stopped, loss }
+}
+
+/// With all of its fields, or with few.
+fn forced_loss(number: Epoch, is_known: bool) -> ForcedLoss {
+    let queue = |messages| LostQueue {
+        account: "default".to_owned(),
+        queue: "orders".to_owned(),
+        messages,
+    };
+    let messages = LostMessages {
+        queues: vec![queue(3), queue(u64::from(number.0))],
+        more_queues: 2,
+        more_messages: 9,
+    };
+    ForcedLoss {
+        epoch: RegionEpoch { number, region: "west".to_owned() },
+        entries: is_known.then_some(7),
+        time: is_known.then_some(Span(1_000)),
+        age: is_known.then_some(Span(2_000)),
+        messages: is_known.then_some(messages),
+        bytes_at_most: is_known.then_some(1 << 20),
+        is_complete: is_known,
+    }
 }

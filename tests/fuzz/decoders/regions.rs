@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use zoneq::geo::pair::{all_lacking, lacking};
+use zoneq::geo::pair::{all_lacking, lacking, not_sent_from, way_from, way_to};
 use zoneq::geo::{inventory, wire};
 use zoneq::proto::geo::v1 as geo;
 use zoneq::proto::log::v1 as log;
@@ -85,7 +85,9 @@ kinds! {
     },
     geo.ReplayTailResponse,
     geo.SendTailRequest => |it: geo::SendTailRequest| is_id(&it.lineage),
-    geo.SendTailResponse,
+    geo.SendTailResponse => |it: geo::SendTailResponse| {
+        it.not_sent.into_iter().all(|message| not_sent_from(message).is_some())
+    },
     geo.InventoryRequest => |it: geo::InventoryRequest| {
         let (state, _) = stocked();
         let _ = inventory::of_seed(&secondary(), &it.groups);
@@ -112,6 +114,16 @@ kinds! {
     },
     geo.CompareResponse => |it: geo::CompareResponse| {
         codec::compared_from(&milestones(), it.compared.unwrap_or_default()).is_ok()
+    },
+    geo.CarryRequest => |it: geo::CarryRequest| {
+        it.verb.is_some() && (it.lineage.is_empty() || is_id(&it.lineage))
+    },
+    geo.CarryResponse => |it: geo::CarryResponse| {
+        let Some(way) = it.way else { return true };
+        let (to, stages) = (way.to.clone(), way.stages.len());
+        let told = way_to((way_from(way), None));
+        assert_eq!((told.to, told.stages.len()), (to, stages));
+        true
     },
 }
 
