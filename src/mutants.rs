@@ -36,7 +36,7 @@ pub const OF_CLUSTERS: [(&str, &str); 21] = [
 ];
 
 /// Every break of a pair of regions.
-pub const OF_REGIONS: [(&str, &str); 7] = [
+pub const OF_REGIONS: [(&str, &str); 8] = [
     ("last-sync-early", "the last sync time is the primary's own time"),
     ("newest-sync-on-reads", "a read at the secondary carries the primary's time, not its state's"),
     ("hole-in-shipping", "some entries are not shipped"),
@@ -44,6 +44,10 @@ pub const OF_REGIONS: [(&str, &str); 7] = [
     ("no-fencing", "a primary that hears of a higher epoch goes on"),
     ("lease-ignored", "a primary that relies on a region lease acknowledges without a grant"),
     ("unseal-after-release", "what was handed over is taken back without asking"),
+    (
+        "replay-forgotten",
+        "a tail that was sent to the new primary is sent again when that is asked",
+    ),
 ];
 
 /// Whether this break is chosen.

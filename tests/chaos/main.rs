@@ -32,7 +32,7 @@ use std::time::Duration;
 use arguments::Arguments;
 use checker::{
     gaps, history, invariants, known, lineage, queues, redrives, retold, search, story, surviving,
-    times, written,
+    tails, times, written,
 };
 use clap::Parser as _;
 use faults::Fault;

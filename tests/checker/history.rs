@@ -18,7 +18,7 @@ pub use answer::{
     Answer, Dead, Deleted, Job, Looked, Progress, Redriven, Released, SentMessage, Shown, Tenant,
 };
 pub use call::{After, Asked, Call, Item, New, Standing};
-pub use pair::{Act, Listed, PairHistory, Sighted, Told, Verb};
+pub use pair::{Act, Alive, Emptied, Gone, Listed, PairHistory, Replay, Sighted, Told, Verb};
 
 /// Microseconds since the start of the run: simulated ones, or real ones.
 pub type Micros = u64;
@@ -26,6 +26,8 @@ pub type Micros = u64;
 pub type LogTime = u64;
 /// A client number that stands for the final drain.
 pub const DRAIN: u32 = 99;
+/// A client number that stands for the replay of a tail.
+pub const TAIL: u32 = 98;
 /// The names of the regions, as their nodes are configured.
 pub const REGIONS: [&str; 2] = ["east", "west"];
 /// The time of what never came.

@@ -196,6 +196,8 @@ fn heads<'a>(story: &Story<'a>) -> BTreeMap<(&'a str, u64), LogTime> {
 /// Where and when it was seen to have come as a dead letter.
 fn arrivals<'a>(life: &Life<'a>) -> Vec<(LogTime, &'a str)> {
     let dead = life.shown().filter_map(|seen| Some((seen.shown.dead.as_ref()?.at, seen.queue)));
+    // What died in a tail was dead when it was sent again.
+    let dead = dead.filter(|(at, _)| !life.is_replayed || *at > life.inserted_at);
     dead.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
@@ -206,6 +208,8 @@ fn points<'a>(life: &Life<'a>, arrivals: &[(LogTime, &'a str)]) -> Vec<Point<'a>
         let sent = life.sent.map(|sent| (Some(&*sent.message.receipt), sent.message.visible_at));
         let tried = || match life.redriven {
             Some(_) => Some((None, life.inserted_at)),
+            // When it is visible was said where nobody asks any more.
+            None if life.is_replayed => None,
             None => Some((life.first_receipt, life.inserted_at + life.new?.delay)),
         };
         let left = sent.or_else(tried).map(|(receipt, visible_at)| (receipt, visible_at, 0));

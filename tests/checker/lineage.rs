@@ -57,14 +57,18 @@ fn is_of(cluster: Cluster, epoch: &RegionEpoch) -> bool {
 
 impl Lineage {
     pub fn of(history: &History) -> Lineage {
-        let sighted = &history.pair.sighted;
-        let newest = sighted.iter().max_by_key(|it| (it.authority.epoch.clone(), it.at));
+        // A copy that became a cluster of its own has a history of its own.
+        let ours = history.pair.sighted.iter().map(|it| it.authority.lineage).find(|id| *id > 0);
+        let is_ours = |id: u128| id == 0 || Some(id) == ours;
+        let sighted = history.pair.sighted.iter().filter(|it| is_ours(it.authority.lineage));
+        let sighted: Vec<&Sighted> = sighted.collect();
+        let newest = sighted.iter().copied().max_by_key(|it| (it.authority.epoch.clone(), it.at));
         let Some(newest) = newest else { return Lineage::default() };
         let ledger = &newest.authority.ledger;
         let mut writers: BTreeMap<&RegionEpoch, Cluster> = BTreeMap::new();
         let mut began: BTreeMap<&RegionEpoch, Micros> = BTreeMap::new();
         let mut times: BTreeMap<&RegionEpoch, LogTime> = BTreeMap::new();
-        for seen in sighted {
+        for seen in &sighted {
             let epoch = &seen.authority.epoch;
             if writes(&seen.authority.role) && is_of(seen.cluster, epoch) {
                 writers.entry(epoch).or_insert(seen.cluster);
@@ -80,7 +84,7 @@ impl Lineage {
             previous: line.previous.map(|at| at.index),
             first: line.first.map(|at| at.index),
             began: began.get(&line.epoch).copied().unwrap_or_default(),
-            is_planned: was_handed_over(sighted, line),
+            is_planned: was_handed_over(&sighted, line),
             fork_time: times.get(&line.epoch).copied().unwrap_or(LogTime::MAX),
             left_since: Micros::MAX,
         };
@@ -99,7 +103,7 @@ impl Lineage {
         let left: BTreeMap<&RegionEpoch, _> = left.map(|it| (&it.0.epoch, it)).collect();
         let left = left.into_iter().filter(|(epoch, _)| !is_kept(epoch));
         let dead = left.map(|(_, it)| line(it)).collect();
-        Lineage { lines, dead, copies: copies(sighted), places: places(sighted) }
+        Lineage { lines, dead, copies: copies(&sighted), places: places(&sighted) }
     }
 
     /// Every epoch that a cluster wrote in, those that went on first.
@@ -129,7 +133,7 @@ impl Lineage {
     }
 
     /// The epoch that went on after this one, or without it.
-    fn after(&self, line: &Line) -> Option<&Line> {
+    pub fn after(&self, line: &Line) -> Option<&Line> {
         self.lines.iter().find(|later| later.epoch > line.epoch)
     }
 
@@ -199,7 +203,7 @@ fn with_before(ledger: &[LedgerLine]) -> impl Iterator<Item = (&LedgerLine, Opti
 
 /// What nodes were that had not yet applied what another had, or were started anew, says nothing
 /// of the cluster.
-fn copies(sighted: &[Sighted]) -> BTreeMap<Cluster, Vec<(Micros, bool)>> {
+fn copies(sighted: &[&Sighted]) -> BTreeMap<Cluster, Vec<(Micros, bool)>> {
     let mut copies: BTreeMap<Cluster, Vec<(Micros, bool)>> = BTreeMap::new();
     let mut highest: BTreeMap<Cluster, u64> = BTreeMap::new();
     for seen in sighted {
@@ -218,7 +222,7 @@ fn copies(sighted: &[Sighted]) -> BTreeMap<Cluster, Vec<(Micros, bool)>> {
 }
 
 /// Of each T the first place at which it was seen: that of its entry, or one behind it.
-fn places(sighted: &[Sighted]) -> Places {
+fn places(sighted: &[&Sighted]) -> Places {
     let mut places = Places::new();
     for seen in sighted.iter().filter(|seen| writes(&seen.authority.role)) {
         let of = places.entry((seen.cluster, seen.authority.epoch.clone())).or_default();
@@ -229,7 +233,7 @@ fn places(sighted: &[Sighted]) -> Places {
 }
 
 /// Whether a cluster was seen to release to that epoch, just where it begins.
-fn was_handed_over(sighted: &[Sighted], line: &LedgerLine) -> bool {
+fn was_handed_over(sighted: &[&Sighted], line: &LedgerLine) -> bool {
     sighted.iter().any(|seen| match &seen.authority.role {
         Role::Released { to, at } => *to == line.epoch && line.previous == Some(*at),
         _ => false,

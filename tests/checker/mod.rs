@@ -18,5 +18,6 @@ pub mod retold;
 pub mod search;
 pub mod story;
 pub mod surviving;
+pub mod tails;
 pub mod times;
 pub mod written;

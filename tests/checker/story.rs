@@ -9,7 +9,7 @@ use zoneq::queue::ids::MessageId;
 
 use crate::history::{
     Answer, Call, Deleted, History, LogTime, New, Op, Outcome, Redriven, Released, SentMessage,
-    Shown,
+    Shown, TAIL,
 };
 use crate::known::{self, Known, Presence, Spans};
 use crate::queues::plan;
@@ -98,6 +98,8 @@ pub struct Life<'a> {
     pub sent: Option<Sent<'a>>,
     /// The receipt of a send that was answered by a region that was lost.
     pub first_receipt: Option<&'a str>,
+    /// It is of a tail, and was sent again by who sends tails.
+    pub is_replayed: bool,
     pub inserted_at: LogTime,
     pub priority: u8,
     pub group: Option<u64>,
@@ -461,6 +463,7 @@ impl<'a> Story<'a> {
                 let mut attempts = attempts.filter(|_| life.redriven.is_none());
                 if let Some(attempt) = attempts.next() {
                     (life.home, life.new) = (attempt.queue, Some(attempt.new));
+                    life.is_replayed = attempt.act.op.client == TAIL;
                 }
                 if let Some(seen) = shown.first() {
                     life.inserted_at = seen.shown.inserted_at;

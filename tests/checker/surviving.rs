@@ -1,5 +1,5 @@
 //! What promises are judged by when two regions took turns: the history that went on, as if what
-//! was left behind had never been answered.
+//! was left behind had never been answered. What was sent again of a tail may be in it (`tails.rs`).
 //!
 //! Laws: what a deposed primary acknowledged and never shipped is judged by G4 to G6, and had no
 //! effect here; where its T does not say so for sure, or another region was asked before without
@@ -8,6 +8,7 @@
 
 use crate::history::{Answer, Call, History, LogTime, Micros, Op, Outcome};
 use crate::lineage::{Line, Lineage};
+use crate::tails::Tails;
 use crate::times::when;
 
 /// The history that went on; `None` where there was one region only.
@@ -29,6 +30,7 @@ pub fn of(history: &History) -> Option<History> {
             op.call.becomes_stale();
         }
     }
+    Tails::of(history, &lineage).retell(&mut rest);
     Some(rest)
 }
 

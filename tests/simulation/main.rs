@@ -47,7 +47,8 @@ use std::process::ExitCode;
 
 use arguments::Arguments;
 use checker::{
-    history, invariants, known, lineage, queues, redrives, retold, search, story, surviving, times,
+    history, invariants, known, lineage, queues, redrives, retold, search, story, surviving, tails,
+    times,
 };
 use clap::Parser as _;
 

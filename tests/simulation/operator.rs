@@ -5,9 +5,14 @@
 //! secondary from the beginning: the copy is behind, and is read. In one of four the primary relies
 //! on a region lease, of one length and another.
 //!
+//! In one seed of two it sends the tails of fenced regions to the new primary as well, goes back,
+//! and wipes or promotes what it unprotects (`tails`).
+//!
 //! Laws: what is asked may be asked twice, from both sides, at any moment. A region that was
-//! fenced has its tail listed, and begins anew with empty disks. Clients are kept away from a
+//! fenced has its tail listed before anything becomes of it. Clients are kept away from a
 //! region that is in no pair yet, as a guide for operators says.
+
+mod tails;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +26,7 @@ use zoneq::queue::authority::RegionEpoch;
 use zoneq::queue::ids::Epoch;
 use zoneq::storage::disk::faulty::Dice;
 
-use crate::history::{Act, Cluster, Listed, Micros, SharedHistory, Told, Verb};
+use crate::history::{Act, Cluster, Micros, SharedHistory, Told, Verb};
 use crate::layout::{Layout, REGIONS, host_name};
 use crate::network::{SimNetwork, now_us};
 
@@ -39,6 +44,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const SHAPING: u64 = 0x7368_6170_6500;
 /// Salt of the seeds with region leases.
 const LEASING: u64 = 0x6c65_6173_6500;
+/// Salt of the seeds in which tails are sent, and copies wiped or promoted.
+const TAILS: u64 = 0x7461_696c_7300;
 /// The line is as it is.
 const UNSHAPED: Verb = Verb::Shape { bytes_per_second: 0, delay_ms: 0 };
 
@@ -70,6 +77,8 @@ pub struct Operator {
     line: Option<Dice>,
     /// Decides the region lease, where there is one at all.
     lease: Option<Dice>,
+    /// Decides what becomes of tails and of kept copies, where that is more than the usual.
+    tails: Option<Dice>,
     /// Whether each side was seen to shape the line.
     shaped: [bool; 2],
 }
@@ -116,8 +125,10 @@ impl Operator {
         let line = (line.below(4) == 0).then_some(line);
         let mut lease = Dice::new(seed ^ LEASING);
         let lease = (lease.below(4) == 0).then_some(lease);
+        let mut tails = Dice::new(seed ^ TAILS);
+        let tails = (tails.below(2) == 0).then_some(tails);
         let dice = Dice::new(seed ^ 0x6f70_6572);
-        Operator { dice, history, regions, wishes, line, lease, shaped: [false; 2] }
+        Operator { dice, history, regions, wishes, line, lease, tails, shaped: [false; 2] }
     }
 
     /// Works until told to stop, and then until the pair is whole; whether it is.
@@ -146,6 +157,9 @@ impl Operator {
         };
         let secondary = (0..2).find(|region| is(*region, "secondary"));
         let primary = (0..2).find(|region| is(*region, "primary"));
+        if self.goes_back(secondary).await {
+            return;
+        }
         match (self.dice.below(20), secondary, primary) {
             (0..6, Some(to), _) => self.fail_over(to).await,
             (6 | 7, Some(to), _) => self.fail_over_twice(to).await,
@@ -158,9 +172,13 @@ impl Operator {
             (13, _, Some(region)) => {
                 // A kept copy is no place for clients.
                 self.history.lock().pair.close(1 - region);
-                self.act(region, Verb::Unprotect).await;
+                let verb = self.how_to_part();
+                let parted = self.act(region, verb).await;
                 let pause = self.dice.below(3_000);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
+                if parted && verb == Verb::Unprotect {
+                    self.promote(1 - region).await;
+                }
                 self.protect(region).await;
             }
             (14, Some(region), _) => {
@@ -293,7 +311,8 @@ impl Operator {
     /// Lists what a fenced region has alone, and protects the other by it: as it is, or with empty
     /// disks.
     async fn give_up(&mut self, region: usize) {
-        if !self.list_tail(region).await {
+        let Some(listed) = self.list_tail(region).await else { return };
+        if self.send_tail(region, listed).await {
             return;
         }
         if self.dice.below(2) == 0 {
@@ -327,8 +346,12 @@ impl Operator {
         for _ in 0..LOOKS {
             tokio::time::sleep(LOOK).await;
             let sides = [self.look(0).await, self.look(1).await];
-            if is_whole(&sides) && self.shaped == [false; 2] {
+            let begun = promotion_begun(&sides);
+            if is_whole(&sides) && self.shaped == [false; 2] && begun.is_none() {
                 return true;
+            }
+            if let Some(region) = begun {
+                self.act(region, Verb::TakeBack { force: false }).await;
             }
             if let Some(region) = primary(&sides).filter(|_| self.shaped != [false; 2]) {
                 self.act(region, UNSHAPED).await;
@@ -386,38 +409,13 @@ impl Operator {
             let mut history = self.history.lock();
             history.event(now(), format_args!("the operator is told {told:?}"));
             // Until then it may be given all it has to have.
-            if told.role == "secondary" {
+            if told.role == "secondary" || (told.role == "primary" && self.tails.is_some()) {
                 history.pair.open(region);
             }
             history.pair.told.push(told.clone());
             return Some(told);
         }
         None
-    }
-
-    async fn list_tail(&mut self, region: usize) -> bool {
-        for mut node in self.nodes(region) {
-            let (at, cluster) = (now(), self.cluster(region));
-            let asked = listed(&mut node);
-            let Ok(Some((head, ids))) = tokio::time::timeout(WITHIN, asked).await else {
-                let what = format_args!("the operator was not told the tail of {cluster:?}");
-                self.history.lock().event(now(), what);
-                continue;
-            };
-            let listed = Listed {
-                at,
-                cluster,
-                is_whole: head.whole,
-                epoch: epoch(head.epoch),
-                fenced_by: epoch(head.fenced_by),
-                ids,
-            };
-            let mut history = self.history.lock();
-            history.event(now(), format_args!("the operator lists {listed:?}"));
-            history.pair.listed.push(listed);
-            return true;
-        }
-        false
     }
 
     async fn act(&mut self, region: usize, verb: Verb) -> bool {
@@ -451,7 +449,11 @@ impl Operator {
         self.history
             .lock()
             .event(invoked, format_args!("the operator asks {verb:?} of {cluster:?}"));
-        let within = if matches!(verb, Verb::FailOver { .. }) { WITHIN * 2 } else { WITHIN };
+        let within = match verb {
+            Verb::FailOver { .. } => WITHIN * 2,
+            Verb::FailBack { .. } => WITHIN * 3,
+            _ => WITHIN,
+        };
         let answer = tokio::time::timeout(within, call(node, verb, within)).await;
         let (outcome, is_final) = match answer {
             Ok(Ok(())) => (Ok(()), true),
@@ -480,6 +482,16 @@ fn is_whole(sides: &[Option<Told>; 2]) -> bool {
     whole(east, west) || whole(west, east)
 }
 
+/// The secondary that grants no region lease any more, since its promotion by force was begun and
+/// broke off; the primary waits for an operator then.
+fn promotion_begun(sides: &[Option<Told>; 2]) -> Option<usize> {
+    let begun = |told: &Told| told.trouble.contains("a promotion by force was begun");
+    let region = primary(sides)?;
+    sides.get(region)?.as_ref().filter(|told| begun(told))?;
+    sides.get(1 - region)?.as_ref().filter(|told| told.role == "secondary")?;
+    Some(1 - region)
+}
+
 /// The side that says that it is the primary.
 fn primary(sides: &[Option<Told>; 2]) -> Option<usize> {
     sides.iter().position(|side| side.as_ref().is_some_and(|it| it.role == "primary"))
@@ -502,10 +514,20 @@ async fn call(mut node: Client, verb: Verb, within: Duration) -> Result<(), toni
             let request = pb::SettleTailRequest { who, fate: pb::TailFate::Exported.into() };
             node.settle_tail(limited(request, within)).await.map(drop)
         }
-        Verb::Unprotect => node
-            .unprotect(limited(pb::UnprotectRequest { who, wipe: false }, within))
-            .await
-            .map(drop),
+        Verb::Unprotect | Verb::Wipe => {
+            let request = pb::UnprotectRequest { who, wipe: verb == Verb::Wipe };
+            node.unprotect(limited(request, within)).await.map(drop)
+        }
+        Verb::PromoteCopy => {
+            node.promote_copy(limited(pb::PromoteCopyRequest { who }, within)).await.map(drop)
+        }
+        Verb::FailBack { to } => {
+            let to = REGIONS[to].to_owned();
+            let request = pb::FailBackRequest { who, to, ..pb::FailBackRequest::default() };
+            let mut ways = node.fail_back(limited(request, within)).await?.into_inner();
+            while ways.message().await?.is_some() {}
+            Ok(())
+        }
         Verb::FailOver { to } => {
             let request = pb::FailOverRequest { who, to: REGIONS[to].to_owned() };
             node.fail_over(limited(request, within)).await.map(drop)
@@ -530,15 +552,7 @@ async fn call(mut node: Client, verb: Verb, within: Duration) -> Result<(), toni
             node.set_read_access(limited(request, within)).await.map(drop)
         }
         Verb::Shape { bytes_per_second, delay_ms } => {
-            let is_shaped = verb != UNSHAPED;
-            let delay = Duration::from_millis(delay_ms);
-            let request = pb::ShapeLineRequest {
-                who,
-                off: true,
-                delay: prost_types::Duration::try_from(delay).ok().filter(|_| is_shaped),
-                bytes_per_second: is_shaped.then_some(bytes_per_second),
-                ..Default::default()
-            };
+            let request = shape_request(who, bytes_per_second, delay_ms);
             node.shape_line(limited(request, within)).await.map(drop)
         }
         Verb::Lease { ms } => {
@@ -559,20 +573,14 @@ async fn call(mut node: Client, verb: Verb, within: Duration) -> Result<(), toni
     }
 }
 
-/// The head of a tail and the ids in it; `None` when it did not come whole.
-async fn listed(node: &mut Client) -> Option<(pb::TailHead, Vec<String>)> {
-    let asked = node.list_tail(limited(pb::ListTailRequest::default(), WITHIN)).await;
-    let mut answers = asked.ok()?.into_inner();
-    let (mut head, mut ids) = (None, Vec::new());
-    while let Some(answer) = answers.message().await.ok()? {
-        match answer.item {
-            Some(pb::list_tail_response::Item::Head(it)) => head = Some(it),
-            Some(pb::list_tail_response::Item::Message(it)) => ids.push(it.id),
-            Some(
-                pb::list_tail_response::Item::Deleted(_) | pb::list_tail_response::Item::Removed(_),
-            )
-            | None => {}
-        }
+fn shape_request(who: String, bytes_per_second: u64, delay_ms: u64) -> pb::ShapeLineRequest {
+    let is_shaped = Verb::Shape { bytes_per_second, delay_ms } != UNSHAPED;
+    let delay = prost_types::Duration::try_from(Duration::from_millis(delay_ms)).ok();
+    pb::ShapeLineRequest {
+        who,
+        off: true,
+        delay: delay.filter(|_| is_shaped),
+        bytes_per_second: is_shaped.then_some(bytes_per_second),
+        ..Default::default()
     }
-    Some((head?, ids))
 }

@@ -106,8 +106,31 @@ fn verdict(
         broken,
         faults: history.faults.clone(),
         seen: Counts::new(),
-        verbs: history.verbs.iter().map(|(verb, count)| ((*verb).to_owned(), *count)).collect(),
+        verbs: verbs(history),
     }
+}
+
+/// What was answered well: calls of clients, and what operators asked of two regions.
+fn verbs(history: &History) -> Counts {
+    let of_clients = history.verbs.iter().map(|(verb, count)| ((*verb).to_owned(), *count));
+    let mut verbs: Counts = of_clients.collect();
+    let pair = &history.pair;
+    let mut add = |what: &str, count| *verbs.entry(what.to_owned()).or_default() += count;
+    pair.acts.iter().filter(|it| it.outcome.is_ok()).for_each(|it| add(it.verb.name(), 1));
+    for listed in &pair.listed {
+        add("region tail list", 1);
+        add("messages alive in listed tails", listed.alive.len() as u64);
+        add("deletes in listed tails", listed.deleted.len() as u64);
+        add("queues emptied in listed tails", listed.removed.len() as u64);
+    }
+    for replay in &pair.replays {
+        let how = if replay.outcome.is_ok() { "region tail replay" } else { "broken off replays" };
+        add(how, 1);
+        add("messages sent again by replays", replay.sent);
+        add("messages of tails not sent again", replay.skipped.len() as u64);
+    }
+    verbs.retain(|_, count| *count > 0);
+    verbs
 }
 
 fn stages(world: &mut World, seed: u64, arguments: &Arguments) -> turmoil::Result {

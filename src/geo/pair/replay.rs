@@ -158,7 +158,8 @@ impl Pair {
         };
         let known = replay.ask(None).await?;
         let before = head.fork.next_number.saturating_sub(1);
-        replay.through = Number(known.through.max(before));
+        let forgets = crate::mutants::is_chosen("replay-forgotten");
+        replay.through = Number(if forgets { before } else { known.through.max(before) });
         Ok(replay)
     }
 

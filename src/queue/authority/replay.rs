@@ -229,6 +229,9 @@ fn before(state: &State, asked: &ReplayTail) -> Result<Option<Replayed>, RegionR
     if asked.epoch.number >= authority.epoch.number || asked.epoch.region == authority.region {
         return Err(RegionRefusal::Mismatch { what: "the fenced epoch".to_owned() });
     }
+    if crate::mutants::is_chosen("replay-forgotten") {
+        return Ok(None);
+    }
     let known = authority.replayed.iter().find(|it| it.epoch == asked.epoch).cloned();
     match &known {
         Some(known) if asked.after > known.through => {

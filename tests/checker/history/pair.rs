@@ -68,8 +68,39 @@ pub enum Verb {
     Verify,
     /// The tail of a fenced side is in a file.
     SettleTail,
+    /// The way back until that region is the primary.
+    FailBack {
+        to: usize,
+    },
+    /// The protection ends, and the copy is wiped.
+    Wipe,
+    /// A kept copy becomes a cluster of its own.
+    PromoteCopy,
     /// All disks of the region were replaced.
     BeginAnew,
+}
+
+impl Verb {
+    /// As it is counted.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Protect => "region protect",
+            Verb::Unprotect => "region unprotect",
+            Verb::FailOver { .. } => "region failover",
+            Verb::Force { .. } => "region failover --force",
+            Verb::TakeBack { .. } => "region take-back",
+            Verb::Resolve { .. } => "region resolve",
+            Verb::ReadAccess { .. } => "region read-access",
+            Verb::Shape { .. } => "region shape",
+            Verb::Lease { .. } => "region lease",
+            Verb::Verify => "region verify",
+            Verb::SettleTail => "region tail export",
+            Verb::FailBack { .. } => "region failback",
+            Verb::Wipe => "region unprotect --wipe",
+            Verb::PromoteCopy => "region promote",
+            Verb::BeginAnew => "region begins anew, with empty disks",
+        }
+    }
 }
 
 /// One verb of an operator, as it was asked of a region.
@@ -89,9 +120,54 @@ pub struct Listed {
     pub cluster: Cluster,
     pub epoch: RegionEpoch,
     pub fenced_by: RegionEpoch,
+    /// The log reached back to the fork, before all was listed and after.
     pub is_whole: bool,
-    /// Ids of the messages in it.
-    pub ids: Vec<String>,
+    /// Messages with this number or a higher one are its own.
+    pub first_number: u64,
+    pub alive: Vec<Alive>,
+    pub deleted: Vec<Gone>,
+    pub removed: Vec<Emptied>,
+}
+
+/// A message of a tail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alive {
+    pub id: String,
+    pub queue: String,
+    /// Whose body it has; `None` when the bytes are those of no message.
+    pub tag: Option<u64>,
+    pub expires_at: Option<LogTime>,
+}
+
+/// A message that a tail says was deleted there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    pub id: String,
+    pub queue: String,
+    /// It was sent before the fork.
+    pub is_shared: bool,
+}
+
+/// A queue that a tail says was cleared, or deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emptied {
+    pub queue: String,
+    pub with_queue: bool,
+}
+
+/// A replay of the tail of a fenced side, as far as it was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    pub invoked: Micros,
+    pub returned: Micros,
+    pub cluster: Cluster,
+    /// The epoch whose tail it is, as it was listed before.
+    pub epoch: RegionEpoch,
+    /// Messages that this call sent.
+    pub sent: u64,
+    /// Ids of those that were not sent, each with the reason.
+    pub skipped: Vec<(String, String)>,
+    pub outcome: Result<(), String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -100,6 +176,7 @@ pub struct PairHistory {
     pub told: Vec<Told>,
     pub acts: Vec<Act>,
     pub listed: Vec<Listed>,
+    pub replays: Vec<Replay>,
     generations: BTreeMap<usize, u32>,
     /// Regions that clients are kept away from.
     closed: BTreeSet<usize>,

@@ -1,16 +1,25 @@
 //! G6: a primary that was deposed lists what it has alone before anything is thrown away, every
-//! message that is alive there, and nothing of it ever shows in the history that went on.
+//! message that is alive there and every delete (`gone`), and nothing of it ever shows in the
+//! history that went on, unless it is sent there, which happens once (`replays`).
+
+mod gone;
+mod replays;
 
 use std::collections::BTreeSet;
 
-use crate::history::{Answer, Call, Listed, LogTime, Op, Outcome, SentMessage, Verb};
+use crate::history::{Act, Answer, Call, Listed, LogTime, Op, Outcome, SentMessage, Verb};
 use crate::lineage::PairStory;
 use crate::queues::plan;
 
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
-    for act in pair.history.pair.acts.iter().filter(|act| act.verb == Verb::BeginAnew) {
-        if !pair.history.pair.listed.iter().any(|listed| listed.cluster == act.cluster) {
+    let acts = &pair.history.pair.acts;
+    for act in acts.iter().filter(|act| act.verb == Verb::BeginAnew) {
+        // A copy has nothing alone.
+        let is_promoted = |it: &Act| it.verb == Verb::PromoteCopy && it.cluster == act.cluster;
+        if !acts.iter().any(is_promoted)
+            && !pair.history.pair.listed.iter().any(|listed| listed.cluster == act.cluster)
+        {
             wrong.push(format!(
                 "the tail of {:?} was thrown away before it was listed",
                 act.cluster
@@ -18,7 +27,8 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
         }
     }
     for listed in &pair.history.pair.listed {
-        let ids: BTreeSet<&str> = listed.ids.iter().map(String::as_str).collect();
+        wrong.extend(gone::check(pair, listed));
+        let ids: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
         for (op, message) in lost(pair, listed) {
             if !ids.contains(&*message.id) && !may_be_gone(pair, listed, op, message) {
                 let (id, at) = (&message.id, message.inserted_at);
@@ -38,6 +48,7 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
             }
         }
     }
+    wrong.extend(replays::check(pair));
     wrong
 }
 
@@ -84,11 +95,18 @@ fn may_be_gone(pair: &PairStory<'_>, listed: &Listed, sent: &Op, message: &SentM
         _ => false,
     };
     let may_act = |op: &Op| !matches!(op.outcome, Outcome::Failed(_));
+    let is_told = || {
+        listed.deleted.iter().any(|it| it.id == message.id)
+            || listed.removed.iter().any(|it| it.queue == queue)
+    };
     message.expires_at.is_some_and(|at| at <= time)
         // A dead letter that is sent back has another id.
         || plan(queue).dead_letters.is_some()
         || plan(queue).redriven
-        || pair.history.ops.iter().any(|op| may_act(op) && ends(op))
+        || match listed.is_whole {
+            true => is_told(),
+            false => pair.history.ops.iter().any(|op| may_act(op) && ends(op)),
+        }
 }
 
 /// The ids that an answer shows.
@@ -133,6 +151,30 @@ mod tests {
         let mut sample = deposed();
         sample.listed(&[]);
         assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn a_message_that_the_tail_tells_as_deleted_need_not_be_alive() {
+        let told = |is_told: bool| {
+            let mut sample = deposed();
+            sample.asked_to_delete("m");
+            let queue = crate::invariants::sample::QUEUE.to_owned();
+            let gone = crate::history::Gone { id: "m".to_owned(), queue, is_shared: false };
+            sample.listed_with(&[], is_told.then_some(gone).into_iter().collect(), Vec::new());
+            sample
+        };
+        assert_eq!((broken(&told(true)), broken(&told(false))), (0, 1));
+        let mut cut_off = told(false);
+        cut_off.history.pair.listed[0].is_whole = false;
+        assert_eq!(broken(&cut_off), 0, "the log does not say so any more");
+    }
+
+    #[test]
+    fn a_copy_that_was_promoted_is_given_up_without_a_tail() {
+        let mut sample = PairSample::protected();
+        sample.promotes_copy();
+        sample.begins_anew();
+        assert_eq!(broken(&sample), 0);
     }
 
     #[test]

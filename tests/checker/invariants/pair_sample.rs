@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use zoneq::queue::authority::replay::Replayed;
 use zoneq::queue::authority::{Authority, LedgerLine, RegionEpoch, Role};
-use zoneq::queue::ids::{Epoch, Position, Span};
+use zoneq::queue::ids::{Epoch, Number, Position, Span};
 
 use super::sample::{Sample, mark, new, shown};
 use crate::history::{
-    Act, Answer, Applied, Call, Cluster, History, Listed, LogTime, Mark, Micros, Op, Outcome,
-    Sighted, Told, Verb,
+    Act, Alive, Answer, Applied, Call, Cluster, Deleted, Emptied, Gone, History, Listed, LogTime,
+    Mark, Micros, Op, Outcome, Replay, Shown, Sighted, Told, Verb,
 };
 
 const EAST: Cluster = Cluster { region: 0, generation: 0 };
@@ -228,21 +229,132 @@ impl PairSample {
         self.history.pair.told.push(told);
     }
 
+    /// The tail of east has these, with the bodies that they were sent with.
     pub fn listed(&mut self, ids: &[&str]) {
+        self.listed_with(ids, Vec::new(), Vec::new());
+    }
+
+    pub fn listed_with(&mut self, ids: &[&str], deleted: Vec<Gone>, removed: Vec<Emptied>) {
         let listed = Listed {
             at: self.tick(),
             cluster: EAST,
             epoch: epoch(1, "east"),
             fenced_by: epoch(2, "west"),
             is_whole: true,
-            ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+            first_number: 6,
+            alive: ids.iter().map(|id| PairSample::alive(id, self.tag_of(id))).collect(),
+            deleted,
+            removed,
         };
         self.history.pair.listed.push(listed);
     }
 
+    pub fn alive(id: &str, tag: u64) -> Alive {
+        let (id, queue) = (id.to_owned(), super::sample::QUEUE.to_owned());
+        Alive { id, queue, tag: Some(tag), expires_at: None }
+    }
+
+    fn tag_of(&self, id: &str) -> u64 {
+        let sent = self.history.ops.iter().find_map(|op| match &op.outcome {
+            Outcome::Ok(Answer::Sent { messages, .. }) if messages[0].id == id => {
+                op.call.sends().next().map(|(_, new)| new.tag)
+            }
+            _ => None,
+        });
+        sent.unwrap_or_default()
+    }
+
+    /// West has taken the tail of east, to its end, at this index; T is 2 behind it from the state
+    /// before on.
+    pub fn replayed(&mut self, index: u64, sent: u64) {
+        let of_west = self.history.pair.sighted.iter().filter(|it| it.cluster == WEST);
+        let before = of_west.last().map(|it| it.authority.replayed.clone()).unwrap_or_default();
+        let (through, skipped, done) = (Number(9), 0, true);
+        let now = Replayed { epoch: epoch(1, "east"), through, sent, skipped, done };
+        for (index, replayed) in [(index - 2, before), (index, vec![now])] {
+            self.is(WEST, index, index, 0, Role::Standalone, |it| {
+                begin(it, line(2, "west", 5, 100));
+                it.replayed = replayed;
+            });
+        }
+    }
+
+    /// A replay of the tail of east told that it did not send these.
+    pub fn replay_told(&mut self, skipped: &[&str]) {
+        let (invoked, returned) = (self.tick(), self.tick());
+        let skipped = skipped.iter().map(|id| ((*id).to_owned(), "why".to_owned())).collect();
+        let (cluster, epoch, outcome) = (EAST, epoch(1, "east"), Ok(()));
+        let replay = Replay { invoked, returned, cluster, epoch, sent: 0, skipped, outcome };
+        self.history.pair.replays.push(replay);
+    }
+
+    /// East acknowledges a delete, at an index and a T that are the same number.
+    pub fn delete(&mut self, id: &str, at: u64) {
+        let queue = super::sample::QUEUE.to_owned();
+        let call = Call::Delete { queue, items: vec![(id.to_owned(), "r".to_owned())] };
+        let outcomes = vec![Deleted::Done];
+        self.op(EAST, call, Answer::Deleted { mark: mark(at), outcomes });
+    }
+
+    /// East clears the queue.
+    pub fn clear(&mut self, at: u64) {
+        self.clear_of(EAST, at);
+    }
+
+    pub fn clear_of_the_other(&mut self, at: u64) {
+        self.clear_of(WEST, at);
+    }
+
+    fn clear_of(&mut self, site: Cluster, at: u64) {
+        let queue = super::sample::QUEUE.to_owned();
+        self.op(site, Call::Clear { queue }, Answer::Cleared { mark: mark(at), removed: 0 });
+    }
+
+    /// West gives a message out that has this body and came with the replay at 200.
+    pub fn given_again(&mut self, id: &str, tag: u64, at: u64) {
+        self.given_by_the_other(Shown { inserted_at: 200, ..shown(id, tag, "r", at + 1, 1) }, at);
+    }
+
+    /// West gives a message out that says that it was a dead letter before.
+    pub fn given_redriven(&mut self, id: &str, was: &str, tag: u64, inserted_at: u64) {
+        let message = Sample::redriven(was, inserted_at, shown(id, tag, "r", 231, 1));
+        self.given_by_the_other(message, 230);
+    }
+
+    fn given_by_the_other(&mut self, message: Shown, at: u64) {
+        let (queue, messages) = (super::sample::QUEUE.to_owned(), vec![message]);
+        let call = Call::Receive { queue, max: 1, visibility: 1 };
+        self.op(WEST, call, Answer::Received { mark: Some(mark(at)), messages, more: false });
+    }
+
     pub fn begins_anew(&mut self) {
+        self.act(Verb::BeginAnew);
+    }
+
+    pub fn promotes_copy(&mut self) {
+        self.act(Verb::PromoteCopy);
+    }
+
+    fn act(&mut self, verb: Verb) {
         let at = self.tick();
-        let (cluster, verb, outcome) = (EAST, Verb::BeginAnew, Ok(()));
+        let (cluster, outcome) = (EAST, Ok(()));
         self.history.pair.acts.push(Act { invoked: at, returned: at, cluster, verb, outcome });
+    }
+
+    /// East is asked to delete a queue, and nobody knows what came of that.
+    pub fn unknown_deletion_of_queue(&mut self, queue: &str) {
+        let queue = queue.to_owned();
+        self.op(EAST, Call::DeleteQueue { queue }, Answer::Done { mark: mark(7) });
+        if let Some(last) = self.history.ops.last_mut() {
+            last.outcome = Outcome::Unknown("no answer".to_owned());
+        }
+    }
+
+    /// East is asked to delete a message, and nobody knows what came of that.
+    pub fn asked_to_delete(&mut self, id: &str) {
+        self.delete(id, 7);
+        if let Some(last) = self.history.ops.last_mut() {
+            last.outcome = Outcome::Unknown("no answer".to_owned());
+        }
     }
 }

@@ -1,0 +1,209 @@
+//! What was deleted in a tail is told, as long as its log is whole: every delete that was
+//! acknowledged there, with whether the new primary may still have the message; every queue that
+//! was cleared or deleted; nothing that nobody asked to be deleted; and none of it as alive.
+
+use std::collections::BTreeSet;
+
+use zoneq::queue::ids::MessageId;
+
+use crate::history::{Answer, Call, Deleted, Listed, Op, Outcome};
+use crate::lineage::PairStory;
+
+pub fn check(pair: &PairStory<'_>, listed: &Listed) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let own: Vec<&Op> = of_tail(pair, listed).collect();
+    let alive: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
+    for (queue, id) in own.iter().flat_map(|op| deleted(op)) {
+        if alive.contains(id) {
+            wrong.push(format!(
+                "{id} was deleted by {:?}, and its tail lists it as alive",
+                listed.cluster
+            ));
+        }
+        if !listed.is_whole {
+            continue;
+        }
+        let is_shared = is_shared(listed, id);
+        let is_it = |it: &&crate::history::Gone| it.id == id && it.queue == queue;
+        match listed.deleted.iter().find(is_it) {
+            None => wrong.push(format!(
+                "{id} of {queue} was deleted by {:?} and that was left behind, and its tail of {} \
+                 does not say so",
+                listed.cluster, listed.at
+            )),
+            Some(told) if is_shared.is_some_and(|is| is != told.is_shared) => {
+                let (is, first) = (told.is_shared, listed.first_number);
+                wrong.push(format!("{id} is told as shared: {is}, and the tail begins at {first}"));
+            }
+            Some(_) => {}
+        }
+    }
+    for (queue, with_queue) in own.iter().filter_map(|op| emptied(op)) {
+        let is_it = |it: &crate::history::Emptied| it.queue == queue && it.with_queue == with_queue;
+        if listed.is_whole && !listed.removed.iter().any(is_it) {
+            wrong.push(format!(
+                "{queue} was emptied by {:?} (deleted: {with_queue}) and that was left behind, and \
+                 its tail of {} does not say so",
+                listed.cluster, listed.at
+            ));
+        }
+    }
+    wrong.extend(unasked(pair, listed));
+    wrong
+}
+
+/// What was acknowledged there, at the first try, and left behind.
+fn of_tail<'a>(pair: &PairStory<'a>, listed: &Listed) -> impl Iterator<Item = &'a Op> {
+    pair.writes()
+        .filter(|(op, mark)| {
+            let lineage = &pair.lineage;
+            let is_its = |index| {
+                lineage.place(op.site, index).is_some_and(|(of, _)| of.epoch == listed.epoch)
+            };
+            op.site == listed.cluster
+                && op.attempts == 1
+                && op.returned <= listed.at
+                && is_its(mark.index)
+                && lineage.left_behind(op.site, *mark).is_some()
+        })
+        .map(|(op, _)| op)
+}
+
+/// The messages that a call deleted, each with its queue.
+fn deleted(op: &Op) -> Vec<(&str, &str)> {
+    match (&op.call, &op.outcome) {
+        (Call::Delete { queue, items }, Outcome::Ok(Answer::Deleted { outcomes, .. })) => {
+            let done = items.iter().zip(outcomes).filter(|(_, it)| **it == Deleted::Done);
+            done.map(|((id, _), _)| (&**queue, &**id)).collect()
+        }
+        (Call::Transact { deletes, .. }, Outcome::Ok(_)) => {
+            deletes.iter().map(|(queue, (id, _))| (&**queue, &**id)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn emptied(op: &Op) -> Option<(&str, bool)> {
+    match &op.call {
+        Call::Clear { queue } => Some((queue, false)),
+        Call::DeleteQueue { queue } => Some((queue, true)),
+        _ => None,
+    }
+}
+
+fn is_shared(listed: &Listed, id: &str) -> Option<bool> {
+    Some(MessageId::parse(id)?.number.0 < listed.first_number)
+}
+
+/// What is told as deleted, and nobody asked for.
+fn unasked(pair: &PairStory<'_>, listed: &Listed) -> Vec<String> {
+    let mut asked: BTreeSet<&str> = BTreeSet::new();
+    let mut emptied_by: BTreeSet<(&str, bool)> = BTreeSet::new();
+    for op in &pair.history.ops {
+        match &op.call {
+            Call::Delete { items, .. } => asked.extend(items.iter().map(|(id, _)| &**id)),
+            Call::Transact { deletes, .. } => {
+                asked.extend(deletes.iter().map(|(_, (id, _))| &**id));
+            }
+            _ => {}
+        }
+        emptied_by.extend(emptied(op));
+    }
+    let deletes = listed.deleted.iter().filter(|it| !asked.contains(&*it.id));
+    let queues = listed.removed.iter();
+    let queues = queues.filter(|it| !emptied_by.contains(&(&*it.queue, it.with_queue)));
+    let words = |what: &dyn std::fmt::Debug| {
+        format!("the tail of {:?} tells of {what:?}, and nobody asked for that", listed.cluster)
+    };
+    deletes.map(|it| words(it)).chain(queues.map(|it| words(it))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zoneq::queue::ids::{Epoch, Number};
+
+    use crate::history::{Emptied, Gone};
+    use crate::invariants::pair_sample::PairSample;
+
+    /// Before the fork, where the tail begins with 6, and behind it.
+    const SHARED: u64 = 3;
+    const OWN: u64 = 9;
+
+    fn id(number: u64) -> String {
+        MessageId { epoch: Epoch(1), number: Number(number) }.to_string()
+    }
+
+    fn broken(sample: &PairSample) -> usize {
+        super::super::check(&PairStory::of(&sample.history)).len()
+    }
+
+    /// East deletes a message, and clears the queue, after the place to which west has all.
+    fn deposed(number: u64) -> PairSample {
+        let mut sample = PairSample::protected();
+        sample.promoted(5);
+        sample.delete(&id(number), 6);
+        sample.clear(7);
+        sample.fenced(8);
+        sample
+    }
+
+    fn gone(number: u64, is_shared: bool) -> Gone {
+        Gone { id: id(number), queue: crate::invariants::sample::QUEUE.to_owned(), is_shared }
+    }
+
+    fn listed(number: u64, is_shared: bool) -> PairSample {
+        let mut sample = deposed(number);
+        let queue = crate::invariants::sample::QUEUE.to_owned();
+        sample.listed_with(
+            &[],
+            vec![gone(number, is_shared)],
+            vec![Emptied { queue, with_queue: false }],
+        );
+        sample
+    }
+
+    #[test]
+    fn a_tail_that_tells_of_all_that_was_deleted_is_right() {
+        assert_eq!(broken(&listed(OWN, false)), 0);
+        assert_eq!(broken(&listed(SHARED, true)), 0);
+    }
+
+    #[test]
+    fn a_delete_or_a_clear_that_the_tail_does_not_tell_of_is_found() {
+        let mut sample = deposed(OWN);
+        sample.listed(&[]);
+        assert_eq!(broken(&sample), 2);
+    }
+
+    #[test]
+    fn a_tail_whose_log_is_cut_off_need_not_tell() {
+        let mut sample = deposed(OWN);
+        sample.listed(&[]);
+        sample.history.pair.listed[0].is_whole = false;
+        assert_eq!(broken(&sample), 0);
+    }
+
+    #[test]
+    fn a_deletion_that_is_undone_and_not_told_as_such_is_found() {
+        assert_eq!(broken(&listed(SHARED, false)), 1);
+        assert_eq!(broken(&listed(OWN, true)), 1);
+    }
+
+    #[test]
+    fn what_was_deleted_and_is_listed_as_alive_is_found() {
+        let mut sample = listed(OWN, false);
+        let alive = PairSample::alive(&id(OWN), 6);
+        sample.history.pair.listed[0].alive.push(alive);
+        assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn what_is_told_as_deleted_and_nobody_deleted_is_found() {
+        let mut sample = listed(OWN, false);
+        let listed = &mut sample.history.pair.listed[0];
+        listed.deleted.push(gone(10, false));
+        listed.removed.push(Emptied { queue: "beta".to_owned(), with_queue: true });
+        assert_eq!(broken(&sample), 2);
+    }
+}

@@ -1,0 +1,326 @@
+//! A tail that is sent to the new primary is sent once, however often that is asked for: each
+//! message that it lists as alive comes under one new id, or is not sent and told; nothing else
+//! comes of it; and how far it is does not change once it is done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use zoneq::queue::authority::replay::Replayed;
+use zoneq::queue::ids::MessageId;
+
+use crate::history::{Alive, Answer, Call, History, Listed, Micros, Outcome, Shown};
+use crate::lineage::PairStory;
+use crate::queues::plan;
+use crate::surviving;
+use crate::tails::{left_behind, replayed, steps};
+
+pub fn check(pair: &PairStory<'_>) -> Vec<String> {
+    let mut wrong = changed(pair);
+    if pair.history.pair.sighted.iter().all(|seen| seen.authority.replayed.is_empty()) {
+        return wrong;
+    }
+    let Some(rest) = surviving::of(pair.history) else { return wrong };
+    let seen = Seen::of(&rest);
+    let mut newest: BTreeMap<_, &Listed> = BTreeMap::new();
+    for listed in &pair.history.pair.listed {
+        newest.insert(&listed.epoch, listed);
+    }
+    for listed in newest.into_values() {
+        wrong.extend(seen.twice(listed));
+        wrong.extend(seen.brought_back(pair, listed));
+        wrong.extend(seen.missing(pair, listed));
+    }
+    wrong
+}
+
+/// Replays that went on after their end, or back.
+fn changed(pair: &PairStory<'_>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (before, after) in steps(pair.history) {
+        if before.authority.epoch != after.authority.epoch {
+            continue;
+        }
+        for known in &before.authority.replayed {
+            let Some(now) = replayed(&after.authority, &known.epoch) else { continue };
+            let fell = now.through < known.through || now.sent < known.sent;
+            if fell || (known.done && now != known) {
+                wrong.push(format!(
+                    "the replay of a tail stood at {known:?} at {} of {:?}, and then at {now:?}",
+                    before.index, before.cluster
+                ));
+            }
+        }
+    }
+    wrong
+}
+
+/// What the history that went on showed of each body, but for what redrives made there.
+struct Seen<'a> {
+    rest: &'a History,
+    ids: BTreeMap<u64, BTreeSet<&'a str>>,
+    /// Bodies of messages that redrives made.
+    redriven: BTreeSet<u64>,
+    /// Bodies of sends that clients know of.
+    sent: BTreeSet<u64>,
+}
+
+fn shown(history: &History) -> impl Iterator<Item = &Shown> {
+    history.ops.iter().flat_map(|op| match &op.outcome {
+        Outcome::Ok(Answer::Received { messages, .. } | Answer::Seen { messages, .. }) => {
+            messages.as_slice()
+        }
+        _ => &[],
+    })
+}
+
+impl<'a> Seen<'a> {
+    fn of(rest: &'a History) -> Seen<'a> {
+        let mut ids: BTreeMap<u64, BTreeSet<&str>> = BTreeMap::new();
+        let mut redriven = BTreeSet::new();
+        for it in shown(rest) {
+            let Some(tag) = it.tag else { continue };
+            match it.redriven {
+                Some(_) => {
+                    redriven.insert(tag);
+                }
+                None => {
+                    ids.entry(tag).or_default().insert(&it.id);
+                }
+            }
+        }
+        let answered = rest.ops.iter().filter(|op| matches!(op.outcome, Outcome::Ok(_)));
+        let sent = answered.flat_map(|op| op.call.sends().map(|(_, new)| new.tag)).collect();
+        Seen { rest, ids, redriven, sent }
+    }
+
+    /// One that came twice.
+    fn twice(&self, listed: &Listed) -> Vec<String> {
+        let of = listed.alive.iter().filter_map(|it| Some((it, self.ids.get(&it.tag?)?)));
+        let twice = of.filter(|(_, ids)| ids.len() > 1);
+        let words = |(it, ids): (&Alive, &BTreeSet<&str>)| {
+            format!("{} of the tail of {:?} was sent again as {ids:?}", it.id, listed.epoch)
+        };
+        twice.map(words).collect()
+    }
+
+    /// One that was not alive at the tail's end. What had its last lease may have been.
+    fn brought_back(&self, pair: &PairStory<'_>, listed: &Listed) -> Vec<String> {
+        let alive: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
+        let lost = left_behind(pair.history, &pair.lineage, &listed.epoch);
+        let gone = lost.into_iter().filter(|(op, queue, new, id)| {
+            let is_own = MessageId::parse(id).is_none_or(|it| it.number.0 >= listed.first_number);
+            op.site == listed.cluster
+                && op.attempts == 1
+                && is_own
+                && op.returned <= listed.at
+                && plan(queue).dead_letters.is_none()
+                && !alive.contains(id)
+                && !self.sent.contains(&new.tag)
+        });
+        let back = gone.filter_map(|(_, _, new, id)| Some((id, self.ids.get(&new.tag)?)));
+        let words = |(id, ids): (&str, &BTreeSet<&str>)| {
+            format!(
+                "{id} was not alive at the end of the tail of {:?}, and came as {ids:?}",
+                listed.epoch
+            )
+        };
+        back.map(words).collect()
+    }
+
+    /// Those that are nowhere at the end, though nothing became of them.
+    fn missing(&self, pair: &PairStory<'_>, listed: &Listed) -> Vec<String> {
+        let Some(done) = done(pair, listed) else { return Vec::new() };
+        let mut wrong = Vec::new();
+        // What a queue holds that was deleted there, and might have come back, is not sent.
+        let deleted = deleted_queues(pair, listed);
+        let alive = listed.alive.iter().filter(|it| !deleted.contains(&*it.queue));
+        let count = alive.clone().count();
+        if done.sent + done.skipped < count as u64 {
+            let epoch = &listed.epoch;
+            wrong.push(format!("the tail of {epoch:?} lists {count}, and its replay {done:?}"));
+        }
+        let replays = pair.history.pair.replays.iter().filter(|it| it.epoch == listed.epoch);
+        let told = replays.flat_map(|it| it.skipped.iter().map(|(id, _)| &**id));
+        let told: BTreeSet<&str> = told.collect();
+        let since = pair.lineage.all().find(|line| line.epoch == listed.epoch);
+        let since = since.and_then(|line| pair.lineage.after(line)).map_or(0, |next| next.began);
+        let missing = alive.filter(|it| {
+            !told.contains(&*it.id) && !self.is_seen(it) && !self.may_be_gone(it, since)
+        });
+        let missing: Vec<&str> = missing.map(|it| &*it.id).collect();
+        let untold = done.skipped.saturating_sub(told.len() as u64);
+        if missing.len() as u64 > untold {
+            wrong.push(format!(
+                "{missing:?} of the tail of {:?} are nowhere, {} were sent and of {} others it is \
+                 not known which they are",
+                listed.epoch, done.sent, untold
+            ));
+        }
+        wrong
+    }
+
+    fn is_seen(&self, it: &Alive) -> bool {
+        // What a redrive made of a message that both had is not told from that one.
+        it.tag.is_none_or(|tag| {
+            self.ids.contains_key(&tag) || self.redriven.contains(&tag) || self.sent.contains(&tag)
+        })
+    }
+
+    fn may_be_gone(&self, it: &Alive, since: Micros) -> bool {
+        let ending = &self.rest.ending;
+        let empties = |call: &Call| match call {
+            Call::Clear { queue } | Call::DeleteQueue { queue } => *queue == it.queue,
+            _ => false,
+        };
+        let may_act = |op: &&crate::history::Op| !matches!(op.outcome, Outcome::Failed(_));
+        let mut later = self.rest.ops.iter().filter(|op| op.returned >= since).filter(may_act);
+        !ending.drained
+            || it.expires_at.is_some_and(|at| at <= ending.at)
+            || later.any(|op| empties(&op.call))
+    }
+}
+
+/// Queues that were deleted in a tail, or may have been.
+fn deleted_queues<'a>(pair: &PairStory<'a>, listed: &'a Listed) -> BTreeSet<&'a str> {
+    let told = listed.removed.iter().filter(|it| it.with_queue).map(|it| &*it.queue);
+    let asked = pair.history.ops.iter().filter_map(|op| {
+        let Call::DeleteQueue { queue } = &op.call else { return None };
+        let may_be = match &op.outcome {
+            Outcome::Ok(answer) => {
+                let mark = answer.mark()?;
+                op.site == listed.cluster && pair.lineage.left_behind(op.site, mark).is_some()
+            }
+            Outcome::Unknown(_) => true,
+            Outcome::Failed(_) => false,
+        };
+        may_be.then_some(&**queue)
+    });
+    told.chain(asked).collect()
+}
+
+/// What the replay of a tail came to, as the history that went on has it; `None` = not to its end.
+fn done<'a>(pair: &PairStory<'a>, listed: &Listed) -> Option<&'a Replayed> {
+    let line = pair.lineage.lines.last()?;
+    let of = pair.history.pair.sighted.iter().filter(|it| it.authority.epoch == line.epoch);
+    let newest = of.max_by_key(|it| it.at)?;
+    replayed(&newest.authority, &listed.epoch).filter(|it| it.done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::pair_sample::PairSample;
+
+    fn broken(sample: &PairSample) -> usize {
+        super::super::check(&PairStory::of(&sample.history)).len()
+    }
+
+    /// East had two messages alone, bodies 6 and 7, and west took as many.
+    fn sent_again(sent: u64) -> PairSample {
+        let mut sample = PairSample::protected();
+        sample.promoted(5);
+        sample.send("m6", 6);
+        sample.send("m7", 7);
+        sample.fenced(8);
+        sample.listed(&["m6", "m7"]);
+        sample.replayed(200, sent);
+        sample.history.ending.drained = true;
+        sample
+    }
+
+    #[test]
+    fn a_tail_of_which_each_message_came_once_is_right() {
+        let mut sample = sent_again(2);
+        sample.given_again("n6", 6, 210);
+        sample.given_again("n7", 7, 211);
+        sample.given_again("n6", 6, 230);
+        assert_eq!(broken(&sample), 0);
+    }
+
+    #[test]
+    fn one_that_came_twice_is_found() {
+        let mut sample = sent_again(2);
+        sample.given_again("n6", 6, 210);
+        sample.given_again("n7", 7, 211);
+        sample.given_again("twin", 6, 230);
+        assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn one_that_is_nowhere_is_found_unless_it_was_told_as_not_sent() {
+        let with = |skipped: Option<&str>| {
+            let mut sample = sent_again(2);
+            sample.given_again("n6", 6, 210);
+            if let Some(id) = skipped {
+                sample.replay_told(&[id]);
+            }
+            broken(&sample)
+        };
+        assert_eq!((with(None), with(Some("m7")), with(Some("m6"))), (1, 0, 1));
+    }
+
+    #[test]
+    fn one_that_expired_or_was_cleared_since_may_be_nowhere() {
+        let mut sample = sent_again(2);
+        sample.given_again("n6", 6, 210);
+        sample.history.pair.listed[0].alive[1].expires_at = Some(300);
+        sample.history.ending.at = 299;
+        assert_eq!(broken(&sample), 1);
+        sample.history.ending.at = 300;
+        assert_eq!(broken(&sample), 0);
+        sample.history.ending.at = 0;
+        sample.clear_of_the_other(220);
+        assert_eq!(broken(&sample), 0);
+    }
+
+    #[test]
+    fn a_replay_that_took_fewer_than_are_listed_is_found() {
+        let mut sample = sent_again(1);
+        sample.given_again("n6", 6, 210);
+        sample.given_again("n7", 7, 211);
+        assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn what_a_deleted_queue_had_need_not_be_taken() {
+        let mut sample = sent_again(1);
+        sample.given_again("n6", 6, 210);
+        let (queue, with_queue) = ("sigma".to_owned(), true);
+        sample.history.pair.listed[0].alive[1].queue.clone_from(&queue);
+        assert_eq!(broken(&sample), 2, "fewer than are listed, and one is nowhere");
+        sample.history.pair.listed[0].is_whole = false;
+        let emptied = crate::history::Emptied { queue: queue.clone(), with_queue };
+        sample.history.pair.listed[0].removed.push(emptied);
+        sample.unknown_deletion_of_queue(&queue);
+        assert_eq!(broken(&sample), 0);
+    }
+
+    #[test]
+    fn a_replay_that_goes_on_after_its_end_is_found() {
+        let mut sample = sent_again(2);
+        sample.given_again("n6", 6, 210);
+        sample.given_again("n7", 7, 211);
+        sample.replayed(210, 2);
+        assert_eq!(broken(&sample), 0, "it is as it was");
+        sample.replayed(220, 4);
+        assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn what_was_deleted_in_the_tail_and_comes_again_is_found() {
+        let mut sample = PairSample::protected();
+        sample.promoted(5);
+        sample.send("m6", 6);
+        sample.delete("m6", 7);
+        sample.fenced(8);
+        let gone = |id: &str| crate::history::Gone {
+            id: id.to_owned(),
+            queue: crate::invariants::sample::QUEUE.to_owned(),
+            is_shared: false,
+        };
+        sample.listed_with(&[], vec![gone("m6")], Vec::new());
+        sample.replayed(200, 0);
+        assert_eq!(broken(&sample), 0);
+        sample.given_again("n6", 6, 210);
+        assert_eq!(broken(&sample), 1);
+    }
+}

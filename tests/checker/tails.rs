@@ -1,0 +1,351 @@
+//! What of the tails of deposed primaries came to the history that went on, because somebody sent it
+//! again: each message that was alive at a tail's end may have been sent, by nobody's call, under
+//! another id.
+//!
+//! Laws: that a tail was replayed is told from what nodes applied, and not from what operators were
+//! answered. A message is known by its body. What a redrive made in the tail has the body of a dead
+//! letter that the other region may still have: the copy is told by when it came, gets a body of
+//! its own, and is nobody's successor.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use zoneq::queue::authority::replay::Replayed;
+use zoneq::queue::authority::{Authority, RegionEpoch, Role};
+
+use crate::history::{
+    Alive, Answer, Call, Cluster, History, Listed, LogTime, Micros, NEVER, New, Op, Outcome, Shown,
+    Sighted, TAIL,
+};
+use crate::lineage::Lineage;
+
+/// A body of its own for what a redrive made in a tail.
+const COPY: u64 = 1 << 62;
+
+/// A message of a tail.
+#[derive(Clone, Debug)]
+struct Left {
+    queue: String,
+    /// As it is sent again, as far as is known; when it expires and is visible is not.
+    new: New,
+    /// Not before this was it sent again.
+    since: Micros,
+}
+
+/// What tails had that were sent again.
+#[derive(Clone, Debug, Default)]
+pub struct Tails {
+    /// By body.
+    left: BTreeMap<u64, Left>,
+    /// Ids that messages had in the tails.
+    ids: BTreeSet<String>,
+    /// After the first T and not after the second of each, messages were sent again.
+    spans: Vec<(LogTime, LogTime)>,
+}
+
+/// How far the tail of an epoch was replayed, in a state.
+pub fn replayed<'a>(authority: &'a Authority, epoch: &RegionEpoch) -> Option<&'a Replayed> {
+    authority.replayed.iter().find(|it| it.epoch == *epoch)
+}
+
+/// States of a cluster, each with the one before it, in the order of its log.
+pub fn steps(history: &History) -> impl Iterator<Item = (&Sighted, &Sighted)> {
+    let mut of: BTreeMap<Cluster, Vec<&Sighted>> = BTreeMap::new();
+    for seen in &history.pair.sighted {
+        of.entry(seen.cluster).or_default().push(seen);
+    }
+    of.into_values().flat_map(|mut seen| {
+        seen.sort_by_key(|it| it.index);
+        let pairs: Vec<_> = seen.windows(2).map(|two| (two[0], two[1])).collect();
+        pairs
+    })
+}
+
+impl Tails {
+    pub fn of(history: &History, lineage: &Lineage) -> Tails {
+        let sighted = history.pair.sighted.iter();
+        let epochs = sighted.flat_map(|seen| &seen.authority.replayed).map(|it| &it.epoch);
+        let epochs: BTreeSet<&RegionEpoch> = epochs.collect();
+        let mut tails = Tails::default();
+        if epochs.is_empty() {
+            return tails;
+        }
+        tails.spans = spans(history);
+        let known = Known::of(history);
+        for epoch in epochs {
+            let line = lineage.all().find(|line| line.epoch == *epoch);
+            let next = line.and_then(|line| lineage.after(line));
+            let since = next.map_or(0, |next| next.began);
+            for (_, queue, new, id) in left_behind(history, lineage, epoch) {
+                tails.add(queue, as_sent(new), since);
+                tails.ids.insert(id.to_owned());
+            }
+            for listed in history.pair.listed.iter().filter(|it| it.epoch == *epoch) {
+                tails.list(listed, &known, since);
+            }
+        }
+        tails
+    }
+
+    fn add(&mut self, queue: &str, new: New, since: Micros) {
+        self.left.insert(new.tag, Left { queue: queue.to_owned(), new, since });
+    }
+
+    fn list(&mut self, listed: &Listed, known: &Known<'_>, since: Micros) {
+        for alive in &listed.alive {
+            if let Some(new) = known.new_of(alive) {
+                self.add(&alive.queue, new, since);
+            }
+            self.ids.insert(alive.id.clone());
+        }
+        let own = listed.deleted.iter().filter(|gone| !gone.is_shared);
+        self.ids.extend(own.map(|gone| gone.id.clone()));
+    }
+
+    /// Adds to the history that went on that all this may have been sent.
+    pub fn retell(&self, rest: &mut History) {
+        if self.left.is_empty() {
+            return;
+        }
+        // A client that came late was answered with ids of the tail for what was gone there.
+        for op in &mut rest.ops {
+            if let Outcome::Ok(Answer::Sent { messages, .. }) = &op.outcome
+                && messages.iter().any(|it| !it.duplicate && self.ids.contains(&it.id))
+            {
+                op.outcome = Outcome::Unknown("it was answered as in the tail".to_owned());
+            }
+        }
+        let sent: BTreeSet<u64> = acknowledged(rest).collect();
+        let is_copy = |tag: u64| sent.contains(&tag);
+        let made = all_shown(rest).filter_map(|shown| {
+            let tag = shown.tag.filter(|tag| self.was_redriven(shown, *tag))?;
+            Some((shown.id.clone(), tag))
+        });
+        let made: BTreeMap<String, u64> = made.collect();
+        let mut copies: BTreeSet<String> = BTreeSet::new();
+        for shown in all_shown(rest) {
+            let Some(tag) = made.get(&shown.id) else { continue };
+            shown.redriven = None;
+            if is_copy(*tag) && shown.tag == Some(*tag) {
+                shown.tag = Some(tag | COPY);
+                copies.insert(shown.id.clone());
+            }
+        }
+        rename_successors(rest, copies);
+        let all = self.left.iter().map(|(tag, left)| {
+            let tag = if is_copy(*tag) { tag | COPY } else { *tag };
+            left.sent_again(tag)
+        });
+        rest.ops.extend(all.collect::<Vec<_>>());
+    }
+
+    /// Whether a redrive of the tail made it.
+    fn was_redriven(&self, shown: &Shown, tag: u64) -> bool {
+        let at = shown.inserted_at;
+        shown.redriven.is_some()
+            && self.left.contains_key(&tag)
+            && self.spans.iter().any(|(after, by)| *after < at && at <= *by)
+    }
+}
+
+impl Left {
+    fn sent_again(&self, tag: u64) -> Op {
+        let (queue, messages) = (self.queue.clone(), vec![New { tag, ..self.new.clone() }]);
+        Op {
+            client: TAIL,
+            session: None,
+            attempts: 1,
+            elsewhere: false,
+            invoked: self.since,
+            returned: NEVER,
+            call: Call::Send { queue, messages },
+            outcome: Outcome::Unknown("it may have been sent again".to_owned()),
+            site: Cluster::default(),
+        }
+    }
+}
+
+/// Every message that was given out or read.
+fn all_shown(rest: &mut History) -> impl Iterator<Item = &mut Shown> {
+    rest.ops.iter_mut().flat_map(|op| match &mut op.outcome {
+        Outcome::Ok(Answer::Received { messages, .. } | Answer::Seen { messages, .. }) => {
+            messages.as_mut_slice()
+        }
+        _ => &mut [],
+    })
+}
+
+/// What redrives made of a copy has the copy's body.
+fn rename_successors(rest: &mut History, mut copies: BTreeSet<String>) {
+    while !copies.is_empty() {
+        let mut made = BTreeSet::new();
+        for shown in all_shown(rest) {
+            let is_of = shown.redriven.as_ref().is_some_and(|was| copies.contains(&was.id));
+            if let Some(tag) = shown.tag.filter(|tag| is_of && tag & COPY == 0) {
+                shown.tag = Some(tag | COPY);
+                made.insert(shown.id.clone());
+            }
+        }
+        copies = made;
+    }
+}
+
+/// What is sent again keeps when it expires and is visible, which is not of the new send.
+fn as_sent(new: &New) -> New {
+    New { ttl: None, delay: 0, ..new.clone() }
+}
+
+/// Bodies of sends that were answered well.
+fn acknowledged(rest: &History) -> impl Iterator<Item = u64> {
+    rest.ops.iter().flat_map(|op| {
+        let answers = match &op.outcome {
+            Outcome::Ok(Answer::Sent { messages, .. }) => messages.as_slice(),
+            _ => &[],
+        };
+        let sent = op.call.sends().zip(answers).filter(|(_, answer)| !answer.duplicate);
+        sent.map(|((_, new), _)| new.tag).collect::<Vec<_>>()
+    })
+}
+
+/// Messages that were acknowledged in an epoch and left behind, each with its queue and id.
+pub fn left_behind<'a>(
+    history: &'a History,
+    lineage: &Lineage,
+    epoch: &RegionEpoch,
+) -> Vec<(&'a Op, &'a str, &'a New, &'a str)> {
+    let mut all = Vec::new();
+    for op in &history.ops {
+        let Outcome::Ok(Answer::Sent { mark, messages }) = &op.outcome else { continue };
+        let is_its = lineage.place(op.site, mark.index).is_some_and(|it| it.0.epoch == *epoch);
+        if !is_its || lineage.left_behind(op.site, *mark).is_none() {
+            continue;
+        }
+        let sent = op.call.sends().zip(messages).filter(|(_, answer)| !answer.duplicate);
+        all.extend(sent.map(|((queue, new), answer)| (op, queue, new, &*answer.id)));
+    }
+    all
+}
+
+/// When tails were replayed: from the state before it to the one behind it.
+fn spans(history: &History) -> Vec<(LogTime, LogTime)> {
+    let writes = |seen: &Sighted| !matches!(seen.authority.role, Role::Secondary | Role::Detached);
+    let took = |(before, after): &(&Sighted, &Sighted)| {
+        after.authority.replayed.iter().any(|now| {
+            let known = replayed(&before.authority, &now.epoch);
+            known.map_or(0, |known| known.sent) < now.sent
+        })
+    };
+    let all = steps(history).filter(|(before, after)| writes(before) && writes(after));
+    all.filter(took).map(|(before, after)| (before.log_time, after.log_time)).collect()
+}
+
+/// What messages were sent as.
+struct Known<'a> {
+    by_id: BTreeMap<&'a str, New>,
+    by_tag: BTreeMap<u64, &'a New>,
+}
+
+impl<'a> Known<'a> {
+    fn of(history: &'a History) -> Known<'a> {
+        let (mut by_id, mut by_tag) = (BTreeMap::new(), BTreeMap::new());
+        for op in &history.ops {
+            by_tag.extend(op.call.sends().map(|(_, new)| (new.tag, new)));
+            match &op.outcome {
+                Outcome::Ok(Answer::Sent { messages, .. }) => {
+                    let sent = op.call.sends().zip(messages).filter(|(_, it)| !it.duplicate);
+                    by_id.extend(sent.map(|((_, new), it)| (&*it.id, as_sent(new))));
+                }
+                Outcome::Ok(Answer::Received { messages, .. } | Answer::Seen { messages, .. }) => {
+                    for it in messages {
+                        let (priority, group) = (it.priority, it.group);
+                        let new = New { priority, group, ..New::default() };
+                        by_id.entry(&*it.id).or_insert(new);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Known { by_id, by_tag }
+    }
+
+    /// As a message of a tail is sent again; an update may have given it another body.
+    fn new_of(&self, alive: &Alive) -> Option<New> {
+        let tag = alive.tag?;
+        let by_tag = || self.by_tag.get(&tag).map(|new| as_sent(new));
+        let new = self.by_id.get(alive.id.as_str()).cloned().or_else(by_tag);
+        Some(New { tag, ..new.unwrap_or_default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::broken;
+    use crate::invariants::pair_sample::PairSample;
+
+    /// East had a message alone, and west took it.
+    fn sent_again() -> PairSample {
+        let mut sample = PairSample::protected();
+        sample.promoted(5);
+        sample.send("m", 6);
+        sample.fenced(7);
+        sample.listed(&["m"]);
+        sample.replayed(200, 1);
+        sample
+    }
+
+    fn of_messages(sample: &PairSample) -> Vec<&'static str> {
+        let broken = broken(&sample.history);
+        broken.into_iter().map(|(name, _)| name).filter(|name| *name != "I10").collect()
+    }
+
+    #[test]
+    fn what_was_sent_again_may_be_given_out_under_another_id() {
+        let mut sample = sent_again();
+        sample.given_again("new", 6, 210);
+        assert_eq!(of_messages(&sample), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn what_nobody_sent_again_may_not() {
+        let mut sample = PairSample::protected();
+        sample.promoted(5);
+        sample.send("m", 6);
+        sample.fenced(7);
+        sample.listed(&["m"]);
+        sample.given_again("new", 6, 210);
+        assert_eq!(of_messages(&sample), ["I3"]);
+    }
+
+    #[test]
+    fn what_was_sent_again_and_stands_under_two_ids_is_found() {
+        let mut sample = sent_again();
+        sample.given_again("new", 6, 210);
+        sample.given_again("newer", 6, 220);
+        assert_eq!(of_messages(&sample), ["I8", "G6"]);
+    }
+
+    #[test]
+    fn what_a_redrive_made_in_the_tail_is_no_second_one_of_the_dead_letter() {
+        let dead = |in_span: bool| {
+            let mut sample = PairSample::protected();
+            sample.send("dead", 4);
+            sample.promoted(5);
+            sample.fenced(7);
+            sample.listed(&["made"]);
+            if let Some(alive) = sample.history.pair.listed[0].alive.first_mut() {
+                alive.tag = Some(4);
+            }
+            sample.replayed(200, 1);
+            sample.given_redriven("new", "dead", 4, if in_span { 200 } else { 210 });
+            let rest = crate::surviving::of(&sample.history).expect("two regions");
+            let shown = rest.ops.iter().find_map(|op| match &op.outcome {
+                Outcome::Ok(Answer::Received { messages, .. }) => messages.first().cloned(),
+                _ => None,
+            });
+            shown.expect("given out")
+        };
+        assert_eq!((dead(true).tag, dead(true).redriven), (Some(4 | COPY), None));
+        assert_eq!(dead(false).tag, Some(4));
+        assert!(dead(false).redriven.is_some(), "it was sent back where it was given out");
+    }
+}
