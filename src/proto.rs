@@ -1,4 +1,6 @@
-//! Generated protobuf modules, nothing else.
+//! The protocols: generated protobuf modules, and the one header beside them ([`epoch`]).
+
+pub mod epoch;
 
 /// Every message's descriptor, for reflection and the naming test.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

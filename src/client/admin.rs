@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use tonic::Streaming;
-use tonic::transport::Channel;
 
 use super::builder::Client;
 use super::call::{Safety, run};
+use super::epochs::Line;
 use super::error::ClientError;
 use crate::proto::admin::v1 as pb;
 use pb::cluster_service_client::ClusterServiceClient;
@@ -24,8 +24,8 @@ pub struct Admin {
     who: String,
 }
 
-fn service(channel: Channel) -> ClusterServiceClient<Channel> {
-    ClusterServiceClient::new(channel)
+fn service(line: Line) -> ClusterServiceClient<Line> {
+    ClusterServiceClient::new(line)
 }
 
 /// One call: `admin!(self, safety, at most this long in one attempt, method, request)`.
@@ -36,7 +36,7 @@ macro_rules! admin {
         let request = $request;
         run(&$admin.client.shared.pool, &plan, |attempt| {
             let message = attempt.request(request.clone());
-            async move { service(attempt.channel).$method(message).await }
+            async move { service(attempt.line).$method(message).await }
         })
         .await
     }};
@@ -155,7 +155,7 @@ impl Admin {
         let plan = self.client.plan(Safety::Always);
         run(&self.client.shared.pool, &plan, |attempt| {
             let request = attempt.request(pb::GetMendingRequest {});
-            async move { MendServiceClient::new(attempt.channel).get_mending(request).await }
+            async move { MendServiceClient::new(attempt.line).get_mending(request).await }
         })
         .await
     }
@@ -166,7 +166,7 @@ impl Admin {
         let message = pb::AcceptLossRequest { first_index, last_index };
         run(&self.client.shared.pool, &plan, |attempt| {
             let request = attempt.request(message);
-            async move { MendServiceClient::new(attempt.channel).accept_loss(request).await }
+            async move { MendServiceClient::new(attempt.line).accept_loss(request).await }
         })
         .await
         .map(drop)

@@ -9,11 +9,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::backoff::Backoff;
 use super::endpoints::{Choice, Pick, Pool};
+use super::epochs::Line;
 use super::error::{ClientError, Failure, Verdict};
 use super::session::{SharedSession, Ticket};
 use crate::proto::queue::v1 as pb;
@@ -44,7 +44,7 @@ pub(super) struct Plan {
 /// What one attempt works with.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    pub(super) channel: Channel,
+    pub(super) line: Line,
     pub(super) session: Option<pb::Session>,
     pub(super) timeout: Duration,
 }
@@ -110,7 +110,7 @@ where
         let left = plan.deadline.saturating_duration_since(Instant::now());
         let timeout = left.min(plan.attempt);
         let session = ticket.as_ref().map(Ticket::tag);
-        let one = Attempt { channel: pick.channel.clone(), session, timeout };
+        let one = Attempt { line: pick.line.clone(), session, timeout };
         let failure = match tokio::time::timeout(timeout, attempt(one)).await {
             Ok(Ok(response)) => {
                 pick.answered();

@@ -5,13 +5,14 @@
 //! over; when all are open the call waits for the first to reopen.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::breaker::{Breaker, Gate};
+use super::epochs::{Epochs, Line};
 use super::error::ClientError;
 
 const STREAM_WINDOW: u32 = 8 << 20;
@@ -41,6 +42,8 @@ pub(super) struct Pool {
     nodes: Vec<Node>,
     preferred: AtomicUsize,
     turn: AtomicUsize,
+    /// What all of them told.
+    epochs: Arc<Epochs>,
 }
 
 /// What `pick` found.
@@ -56,7 +59,7 @@ pub(super) enum Choice<'a> {
 pub(super) struct Pick<'a> {
     pool: &'a Pool,
     index: usize,
-    pub(super) channel: Channel,
+    pub(super) line: Line,
     told: bool,
 }
 
@@ -122,7 +125,8 @@ impl Pool {
                 breaker: Mutex::new(Breaker::new()),
             });
         }
-        Ok(Pool { nodes, preferred: AtomicUsize::new(0), turn: AtomicUsize::new(0) })
+        let (preferred, turn) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Ok(Pool { nodes, preferred, turn, epochs: Arc::default() })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -150,7 +154,8 @@ impl Pool {
             if index != first {
                 self.move_preference(first, index);
             }
-            return Choice::Node(Pick { pool: self, index, channel, told: false });
+            let line = Line::new(channel, Arc::clone(&self.epochs));
+            return Choice::Node(Pick { pool: self, index, line, told: false });
         }
         Choice::Wait(reopens.unwrap_or(now + PING_EVERY))
     }

@@ -25,6 +25,7 @@ mod breaker;
 mod builder;
 mod call;
 mod endpoints;
+mod epochs;
 mod error;
 mod keep_alive;
 mod outbox;

@@ -320,7 +320,7 @@ impl Task {
     async fn stream(&mut self, pick: &mut Pick<'_>, heard: &mut bool) -> Ended {
         let (out, frames) = mpsc::channel::<pb::ReceiveStreamRequest>(FRAMES);
         let mut out = Some(out);
-        let mut service = service(pick.channel.clone());
+        let mut service = service(pick.line.clone());
         let open = async move {
             service.receive_stream(ReceiverStream::new(frames)).await.map(Response::into_inner)
         };

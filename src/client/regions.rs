@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use tonic::Streaming;
-use tonic::transport::Channel;
 
 use super::admin::Admin;
 use super::call::{Safety, run};
+use super::epochs::Line;
 use super::error::ClientError;
 use crate::proto::admin::v1 as pb;
 use pb::region_service_client::RegionServiceClient;
@@ -21,8 +21,8 @@ pub struct Regions {
     who: String,
 }
 
-fn service(channel: Channel) -> RegionServiceClient<Channel> {
-    RegionServiceClient::new(channel)
+fn service(line: Line) -> RegionServiceClient<Line> {
+    RegionServiceClient::new(line)
 }
 
 /// One call: `region!(self, safety, at most this long in one attempt, method, request)`.
@@ -34,7 +34,7 @@ macro_rules! region {
         let request = $request;
         run(&client.shared.pool, &plan, |attempt| {
             let message = attempt.request(request.clone());
-            async move { service(attempt.channel).$method(message).await }
+            async move { service(attempt.line).$method(message).await }
         })
         .await
     }};

@@ -194,7 +194,7 @@ impl Task {
     /// Opens a stream and serves it to its end.
     async fn stream(&mut self, pick: &mut Pick<'_>, heard: &mut bool) -> Ended {
         let (out, frames) = mpsc::channel::<pb::SendStreamRequest>(FRAMES);
-        let mut service = service(pick.channel.clone());
+        let mut service = service(pick.line.clone());
         let open = async move {
             service.send_stream(ReceiverStream::new(frames)).await.map(Response::into_inner)
         };

@@ -33,7 +33,7 @@ pub(super) async fn wait(pool: &Pool, until: Instant) {
         tokio::time::sleep(slice.min(PAUSE)).await;
         return;
     };
-    let mut service = RegionServiceClient::new(pick.channel.clone());
+    let mut service = RegionServiceClient::new(pick.line.clone());
     let request = pb::AwaitWritableRequest { wait: prost_types::Duration::try_from(slice).ok() };
     let asked = tokio::time::timeout(slice + GRACE, service.await_writable(request)).await;
     if matches!(asked, Ok(Ok(_))) {

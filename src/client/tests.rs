@@ -10,6 +10,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::*;
+use crate::proto::epoch::{self, KnownEpoch};
 use crate::proto::queue::v1 as pb;
 use pb::queue_service_server::{QueueService, QueueServiceServer};
 
@@ -33,6 +34,9 @@ struct Seen {
     unary_sends: u32,
 }
 
+/// What the callers of a node knew, one after the other.
+type Said = Arc<Mutex<Vec<Option<KnownEpoch>>>>;
+
 /// A node that follows a script, then accepts everything.
 #[derive(Clone, Debug, Default)]
 struct Node(Arc<Mutex<Seen>>);
@@ -47,6 +51,30 @@ impl Node {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tonic::transport::Server::builder()
+            .add_service(QueueServiceServer::new(self.clone()))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        tokio::spawn(server);
+        format!("http://{address}")
+    }
+
+    /// Starts it as a node of a pair, which tells an epoch in all answers; what it was told is
+    /// noted.
+    async fn start_telling(&self, tells: KnownEpoch, said: Said) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tell = move |mut answer: http::Response<tonic::body::Body>| {
+            answer.headers_mut().insert(epoch::HEADER, tells.to_string().parse().unwrap());
+            answer
+        };
+        let note = move |request: Request<()>| -> Result<Request<()>, Status> {
+            let known = request.metadata().get(epoch::HEADER);
+            let known = known.and_then(|text| KnownEpoch::read(text.as_bytes()));
+            said.lock().unwrap().push(known);
+            Ok(request)
+        };
+        let server = tonic::transport::Server::builder()
+            .layer(tonic::service::InterceptorLayer::new(note))
+            .layer(tower::util::MapResponseLayer::new(tell))
             .add_service(QueueServiceServer::new(self.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
@@ -557,6 +585,28 @@ async fn a_unary_send_is_a_call_of_its_own_and_is_tried_again_under_the_same_seq
         client.send("q", "m").await.unwrap();
         assert_eq!(calls(&one) + calls(&two), 2, "a plain send rides on the stream");
     }
+}
+
+#[tokio::test]
+async fn what_any_node_told_is_said_to_all_by_every_clone() {
+    let epoch = |number, region| KnownEpoch::new(number, region, 7).unwrap();
+    let (west, east) = (epoch(2, "west"), epoch(1, "east"));
+    let (one, two) = (Node::following([NOT_NOW]), Node::default());
+    let (by_one, by_two) = (Said::default(), Said::default());
+    let endpoints = vec![
+        one.start_telling(west, by_one.clone()).await,
+        two.start_telling(east, by_two.clone()).await,
+    ];
+    let client = quick(endpoints).build().unwrap();
+    // A refusal tells too, and a call that is made again knows it already.
+    client.clear("q").await.unwrap();
+    assert_eq!(*by_one.lock().unwrap(), [None], "it knew nothing at first");
+    assert_eq!(*by_two.lock().unwrap(), [Some(west)]);
+    client.clone().clear("q").await.unwrap();
+    // On a stream.
+    client.send("q", "m").await.unwrap();
+    let knew = by_two.lock().unwrap().clone();
+    assert_eq!(knew, [Some(west); 3], "the lower one that it tells changes nothing");
 }
 
 #[tokio::test]

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
 use super::builder::Client;
 use super::call::{Plan, Safety, run};
+use super::epochs::Line;
 use super::error::{ClientError, Reason};
 use super::standby;
 use super::types::{
@@ -22,8 +22,8 @@ use pb::queue_service_client::QueueServiceClient;
 /// The largest answer that is taken.
 const ANSWER_BYTES: usize = 8 << 20;
 
-pub(super) fn service(channel: Channel) -> QueueServiceClient<Channel> {
-    QueueServiceClient::new(channel)
+pub(super) fn service(line: Line) -> QueueServiceClient<Line> {
+    QueueServiceClient::new(line)
         .max_decoding_message_size(ANSWER_BYTES)
         .max_encoding_message_size(ANSWER_BYTES)
 }
@@ -35,7 +35,7 @@ macro_rules! call {
         let request = $request;
         run(&$client.shared.pool, &$plan, |attempt| {
             let message = attempt.request(request.clone());
-            async move { service(attempt.channel).$method(message).await }
+            async move { service(attempt.line).$method(message).await }
         })
         .await
     }};
@@ -44,7 +44,7 @@ macro_rules! call {
         run(&$client.shared.pool, &$plan, |attempt| {
             let mut message = attempt.request(request.clone());
             message.get_mut().session = attempt.session.clone();
-            async move { service(attempt.channel).$method(message).await }
+            async move { service(attempt.line).$method(message).await }
         })
         .await
     }};
@@ -516,7 +516,7 @@ async fn call_receive(
         let left = until.saturating_duration_since(Instant::now());
         message.get_mut().session = attempt.session.clone();
         message.get_mut().wait = prost_types::Duration::try_from(left).ok();
-        async move { service(attempt.channel).receive(message).await }
+        async move { service(attempt.line).receive(message).await }
     })
     .await
 }

@@ -45,6 +45,8 @@ pub enum Reason {
     LeaderChanged,
     #[error("the other region was promoted while the write was under way")]
     Deposed,
+    #[error("the caller knows of a newer epoch, and the other region did not say whether it is so")]
+    Untold,
     #[error("the region lease has run out: the other region does not grant it anew")]
     NoRegionLease,
     #[error("the other region is further behind than the limit: writes wait for it")]

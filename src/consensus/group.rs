@@ -12,6 +12,7 @@ mod clocks;
 mod comparing;
 mod contents;
 mod heard;
+mod inquiry;
 mod lag;
 mod leadership;
 mod lease;
@@ -168,6 +169,7 @@ struct Inner {
     clocks: Clocks,
     copy: lag::Copy,
     agreements: Agreements,
+    inquiry: inquiry::Inquiry,
 }
 
 fn raft_config(config: &GroupConfig) -> Result<Arc<openraft::Config>, StartError> {
@@ -246,8 +248,7 @@ impl Group {
         let heard = heard::Heard::new(log.heard());
         let store = SharedStore::new(store);
         let factory = PeerNetworkFactory::new(peers.clone());
-        let pending = Pending::default();
-        let waiting = Waiting::default();
+        let (pending, waiting) = (Pending::default(), Waiting::default());
         let machine = Machine::new(store.clone(), pending.clone()).waking(waiting.clone());
         let logs = LogStore::new(log.clone(), pending).answering(&machine);
         let start = Raft::new(config.node, raft_config, factory, logs, machine);
@@ -280,6 +281,7 @@ impl Group {
             clocks: Clocks::new(Arc::clone(&clock)),
             copy: lag::Copy::default(),
             agreements: Agreements::default(),
+            inquiry: inquiry::Inquiry::default(),
             config,
         };
         let group = Group { inner: Arc::new(inner) };

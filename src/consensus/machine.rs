@@ -21,6 +21,8 @@ use super::types::{
     Applied, Local, LogId, Proposal, Snapshot, SnapshotData, SnapshotMeta, StoredMembership,
     TypeConfig, log_id, position, read_stored_membership,
 };
+use crate::proto::epoch::KnownEpoch;
+use crate::queue::authority::Role;
 use crate::queue::ids::{Epoch, LogTime, Position};
 use crate::queue::outcome::{Outcome, Reply as QueueReply};
 use crate::storage::bodies::Found;
@@ -42,6 +44,7 @@ pub struct SharedStore {
     store: Arc<RwLock<Store>>,
     applied: watch::Sender<AppliedMark>,
     footing: watch::Sender<Footing>,
+    known_epoch: watch::Sender<Option<KnownEpoch>>,
 }
 
 /// Whether this cluster may write now, in which epoch, and by whose leave.
@@ -60,7 +63,8 @@ impl SharedStore {
     pub fn new(store: Store) -> SharedStore {
         let (applied, _) = watch::channel(mark_of(&store));
         let (footing, _) = watch::channel(footing_of(&store));
-        SharedStore { store: Arc::new(RwLock::new(store)), applied, footing }
+        let (known_epoch, _) = watch::channel(known_epoch_of(&store));
+        SharedStore { store: Arc::new(RwLock::new(store)), applied, footing, known_epoch }
     }
 
     /// The store to read, for a moment: never across an await.
@@ -91,11 +95,19 @@ impl SharedStore {
         *self.footing.borrow()
     }
 
+    /// The epoch that clients are told, where this cluster is in a pair, as of the last entry that
+    /// was applied: the one that it is in, or by which it is fenced.
+    #[must_use]
+    pub fn known_epoch(&self) -> Option<KnownEpoch> {
+        *self.known_epoch.borrow()
+    }
+
     fn publish(&self) {
-        let (mark, footing) = {
+        let (mark, footing, known) = {
             let store = self.read();
-            (mark_of(&store), footing_of(&store))
+            (mark_of(&store), footing_of(&store), known_epoch_of(&store))
         };
+        self.known_epoch.send_if_modified(|told| std::mem::replace(told, known) != known);
         // Who hears that an entry was applied must not read the footing before it.
         self.footing.send_if_modified(|known| std::mem::replace(known, footing) != footing);
         self.applied.send_replace(mark);
@@ -157,6 +169,15 @@ fn footing_of(store: &Store) -> Footing {
     let needs_lease = state.authority().is_some_and(|it| it.leasing.in_force.is_some());
     let limits = state.authority().and_then(Limits::throttling);
     Footing { epoch: state.epoch(), is_writable: state.is_writable(), needs_lease, limits }
+}
+
+fn known_epoch_of(store: &Store) -> Option<KnownEpoch> {
+    let authority = store.state().authority()?;
+    let epoch = match &authority.role {
+        Role::Fenced { by, .. } => by,
+        _ => &authority.epoch,
+    };
+    KnownEpoch::new(epoch.number.0.into(), &epoch.region, authority.lineage)
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {

@@ -137,14 +137,14 @@ impl Herald {
 
 /// Who is to learn what.
 #[derive(Debug, PartialEq, Eq)]
-enum News {
+pub(super) enum News {
     None,
     ForUs(Vec<LedgerLine>),
     ForThem,
 }
 
 /// Compares what both are. A side that follows, or was handed over to, needs no telling.
-fn news(own: &Authority, theirs: &pb::GetStatusResponse) -> News {
+pub(super) fn news(own: &Authority, theirs: &pb::GetStatusResponse) -> News {
     let Ok(ledger) = wire::ledger_from(theirs.ledger.clone()) else { return News::None };
     let Some(line) = ledger.last() else { return News::None };
     let epoch = theirs.epoch.clone().map(codec::epoch_from).unwrap_or_default();

@@ -11,7 +11,8 @@
 //!
 //! [`pair`] has the operator's verbs, [`failover`] drives what was begun, the [`herald`] keeps
 //! the regions informed of each other, and the keeper of the [`lease`] asks the other one for leave;
-//! [`lag`] says when the other one is too far behind, and [`agreement`] when its data differ.
+//! [`lag`] says when the other one is too far behind, and [`agreement`] when its data differ; an
+//! [`inquiry`] is made when callers say that the other one was promoted.
 
 #![deny(
     clippy::unwrap_used,
@@ -27,6 +28,7 @@ mod crossing;
 pub mod error;
 pub mod failover;
 pub mod herald;
+pub mod inquiry;
 pub mod inventory;
 pub mod lag;
 pub mod lease;

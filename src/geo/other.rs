@@ -172,6 +172,17 @@ impl OtherRegion {
         .await
     }
 
+    /// What one node of the other region says that it is; `None` = it did not answer by then.
+    pub(super) async fn word_of(
+        &self,
+        endpoint: &str,
+        deadline: Instant,
+    ) -> Option<pb::GetStatusResponse> {
+        let mut client = self.client(self.group.peers().channel(endpoint).ok()?);
+        let asked = client.get_status(self.question());
+        Some(tokio::time::timeout_at(deadline, asked).await.ok()?.ok()?.into_inner())
+    }
+
     /// Where the copy ends, so that its primary says what lies behind that; empty where this is
     /// none.
     fn question(&self) -> pb::GetStatusRequest {

@@ -6,6 +6,7 @@ mod compresses;
 mod durables;
 mod handovers;
 mod heard;
+mod inquiries;
 mod leases;
 mod limits;
 mod losses;
@@ -33,6 +34,7 @@ use super::agreement;
 use super::error::PairError;
 use super::failover;
 use super::herald::Herald;
+use super::inquiry;
 use super::lag;
 use super::lease::LeaseKeeper;
 use super::other::{Compression, OtherRegion};
@@ -113,7 +115,7 @@ impl Region {
         Region::start_all(dir, name, (at, other), Compression::None, ("", 1 << 20)).await
     }
 
-    /// All tasks of the group run but the one of this name.
+    /// All tasks run but the one of this name.
     async fn start_but(
         dir: &Path,
         name: &'static str,
@@ -168,6 +170,7 @@ impl Region {
         let (herald, heard) = Herald::new(group.clone(), other.clone(), clock.clone());
         let keeper = LeaseKeeper::new(group.clone(), other.clone(), clock.clone());
         let lag = lag::run(group.clone());
+        let inquiry = inquiry::run(group.clone(), other.clone());
         let failover = failover::run(group.clone(), watermark.clone());
         let (region, mark) = (name.to_owned(), watermark.clone());
         let pair = Pair::new(group.clone(), region, other, mark, heard, clock);
@@ -176,13 +179,15 @@ impl Region {
             .add_service(started.peer_service.into_server())
             .add_service(Receiver::new(group.clone(), pair.clone()).into_server())
             .serve_with_incoming(listener.incoming.boxed());
-        let runs = started.tasks.into_iter().filter(|(name, _)| *name != left_out);
+        let mut runs = started.tasks;
+        runs.push(("herald", Box::pin(herald.run())));
+        let runs = runs.into_iter().filter(|(name, _)| *name != left_out);
         let mut tasks: Vec<_> = runs.map(|(_, task)| tokio::spawn(task)).collect();
         tasks.push(tokio::spawn(async move {
             let _ = serve.await;
         }));
         tasks.push(tokio::spawn(shipper.run()));
-        tasks.push(tokio::spawn(herald.run()));
+        tasks.push(tokio::spawn(inquiry));
         tasks.push(tokio::spawn(keeper.run()));
         tasks.push(tokio::spawn(lag));
         tasks.push(tokio::spawn(agreement::run(pair.clone())));

@@ -9,6 +9,7 @@ mod error;
 mod health;
 mod http;
 mod mend;
+mod pair;
 mod restore;
 mod shutdown;
 pub mod telemetry;
@@ -31,7 +32,7 @@ pub use config::{Config, ConfigKeys};
 pub use error::{ErrorClass, ServerError};
 
 use crate::api::admission::Admission;
-use crate::api::grpc::{ClusterFace, Mending, QueueFace, RegionFace};
+use crate::api::grpc::{ClusterFace, Mending, QueueFace, RegionFace, told};
 use crate::clock::{SharedClock, SystemClock};
 use crate::consensus::group::{Group, GroupConfig, StartError, Started};
 use crate::consensus::network::{
@@ -41,13 +42,8 @@ use crate::consensus::network::{
 use crate::consensus::transport::Peers;
 use crate::consensus::types::Member;
 use crate::consensus::zones::{self, Wanted};
-use crate::geo::herald::Herald;
-use crate::geo::lease::LeaseKeeper;
-use crate::geo::other::OtherRegion;
 use crate::geo::pair::Pair;
 use crate::geo::receiver::Receiver;
-use crate::geo::shipper::Shipper;
-use crate::geo::{agreement, failover, lag};
 use crate::storage::disk::real::RealDisk;
 use crate::storage::disk::{Disk, FlushMode};
 use crate::storage::error::StorageError;
@@ -222,7 +218,7 @@ impl Node {
                 }
                 other => ServerError::fatal("the node cannot take part", other),
             })?;
-        let pair = pair(&config, &mut started, &parts.clock);
+        let pair = pair::begin(&config, &mut started, &parts.clock);
         let sockets = (listeners, http);
         Node::assemble(&config, data_dir, (started, pair), wanted, sockets, tls.as_ref())
     }
@@ -239,8 +235,7 @@ impl Node {
         let addresses = Addresses { metrics, ..listeners.addresses() };
         let Listeners { grpc, peer } = listeners;
         let Started { group, tasks, peer_service } = started;
-        let (fail, failed) = watch::channel(None);
-        let mut running = JoinSet::new();
+        let (mut running, (fail, failed)) = (JoinSet::new(), watch::channel(None));
         for (name, task) in tasks {
             running.spawn(supervised(name, task, fail.clone()));
         }
@@ -265,6 +260,7 @@ impl Node {
         let requests = http::begin(http.as_ref(), &pair, admission, ready);
         let (grpc_stop, grpc_stopped) = watch::channel(false);
         let router = server(tls.map(Tls::public))?
+            .layer(told(pair.group().clone()))
             .layer(requests)
             .add_service(queue.into_server())
             .add_service(cluster.into_server())
@@ -319,24 +315,6 @@ impl Node {
             None => std::future::pending().await,
         }
     }
-}
-
-/// What this node does in a pair of regions; its tasks join the group's.
-fn pair(config: &Config, started: &mut Started, clock: &SharedClock) -> Pair {
-    let group = started.group.clone();
-    let other =
-        OtherRegion::new(group.clone(), config.other_region.clone(), config.region_compression);
-    let (shipper, watermark) = Shipper::new(group.clone(), other.clone(), Arc::clone(clock));
-    let (herald, heard) = Herald::new(group.clone(), other.clone(), Arc::clone(clock));
-    started.tasks.push(("shipper", Box::pin(shipper.run())));
-    started.tasks.push(("herald", Box::pin(herald.run())));
-    let keeper = LeaseKeeper::new(group.clone(), other.clone(), Arc::clone(clock));
-    started.tasks.push(("region lease", Box::pin(keeper.run())));
-    started.tasks.push(("lag", Box::pin(lag::run(group.clone()))));
-    started.tasks.push(("failover", Box::pin(failover::run(group.clone(), watermark.clone()))));
-    let pair = Pair::new(group, config.region.clone(), other, watermark, heard, Arc::clone(clock));
-    started.tasks.push(("agreement", Box::pin(agreement::run(pair.clone()))));
-    pair
 }
 
 fn loopback(address: SocketAddr) -> bool {

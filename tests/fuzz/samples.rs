@@ -504,7 +504,8 @@ fn contents_rows() -> Vec<Vec<u8>> {
 fn texts() -> Vec<Vec<u8>> {
     let (_, granted) = stocked();
     let token = PeekToken { priority: 4, untouched: Number(7), ..PeekToken::default() };
-    [granted.id.to_string(), granted.receipt.to_string(), token.to_string()]
+    let epoch = format!("3 east {:032x}", 7);
+    [granted.id.to_string(), granted.receipt.to_string(), token.to_string(), epoch]
         .map(String::into_bytes)
         .into()
 }

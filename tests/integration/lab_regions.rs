@@ -1,7 +1,10 @@
 //! `zoneq lab` with two regions: protected from the start, hurt by region, and apart when the line
 //! between them is cut.
 
+use std::time::Duration;
+
 use serde_json::Value;
+use zoneq::client::{Client, ClientError};
 
 use super::stage::{Lab, PEERS_ARE_LOST, wait};
 
@@ -103,4 +106,43 @@ fn a_region_is_lost_and_promoted_by_its_name() {
     until(&lab, "east", "the old primary is fenced", |it| it["role"] == "fenced");
     // A fenced node refuses, and the command finds the other region.
     assert_eq!(lab.ok("receive orders --max 10 --wait 5s")["received"], 2);
+}
+
+#[test]
+fn who_was_told_of_a_promotion_is_not_acknowledged_by_the_old_primary_behind_a_cut_line() {
+    let lab = Lab::pair();
+    lab.ok("queue create orders");
+    lab.ok("send orders kept");
+    until(&lab, "east", "it is there", |it| it["entries_behind"] == 0);
+    lab.ok("lab cut east west");
+    assert_eq!(lab.ok("region failover --force -e west")["promoted"], true);
+    let urls = lab.urls();
+    let (east, west) = urls.split_at(3);
+    let client = |endpoints: Vec<&String>| {
+        let client = Client::builder().endpoints(endpoints).deadline(Duration::from_secs(3));
+        client.build().expect("a client")
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    // Whichever node it comes to: those that follow pass on what it knows.
+    let told: Vec<Client> = east.iter().map(|node| client(vec![&west[0], node])).collect();
+    for client in &told {
+        runtime.block_on(client.send("orders", "to west")).expect("sent");
+    }
+    lab.ok("lab kill west");
+    for (client_told, node) in told.iter().zip(east) {
+        let refused = runtime.block_on(client_told.send("orders", "never"));
+        // Unknown where the connection to west broke under it.
+        let retryable = |it: &ClientError| {
+            matches!(it, ClientError::NotNow { .. } | ClientError::Unknown { .. })
+        };
+        assert!(refused.as_ref().is_err_and(retryable), "{refused:?}");
+        let untold = client(vec![node]);
+        runtime.block_on(untold.send("orders", "to who knows no better")).expect("sent");
+    }
+    assert_eq!(region(&lab, "east")["role"], "primary", "nobody has proved anything");
+    lab.ok("lab start west");
+    lab.ok("lab heal");
+    until(&lab, "east", "the old primary is fenced", |it| it["role"] == "fenced");
+    // One at first, one of each that was told, and none of the others.
+    assert_eq!(lab.ok("receive orders --max 10 --wait 5s")["received"], 4);
 }

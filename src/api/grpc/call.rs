@@ -1,9 +1,12 @@
-//! What a call says about itself: how long it may take, and whether another node passed it on.
+//! What a call says about itself: how long it may take, whether another node passed it on, and
+//! which epoch of a pair of regions its caller knows.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
+
+use crate::proto::epoch::{self, KnownEpoch};
 
 /// Marks a call that was passed on; it is never passed on again.
 pub(super) const FORWARDED: &str = "zoneq-forwarded";
@@ -21,6 +24,8 @@ pub(super) struct Call {
     /// Until then it waits for something to happen, however often it is tried again.
     pub(super) wait_until: Instant,
     pub(super) forwarded: bool,
+    /// What cannot be read counts as not said.
+    pub(super) knows: Option<KnownEpoch>,
 }
 
 impl Call {
@@ -33,6 +38,7 @@ impl Call {
             deadline: Instant::now() + (within - margin),
             wait_until: Instant::now() + wait,
             forwarded: metadata.contains_key(FORWARDED),
+            knows: known(metadata),
         }
     }
 
@@ -44,6 +50,7 @@ impl Call {
             deadline: Instant::now() + within.saturating_sub(MARGIN.min(within / 10)),
             wait_until: Instant::now(),
             forwarded: metadata.contains_key(FORWARDED),
+            knows: known(metadata),
         }
     }
 
@@ -55,6 +62,10 @@ impl Call {
     pub(super) fn rest_of_wait(&self) -> Duration {
         self.wait_until.saturating_duration_since(Instant::now())
     }
+}
+
+fn known(metadata: &MetadataMap) -> Option<KnownEpoch> {
+    KnownEpoch::read(metadata.get(epoch::HEADER)?.as_bytes())
 }
 
 /// `grpc-timeout`: up to eight digits and a unit.
@@ -85,6 +96,21 @@ mod tests {
         assert_eq!(parse("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
         for bad in ["", "S", "5", "123456789S", "-1S", "5é", "1.5S"] {
             assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_cannot_be_read_is_not_said() {
+        let mut metadata = MetadataMap::new();
+        let knows = |metadata: &MetadataMap| Call::of(metadata, Duration::ZERO).knows;
+        assert_eq!(knows(&metadata), None);
+        let west = KnownEpoch::new(2, "west", 7).expect("an epoch");
+        metadata.insert(epoch::HEADER, west.to_string().parse().expect("ASCII"));
+        assert_eq!(knows(&metadata), Some(west));
+        assert_eq!(Call::patient(&metadata, USUAL).knows, Some(west));
+        for bad in ["", "2", "2 west", "two west 7", "2 west 7 and more"] {
+            metadata.insert(epoch::HEADER, bad.parse().expect("ASCII"));
+            assert_eq!(knows(&metadata), None, "{bad}");
         }
     }
 

@@ -7,6 +7,10 @@
 //! there is time; one that broke in the middle of a write means *unknown*, and so does a leader
 //! that was replaced before it answered: it may have fallen silent. A call that is repeatable is
 //! then asked again here, and *unknown* is said only where no answer came in time.
+//!
+//! A call that knows of a higher epoch of the pair than this cluster is answered here only after
+//! the other region has said that it is not so. What a caller knows goes with a call that is
+//! passed on: the node that leads decides.
 
 use std::time::Duration;
 
@@ -23,6 +27,7 @@ use super::error::{DOMAIN, Refusal};
 use crate::consensus::error::Fate;
 use crate::consensus::group::{Group, Leadership};
 use crate::consensus::types::NodeId;
+use crate::proto::epoch;
 
 /// How long a call waits for somebody to lead before it is answered *not now*.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -142,7 +147,17 @@ pub(super) async fn place(group: &Group, call: &Call) -> Result<Option<Way>, Ref
     way_to(group, call, |now| now.is_me).await
 }
 
-/// The same for a call that needs no log time: a leader answers it before it is ready to propose.
+/// The same for a call about queues, which only the region that writes may answer: *not now* where
+/// the caller knows of a higher epoch, until the other region has said what is so.
+pub(super) async fn place_of_writer(group: &Group, call: &Call) -> Result<Option<Way>, Refusal> {
+    let way = place(group, call).await?;
+    if let (None, Some(told)) = (&way, &call.knows) {
+        group.check_told(told, call.deadline).await?;
+    }
+    Ok(way)
+}
+
+/// The same as [`place`] for a call that needs no log time: a leader answers it before it is ready to propose.
 pub(super) async fn place_of_leader(group: &Group, call: &Call) -> Result<Option<Way>, Refusal> {
     let own = group.node();
     way_to(group, call, |now| now.leader == Some(own)).await
@@ -198,7 +213,7 @@ where
     // What was not known before: it stays so, whatever comes after it.
     let mut doubt: Option<Status> = None;
     loop {
-        let failed: Status = match place(group, call).await {
+        let failed: Status = match place_of_writer(group, call).await {
             Err(refusal) => return Err(doubt.unwrap_or_else(|| refusal.into())),
             Ok(None) => match here(request.clone()).await {
                 Ok(answer) => return Ok(Response::new(answer)),
@@ -242,8 +257,15 @@ where
 pub(super) fn signed<T>(way: &Way, call: &Call, message: T) -> Request<T> {
     let mut request = Request::new(message);
     way.sign(request.metadata_mut());
+    pass_knowledge(call, request.metadata_mut());
     request.set_timeout(call.remaining());
     request
+}
+
+fn pass_knowledge(call: &Call, metadata: &mut MetadataMap) {
+    if let Some(Ok(told)) = call.knows.map(|told| MetadataValue::try_from(told.to_string())) {
+        metadata.insert(epoch::HEADER, told);
+    }
 }
 
 fn is_unknown(status: &Status) -> bool {
@@ -305,6 +327,7 @@ fn never_connected(status: &Status) -> bool {
 /// Passes on a stream that has no deadline of its own.
 pub(super) fn signed_stream<T: Send + 'static>(
     way: &Way,
+    call: &Call,
     incoming: tonic::Streaming<T>,
 ) -> Request<impl Stream<Item = T> + Send + 'static> {
     // A client that breaks off ends the stream to the leader too.
@@ -312,6 +335,7 @@ pub(super) fn signed_stream<T: Send + 'static>(
     let frames = frames.filter_map(|frame| std::future::ready(frame.ok()));
     let mut request = Request::new(frames);
     way.sign(request.metadata_mut());
+    pass_knowledge(call, request.metadata_mut());
     request
 }
 
@@ -328,6 +352,19 @@ mod tests {
 
     fn reason(status: &Status) -> String {
         status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_a_caller_knows_is_passed_on_as_it_said_it() {
+        let mut told = MetadataMap::new();
+        let text = format!("{} west {:032x}", u64::MAX, 7);
+        told.insert(epoch::HEADER, text.parse().expect("ASCII"));
+        let mut passed = MetadataMap::new();
+        pass_knowledge(&Call::of(&told, Duration::ZERO), &mut passed);
+        assert_eq!(passed.get(epoch::HEADER), told.get(epoch::HEADER));
+        let mut passed = MetadataMap::new();
+        pass_knowledge(&Call::of(&MetadataMap::new(), Duration::ZERO), &mut passed);
+        assert!(passed.is_empty(), "nothing is made up");
     }
 
     #[test]

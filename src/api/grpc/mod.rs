@@ -10,6 +10,7 @@ mod admin;
 mod call;
 mod clock;
 mod convert;
+mod epoch;
 mod error;
 mod forward;
 mod manage;
@@ -25,6 +26,7 @@ mod send_stream;
 pub mod wishes;
 
 pub use admin::ClusterFace;
+pub use epoch::told;
 pub use error::{DOMAIN, Refusal};
 pub use mending::Mending;
 pub use queue::QueueFace;

@@ -424,11 +424,11 @@ impl QueueService for QueueFace {
         request: Request<Streaming<pb::SendStreamRequest>>,
     ) -> Answered<Self::SendStreamStream> {
         let call = Call::of(request.metadata(), Duration::ZERO);
-        let Some(way) = forward::place(&self.group, &call).await? else {
+        let Some(way) = forward::place_of_writer(&self.group, &call).await? else {
             let answers = SendAnswers::new(self.clone(), request.into_inner());
             return Ok(Response::new(answers.boxed()));
         };
-        let passed = forward::signed_stream(&way, request.into_inner());
+        let passed = forward::signed_stream(&way, &call, request.into_inner());
         let from = way.opened(client(way.channel.clone()).send_stream(passed)).await?;
         Ok(Response::new(way.answers(from)))
     }
@@ -453,11 +453,11 @@ impl QueueService for QueueFace {
         request: Request<Streaming<pb::ReceiveStreamRequest>>,
     ) -> Answered<Self::ReceiveStreamStream> {
         let call = Call::of(request.metadata(), Duration::ZERO);
-        let Some(way) = forward::place(&self.group, &call).await? else {
+        let Some(way) = forward::place_of_writer(&self.group, &call).await? else {
             let answers = receive_stream::open(self.clone(), request.into_inner());
             return Ok(Response::new(answers));
         };
-        let passed = forward::signed_stream(&way, request.into_inner());
+        let passed = forward::signed_stream(&way, &call, request.into_inner());
         let from = way.opened(client(way.channel.clone()).receive_stream(passed)).await?;
         Ok(Response::new(way.answers(from)))
     }

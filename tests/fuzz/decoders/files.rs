@@ -6,6 +6,7 @@ use zoneq::cli::lab::files::Lab;
 use zoneq::cli::region::parse_trace;
 use zoneq::cli::tail::{exported, read_exported};
 use zoneq::proto::admin::v1 as admin;
+use zoneq::proto::epoch::KnownEpoch;
 use zoneq::queue::PeekToken;
 use zoneq::queue::ids::{MessageId, Receipt};
 use zoneq::server::ConfigKeys;
@@ -21,7 +22,8 @@ pub fn text(data: &[u8]) -> bool {
     let id = MessageId::parse(text).map(|it| it.to_string());
     let receipt = Receipt::parse(text).map(|it| it.to_string());
     let token = PeekToken::parse(text).map(|it| it.to_string());
-    let read: Vec<String> = [id, receipt, token].into_iter().flatten().collect();
+    let epoch = KnownEpoch::read(data).map(|it| it.to_string());
+    let read: Vec<String> = [id, receipt, token, epoch].into_iter().flatten().collect();
     assert!(read.iter().all(|read| read == text));
     assert!(read.len() <= 1, "no text is two things");
     !read.is_empty()

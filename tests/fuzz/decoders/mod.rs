@@ -19,7 +19,7 @@
 //! * The other region: every message of `zoneq.geo.v1`: `geo-message`; what they carry:
 //!   `shipped-batch`, `seed-step`, `ledger-line`, `tail-part`.
 //! * Clients: what requests come to in the log: `client-request`; what they ask of the state, page
-//!   tokens too: `client-question`. Ids, receipts and tokens as text: `text`.
+//!   tokens too: `client-question`. Ids, receipts, tokens and epochs as text: `text`.
 //! * Operators: what requests come to: `operator-request`; every message of them:
 //!   `operator-message`.
 //! * Answers of nodes, in the client library and the command line: `answer`.
