@@ -63,7 +63,7 @@ fn map() -> impl Strategy<Value = StringMap> + Clone {
     prop::collection::btree_map("[a-zA-Z]{0,3}", "\\PC{0,4}", 0..3)
 }
 
-fn settings() -> impl Strategy<Value = Settings> + Clone {
+fn settings() -> BoxedStrategy<Settings> {
     let dead_letters = ("[a-z]{0,4}", any::<u32>())
         .prop_map(|(queue, max_deliveries)| DeadLetters { queue, max_deliveries });
     let back_off = (span(), span(), any::<u32>()).prop_map(|(first, most, factor)| BackOff {
@@ -74,8 +74,8 @@ fn settings() -> impl Strategy<Value = Settings> + Clone {
     let back_off = prop_oneof![Just(BackOff::default()), back_off];
     let dead = (prop::option::of(dead_letters), prop::option::of(span()), back_off, span(), span());
     let quota = (prop::option::of(number()), prop::option::of(number()));
-    (prop::option::of(span()), span(), any::<u32>(), dead, quota).prop_map(
-        |(default_ttl, default_visibility, max_message_bytes, dead, quota)| Settings {
+    (prop::option::of(span()), span(), any::<u32>(), dead, quota)
+        .prop_map(|(default_ttl, default_visibility, max_message_bytes, dead, quota)| Settings {
             default_ttl,
             default_visibility,
             max_message_bytes,
@@ -85,8 +85,8 @@ fn settings() -> impl Strategy<Value = Settings> + Clone {
             deduplication_window: dead.3,
             undelete_window: dead.4,
             quota: Quota { messages: quota.0, bytes: quota.1 },
-        },
-    )
+        })
+        .boxed()
 }
 
 fn content() -> impl Strategy<Value = Content> + Clone {
@@ -119,7 +119,7 @@ fn release_after() -> impl Strategy<Value = ReleaseAfter> {
     ]
 }
 
-fn redrive() -> impl Strategy<Value = Redrive> {
+fn redrive() -> BoxedStrategy<Redrive> {
     let some = || prop::option::of("[a-z]{1,4}");
     let reason = prop::option::of(Just(DeadReason::MaxDeliveries));
     let times = (prop::option::of(time()), prop::option::of(time()));
@@ -136,6 +136,7 @@ fn redrive() -> impl Strategy<Value = Redrive> {
     );
     ("[a-z]{0,4}", some(), prop::option::of(any::<u32>()), filter)
         .prop_map(|(queue, target, rate, filter)| Redrive { queue, target, rate, filter })
+        .boxed()
 }
 
 fn account_quota() -> impl Strategy<Value = AccountQuota> {
@@ -264,20 +265,20 @@ pub(super) fn row_key() -> impl Strategy<Value = RowKey> {
     ]
 }
 
-fn sent() -> impl Strategy<Value = Sent> {
-    (id(), receipt(), time(), prop::option::of(time()), time(), any::<bool>()).prop_map(
-        |(id, receipt, inserted_at, expires_at, visible_at, duplicate)| Sent {
+fn sent() -> BoxedStrategy<Sent> {
+    (id(), receipt(), time(), prop::option::of(time()), time(), any::<bool>())
+        .prop_map(|(id, receipt, inserted_at, expires_at, visible_at, duplicate)| Sent {
             id,
             receipt,
             inserted_at,
             expires_at,
             visible_at,
             duplicate,
-        },
-    )
+        })
+        .boxed()
 }
 
-fn note() -> impl Strategy<Value = Arc<Note>> + Clone {
+fn note() -> BoxedStrategy<Arc<Note>> {
     let times = || prop::option::of((time(), time()));
     let dead = ("[a-z]{0,4}", time(), number(), any::<u32>(), times()).prop_map(
         |(source, at, arrived, deliveries, received)| Dead {
@@ -292,16 +293,18 @@ fn note() -> impl Strategy<Value = Arc<Note>> + Clone {
     let redriven =
         (id(), "[a-z]{0,4}").prop_map(|(id, queue)| Redriven { id, queue: queue.into() });
     let few = (prop::option::of("[a-z]{1,4}"), prop::option::of(redriven));
-    (times(), prop::option::of(dead), few).prop_map(|(received, dead, (group, redriven))| {
-        Arc::new(Note { received, dead, group: group.map(Into::into), redriven })
-    })
+    (times(), prop::option::of(dead), few)
+        .prop_map(|(received, dead, (group, redriven))| {
+            Arc::new(Note { received, dead, group: group.map(Into::into), redriven })
+        })
+        .boxed()
 }
 
-fn granted() -> impl Strategy<Value = Granted> {
+fn granted() -> BoxedStrategy<Granted> {
     let times = (time(), prop::option::of(time()), time());
     let few = (any::<u8>(), prop::option::of(note()));
-    (id(), receipt(), number(), times, any::<u32>(), few).prop_map(
-        |(id, receipt, content, times, dequeue_count, (priority, note))| {
+    (id(), receipt(), number(), times, any::<u32>(), few)
+        .prop_map(|(id, receipt, content, times, dequeue_count, (priority, note))| {
             let (inserted_at, expires_at, visible_at) = times;
             Granted {
                 id,
@@ -314,11 +317,11 @@ fn granted() -> impl Strategy<Value = Granted> {
                 priority,
                 note,
             }
-        },
-    )
+        })
+        .boxed()
 }
 
-fn reply() -> impl Strategy<Value = Reply> {
+fn reply() -> BoxedStrategy<Reply> {
     let deleted = prop_oneof![
         Just(DeleteOutcome::Deleted),
         Just(DeleteOutcome::MessageNotFound),
@@ -351,9 +354,10 @@ fn reply() -> impl Strategy<Value = Reply> {
         any::<bool>().prop_map(|cancelled| Reply::RedriveCancelled { cancelled }),
         Just(Reply::AccountQuotaSet),
     ]
+    .boxed()
 }
 
-fn rejection() -> impl Strategy<Value = Rejection> {
+fn rejection() -> BoxedStrategy<Rejection> {
     let text = "[a-z]{0,4}";
     prop_oneof![
         (text, text, text).prop_map(|(field, problem, allowed)| Rejection::InvalidArgument {
@@ -376,10 +380,11 @@ fn rejection() -> impl Strategy<Value = Rejection> {
         (any::<u32>(), any::<u32>())
             .prop_map(|(asked, known)| Rejection::UnknownRules { asked, known }),
     ]
+    .boxed()
 }
 
-fn outcome() -> impl Strategy<Value = Outcome> {
-    prop_oneof![reply().prop_map(Ok), rejection().prop_map(Err)]
+fn outcome() -> BoxedStrategy<Outcome> {
+    prop_oneof![reply().prop_map(Ok), rejection().prop_map(Err)].boxed()
 }
 
 fn counters_row() -> impl Strategy<Value = CountersRow> {
@@ -396,30 +401,32 @@ fn counters_row() -> impl Strategy<Value = CountersRow> {
     )
 }
 
-fn queue_row() -> impl Strategy<Value = QueueRow> {
+fn queue_row() -> BoxedStrategy<QueueRow> {
     let names = (number(), "[a-z]{0,4}", "[a-z]{0,4}", map(), settings());
     let refused = prop::option::of((number().prop_map(Number), time()));
     let kept = prop::option::of((time(), time()).prop_map(|(at, until)| Deleted { at, until }));
     let standing = (time(), number(), any::<bool>(), any::<bool>(), refused, kept);
-    (names, standing).prop_map(|((id, account, name, metadata, settings), standing)| {
-        let (created_at, cleared_below, deleted, paused, dead_letter_refused, kept) = standing;
-        QueueRow {
-            id: QueueId(id),
-            account,
-            name,
-            metadata,
-            settings,
-            created_at,
-            cleared_below: Number(cleared_below),
-            deleted,
-            paused,
-            dead_letter_refused,
-            kept,
-        }
-    })
+    (names, standing)
+        .prop_map(|((id, account, name, metadata, settings), standing)| {
+            let (created_at, cleared_below, deleted, paused, dead_letter_refused, kept) = standing;
+            QueueRow {
+                id: QueueId(id),
+                account,
+                name,
+                metadata,
+                settings,
+                created_at,
+                cleared_below: Number(cleared_below),
+                deleted,
+                paused,
+                dead_letter_refused,
+                kept,
+            }
+        })
+        .boxed()
 }
 
-fn chunk_row() -> impl Strategy<Value = ChunkRow> {
+fn chunk_row() -> BoxedStrategy<ChunkRow> {
     let message = (number(), time(), prop::option::of(time()), any::<u32>()).prop_map(
         |(number, inserted_at, expires_at, size)| Untouched {
             number: Number(number),
@@ -428,52 +435,54 @@ fn chunk_row() -> impl Strategy<Value = ChunkRow> {
             size,
         },
     );
-    (number(), any::<u8>(), number(), any::<u32>(), prop::collection::vec(message, 0..20)).prop_map(
-        |(queue, priority, first, epoch, messages)| ChunkRow {
+    (number(), any::<u8>(), number(), any::<u32>(), prop::collection::vec(message, 0..20))
+        .prop_map(|(queue, priority, first, epoch, messages)| ChunkRow {
             queue: QueueId(queue),
             priority,
             first: Number(first),
             epoch: Epoch(epoch),
             messages,
-        },
-    )
+        })
+        .boxed()
 }
 
-fn message_row() -> impl Strategy<Value = MessageRow> {
+fn message_row() -> BoxedStrategy<MessageRow> {
     let ids = (number(), number(), any::<u32>(), any::<u8>(), number(), any::<u32>());
     let times = (time(), prop::option::of(time()), time(), any::<u32>(), receipt());
     let few = (any::<bool>(), any::<bool>(), prop::option::of(note()));
-    (ids, times, few).prop_map(|(ids, times, (last, released, note))| {
-        let (queue, number, epoch, priority, content, size) = ids;
-        let (inserted_at, expires_at, visible_at, dequeue_count, receipt) = times;
-        MessageRow {
-            queue: QueueId(queue),
-            number: Number(number),
-            epoch: Epoch(epoch),
-            priority,
-            inserted_at,
-            expires_at,
-            visible_at,
-            dequeue_count,
-            receipt,
-            content: ContentId(content),
-            size,
-            last,
-            released,
-            note,
-        }
-    })
+    (ids, times, few)
+        .prop_map(|(ids, times, (last, released, note))| {
+            let (queue, number, epoch, priority, content, size) = ids;
+            let (inserted_at, expires_at, visible_at, dequeue_count, receipt) = times;
+            MessageRow {
+                queue: QueueId(queue),
+                number: Number(number),
+                epoch: Epoch(epoch),
+                priority,
+                inserted_at,
+                expires_at,
+                visible_at,
+                dequeue_count,
+                receipt,
+                content: ContentId(content),
+                size,
+                last,
+                released,
+                note,
+            }
+        })
+        .boxed()
 }
 
-fn session_row() -> impl Strategy<Value = SessionRow> {
-    (any::<u128>(), time(), number(), prop::collection::vec((number(), outcome()), 0..5)).prop_map(
-        |(client, last_used, forgotten_through, outcomes)| SessionRow {
+fn session_row() -> BoxedStrategy<SessionRow> {
+    (any::<u128>(), time(), number(), prop::collection::vec((number(), outcome()), 0..5))
+        .prop_map(|(client, last_used, forgotten_through, outcomes)| SessionRow {
             client,
             last_used,
             forgotten_through,
             outcomes,
-        },
-    )
+        })
+        .boxed()
 }
 
 fn key_row() -> impl Strategy<Value = KeyRow> {
@@ -482,7 +491,7 @@ fn key_row() -> impl Strategy<Value = KeyRow> {
     })
 }
 
-fn redrive_row() -> impl Strategy<Value = RedriveRow> {
+fn redrive_row() -> BoxedStrategy<RedriveRow> {
     let progress =
         prop_oneof![Just(Progress::Running), Just(Progress::Done), Just(Progress::Cancelled)];
     let times = (time(), prop::option::of(time()), time());
@@ -492,25 +501,27 @@ fn redrive_row() -> impl Strategy<Value = RedriveRow> {
         refused,
     });
     let ids = (number(), number(), any::<u32>(), number());
-    (ids, redrive(), times, progress, tally).prop_map(|(ids, asked, times, progress, tally)| {
-        let (queue, number, epoch, looked_through) = ids;
-        let (started_at, ended_at, next_step) = times;
-        RedriveRow {
-            queue: QueueId(queue),
-            number: Number(number),
-            epoch: Epoch(epoch),
-            asked,
-            started_at,
-            progress,
-            ended_at,
-            looked_through: Number(looked_through),
-            next_step,
-            tally,
-        }
-    })
+    (ids, redrive(), times, progress, tally)
+        .prop_map(|(ids, asked, times, progress, tally)| {
+            let (queue, number, epoch, looked_through) = ids;
+            let (started_at, ended_at, next_step) = times;
+            RedriveRow {
+                queue: QueueId(queue),
+                number: Number(number),
+                epoch: Epoch(epoch),
+                asked,
+                started_at,
+                progress,
+                ended_at,
+                looked_through: Number(looked_through),
+                next_step,
+                tally,
+            }
+        })
+        .boxed()
 }
 
-pub(super) fn row() -> impl Strategy<Value = Row> {
+pub(super) fn row() -> BoxedStrategy<Row> {
     prop_oneof![
         counters_row().prop_map(Row::Counters),
         queue_row().prop_map(Row::Queue),
@@ -524,4 +535,5 @@ pub(super) fn row() -> impl Strategy<Value = Row> {
         (account_name(), account_quota())
             .prop_map(|(name, quota)| Row::Account(AccountRow { name, quota })),
     ]
+    .boxed()
 }
