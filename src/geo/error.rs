@@ -96,7 +96,7 @@ impl SeedError {
     pub(super) fn may_be_gone_on_with(&self) -> bool {
         match self {
             SeedError::Other(error) => match &**error {
-                PairError::Refused(why) => wire::is_no_room(why),
+                PairError::Refused(why) => wire::is_of_the_moment(why),
                 _ => true,
             },
             SeedError::LeadsNoMore | SeedError::Moved => true,

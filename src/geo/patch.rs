@@ -78,17 +78,24 @@ impl Differences<'_> {
     }
 
     /// About how many bytes all of them take.
-    fn bytes(&self) -> Result<u64, SeedError> {
+    async fn bytes(&mut self) -> Result<u64, SeedError> {
         let (mut chunks, mut counting) = (Chunks::new(self.view, self.half), Counting::default());
         let (mut bytes, mut kept) = (0_u64, 0_usize);
+        let mut walk = Walk::default();
+        // Contents that are near each other in their number are so in the walk.
+        let (mut near, mut lengths) = (None, BTreeMap::new());
         while let Some((key, value, row)) = next_row(&mut chunks, &mut counting)? {
+            walk.step().await;
             let sum = self.theirs.get(&key).copied();
             kept += usize::from(sum.is_some());
             let is_known = self.is_known(&key, &value, sum);
             for id in contents_of(&row) {
                 if self.must_give(id, is_known) {
-                    let content = self.view.content_bytes(self.half.of(id))?;
-                    bytes = bytes.saturating_add(content.unwrap_or(0));
+                    let id = self.half.of(id);
+                    if near != Some(id.0 >> 8) {
+                        (near, lengths) = (Some(id.0 >> 8), self.view.lengths_near(id)?);
+                    }
+                    bytes = bytes.saturating_add(lengths.get(&id).copied().unwrap_or(0));
                 }
             }
             if !is_known {
@@ -161,6 +168,25 @@ impl Differences<'_> {
 const KEY_BYTES: usize = 20;
 
 /// The next row that counts, as it is stored.
+/// A walk over all rows, which lets others have their turn between some and the next: a leader
+/// that does not is none when the walk is over.
+#[derive(Default)]
+struct Walk {
+    rows: u64,
+}
+
+impl Walk {
+    /// Rows that are read at once.
+    const AT_ONCE: u64 = 128;
+
+    async fn step(&mut self) {
+        self.rows += 1;
+        if self.rows.is_multiple_of(Self::AT_ONCE) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 fn next_row(
     chunks: &mut Chunks,
     counting: &mut Counting,
@@ -227,7 +253,9 @@ impl Talk<'_> {
     ) -> Result<Differences<'v>, SeedError> {
         let mut sums: BTreeMap<Bytes, u64> = BTreeMap::new();
         let (mut chunks, mut counting) = (Chunks::new(view, half), Counting::default());
+        let mut walk = Walk::default();
         while let Some((key, value, _)) = next_row(&mut chunks, &mut counting)? {
+            walk.step().await;
             let group = key.slice_ref(inventory::group_of(&key));
             let sum = sums.entry(Bytes::copy_from_slice(&group)).or_default();
             *sum = sum.wrapping_add(inventory::row_sum(&key, &value));
@@ -330,11 +358,11 @@ pub async fn give(
     let mut talk = Talk { other, lineage, attachment, news, line };
     let fork = talk.fork(&ledger).await?;
     let all = talk.inventory(Vec::new(), false).await?;
-    let differences = talk.compare(&view, (half, fork), &all).await?;
+    let mut differences = talk.compare(&view, (half, fork), &all).await?;
     let base = Some(Digest(wire::narrow(&all.digest, "the digest").unwrap_or_default()));
     let resumes = None;
     let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
-    seed::begin_there(other, &begin, differences.bytes()?).await?;
+    seed::begin_there(other, &begin, differences.bytes().await?).await?;
     talk.give_all(differences, (id, 0)).await
 }
 
@@ -373,7 +401,7 @@ pub async fn go_on(
     let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
     let half = Half { is_high: high_contents };
     let mut differences = talk.compare(&view, (half, fork), &all).await?;
-    let number = seed::begin_there(other, &begin, differences.bytes()?).await?;
+    let number = seed::begin_there(other, &begin, differences.bytes().await?).await?;
     if number != seed.chunks {
         // Its old giver gave one more meanwhile, and cannot any more.
         all = talk.inventory(Vec::new(), true).await?;

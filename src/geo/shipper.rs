@@ -229,7 +229,7 @@ impl Shipper {
         if has_another && !self.gives_all.load(Ordering::Relaxed) {
             let given = patch::give(group, other, clock, news).await;
             if let Err(SeedError::Other(error)) = &given
-                && matches!(&**error, PairError::Refused(why) if !wire::is_no_room(why))
+                && matches!(&**error, PairError::Refused(why) if !wire::is_of_the_moment(why))
             {
                 tracing::info!(%error, "what differs was not taken: the copy is given all");
                 self.gives_all.store(true, Ordering::Relaxed);

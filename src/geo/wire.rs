@@ -27,10 +27,11 @@ pub fn no_room(bytes: u64) -> String {
     format!("{NO_ROOM} {bytes} bytes")
 }
 
-/// Whether a refusal says that there is no room: nothing else is wrong with what was to be given.
+/// Whether a refusal says that there is no room, or that a leader before this one has begun to give
+/// a state meanwhile: nothing is wrong with what was to be given.
 #[must_use]
-pub fn is_no_room(why: &str) -> bool {
-    why.starts_with(NO_ROOM)
+pub fn is_of_the_moment(why: &str) -> bool {
+    why.starts_with(NO_ROOM) || why == RegionRefusal::OtherSeed.to_string()
 }
 
 pub fn hello(lineage: u128, attachment: u128, region: &str) -> pb::ShipRequest {

@@ -219,7 +219,8 @@ fn a_pair_ships_shows_its_last_sync_time_and_reads_as_it_is_told() {
     assert_eq!(read.counts.total, 2);
     pair.ok(east, "region shape --pause");
     let late = wait("the copy is too old", || {
-        Some(peek("--max-staleness 1s --deadline 1s")).filter(|it| it.code != Some(0))
+        let seen = peek("--max-staleness 1s --deadline 1s");
+        Some(seen).filter(|it| it.stdout.contains("behind region"))
     });
     late.says(3, &["behind region", "allows 1.000 s"]);
     assert_eq!(peek("--max-staleness 1h").items().len(), 2);
@@ -349,7 +350,7 @@ fn a_forced_failover_keeps_what_was_shipped_and_lists_the_rest_as_the_tail() {
     assert_eq!(pair.ok(east, "region tail replay")["found"], 0, "nothing is sent twice");
     assert_eq!(pair.ok(east, "region status")["tail"], "replayed");
     assert_eq!(pair.run(&pair.west, "peek orders --max 10").items().len(), 3);
-    pair.run(&pair.west, "region tail replay").exits(2);
+    assert_eq!(pair.ok(&pair.west, "region tail replay")["found"], 0, "asked of the new one too");
 
     // The old region is given all in the place of what it has, and is handed back to.
     let west = &pair.west;
@@ -383,10 +384,11 @@ fn failback_goes_the_whole_way_and_may_be_run_again() {
     pair.until(east, "the old primary is fenced", |it| it["role"] == "fenced");
 
     pair.run(west, "region protect").says(2, &["neither replayed nor exported"]);
-    pair.run(east, "region failback").says(2, &["west"]);
-    let shown = pair.ok(west, "region failback --dry-run");
-    let way = ["replay-tail", "protect", "await-copy", "hand-over"];
-    assert_eq!((&shown["to"], &shown["stages"]), (&"east".into(), &way.as_slice().into()));
+    for side in [east, west] {
+        let shown = pair.ok(side, "region failback --dry-run");
+        let way = ["replay-tail", "protect", "await-copy", "hand-over"];
+        assert_eq!((&shown["to"], &shown["stages"]), (&"east".into(), &way.as_slice().into()));
+    }
     assert_eq!(pair.ok(west, "region status")["role"], "standalone", "nothing was done");
     wait("the way back", || (pair.run(west, "region failback").code == Some(0)).then_some(()));
     pair.until(east, "it leads again", |it| it["role"] == "primary");
