@@ -267,8 +267,8 @@ impl PairSample {
     /// West has taken the tail of east, to its end, at this index; T is 2 behind it from the state
     /// before on.
     pub fn replayed(&mut self, index: u64, sent: u64) {
-        let of_west = self.history.pair.sighted.iter().filter(|it| it.cluster == WEST);
-        let before = of_west.last().map(|it| it.authority.replayed.clone()).unwrap_or_default();
+        let mut of_west = self.history.pair.sighted.iter().filter(|it| it.cluster == WEST);
+        let before = of_west.next_back().map(|it| it.authority.replayed.clone()).unwrap_or_default();
         let (through, skipped, done) = (Number(9), 0, true);
         let now = Replayed { epoch: epoch(1, "east"), through, sent, skipped, done };
         for (index, replayed) in [(index - 2, before), (index, vec![now])] {
