@@ -268,7 +268,8 @@ impl PairSample {
     /// before on.
     pub fn replayed(&mut self, index: u64, sent: u64) {
         let mut of_west = self.history.pair.sighted.iter().filter(|it| it.cluster == WEST);
-        let before = of_west.next_back().map(|it| it.authority.replayed.clone()).unwrap_or_default();
+        let before =
+            of_west.next_back().map(|it| it.authority.replayed.clone()).unwrap_or_default();
         let (through, skipped, done) = (Number(9), 0, true);
         let now = Replayed { epoch: epoch(1, "east"), through, sent, skipped, done };
         for (index, replayed) in [(index - 2, before), (index, vec![now])] {
