@@ -157,7 +157,8 @@ pub(super) async fn place_of_writer(group: &Group, call: &Call) -> Result<Option
     Ok(way)
 }
 
-/// The same as [`place`] for a call that needs no log time: a leader answers it before it is ready to propose.
+/// The same as [`place`] for a call that needs no log time: a leader answers it before it is ready
+/// to propose.
 pub(super) async fn place_of_leader(group: &Group, call: &Call) -> Result<Option<Way>, Refusal> {
     let own = group.node();
     way_to(group, call, |now| now.leader == Some(own)).await
