@@ -69,11 +69,13 @@ pub fn received(before: Option<&Note>, now: LogTime) -> Note {
 }
 
 /// Moves a message that is spent to its dead-letter queue. Where it cannot, the message is
-/// answered as it stays: receivable.
+/// answered as it stays: receivable. `out` are those of the queue that are out of its order for
+/// the moment, to be put back.
 pub(super) fn bury(
     state: &mut State,
     id: QueueId,
     message: &Message,
+    out: &[Message],
     step: &mut Step,
 ) -> Option<Message> {
     let queue = state.catalog.by_id(id)?;
@@ -84,7 +86,7 @@ pub(super) fn bury(
     let Some(target) = target else { return stay(&mut state.catalog, id, message, step) };
     let target = state.catalog.find(&queue.row.account, &target.queue);
     let Some(target) = target.filter(|target| takes(target, message)).map(|it| it.row.id) else {
-        if raise_alarm(&mut state.catalog, id, message.number, step.now) {
+        if raise_alarm(&mut state.catalog, id, message.number, out, step.now) {
             step.changes.row(RowKey::Queue(id));
         }
         return stay(&mut state.catalog, id, message, step);
@@ -143,10 +145,18 @@ fn stay(catalog: &mut Catalog, id: QueueId, message: &Message, step: &mut Step) 
     Some(after)
 }
 
-/// Says in the queue's row that a message was refused, unless an earlier one still is.
-fn raise_alarm(catalog: &mut Catalog, id: QueueId, message: Number, now: LogTime) -> bool {
+/// Says in the queue's row that a message was refused, unless an earlier one still is. One that
+/// is out of the order for the moment is still there.
+fn raise_alarm(
+    catalog: &mut Catalog,
+    id: QueueId,
+    message: Number,
+    out: &[Message],
+    now: LogTime,
+) -> bool {
     let Some(queue) = catalog.by_id_mut(id) else { return false };
-    if refused_since(queue).is_some() {
+    let refused = queue.row.dead_letter_refused.map(|(refused, _)| refused);
+    if refused_since(queue).is_some() || out.iter().any(|m| Some(m.number) == refused) {
         return false;
     }
     queue.row.dead_letter_refused = Some((message, now));

@@ -320,7 +320,7 @@ fn pick(state: &mut State, id: QueueId, asked: &Receive, step: &mut Step) -> Vec
             if step.budget == 0 {
                 break;
             }
-            match retire(state, id, &message, step) {
+            match retire(state, id, &message, &picked, step) {
                 Some(stays) => message = stays,
                 None => continue,
             }
@@ -338,11 +338,18 @@ fn pick(state: &mut State, id: QueueId, asked: &Receive, step: &mut Step) -> Vec
 }
 
 /// Does with a message that is due, or spent, what has to be done: one that expired is removed,
-/// any other becomes a dead letter. One that could not is answered, and may be given out.
-fn retire(state: &mut State, id: QueueId, message: &Message, step: &mut Step) -> Option<Message> {
+/// any other becomes a dead letter. One that could not is answered, and may be given out. `out`
+/// are those of the queue that were picked before it.
+fn retire(
+    state: &mut State,
+    id: QueueId,
+    message: &Message,
+    out: &[Message],
+    step: &mut Step,
+) -> Option<Message> {
     step.budget = step.budget.saturating_sub(1);
     if !message.is_expired(step.now) {
-        return dead_letters::bury(state, id, message, step);
+        return dead_letters::bury(state, id, message, out, step);
     }
     state.catalog.by_id_mut(id)?.lineup.remove(message, &mut step.changes);
     step.changes.drop_content(message.content);
@@ -448,7 +455,7 @@ fn retire_due(state: &mut State, id: QueueId, step: &mut Step) {
         && let Some(number) = queue.lineup.first_due(step.now)
         && let Some(message) = queue.lineup.find(number)
     {
-        retire(state, id, &message, step);
+        retire(state, id, &message, &[], step);
     }
     if let Some(queue) = state.catalog.by_id_mut(id) {
         step.budget -= queue.keys.lapse(step.now, step.budget, &mut step.changes);
