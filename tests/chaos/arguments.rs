@@ -8,6 +8,9 @@ use clap::Parser;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "chaos")]
 pub struct Arguments {
+    /// How many regions: 1, or 2, of which one protects the other and an operator works on both
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=2))]
+    pub regions: u64,
     /// How often each fault comes
     #[arg(long, default_value_t = 1)]
     pub rounds: u64,

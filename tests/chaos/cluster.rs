@@ -1,10 +1,10 @@
-//! Three zones of real processes, and what is seen of them from outside.
+//! Three zones of real processes, the whole of a region, and what is seen of them from outside.
 //!
 //! Laws: a node that stops by itself is told of, unless a fault had hurt its disk, and is started
 //! again a second later, as a service manager would; all time passes in [`Cluster::pass`], which
 //! looks after that.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use zoneq::proto::admin::v1 as pb;
 use zoneq::proto::admin::v1::cluster_service_client::ClusterServiceClient;
 
 use crate::disks::Disk;
-use crate::history::{Applied, Cluster as Site, SharedHistory};
+use crate::history::{Applied, Cluster as Site, REGIONS, SharedHistory};
 use crate::machine::Means;
 use crate::node::{Node, OwnClock, Under};
 use crate::session::Plan;
@@ -37,7 +37,22 @@ const RESERVE_BYTES: u64 = 16 << 20;
 /// How long a cluster whose faults have ended may take until it is whole.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where clients reach a node, and of which region it is.
+pub type Address = (usize, String);
+
+/// Where a cluster is.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    pub region: usize,
+    /// Of each node one for clients and one for peers; none = whichever are free.
+    pub ports: Vec<u16>,
+    /// Where the nodes of the other region are reached, if there is one.
+    pub other: Vec<String>,
+}
+
 pub struct Cluster {
+    pub region: usize,
+    home: PathBuf,
     pub nodes: Vec<Node>,
     pub disks: Vec<Disk>,
     pub wires: Option<Namespaces>,
@@ -53,6 +68,7 @@ impl Cluster {
     /// Starts one in a folder, with what the faults need.
     pub fn start(
         home: &Path,
+        place: &Place,
         plan: &Plan<'_>,
         means: &[Means],
         history: SharedHistory,
@@ -63,7 +79,8 @@ impl Cluster {
         };
         let ports = match wires {
             Some(_) => vec![7401, 7501, 7402, 7502, 7403, 7503],
-            None => free_ports(2 * ZONES as usize)?,
+            None if place.ports.is_empty() => free_ports(2 * ZONES as usize)?,
+            None => place.ports.clone(),
         };
         let host = |id: u64| match &wires {
             Some(wires) => wires.address(id),
@@ -89,24 +106,7 @@ impl Cluster {
             } else {
                 home.join(format!("z{id}.data"))
             };
-            let mut args = vec!["serve".to_owned(), "--json".to_owned()];
-            args.extend(["--enable-faults".to_owned(), "--insecure-listen".to_owned()]);
-            for (flag, value) in [
-                ("--node-id", id.to_string()),
-                ("--cluster-id", "chaos".to_owned()),
-                ("--region", "east".to_owned()),
-                ("--zone", format!("z{id}")),
-                ("--data-dir", data.display().to_string()),
-                ("--grpc-listen", at(id, 0)),
-                ("--peer-listen", at(id, 1)),
-                ("--peers", peers.clone()),
-                // As in a lab.
-                ("--heartbeat-ms", "100".to_owned()),
-                ("--election-ms", "200..400".to_owned()),
-                ("--disk-reserve-bytes", RESERVE_BYTES.to_string()),
-            ] {
-                args.extend([flag.to_owned(), value]);
-            }
+            let args = args(id, place, &data, (at(id, 0), at(id, 1)), &peers);
             let mut node = Node::new(id, at(id, 0), args, home.join(format!("z{id}.log")));
             node.namespace = wires.as_ref().map(|wires| wires.zone(id));
             if let (true, Some(library)) =
@@ -123,8 +123,43 @@ impl Cluster {
             channels.push(endpoint.connect_lazy());
             nodes.push(node);
         }
-        let restarts = Vec::new();
-        Ok(Cluster { nodes, disks, wires, channels, usual, history, restarts })
+        let (region, home, restarts) = (place.region, home.to_owned(), Vec::new());
+        Ok(Cluster { region, home, nodes, disks, wires, channels, usual, history, restarts })
+    }
+
+    /// Which cluster it is by now.
+    pub fn site(&self) -> Site {
+        let generation = self.history.lock().pair.generation(self.region);
+        Site { region: self.region, generation }
+    }
+
+    /// What is written of a node before its number.
+    fn of_region(&self) -> &'static str {
+        REGIONS.get(self.region).copied().unwrap_or_default()
+    }
+
+    /// Where a node has its data, where it has no disk of its own.
+    pub fn data(&self, id: u64) -> PathBuf {
+        self.home.join(format!("z{id}.data"))
+    }
+
+    /// Ends all nodes and starts them with empty folders: another cluster. What they had is kept
+    /// where this says, by node.
+    pub fn begin_anew(&mut self) -> Result<Vec<PathBuf>, String> {
+        (1..=ZONES).for_each(|id| self.hold_down(id));
+        let was = self.site();
+        let mut kept = Vec::new();
+        for id in 1..=ZONES {
+            let (data, beside) =
+                (self.data(id), self.home.join(format!("z{id}.{}", was.generation)));
+            std::fs::rename(&data, &beside)
+                .map_err(|error| format!("{}: {error}", data.display()))?;
+            kept.push(beside);
+        }
+        self.history.lock().pair.begins_anew(self.region);
+        say(&self.history, &format!("{} begins anew, with empty disks", self.of_region()));
+        (1..=ZONES).try_for_each(|id| self.release(id))?;
+        Ok(kept)
     }
 
     pub fn node(&mut self, id: u64) -> Option<&mut Node> {
@@ -149,11 +184,13 @@ impl Cluster {
     }
 
     fn look_after(&mut self) -> Result<(), String> {
+        let region = self.of_region();
         for node in &mut self.nodes {
             let Some(why) = node.ended() else { continue };
-            say(&self.history, &format!("node {} stopped by itself: {why}", node.id));
+            say(&self.history, &format!("node {} of {region} stopped by itself: {why}", node.id));
             if !node.disk_failed {
-                let words = format!("at {} ms node {} stopped: {why}", now() / 1_000, node.id);
+                let at = now() / 1_000;
+                let words = format!("at {at} ms node {} of {region} stopped: {why}", node.id);
                 self.history.lock().unexpected_stops.push(words);
             }
             self.restarts.push((Instant::now() + RESTART_AFTER, node.id));
@@ -206,10 +243,11 @@ impl Cluster {
             let answer = tokio::time::timeout(LOOK, asked).await.ok()?;
             answer.ok().map(tonic::Response::into_inner)
         });
+        let site = self.site();
         let statuses = join_all(asked).await;
         let mut history = self.history.lock();
         for status in statuses.iter().flatten() {
-            let led = (Site::default(), status.term, status.node_id);
+            let led = (site, status.term, status.node_id);
             if status.leader_id == status.node_id && !history.leaders.contains(&led) {
                 history.leads(now(), led.0, led.1, led.2);
             }
@@ -293,10 +331,11 @@ impl Cluster {
         let answer = tokio::time::timeout(PATIENCE, asked).await;
         let answer = answer.map_err(|_| "no digests in time".to_owned())?;
         let answer = answer.map_err(|status| status.message().to_owned())?.into_inner();
+        let cluster = self.site();
         let mut history = self.history.lock();
         for node in answer.nodes.iter().filter(|node| node.error.is_empty()) {
             let digest = u128::from_str_radix(&node.digest, 16).map_err(|e| e.to_string())?;
-            let (cluster, node, index) = (Site::default(), node.node_id, answer.index);
+            let (node, index) = (node.node_id, answer.index);
             let (term, leader) = (at.term, at.leader_id);
             let applied = Applied { cluster, node, index, term, leader, digest };
             history.applied(now(), applied);
@@ -333,23 +372,58 @@ impl Cluster {
     }
 
     /// The nodes as clients reach them, over connections of their own.
-    pub fn reached(addresses: &[String]) -> Vec<Reached> {
+    pub fn reached(addresses: &[Address]) -> Vec<Reached> {
         let options = ChannelOptions::for_election(Duration::from_millis(400));
-        let made = addresses.iter().filter_map(|address| {
+        let made = addresses.iter().filter_map(|(region, address)| {
             let channel = channel(Arc::new(TcpNetwork), address, &options).ok()?;
-            Some(Reached { channel, region: 0 })
+            Some(Reached { channel, region: *region })
         });
         made.collect()
     }
 
-    pub fn addresses(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| node.grpc.clone()).collect()
+    pub fn addresses(&self) -> Vec<Address> {
+        self.nodes.iter().map(|node| (self.region, node.grpc.clone())).collect()
     }
 
     /// What the nodes say, in words.
     pub async fn words(&self) -> String {
         words(&self.statuses().await)
     }
+}
+
+/// The command line of a node, which listens for clients and for peers.
+fn args(
+    id: u64,
+    place: &Place,
+    data: &Path,
+    (grpc, peer): (String, String),
+    peers: &str,
+) -> Vec<String> {
+    let region = REGIONS.get(place.region).copied().unwrap_or_default();
+    let cluster =
+        if place.other.is_empty() { "chaos".to_owned() } else { format!("chaos-{region}") };
+    let mut args = vec!["serve".to_owned(), "--json".to_owned()];
+    args.extend(["--enable-faults".to_owned(), "--insecure-listen".to_owned()]);
+    for (flag, value) in [
+        ("--node-id", id.to_string()),
+        ("--cluster-id", cluster),
+        ("--region", region.to_owned()),
+        ("--zone", format!("z{id}")),
+        ("--data-dir", data.display().to_string()),
+        ("--grpc-listen", grpc),
+        ("--peer-listen", peer),
+        ("--peers", peers.to_owned()),
+        // As in a lab.
+        ("--heartbeat-ms", "100".to_owned()),
+        ("--election-ms", "200..400".to_owned()),
+        ("--disk-reserve-bytes", RESERVE_BYTES.to_string()),
+    ] {
+        args.extend([flag.to_owned(), value]);
+    }
+    if !place.other.is_empty() {
+        args.extend(["--other-region".to_owned(), place.other.join(",")]);
+    }
+    args
 }
 
 fn words(statuses: &[Option<pb::GetStatusResponse>]) -> String {
@@ -369,7 +443,7 @@ fn words(statuses: &[Option<pb::GetStatusResponse>]) -> String {
 }
 
 /// Below those that the system gives to outgoing connections.
-fn free_ports(count: usize) -> Result<Vec<u16>, String> {
+pub fn free_ports(count: usize) -> Result<Vec<u16>, String> {
     let first = 23_000 + (std::process::id() % 80) as u16 * 100;
     let mut ports: Vec<u16> = Vec::new();
     for _ in 0..count {

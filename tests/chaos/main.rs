@@ -1,8 +1,10 @@
-//! Chaos: a cluster of real processes of the real binary, hurt under load.
+//! Chaos: a cluster of real processes of the real binary, or a pair of them in two regions, hurt
+//! under load.
 //!
 //! `cargo chaos` runs every fault that this machine can, `cargo chaos --fault kill-leader --rounds
-//! 100` one of them; `cargo chaos --list` shows them. The clients and the checker are the
-//! simulator's. In the ordinary tests a few faults run that need neither root nor other programs.
+//! 100` one of them; `cargo chaos --list` shows them, and `--regions 2` takes those of a pair. The
+//! clients and the checker are the simulator's. In the ordinary tests a few faults of one region
+//! run that need neither root nor other programs.
 //!
 //! Laws: every fault's means is tried first, and a fault that cannot be run is told as *not run*
 //! with the reason; no process, mount or namespace stays behind. What only a simulator can see is
@@ -16,9 +18,18 @@ mod cluster;
 mod disks;
 mod faults;
 mod figures;
+mod looks;
 mod machine;
 mod node;
+#[path = "../operator/mod.rs"]
+#[allow(dead_code, reason = "the simulator's operator does more")]
+mod operator;
+mod pair;
+mod pairs;
 mod prober;
+mod region_faults;
+mod regions;
+mod replayed;
 mod session;
 mod wires;
 #[path = "../workload/mod.rs"]
@@ -49,7 +60,7 @@ const ROUNDS_OF_A_SESSION: usize = 20;
 const SHOWN: usize = 5;
 const NOT_JUDGED: &str = "chaos: not judged on real processes: I11 at every applied position (here \
      when the cluster is at rest, by its digests); one leader a term, but for what nodes said when \
-     they were asked; G1 to G6";
+     they were asked";
 
 /// When this process first asked: by the steady clock, and by the wall clock in microseconds.
 fn began() -> (Instant, u64) {
@@ -110,6 +121,10 @@ fn chosen(arguments: &Arguments) -> Result<Vec<&'static Fault>, String> {
 }
 
 async fn chaos(arguments: &Arguments) -> ExitCode {
+    if arguments.regions == 2 { pairs::chaos(arguments).await } else { one_region(arguments).await }
+}
+
+async fn one_region(arguments: &Arguments) -> ExitCode {
     let wanted = match chosen(arguments) {
         Ok(_) if arguments.list => faults::ALL.iter().collect(),
         Ok(wanted) => wanted,
@@ -168,10 +183,14 @@ async fn probe(
     Ok(((machine, able), not_run))
 }
 
+/// The seed that was asked for, or one of this moment.
+fn seed(arguments: &Arguments) -> u64 {
+    arguments.seed.unwrap_or_else(|| u64::from(std::process::id()) ^ (began().1 / 1_000_000))
+}
+
 /// All rounds, so many to a cluster, and the figures.
 async fn run(arguments: &Arguments, machine: &Machine, faults: &[&'static Fault]) -> ExitCode {
-    let seed =
-        arguments.seed.unwrap_or_else(|| u64::from(std::process::id()) ^ (began().1 / 1_000_000));
+    let seed = seed(arguments);
     let until = arguments.minutes.map(|m| Instant::now() + Duration::from_secs(60 * m));
     println!("chaos: {} faults, {} rounds of each, seed {seed}", faults.len(), arguments.rounds);
     let mut gaps: BTreeMap<&str, Vec<Gap>> = BTreeMap::new();
@@ -239,6 +258,7 @@ fn tell(arguments: &Arguments, plan: &Plan<'_>, number: u64, verdict: &Verdict) 
     }
 }
 
+/// Some cases of each promise that was broken.
 fn show(broken: &[(String, String)]) {
     let mut names: Vec<&String> = broken.iter().map(|(name, _)| name).collect();
     names.dedup();

@@ -1,7 +1,7 @@
 //! One node: a process of the real binary, and what it is started under.
 //!
 //! Laws: a node is a child of this process and is killed with it, also when this process is
-//! killed; it is told nothing by the environment but what is set here.
+//! killed; it is told nothing by the environment but what is set here, and `ZONEQ_LOG`.
 
 use std::fs::File;
 use std::io;
@@ -99,7 +99,8 @@ impl Node {
         let err = out.try_clone().map_err(words_of)?;
         let mut command = Command::new(&words[0]);
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ZONEQ_") {
+            // How much they say is for whoever looks for what went wrong.
+            if name.to_string_lossy().starts_with("ZONEQ_") && name != "ZONEQ_LOG" {
                 command.env_remove(name);
             }
         }

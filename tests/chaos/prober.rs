@@ -5,6 +5,7 @@
 //! acknowledgement to the next, whoever got it. What a single client saw is told beside it. Its
 //! queue is in an account of its own, which no check relies on, and its messages expire soon.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,12 +13,13 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use zoneq::client::{Client, NewMessage, QueueSettings, Ttl};
 
+use crate::cluster::Address;
 use crate::gaps::longest;
-use crate::history::Micros;
+use crate::history::{Micros, SharedHistory};
 use crate::now;
 
-const ACCOUNT: &str = "prober";
-const QUEUE: &str = "probe";
+pub const ACCOUNT: &str = "prober";
+pub const QUEUE: &str = "probe";
 /// Between two writes of one client.
 const EVERY: Duration = Duration::from_millis(10);
 /// How long one node may be silent before the client asks the next.
@@ -44,27 +46,22 @@ pub struct Gap {
 }
 
 impl Prober {
-    /// Begins to write, through each of these nodes.
-    pub async fn start(addresses: &[String]) -> Result<Prober, String> {
-        let urls: Vec<String> = addresses.iter().map(|at| format!("http://{at}")).collect();
+    /// Begins to write, through each of these nodes, but for those of a region that clients are
+    /// kept away from.
+    pub async fn start(addresses: &[Address], history: &SharedHistory) -> Result<Prober, String> {
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Acknowledged::default());
         let mut clients = Vec::new();
-        for first in 0..urls.len() {
-            let mut own = urls.clone();
+        for first in 0..addresses.len() {
+            let mut own = addresses.to_vec();
             own.rotate_left(first);
-            let client = Client::builder()
-                .endpoints(own)
-                .account(ACCOUNT)
-                .deadline(DEADLINE)
-                .attempt_timeout(ATTEMPT)
-                .build()
-                .map_err(|error| error.to_string())?;
+            let ways = Ways::new(&own)?;
             if first == 0 {
-                let made = client.create_queue(QUEUE, Default::default(), QueueSettings::default());
+                let settings = QueueSettings::default();
+                let made = ways.all.create_queue(QUEUE, Default::default(), settings);
                 made.await.map_err(|error| format!("the prober's queue: {error}"))?;
             }
-            let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
-            clients.push(tokio::spawn(write(client, first, stop, acknowledged)));
+            let at = (Arc::clone(&acknowledged), history.clone());
+            clients.push(tokio::spawn(write(ways, first, Arc::clone(&stop), at)));
         }
         Ok(Prober { stop, clients, acknowledged })
     }
@@ -98,13 +95,58 @@ impl Prober {
     }
 }
 
-async fn write(client: Client, own: usize, stop: Arc<AtomicBool>, acknowledged: Acknowledged) {
+/// The nodes that a client knows: all of them, and those of each region.
+struct Ways {
+    all: Client,
+    of_region: Vec<(usize, Client)>,
+}
+
+impl Ways {
+    fn new(addresses: &[Address]) -> Result<Ways, String> {
+        let regions: BTreeSet<usize> = addresses.iter().map(|(region, _)| *region).collect();
+        let of_region = regions.into_iter().map(|region| {
+            let own = addresses.iter().filter(|(of, _)| *of == region);
+            Ok((region, client(own)?))
+        });
+        let of_region = of_region.collect::<Result<_, String>>()?;
+        Ok(Ways { all: client(addresses.iter())?, of_region })
+    }
+
+    /// A client of the nodes that may be asked just now.
+    fn open(&self, history: &SharedHistory) -> &Client {
+        let history = history.lock();
+        let is_open = |region: &usize| !history.pair.is_closed(*region);
+        if self.of_region.iter().all(|(region, _)| is_open(region)) {
+            return &self.all;
+        }
+        let open = self.of_region.iter().find(|(region, _)| is_open(region));
+        open.map_or(&self.all, |(_, client)| client)
+    }
+}
+
+fn client<'a>(addresses: impl Iterator<Item = &'a Address>) -> Result<Client, String> {
+    let urls: Vec<String> = addresses.map(|(_, at)| format!("http://{at}")).collect();
+    Client::builder()
+        .endpoints(urls)
+        .account(ACCOUNT)
+        .deadline(DEADLINE)
+        .attempt_timeout(ATTEMPT)
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+async fn write(
+    ways: Ways,
+    own: usize,
+    stop: Arc<AtomicBool>,
+    (acknowledged, history): (Acknowledged, SharedHistory),
+) {
     let mut due = tokio::time::interval(EVERY);
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !stop.load(Ordering::Relaxed) {
         due.tick().await;
         let message = NewMessage::new("probe").ttl(Ttl::After(TTL));
-        if client.send(QUEUE, message).await.is_ok() {
+        if ways.open(&history).send(QUEUE, message).await.is_ok() {
             let at = now();
             acknowledged.lock().unwrap_or_else(PoisonError::into_inner).push((at, own));
         }

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use zoneq::storage::disk::faulty::Dice;
 
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Address, Cluster, PATIENCE, Place};
 use crate::faults::Fault;
 use crate::history::{DRAIN, Ending, SharedHistory};
 use crate::invariants;
@@ -22,10 +22,10 @@ const WORKERS: u32 = 6;
 /// Numbers of the clients of the short queue beside them.
 const SHORT: std::ops::RangeInclusive<u32> = 41..=44;
 /// How long the cluster must stay as it is at the end, asked nothing.
-const IDLE: Duration = Duration::from_secs(2);
+pub const IDLE: Duration = Duration::from_secs(2);
 /// How often it may begin with that again: a machine that is busy with something else lets a
 /// leader miss its time, and that is no fault of the cluster.
-const IDLE_TRIES: u32 = 10;
+pub const IDLE_TRIES: u32 = 10;
 
 /// What a session is to be.
 pub struct Plan<'a> {
@@ -61,10 +61,11 @@ async fn live(plan: &Plan<'_>, verdict: &mut Verdict) -> Result<(), String> {
     let mut means: Vec<Means> = plan.rounds.iter().filter_map(|fault| fault.means()).collect();
     means.sort_unstable();
     means.dedup();
-    let mut cluster = Cluster::start(home.path(), plan, &means, history.clone())?;
+    let mut cluster =
+        Cluster::start(home.path(), &Place::default(), plan, &means, history.clone())?;
     cluster.whole(PATIENCE).await?;
     let stop = Arc::new(AtomicBool::new(false));
-    let prober = Prober::start(&cluster.addresses()).await?;
+    let prober = Prober::start(&cluster.addresses(), &history).await?;
     let load = work(plan.seed, cluster.addresses(), history.clone(), Arc::clone(&stop));
     let mut dice = Dice::new(plan.seed ^ 0x0063_6861_6f73);
     let mut hurt = Ok(());
@@ -118,9 +119,9 @@ async fn round(
 }
 
 /// The clients, on a thread of their own, as they share what they know.
-fn work(
+pub fn work(
     seed: u64,
-    addresses: Vec<String>,
+    addresses: Vec<Address>,
     history: SharedHistory,
     stop: Arc<AtomicBool>,
 ) -> JoinHandle<()> {
@@ -151,27 +152,50 @@ fn on_this_thread(work: impl Future<Output = ()>) {
     }
 }
 
+/// The last client, at work on a thread of its own.
+pub struct Closing {
+    told: Arc<Mutex<Ending>>,
+    work: JoinHandle<()>,
+}
+
+impl Closing {
+    /// Begins, of nodes that have converged.
+    pub fn begin(seed: u64, addresses: Vec<Address>, history: SharedHistory) -> Closing {
+        let told = Arc::new(Mutex::new(Ending { converged: true, ..Ending::default() }));
+        let at = Arc::clone(&told);
+        let work = tokio::task::spawn_blocking(move || {
+            on_this_thread(async move {
+                let reached = Cluster::reached(&addresses);
+                let worker = Worker::new((DRAIN, seed), reached, clock(), history);
+                // Beyond that it is told how far it came.
+                let _ = timeout(PATIENCE, workload::close(worker, &at)).await;
+            })
+        });
+        Closing { told, work }
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.work.is_finished()
+    }
+
+    /// How far it came.
+    pub async fn told(&mut self) -> Result<Ending, String> {
+        (&mut self.work).await.map_err(|error| error.to_string())?;
+        Ok(self.told.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
 /// Converges, serves, drains, and stays as it is.
 async fn end(seed: u64, cluster: &mut Cluster, history: &SharedHistory) -> Result<Ending, String> {
     say(history, "all faults have ended");
     if let Err(words) = cluster.converged().await {
         return Ok(Ending { words, ..Ending::default() });
     }
-    let told = Arc::new(Mutex::new(Ending { converged: true, ..Ending::default() }));
-    let (addresses, at) = (cluster.addresses(), Arc::clone(&told));
-    let written = history.clone();
-    let mut closing = tokio::task::spawn_blocking(move || {
-        on_this_thread(async move {
-            let worker = Worker::new((DRAIN, seed), Cluster::reached(&addresses), clock(), written);
-            // Beyond that it is told how far it came.
-            let _ = timeout(PATIENCE, workload::close(worker, &at)).await;
-        })
-    });
+    let mut closing = Closing::begin(seed, cluster.addresses(), history.clone());
     while !closing.is_finished() {
         cluster.pass(Duration::from_millis(50)).await?;
     }
-    (&mut closing).await.map_err(|error| error.to_string())?;
-    let mut ending = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut ending = closing.told().await?;
     if !ending.drained {
         ending.words = cluster.words().await;
         return Ok(ending);
@@ -192,7 +216,7 @@ async fn end(seed: u64, cluster: &mut Cluster, history: &SharedHistory) -> Resul
 }
 
 /// Whom each node follows, in which term.
-async fn led(cluster: &Cluster) -> Vec<Option<(u64, u64)>> {
+pub async fn led(cluster: &Cluster) -> Vec<Option<(u64, u64)>> {
     let statuses = cluster.statuses().await;
     statuses.iter().map(|it| it.as_ref().map(|it| (it.term, it.leader_id))).collect()
 }

@@ -2,7 +2,7 @@
 //! a file may hold several, one behind the other.
 //!
 //! Refuses what it does not understand, with the line. Of a pair of regions only the calls are
-//! written.
+//! written, which is not enough to judge it: such a file is refused too.
 
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::Path;
@@ -22,6 +22,8 @@ enum Line {
     Stopped(String),
     Digest(Applied),
     Ending(Ending),
+    /// It is of two regions, of which so many states were seen.
+    Pair(usize),
 }
 
 pub fn write(path: &Path, history: &History) -> Result<(), String> {
@@ -30,7 +32,9 @@ pub fn write(path: &Path, history: &History) -> Result<(), String> {
     let mut file = BufWriter::new(file);
     let events = history.events.iter().map(|(at, what)| Line::Event(*at, what.clone()));
     let leaders = history.leaders.iter().map(|(of, term, node)| Line::Leads(*of, *term, *node));
+    let pair = Some(history.pair.sighted.len()).filter(|states| *states > 0);
     let lines = events
+        .chain(pair.map(Line::Pair))
         .chain(leaders)
         .chain(history.unexpected_stops.iter().cloned().map(Line::Stopped))
         .chain(history.applied.iter().copied().map(Line::Digest))
@@ -56,6 +60,10 @@ pub fn read(path: &Path) -> Result<Vec<History>, String> {
             Line::Event(at, what) => history.events.push((at, what)),
             Line::Leads(of, term, node) => history.leaders.push((of, term, node)),
             Line::Stopped(what) => history.unexpected_stops.push(what),
+            Line::Pair(_) => {
+                let what = "is of two regions, and is judged only where it comes about";
+                return Err(format!("{} line {number} {what}", path.display()));
+            }
             Line::Digest(applied) => history.applied.push(applied),
             Line::Ending(ending) => {
                 history.ending = ending;
@@ -107,6 +115,15 @@ mod tests {
         assert_eq!((broken(first), broken(second)), (broken(&seen()), broken(&lost)));
         assert!(broken(second).iter().any(|(name, _)| *name == "I1"));
         assert!(first.ops.iter().all(|op| op.client != DRAIN));
+    }
+
+    #[test]
+    fn a_history_of_two_regions_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("history.jsonl");
+        let pair = crate::invariants::pair_sample::PairSample::protected();
+        write(&path, &pair.history).expect("written");
+        assert!(read(&path).expect_err("no states").contains("is of two regions"));
     }
 
     #[test]

@@ -29,6 +29,8 @@ mod layout;
 mod members;
 mod mutants;
 mod network;
+mod operating;
+#[path = "../operator/mod.rs"]
 mod operator;
 mod real_clock;
 mod run;

@@ -14,7 +14,8 @@ use crate::invariants;
 use crate::layout::{Layout, OPERATOR, region_of};
 use crate::members;
 use crate::network::{CLOCK, SimNetwork, Wires};
-use crate::operator::{Operator, Wishes};
+use crate::operating::{Working, operator};
+use crate::operator::Wishes;
 use crate::queues::ALL;
 use crate::workload::{self, Worker};
 use crate::world::{CLIENT_HOSTS, World};
@@ -255,8 +256,8 @@ fn operate(world: &mut World, seed: u64, stop: &Arc<AtomicBool>) -> Operation {
     let history = world.history.clone();
     world.sim.client(OPERATOR, async move {
         let network = SimNetwork { host: OPERATOR.to_owned(), wires };
-        let operator = Operator::new(seed, &layout, &network, history, wishes);
-        *end.borrow_mut() = Some(operator.work(stop).await);
+        let operator = operator(seed, &layout, &network, history, wishes);
+        *end.borrow_mut() = Some(Working::new(seed, operator).work(stop).await);
         Ok(())
     });
     operation
@@ -298,7 +299,7 @@ fn verify(world: &mut World, seed: u64) -> turmoil::Result<bool> {
     let (layout, history) = (world.layout.clone(), world.history.clone());
     world.sim.client("auditor", async move {
         let network = SimNetwork { host: "auditor".to_owned(), wires: Wires::default() };
-        let mut operator = Operator::new(seed, &layout, &network, history, Wishes::default());
+        let mut operator = operator(seed, &layout, &network, history, Wishes::default());
         *end.borrow_mut() = Some(operator.verify().await);
         Ok(())
     });

@@ -9,12 +9,12 @@ use std::time::Duration;
 use zoneq::proto::admin::v1 as pb;
 use zoneq::queue::authority::RegionEpoch;
 
-use super::{Client, Operator, WHO, WITHIN, epoch, limited, micros, now};
-use crate::history::{Alive, Cluster, Emptied, Gone, Listed, Replay, Verb, tag_of};
+use super::{Client, Operator, WHO, WITHIN, epoch, limited, micros};
+use crate::history::{Alive, Cluster, Emptied, Gone, Listed, Micros, Replay, Verb, tag_of};
 
 impl Operator {
     /// Goes back as after a drill, in some turns in which nothing is in the way; whether it did.
-    pub(super) async fn goes_back(&mut self, to: Option<usize>) -> bool {
+    pub async fn goes_back(&mut self, to: Option<usize>) -> bool {
         let (Some(tails), Some(to)) = (&mut self.tails, to) else { return false };
         if tails.below(8) > 0 {
             return false;
@@ -24,7 +24,7 @@ impl Operator {
     }
 
     /// What a copy becomes that is to follow no more.
-    pub(super) fn how_to_part(&mut self) -> Verb {
+    pub fn how_to_part(&mut self) -> Verb {
         match self.tails.as_mut().map(|tails| tails.below(2)) {
             Some(0) => Verb::Wipe,
             _ => Verb::Unprotect,
@@ -33,7 +33,7 @@ impl Operator {
 
     /// Makes a kept copy a cluster of its own, sometimes. Nothing it has is of the pair then, and
     /// what is to follow again begins anew.
-    pub(super) async fn promote(&mut self, region: usize) {
+    pub async fn promote(&mut self, region: usize) {
         let Some(tails) = &mut self.tails else { return };
         if tails.below(2) > 0 {
             return;
@@ -100,9 +100,10 @@ impl Operator {
     }
 
     async fn ask_to_replay(&self, mut node: Client, region: usize, epoch: &RegionEpoch) -> bool {
-        let (invoked, cluster) = (now(), self.cluster(region));
-        let what = format_args!("the operator asks for a replay of {cluster:?}");
-        self.history.lock().event(invoked, what);
+        let (invoked, cluster) = (self.now(), self.cluster(region));
+        self.history
+            .lock()
+            .event(invoked, format_args!("the operator asks for a replay of {cluster:?}"));
         let (mut sent, mut skipped) = (0, Vec::new());
         let parts = replayed(&mut node, &mut sent, &mut skipped);
         let outcome = match tokio::time::timeout(WITHIN, parts).await {
@@ -111,7 +112,7 @@ impl Operator {
             Ok(Err(status)) => Err(status.message().to_owned()),
             Err(_) => Err("no answer in time".to_owned()),
         };
-        let (returned, epoch) = (now(), epoch.clone());
+        let (returned, epoch) = (self.now(), epoch.clone());
         let replay = Replay { invoked, returned, cluster, epoch, sent, skipped, outcome };
         let mut history = self.history.lock();
         history.event(returned, format_args!("the operator has {replay:?}"));
@@ -124,15 +125,15 @@ impl Operator {
     pub(super) async fn list_tail(&mut self, region: usize) -> Option<RegionEpoch> {
         for mut node in self.nodes(region) {
             let cluster = self.cluster(region);
-            let asked = listed(&mut node, cluster);
+            let asked = listed(&mut node, cluster, self.now());
             let Ok(Some(listed)) = tokio::time::timeout(WITHIN, asked).await else {
                 let what = format_args!("the operator was not told the tail of {cluster:?}");
-                self.history.lock().event(now(), what);
+                self.history.lock().event(self.now(), what);
                 continue;
             };
             let epoch = listed.epoch.clone();
             let mut history = self.history.lock();
-            history.event(now(), format_args!("the operator lists {listed:?}"));
+            history.event(self.now(), format_args!("the operator lists {listed:?}"));
             history.pair.listed.push(listed);
             return Some(epoch);
         }
@@ -159,9 +160,8 @@ async fn replayed(
 }
 
 /// A tail; `None` when it did not come whole.
-async fn listed(node: &mut Client, cluster: Cluster) -> Option<Listed> {
+async fn listed(node: &mut Client, cluster: Cluster, at: Micros) -> Option<Listed> {
     use pb::list_tail_response::Item;
-    let at = now();
     let asked = node.list_tail(limited(pb::ListTailRequest::default(), WITHIN)).await;
     let mut answers = asked.ok()?.into_inner();
     let (mut head, mut alive) = (None, Vec::new());

@@ -1,36 +1,33 @@
-//! Who works on a pair of regions: looks at both sides, hands over, promotes by force, takes back,
-//! unprotects and protects again, and mends what came of it, by the verbs that operators have.
+//! Who works on a pair of regions: looks at both sides, does what it is told by the verbs that
+//! operators have, lists tails, and mends what came of it until the pair is whole.
 //!
-//! In one seed of four the line between the regions is shaped as well, and reads are on at the
-//! secondary from the beginning: the copy is behind, and is read. In one of four the primary relies
-//! on a region lease, of one length and another.
+//! Simulator and chaos have the same operator: how nodes are reached and what time it is, it is
+//! told. When and what it does beyond mending is theirs.
 //!
-//! In one seed of two it sends the tails of fenced regions to the new primary as well, goes back,
-//! and wipes or promotes what it unprotects (`tails`).
+//! Of an operator with dice for tails it also depends on these what becomes of tails and of kept
+//! copies: sent to the new primary, wiped, or promoted (`tails`).
 //!
 //! Laws: what is asked may be asked twice, from both sides, at any moment. A region that was
-//! fenced has its tail listed before anything becomes of it. Clients are kept away from a
-//! region that is in no pair yet, as a guide for operators says.
+//! fenced has its tail listed before anything becomes of it. Clients are kept away from a region
+//! that is in no pair yet, as a guide for operators says. Whatever it asks and is told is in the
+//! history.
 
 mod tails;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tonic::transport::Channel;
-use zoneq::consensus::network::{ChannelOptions, channel};
 use zoneq::proto::admin::v1 as pb;
 use zoneq::proto::admin::v1::region_service_client::RegionServiceClient;
 use zoneq::queue::authority::RegionEpoch;
 use zoneq::queue::ids::Epoch;
 use zoneq::storage::disk::faulty::Dice;
 
-use crate::history::{Act, Cluster, Micros, SharedHistory, Told, Verb};
-use crate::layout::{Layout, REGIONS, host_name};
-use crate::network::{SimNetwork, now_us};
+use crate::history::{Act, Cluster, Micros, REGIONS, SharedHistory, Told, Verb};
 
-type Client = RegionServiceClient<Channel>;
+/// The verbs of a region, at one node.
+pub type Client = RegionServiceClient<Channel>;
 
 const WHO: &str = "the operator";
 /// One verb has this long at one node.
@@ -40,16 +37,10 @@ const LOOKS: usize = 240;
 /// Between two of them.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Salt of the seeds in which the line is shaped.
-const SHAPING: u64 = 0x7368_6170_6500;
-/// Salt of the seeds with region leases.
-const LEASING: u64 = 0x6c65_6173_6500;
-/// Salt of the seeds in which tails are sent, and copies wiped or promoted.
-const TAILS: u64 = 0x7461_696c_7300;
 /// The line is as it is.
-const UNSHAPED: Verb = Verb::Shape { bytes_per_second: 0, delay_ms: 0 };
+pub const UNSHAPED: Verb = Verb::Shape { bytes_per_second: 0, delay_ms: 0 };
 
-/// Regions that an operator wants to begin anew; the world does it.
+/// Regions that an operator wants to begin anew; whoever has their disks does it.
 #[derive(Clone, Debug, Default)]
 pub struct Wishes(Arc<Mutex<Vec<usize>>>);
 
@@ -68,23 +59,16 @@ impl Wishes {
 }
 
 pub struct Operator {
-    dice: Dice,
-    history: SharedHistory,
+    pub dice: Dice,
+    pub history: SharedHistory,
     /// The nodes of each region.
     regions: Vec<Vec<Client>>,
+    now: fn() -> Micros,
     wishes: Wishes,
-    /// Decides how the line is shaped, where it is at all.
-    line: Option<Dice>,
-    /// Decides the region lease, where there is one at all.
-    lease: Option<Dice>,
     /// Decides what becomes of tails and of kept copies, where that is more than the usual.
     tails: Option<Dice>,
     /// Whether each side was seen to shape the line.
     shaped: [bool; 2],
-}
-
-fn now() -> Micros {
-    now_us().unwrap_or_default()
 }
 
 fn word(role: pb::RegionRole) -> String {
@@ -106,149 +90,33 @@ fn is_refusal(status: &tonic::Status) -> bool {
 }
 
 impl Operator {
+    /// One that reaches these nodes of both regions, and does with tails what their dice say.
     pub fn new(
         seed: u64,
-        layout: &Layout,
-        network: &SimNetwork,
+        regions: Vec<Vec<Client>>,
+        now: fn() -> Micros,
         history: SharedHistory,
         wishes: Wishes,
+        tails: Option<Dice>,
     ) -> Operator {
-        let options = ChannelOptions::for_election(Duration::from_millis(400));
-        let client = |host: &u64| {
-            let address = format!("{}:7401", host_name(*host));
-            let made = channel(Arc::new(network.clone()), &address, &options).ok()?;
-            Some(RegionServiceClient::new(made))
-        };
-        let of = |region| layout.of_region(region).iter().filter_map(client).collect();
-        let regions = (0..layout.regions()).map(of).collect();
-        let mut line = Dice::new(seed ^ SHAPING);
-        let line = (line.below(4) == 0).then_some(line);
-        let mut lease = Dice::new(seed ^ LEASING);
-        let lease = (lease.below(4) == 0).then_some(lease);
-        let mut tails = Dice::new(seed ^ TAILS);
-        let tails = (tails.below(2) == 0).then_some(tails);
         let dice = Dice::new(seed ^ 0x6f70_6572);
-        Operator { dice, history, regions, wishes, line, lease, tails, shaped: [false; 2] }
+        Operator { dice, history, regions, now, wishes, tails, shaped: [false; 2] }
     }
 
-    /// Works until told to stop, and then until the pair is whole; whether it is.
-    pub async fn work(mut self, stop: Arc<AtomicBool>) -> bool {
-        self.protect(0).await;
-        if self.line.is_some() {
-            self.act(0, Verb::ReadAccess { on: true }).await;
-        }
-        while !stop.load(Ordering::Relaxed) {
-            let pause = 300 + self.dice.below(3_000);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-            self.turn().await;
-        }
-        self.settle().await
+    fn now(&self) -> Micros {
+        (self.now)()
     }
 
-    async fn turn(&mut self) {
-        let sides = [self.look(0).await, self.look(1).await];
-        self.shape(&sides).await;
-        self.set_lease(&sides).await;
-        if self.dice.below(3) > 0 && self.mend(&sides).await {
-            return;
-        }
-        let is = |region: usize, role: &str| {
-            sides.get(region).is_some_and(|it| it.as_ref().is_some_and(|it| it.role == role))
-        };
-        let secondary = (0..2).find(|region| is(*region, "secondary"));
-        let primary = (0..2).find(|region| is(*region, "primary"));
-        if self.goes_back(secondary).await {
-            return;
-        }
-        match (self.dice.below(20), secondary, primary) {
-            (0..6, Some(to), _) => self.fail_over(to).await,
-            (6 | 7, Some(to), _) => self.fail_over_twice(to).await,
-            (8..11, Some(region), _) => self.force(region).await,
-            (11 | 12, ..) => {
-                let region = self.dice.below(2) as usize;
-                let force = self.dice.below(3) == 0;
-                self.act(region, Verb::TakeBack { force }).await;
-            }
-            (13, _, Some(region)) => {
-                // A kept copy is no place for clients.
-                self.history.lock().pair.close(1 - region);
-                let verb = self.how_to_part();
-                let parted = self.act(region, verb).await;
-                let pause = self.dice.below(3_000);
-                tokio::time::sleep(Duration::from_millis(pause)).await;
-                if parted && verb == Verb::Unprotect {
-                    self.promote(1 - region).await;
-                }
-                self.protect(region).await;
-            }
-            (14, Some(region), _) => {
-                let on = self.dice.below(3) > 0;
-                self.act(region, Verb::ReadAccess { on }).await;
-            }
-            _ => {}
-        }
+    pub async fn look_at_both(&mut self) -> [Option<Told>; 2] {
+        [self.look(0).await, self.look(1).await]
     }
 
-    /// Makes the line slower than what is written, or as it was.
-    async fn shape(&mut self, sides: &[Option<Told>; 2]) {
-        let Some(line) = &mut self.line else { return };
-        if line.below(3) > 0 {
-            return;
-        }
-        let verb = match line.below(4) {
-            0 => UNSHAPED,
-            1 => Verb::Shape { bytes_per_second: 0, delay_ms: 100 + line.below(2_000) },
-            _ => {
-                let bytes_per_second = (4 + line.below(28)) << 10;
-                Verb::Shape { bytes_per_second, delay_ms: line.below(300) }
-            }
-        };
-        if let Some(region) = primary(sides) {
-            self.act(region, verb).await;
-        }
-    }
-
-    /// Sets the region lease, or ends it.
-    async fn set_lease(&mut self, sides: &[Option<Told>; 2]) {
-        let Some(lease) = &mut self.lease else { return };
-        if lease.below(4) > 0 {
-            return;
-        }
-        let ms = if lease.below(6) == 0 { 0 } else { 1_000 + lease.below(1_000) };
-        if let Some(region) = primary(sides) {
-            self.act(region, Verb::Lease { ms }).await;
-        }
-    }
-
-    async fn fail_over(&mut self, to: usize) {
-        let from = self.dice.below(2) as usize;
-        self.act(from, Verb::FailOver { to }).await;
-    }
-
-    /// From both sides at once, and each to itself in one of two cases.
-    async fn fail_over_twice(&mut self, to: usize) {
-        let other = if self.dice.below(2) == 0 { to } else { 1 - to };
-        let here = self.asked(0, Verb::FailOver { to });
-        let there = self.asked(1, Verb::FailOver { to: other });
-        futures::future::join(here, there).await;
-    }
-
-    /// Looks at what it would lose, and promotes. It accepts a copy that is not complete, but not
-    /// one that has nothing: there clients would have no queues.
-    async fn force(&mut self, region: usize) {
-        let accepts = self.dice.below(8) == 0;
-        self.look(1 - region).await;
-        let copy = self.look(region).await;
-        let accept_incomplete = accepts && copy.is_some_and(|copy| copy.last_sync.is_some());
-        self.act(region, Verb::Force { accept_incomplete }).await;
-    }
-
-    async fn protect(&mut self, region: usize) {
+    pub async fn protect(&mut self, region: usize) {
         self.act(region, Verb::Protect).await;
     }
 
     /// Does what the state of both sides asks for; false when that is nothing.
-    async fn mend(&mut self, sides: &[Option<Told>; 2]) -> bool {
+    pub async fn mend(&mut self, sides: &[Option<Told>; 2]) -> bool {
         let [Some(east), Some(west)] = sides else { return false };
         let of = |region: usize| if region == 0 { east } else { west };
         let newest = usize::from(west.epoch > east.epoch);
@@ -332,7 +200,7 @@ impl Operator {
         while self.wishes.next().is_some() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let (verb, at) = (Verb::BeginAnew, now());
+        let (verb, at) = (Verb::BeginAnew, self.now());
         let act = Act { invoked: at, returned: at, cluster, verb, outcome: Ok(()) };
         self.history.lock().pair.acts.push(act);
     }
@@ -342,10 +210,10 @@ impl Operator {
     }
 
     /// Looks until both sides are what they should be.
-    async fn settle(&mut self) -> bool {
+    pub async fn settle(&mut self) -> bool {
         for _ in 0..LOOKS {
             tokio::time::sleep(LOOK).await;
-            let sides = [self.look(0).await, self.look(1).await];
+            let sides = self.look_at_both().await;
             let begun = promotion_begun(&sides);
             if is_whole(&sides) && self.shaped == [false; 2] && begun.is_none() {
                 return true;
@@ -364,7 +232,7 @@ impl Operator {
     /// Compares the data of both, from whichever side is the primary.
     pub async fn verify(&mut self) -> bool {
         for _ in 0..20 {
-            let sides = [self.look(0).await, self.look(1).await];
+            let sides = self.look_at_both().await;
             if let Some(region) = primary(&sides)
                 && self.act(region, Verb::Verify).await
             {
@@ -384,10 +252,21 @@ impl Operator {
         nodes
     }
 
-    /// A look at one side, by the first node that answers.
-    async fn look(&mut self, region: usize) -> Option<Told> {
+    /// A look at one side, by the first node that answers. From a secondary on clients may go
+    /// there.
+    pub async fn look(&mut self, region: usize) -> Option<Told> {
+        let told = self.see(region).await?;
+        // Until then it may be given all it has to have.
+        if told.role == "secondary" || (told.role == "primary" && self.tails.is_some()) {
+            self.history.lock().pair.open(region);
+        }
+        Some(told)
+    }
+
+    /// The same, and nothing follows from it.
+    pub async fn see(&mut self, region: usize) -> Option<Told> {
         for mut node in self.nodes(region) {
-            let (invoked, cluster) = (now(), self.cluster(region));
+            let (invoked, cluster) = (self.now(), self.cluster(region));
             let asked = node.get_region(limited(pb::GetRegionRequest {}, WITHIN / 2));
             let Ok(Ok(answer)) = tokio::time::timeout(WITHIN / 2, asked).await else { continue };
             let answer = answer.into_inner();
@@ -396,7 +275,7 @@ impl Operator {
             }
             let told = Told {
                 invoked,
-                returned: now(),
+                returned: self.now(),
                 cluster,
                 role: word(answer.role()),
                 is_live: answer.status() == pb::GeoStatus::Live,
@@ -407,18 +286,14 @@ impl Operator {
                 epoch: epoch(answer.epoch),
             };
             let mut history = self.history.lock();
-            history.event(now(), format_args!("the operator is told {told:?}"));
-            // Until then it may be given all it has to have.
-            if told.role == "secondary" || (told.role == "primary" && self.tails.is_some()) {
-                history.pair.open(region);
-            }
+            history.event(self.now(), format_args!("the operator is told {told:?}"));
             history.pair.told.push(told.clone());
             return Some(told);
         }
         None
     }
 
-    async fn act(&mut self, region: usize, verb: Verb) -> bool {
+    pub async fn act(&mut self, region: usize, verb: Verb) -> bool {
         let mut nodes = self.nodes(region);
         let last = nodes.pop();
         let mut done = false;
@@ -435,7 +310,7 @@ impl Operator {
     }
 
     /// As [`Operator::act`], at the first node alone.
-    async fn asked(&self, region: usize, verb: Verb) -> bool {
+    pub async fn asked(&self, region: usize, verb: Verb) -> bool {
         let node = self.regions.get(region).and_then(|nodes| nodes.first()).cloned();
         match node {
             Some(node) => self.ask(node, region, verb).await.unwrap_or(false),
@@ -445,7 +320,7 @@ impl Operator {
 
     /// One call; `None` when the node said nothing of it.
     async fn ask(&self, node: Client, region: usize, verb: Verb) -> Option<bool> {
-        let (invoked, cluster) = (now(), self.cluster(region));
+        let (invoked, cluster) = (self.now(), self.cluster(region));
         self.history
             .lock()
             .event(invoked, format_args!("the operator asks {verb:?} of {cluster:?}"));
@@ -460,9 +335,9 @@ impl Operator {
             Ok(Err(status)) => (Err(status.message().to_owned()), is_refusal(&status)),
             Err(_) => (Err("no answer in time".to_owned()), false),
         };
-        let act = Act { invoked, returned: now(), cluster, verb, outcome };
+        let act = Act { invoked, returned: self.now(), cluster, verb, outcome };
         let mut history = self.history.lock();
-        history.event(now(), format_args!("the operator has {act:?}"));
+        history.event(self.now(), format_args!("the operator has {act:?}"));
         let done = act.outcome.is_ok();
         history.pair.acts.push(act);
         (done || is_final).then_some(done)
@@ -470,7 +345,7 @@ impl Operator {
 }
 
 /// One side is the primary and the other its live and complete copy.
-fn is_whole(sides: &[Option<Told>; 2]) -> bool {
+pub fn is_whole(sides: &[Option<Told>; 2]) -> bool {
     let [Some(east), Some(west)] = sides else { return false };
     let whole = |primary: &Told, copy: &Told| {
         primary.role == "primary"
@@ -493,7 +368,7 @@ fn promotion_begun(sides: &[Option<Told>; 2]) -> Option<usize> {
 }
 
 /// The side that says that it is the primary.
-fn primary(sides: &[Option<Told>; 2]) -> Option<usize> {
+pub fn primary(sides: &[Option<Told>; 2]) -> Option<usize> {
     sides.iter().position(|side| side.as_ref().is_some_and(|it| it.role == "primary"))
 }
 
