@@ -2,14 +2,15 @@
 //!
 //! Laws: whether a batch counts is decided by `apply`; what is turned away here is turned away
 //! out of courtesy. Batches are proposed in the order in which they come, a few at a time, and
-//! answered in that order once applied. The first refusal ends the stream.
+//! answered in that order once applied whole ([`arrivals`]). The first refusal ends the stream.
 
+mod arrivals;
 mod replay;
 
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _, future};
+use futures::{StreamExt as _, future};
 use tokio::time::Instant;
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status, Streaming};
@@ -25,7 +26,7 @@ use crate::proto::geo::v1::carry_request::Verb;
 use crate::proto::geo::v1::geo_service_server::{GeoService, GeoServiceServer};
 use crate::proto::geo::v1::ship_request::Message;
 use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
-use crate::queue::authority::{Authority, RegionEpoch, Role};
+use crate::queue::authority::{Authority, Role};
 use crate::queue::command::{Command, Envelope};
 use crate::queue::error::Rejection;
 use crate::queue::ids::{Epoch, Span};
@@ -120,37 +121,6 @@ impl Receiver {
         let command = Command::Region(Box::new(RegionCommand { by, verb }));
         Envelope { session: None, account: String::new(), command }
     }
-
-    /// Proposes a batch now; what it resolves to is its answer.
-    fn propose(&self, message: pb::ShipRequest) -> future::BoxFuture<'static, Answer> {
-        let mut bytes = 0;
-        let batch = match message.message {
-            Some(Message::Batch(batch)) => {
-                bytes = batch.content.len() as u64;
-                wire::opened(batch)
-            }
-            _ => Err(Box::new(Status::invalid_argument("after the hello come batches"))),
-        };
-        let batch = match batch {
-            Ok(batch) => batch,
-            Err(status) => return future::ready(Err(*status)).boxed(),
-        };
-        let epoch = batch.line.epoch.clone();
-        let envelope = self.region(RegionVerb::ApplyShipped(batch), PEER.to_owned());
-        match self.group.submit(envelope, Instant::now() + WITHIN) {
-            Ok(done) => {
-                let receiver = self.clone();
-                // What is there when it is answered is there by commit.
-                async move {
-                    let answer = shipped(done.await, epoch)?;
-                    receiver.pair.note_arrival(bytes);
-                    Ok(pb::ShipResponse { next_message: receiver.next_message(), ..answer })
-                }
-                .boxed()
-            }
-            Err(error) => future::ready(Err(not_now(&error))).boxed(),
-        }
-    }
 }
 
 fn answer(authority: &Authority, log_time_us: u64, promoted: bool) -> pb::ShipResponse {
@@ -163,27 +133,6 @@ fn answer(authority: &Authority, log_time_us: u64, promoted: bool) -> pb::ShipRe
         // What is attached in these roles waits for a whole state.
         must_seed: matches!(authority.role, Role::Fenced { .. } | Role::Detached),
         next_message: 0,
-    }
-}
-
-fn shipped(
-    done: Result<crate::consensus::proposer::Done, GroupError>,
-    epoch: RegionEpoch,
-) -> Answer {
-    let done = done.map_err(|error| not_now(&error))?;
-    match done.outcome {
-        Ok(Reply::Region(RegionReply::Shipped { through, promoted })) => Ok(pb::ShipResponse {
-            epoch: Some(codec::epoch_to(&epoch)),
-            through: Some(wire::position(through)),
-            log_time_us: done.log_time.0,
-            promoted,
-            seeding: false,
-            must_seed: false,
-            next_message: 0,
-        }),
-        Ok(other) => Err(Status::internal(format!("a batch was answered by {other:?}"))),
-        Err(Rejection::Region(refusal)) => Err(wire::status(&refusal)),
-        Err(other) => Err(Status::aborted(other.to_string())),
     }
 }
 
@@ -230,17 +179,7 @@ impl GeoService for Receiver {
         };
         let greeting = self.greet(&hello)?;
         self.pair.begin_arrivals();
-        let receiver = self.clone();
-        let answers = inbound
-            .map(move |message| match message {
-                Ok(message) => receiver.propose(message),
-                Err(status) => future::ready(Err(status)).boxed(),
-            })
-            .buffered(IN_FLIGHT)
-            .scan(false, |ended, answer| {
-                let over = std::mem::replace(ended, *ended || answer.is_err());
-                future::ready((!over).then_some(answer))
-            });
+        let answers = self.clone().take_in(inbound);
         Ok(Response::new(stream::once(future::ready(Ok(greeting))).chain(answers).boxed()))
     }
 

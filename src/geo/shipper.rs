@@ -101,7 +101,7 @@ impl Shipper {
         let (mut at, mut pause) = (0, PAUSE.0);
         let mut shaper = Shaper::new(self.group.config().seed);
         while self.until_due(&mut shaper).await {
-            let began = self.clock.monotonic_us();
+            let known = self.news.borrow().shipped;
             let Err(error) = self.ship(at, &mut shaper).await else {
                 pause = PAUSE.0;
                 continue;
@@ -112,9 +112,8 @@ impl Shipper {
                 mark.status = GeoStatus::Unavailable;
                 mark.trouble = Some(error.to_string());
             });
-            // A stream that did its work for a while is no repeated failure.
-            let lived = Duration::from_micros(self.clock.monotonic_us().saturating_sub(began));
-            pause = if lived > PAUSE.1 { PAUSE.0 } else { pause };
+            // A stream that brought the copy on is no repeated failure.
+            pause = if self.news.borrow().shipped == known { pause } else { PAUSE.0 };
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
         }
@@ -365,10 +364,6 @@ impl Shipper {
         self.keep(&copy, answer);
         if answer.promoted {
             self.news.send_modify(|mark| mark.promoted = true);
-        }
-        if line.in_flight.len() == 1 && copy.through != line.copy.through {
-            // The batch was too much for one entry there: begin anew where the copy is.
-            line.copy = copy;
         }
         let bytes = line.in_flight.pop_front().unwrap_or(0);
         let pace = line.pace.count(bytes, self.clock.monotonic_us());

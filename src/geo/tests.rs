@@ -3,6 +3,7 @@
 mod agreements;
 mod behind;
 mod compresses;
+mod crowded;
 mod durables;
 mod handovers;
 mod heard;
