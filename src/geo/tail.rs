@@ -1,7 +1,8 @@
 //! The tail of a deposed primary: what it acknowledged and the other region never got.
 //!
 //! Laws: nothing is merged, and nothing is thrown away: it is listed from the state of the side
-//! that is fenced, which changes no more. The head says whether the log still reaches back to the
+//! that is fenced, which changes no more until it is given that of the new primary; each page looks
+//! whether it was. The head says whether the log still reaches back to the
 //! fork; messages that are alive are listed in any case, and what was deleted as long as the log
 //! says so.
 
@@ -17,6 +18,7 @@ use crate::queue::authority::tail::{TailCursor, TailMessage};
 use crate::queue::authority::{Authority, Fork, RegionEpoch, Role};
 use crate::queue::command::{Command, Content, Envelope};
 use crate::queue::ids::{LogTime, MessageId, Number};
+use crate::queue::state::State;
 use crate::storage::codec;
 use crate::storage::log::Payload;
 
@@ -112,7 +114,8 @@ impl Pair {
     /// As [`Pair::tail_head`], and when the log cannot be read.
     pub fn tail_deletes(&self, from: u64) -> Result<(Vec<Gone>, Option<u64>), PairError> {
         let refuse = || PairError::Refused("this side has no tail".to_owned());
-        let Authority { role, rests, .. } = self.group().standing().ok_or_else(refuse)?.authority;
+        let Authority { epoch, role, rests, .. } =
+            self.group().standing().ok_or_else(refuse)?.authority;
         let Role::Fenced { fork: Some(fork), at, .. } = role else { return Err(refuse()) };
         let first = fork.after.map_or(0, |after| after.index.saturating_add(1));
         let held = self.group().log_first();
@@ -137,6 +140,7 @@ impl Pair {
             }
         }
         let store = self.group().store().read();
+        check_has(store.state(), &epoch)?;
         found.retain(|gone| match gone {
             Gone::Message(it) => !store.state().holds(&it.account, &it.queue, it.id),
             Gone::Queue(_) => true,
@@ -154,20 +158,22 @@ impl Pair {
         nothing && page.is_empty() && next.is_none()
     }
 
-    /// A page of the tail's messages that are alive, with their contents.
+    /// A page of the messages of this tail that are alive, with their contents.
     ///
     /// # Errors
-    /// As [`Pair::tail_head`], and when contents cannot be read; *not now* where one rotted and no
-    /// other node has given it yet.
+    /// As [`Pair::tail_head`], also where this side is fenced no more; when contents cannot be
+    /// read; *not now* where one rotted and no other node has given it yet.
     pub async fn tail_page(
         &self,
-        from: u64,
+        head: &TailHead,
         after: Option<TailCursor>,
     ) -> Result<TailPage, PairError> {
         let lost = |why: String| GroupError::Fatal(why);
         let (found, next) = {
             let store = self.group().store().read();
-            let (messages, next) = store.state().tail(Number(from), after, PAGE);
+            check_has(store.state(), &head.epoch)?;
+            let from = Number(head.fork.next_number);
+            let (messages, next) = store.state().tail(from, after, PAGE);
             let found: Vec<_> = messages
                 .into_iter()
                 .map(|message| {
@@ -186,6 +192,24 @@ impl Pair {
         }
         Ok((page, next))
     }
+}
+
+/// A state has the tail of that epoch, and not yet what the new primary gives this side instead.
+///
+/// # Errors
+/// Refused where it has not, or has it no more.
+pub(super) fn check_has(state: &State, epoch: &RegionEpoch) -> Result<(), PairError> {
+    let own = state.authority();
+    if own.is_some_and(|own| own.epoch == *epoch && matches!(own.role, Role::Fenced { .. })) {
+        return Ok(());
+    }
+    let RegionEpoch { number, region } = epoch;
+    let why = format!(
+        "this cluster has the tail of epoch {} of region {region:?} no more: it is {} now",
+        number.0,
+        own.map_or(Role::Standalone.name(), |own| own.role.name())
+    );
+    Err(PairError::Refused(why))
 }
 
 /// What a command deletes, if it does as it says.

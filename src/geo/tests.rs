@@ -545,9 +545,9 @@ async fn a_deposed_primary_is_fenced_when_it_comes_back_and_its_tail_is_listed()
     let stale = Freshness::Stale(Duration::from_secs(60));
     east.group.read(stale, soon(), |_, _| ()).await.expect("an old answer is still given");
     let head = east.pair.tail_head().expect("a tail");
-    assert_eq!((head.fenced_by, head.is_whole), (by, true));
+    assert_eq!((&head.fenced_by, head.is_whole), (&by, true));
     assert!(head.log_entries >= 2, "{} entries", head.log_entries);
-    let (page, next) = east.pair.tail_page(head.fork.next_number, None).await.expect("a page");
+    let (page, next) = east.pair.tail_page(&head, None).await.expect("a page");
     let bodies: Vec<_> = page.iter().map(|(_, content)| content.body.clone()).collect();
     assert_eq!(bodies, ["lost one", "lost two"].map(Bytes::from));
     assert_eq!(next, None);

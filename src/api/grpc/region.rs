@@ -11,6 +11,7 @@ mod tail;
 pub(super) use line::{change_in, limit_in};
 pub(super) use tail::fate_in;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -494,12 +495,12 @@ impl RegionService for RegionFace {
             self.catch_up(call.deadline).await?;
         }
         let head = self.pair.tail_head().map_err(refusal)?;
-        let (pair, from) = (self.pair.clone(), head.fork.next_number);
+        let (pair, of) = (self.pair.clone(), Arc::new(head.clone()));
         let pages = stream::try_unfold(Some(None), move |cursor| {
-            let pair = pair.clone();
+            let (pair, of) = (pair.clone(), Arc::clone(&of));
             async move {
                 let Some(cursor) = cursor else { return Ok(None) };
-                let page = pair.tail_page(from, cursor).await.map_err(refusal)?;
+                let page = pair.tail_page(&of, cursor).await.map_err(refusal)?;
                 let (page, next) = tail::page_out(page);
                 tokio::task::yield_now().await;
                 Ok::<_, Status>(Some((page, next.map(Some))))

@@ -14,6 +14,7 @@ use super::Pair;
 use super::toward::elsewhere;
 use crate::consensus::error::{Fate, GroupError};
 use crate::geo::error::PairError;
+use crate::geo::tail::check_has;
 use crate::geo::wire;
 use crate::proto::geo::v1 as pb;
 use crate::queue::authority::command::{Actor, RegionVerb};
@@ -182,7 +183,8 @@ impl Replay {
     /// Sends the next part; `None` after the last.
     ///
     /// # Errors
-    /// As [`Pair::replay`]; what was sent before stays so.
+    /// As [`Pair::replay`], also where this side was given another state meanwhile; what was sent
+    /// before stays so.
     pub async fn next(&mut self) -> Result<Option<ReplayStep>, PairError> {
         if self.is_over {
             return Ok(None);
@@ -230,6 +232,7 @@ impl Replay {
         let (part, found) = {
             let store = self.pair.group.store().read();
             let state = store.state();
+            check_has(state, &self.epoch)?;
             let next = Number(self.through.0.saturating_add(1)).max(self.first);
             if self.window.as_ref().is_none_or(|window| window.is_spent(self.through)) {
                 self.window = Some(state.tail_window(next, WINDOW));

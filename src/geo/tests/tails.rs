@@ -78,7 +78,7 @@ async fn a_tail_is_listed_though_the_log_is_gone_and_is_not_called_whole() {
     assert_eq!(east.group.log_first(), None);
     let head = east.pair.tail_head().expect("a tail");
     assert_eq!((head.log_entries, head.is_whole), (0, false));
-    let (page, next) = east.pair.tail_page(head.fork.next_number, None).await.expect("a page");
+    let (page, next) = east.pair.tail_page(&head, None).await.expect("a page");
     assert_eq!((page.len(), next), (5, None), "what is alive is listed");
     assert_eq!(east.pair.tail_deletes(0).expect("listed"), (Vec::new(), None));
     east.stop().await;
@@ -124,6 +124,29 @@ async fn a_tail_is_replayed_once_though_either_side_restarts_in_the_middle() {
     };
     assert!(said(&east, "the tail of epoch 1 is replayed"));
     assert!(said(&west, "take the tail of epoch 1 of region \"east\": 31 sent, 2 not"));
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_sends_nothing_of_what_its_side_is_given_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, _) = deposed(dir.path(), 30).await;
+    let head = east.pair.tail_head().expect("a tail");
+    let mut begun = east.pair.replay("anna", false).await.expect("begun");
+    begun.next().await.expect("a part").expect("there is one");
+    let (before, bodies) = (west.total(), west.bodies());
+    east.pair.settle_tail("bert", TailFate::Exported).await.expect("it is in a file");
+    west.pair.protect("bert", false).await.expect("protected");
+    east.until_applied("it follows", |east| {
+        east.role() == Role::Secondary && digests_are_equal(east, &west)
+    })
+    .await;
+    let why = begun.next().await.expect_err("it is a copy now").to_string();
+    assert!(why.contains("has the tail of epoch 1 of region \"east\" no more"), "{why}");
+    let why = east.pair.tail_page(&head, None).await.expect_err("nor is it listed").to_string();
+    assert!(why.contains("it is secondary now"), "{why}");
+    assert_eq!((west.total(), west.bodies()), (before, bodies));
     east.stop().await;
     west.stop().await;
 }

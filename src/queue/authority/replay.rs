@@ -2,9 +2,10 @@
 //! numbers.
 //!
 //! Laws:
-//! * A part (after, through] counts only where the part before it ended. How far each fenced
-//!   epoch was replayed is kept for ever, so a replay that is run twice, or goes on after any
-//!   node ended, sends nothing twice.
+//! * A part (after, through] counts only where the part before it ended, and none behind the last.
+//!   How far each fenced epoch was replayed is kept for ever, so a replay that is run twice, or
+//!   goes on after any node ended, sends nothing twice.
+//! * What the primary took, its copy takes: also where that is the region whose tail it was.
 //! * What is sent is a message as it was at the tail's end: content, priority, group, dead-letter
 //!   note, key, expiry and delay are kept; it has a new number, and nobody holds it.
 //! * Not sent is what expired, what belongs to a queue that is gone or was made anew, and what was
@@ -198,10 +199,9 @@ pub fn check(asked: &ReplayTail) -> Result<(), Rejection> {
 }
 
 pub(in crate::queue) fn run(state: &mut State, asked: &ReplayTail, step: &mut Step) -> Outcome {
-    let known = before(state, asked)?;
+    let known = before(state, asked, step.shipped)?;
     if let Some(known) = &known
-        && known.through >= asked.through
-        && (known.done || !asked.last)
+        && (known.done || (known.through >= asked.through && !asked.last))
     {
         let (through, results) = (known.through, Vec::new());
         return Ok(Reply::Region(RegionReply::Replayed { through, results }));
@@ -219,14 +219,20 @@ pub(in crate::queue) fn run(state: &mut State, asked: &ReplayTail, step: &mut St
 }
 
 /// How far that epoch was replayed before, if this part goes on just there.
-fn before(state: &State, asked: &ReplayTail) -> Result<Option<Replayed>, RegionRefusal> {
+fn before(
+    state: &State,
+    asked: &ReplayTail,
+    shipped: bool,
+) -> Result<Option<Replayed>, RegionRefusal> {
     let Some(authority) = state.authority() else {
         return Err(RegionRefusal::WrongRole {
             role: Role::Standalone.name().to_owned(),
             verb: "take a tail: it was never in a pair".to_owned(),
         });
     };
-    if asked.epoch.number >= authority.epoch.number || asked.epoch.region == authority.region {
+    // A copy may be of the region whose tail the primary takes.
+    let is_own = asked.epoch.region == authority.region && !shipped;
+    if asked.epoch.number >= authority.epoch.number || is_own {
         return Err(RegionRefusal::Mismatch { what: "the fenced epoch".to_owned() });
     }
     if crate::mutants::is_chosen("replay-forgotten") {

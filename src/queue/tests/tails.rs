@@ -1,12 +1,12 @@
 //! What a deposed primary has alone is taken by the new one: once, in order, and as it was.
 
-use super::pair::{Side, protected};
+use super::pair::{ATTACHMENT, LINEAGE, Side, protected};
 use super::regions::{begin, chunks};
 use super::stage::{ACCOUNT, QUEUE, create, delete, plain, receive, secs, send, text};
-use crate::queue::authority::Role;
-use crate::queue::authority::command::{Actor, RegionReply, RegionVerb};
+use crate::queue::authority::command::{Actor, Attach, RegionReply, RegionVerb};
 use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::authority::replay::{ReplayTail, Replayed, Skip, TailOutcome};
+use crate::queue::authority::{Role, TailFate};
 use crate::queue::command::{Command, Envelope, NewMessage, SessionTag, TimeToLive, Transact};
 use crate::queue::dedup;
 use crate::queue::ids::{Epoch, Number, Span};
@@ -38,7 +38,7 @@ fn depose(east: &mut Side, west: &mut Side) {
     })
     .expect("promoted");
     let ledger = west.stage.state.authority().expect("in a pair").ledger.clone();
-    east.region(RegionVerb::Fence { lineage: super::pair::LINEAGE, ledger }).expect("fenced");
+    east.region(RegionVerb::Fence { lineage: LINEAGE, ledger }).expect("fenced");
 }
 
 /// The part of east's tail behind a number, of about so many bytes.
@@ -372,7 +372,51 @@ fn a_copy_of_the_new_primary_knows_what_was_replayed() {
     assert_eq!(own.count(), 0, "the audit is each cluster's own");
 }
 
-/// Gives an empty secondary the whole state of its primary.
+#[test]
+fn a_tail_that_is_over_takes_nothing_more() {
+    let (mut east, mut west) = shipped();
+    sent(&mut east, vec![text("a")]);
+    depose(&mut east, &mut west);
+    let only = part(&east, Number(0), (1_000, false));
+    assert!(only.last);
+    replay(&mut west, &only);
+    let before = mark(&west);
+    let behind = ReplayTail { after: only.through, through: Number(only.through.0 + 9), ..only };
+    assert_eq!(replay(&mut west, &behind), [], "what stands behind the end is nobody's tail");
+    assert_eq!((bodies(&west), mark(&west)), (vec!["shared".to_owned(), "a".to_owned()], before));
+}
+
+#[test]
+fn the_region_whose_tail_it_was_takes_as_a_copy_what_the_primary_takes() {
+    let (mut east, mut west) = shipped();
+    for body in ["a", "b", "c"] {
+        sent(&mut east, vec![text(body)]);
+    }
+    depose(&mut east, &mut west);
+    let first = part(&east, Number(0), (1, false));
+    let second = part(&east, first.through, (1, false));
+    replay(&mut west, &first);
+    // Its tail is in a file, too: east is given the state of west while the replay goes on.
+    let epoch = east.stage.state.authority().expect("in a pair").epoch.clone();
+    east.region(RegionVerb::SettleTail { epoch, fate: TailFate::Exported }).expect("settled");
+    let (region, peer) = (west.region.to_owned(), east.region.to_owned());
+    let protect = RegionVerb::Protect { region, lineage: LINEAGE, attachment: ATTACHMENT, peer };
+    west.region(protect).expect("protected");
+    let ledger = west.stage.state.authority().expect("in a pair").ledger.clone();
+    let (region, attachment) = (east.region.to_owned(), ATTACHMENT);
+    let again =
+        Attach { region, lineage: LINEAGE, attachment, ledger, reseed: true, ..Attach::default() };
+    east.region(RegionVerb::Attach(again)).expect("attached");
+    give(&west, &mut east);
+    replay(&mut west, &second);
+    ship(&mut west, &mut east);
+    east.stage.check();
+    assert_eq!(bodies(&east), ["shared", "a", "b"]);
+    assert_eq!(mark(&east), mark(&west));
+    assert_eq!(east.stage.state.digest(), west.stage.state.digest());
+}
+
+/// Gives a secondary the whole state of its primary.
 fn give(from: &Side, to: &mut Side) {
     to.region(begin(from, 5)).expect("begun");
     let all = chunks(from, 5);
@@ -380,6 +424,6 @@ fn give(from: &Side, to: &mut Side) {
     for chunk in all {
         to.region(RegionVerb::SeedChunk(chunk)).expect("taken");
     }
-    let attachment = super::pair::ATTACHMENT;
+    let attachment = ATTACHMENT;
     to.region(RegionVerb::SeedCommit { attachment, id: 5, chunks: number, digest }).expect("given");
 }
