@@ -35,7 +35,8 @@ pub struct TailCursor {
 
 impl State {
     /// Messages alive whose number is `from` or a higher one, by queue and number; and where the
-    /// next page begins, if there is one. A page may be empty and have a next.
+    /// next page begins, if there is one. A page may be empty and have a next. Those of a deleted
+    /// queue are deleted with it, though that may still be undeleted.
     #[must_use]
     pub fn tail(
         &self,
@@ -45,7 +46,7 @@ impl State {
     ) -> (Vec<TailMessage>, Option<TailCursor>) {
         let (max, now) = (max.clamp(1, PAGE), self.log_time());
         let mut found = Vec::new();
-        for queue in self.catalog.all() {
+        for queue in self.catalog.all().filter(|queue| queue.row.kept.is_none()) {
             let id = queue.row.id;
             let first = match after {
                 Some(cursor) if id < cursor.queue => continue,

@@ -7,7 +7,9 @@ use crate::queue::authority::command::{Actor, Attach, RegionReply, RegionVerb};
 use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::authority::replay::{ReplayTail, Replayed, Skip, TailOutcome};
 use crate::queue::authority::{Role, TailFate};
-use crate::queue::command::{Command, Envelope, NewMessage, SessionTag, TimeToLive, Transact};
+use crate::queue::command::{
+    Command, Envelope, NewMessage, SessionTag, Settings, TimeToLive, Transact,
+};
 use crate::queue::dedup;
 use crate::queue::ids::{Epoch, Number, Span};
 use crate::queue::limits::BATCH;
@@ -370,6 +372,25 @@ fn a_copy_of_the_new_primary_knows_what_was_replayed() {
     assert_eq!(north.stage.state.digest(), west.stage.state.digest());
     let own = north.stage.state.audit().filter(|row| row.what.contains("the tail of epoch"));
     assert_eq!(own.count(), 0, "the audit is each cluster's own");
+}
+
+#[test]
+fn messages_of_a_queue_that_was_deleted_in_the_tail_are_neither_listed_as_alive_nor_sent() {
+    let (mut east, mut west) = shipped();
+    sent(&mut east, vec![text("gone with it")]);
+    let window = Span::from_secs(3_600);
+    let settings = Settings { undelete_window: window, ..Settings::default() };
+    let set = Command::SetSettings { name: QUEUE.to_owned(), settings: Box::new(settings) };
+    east.commit(secs(2), vec![plain(set)]);
+    east.commit(secs(2), vec![plain(Command::DeleteQueue { name: QUEUE.to_owned() })]);
+    assert_eq!(bodies(&east), Vec::<String>::new(), "though it may be undeleted");
+    let undelete = Command::UndeleteQueue { name: QUEUE.to_owned(), id: None, new_name: None };
+    east.commit(secs(3), vec![plain(undelete)]);
+    assert_eq!(bodies(&east), ["shared", "gone with it"]);
+    east.commit(secs(3), vec![plain(Command::DeleteQueue { name: QUEUE.to_owned() })]);
+    depose(&mut east, &mut west);
+    assert_eq!(replay_all(&east, &mut west, (1 << 20, true)), []);
+    assert_eq!(bodies(&west), ["shared"]);
 }
 
 #[test]
