@@ -58,6 +58,10 @@ impl Operator {
                 return true;
             }
             3 => self.replay_twice(region, &epoch).await,
+            4 => {
+                self.replay_while_protected(region, &epoch).await;
+                return true;
+            }
             _ => {}
         }
         let mut done = self.replay(region, &epoch).await;
@@ -87,6 +91,20 @@ impl Operator {
         let ask = |node, region| self.ask_to_replay(node, region, epoch);
         let here = futures::future::join(ask(one, region), ask(two, region));
         futures::future::join(here, ask(other, 1 - region)).await;
+    }
+
+    /// Says that the tail is in a file, and sends it while the side that has it is given the other
+    /// one's state.
+    async fn replay_while_protected(&mut self, region: usize, epoch: &RegionEpoch) {
+        self.history.lock().pair.close(region);
+        self.act(region, Verb::SettleTail).await;
+        let node = |of: usize| self.regions.get(of).and_then(|nodes| nodes.first()).cloned();
+        let (Some(one), Some(other)) = (node(region), node(1 - region)) else { return };
+        let replays = futures::future::join(
+            self.ask_to_replay(one, region, epoch),
+            self.ask_to_replay(other, 1 - region, epoch),
+        );
+        futures::future::join(replays, self.asked(1 - region, Verb::Protect)).await;
     }
 
     /// Sends the tail by the first node that comes to its end; whether one did.
