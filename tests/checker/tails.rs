@@ -242,12 +242,18 @@ fn spans(history: &History) -> Vec<(LogTime, LogTime)> {
 struct Known<'a> {
     by_id: BTreeMap<&'a str, New>,
     by_tag: BTreeMap<u64, &'a New>,
+    /// Of a body that an update gave: whose it is.
+    updated: BTreeMap<u64, &'a str>,
 }
 
 impl<'a> Known<'a> {
     fn of(history: &'a History) -> Known<'a> {
         let (mut by_id, mut by_tag) = (BTreeMap::new(), BTreeMap::new());
+        let mut updated = BTreeMap::new();
         for op in &history.ops {
+            if let Call::Update { id, tag: Some(tag), .. } = &op.call {
+                updated.insert(*tag, id.as_str());
+            }
             by_tag.extend(op.call.sends().map(|(_, new)| (new.tag, new)));
             match &op.outcome {
                 Outcome::Ok(Answer::Sent { messages, .. }) => {
@@ -264,14 +270,17 @@ impl<'a> Known<'a> {
                 _ => {}
             }
         }
-        Known { by_id, by_tag }
+        Known { by_id, by_tag, updated }
     }
 
-    /// As a message of a tail is sent again; an update may have given it another body.
+    /// As a message of a tail is sent again; an update may have given it another body, and a redrive
+    /// another id after that.
     fn new_of(&self, alive: &Alive) -> Option<New> {
         let tag = alive.tag?;
+        let by_id = |id: &str| self.by_id.get(id).cloned();
         let by_tag = || self.by_tag.get(&tag).map(|new| as_sent(new));
-        let new = self.by_id.get(alive.id.as_str()).cloned().or_else(by_tag);
+        let by_update = || self.updated.get(&tag).and_then(|id| by_id(id));
+        let new = by_id(&alive.id).or_else(by_tag).or_else(by_update);
         Some(New { tag, ..new.unwrap_or_default() })
     }
 }
@@ -322,6 +331,18 @@ mod tests {
         sample.given_again("new", 6, 210);
         sample.given_again("newer", 6, 220);
         assert_eq!(of_messages(&sample), ["I8", "G6"]);
+    }
+
+    #[test]
+    fn what_was_updated_and_redriven_in_the_tail_is_sent_again_as_it_was_sent_first() {
+        let mut sample = PairSample::protected();
+        sample.send("dead", 4);
+        sample.updated("dead", 90);
+        let made = PairSample::alive("made", 90);
+        let known = Known::of(&sample.history);
+        let sent = known.by_id["dead"].clone();
+        assert_ne!(sent, New::default());
+        assert_eq!(known.new_of(&made), Some(New { tag: 90, ..sent }));
     }
 
     #[test]

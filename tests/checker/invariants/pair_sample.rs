@@ -195,6 +195,14 @@ impl PairSample {
         self.history.ops.push(op);
     }
 
+    /// East gives a message another body.
+    pub fn updated(&mut self, id: &str, tag: u64) {
+        let (queue, id, receipt) = (super::sample::QUEUE.to_owned(), id.to_owned(), "r".to_owned());
+        let call = Call::Update { queue, id, receipt, visibility: None, tag: Some(tag) };
+        let (receipt, visible_at) = ("r2".to_owned(), tag);
+        self.op(EAST, call, Answer::Updated { mark: mark(tag), receipt, visible_at });
+    }
+
     pub fn given_out_by_the_other(&mut self, id: &str, at: u64) {
         let (queue, messages) = (super::sample::QUEUE.to_owned(), vec![shown(id, 1, "r", at, 1)]);
         let call = Call::Receive { queue, max: 1, visibility: 1 };
