@@ -2,7 +2,7 @@
 //!
 //! Laws: whether a batch counts is decided by `apply`; what is turned away here is turned away
 //! out of courtesy. Batches are proposed in the order in which they come, a few at a time, and
-//! answered in that order once applied whole ([`arrivals`]). The first refusal ends the stream.
+//! answered in that order once applied whole (`arrivals`). The first refusal ends the stream.
 
 mod arrivals;
 mod replay;
