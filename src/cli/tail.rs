@@ -189,6 +189,7 @@ pub fn exported(message: &pb::TailMessage) -> Value {
         "expires_at": time(message.expires_at.as_ref()),
         "visible_at": time(message.visible_at.as_ref()),
         "priority": message.priority,
+        "group": Some(&message.group).filter(|group| !group.is_empty()),
         "dequeue_count": message.dequeue_count,
     })
 }

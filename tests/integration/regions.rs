@@ -312,7 +312,7 @@ fn a_forced_failover_keeps_what_was_shipped_and_lists_the_rest_as_the_tail() {
     // The line is cut by the loss of one side, and the other goes on.
     pair.west.kill();
     pair.until(&pair.east, "the copy is gone", |it| it["status"] == "unavailable");
-    let sent = pair.ok(&pair.east, "send orders lost");
+    let sent = pair.ok(&pair.east, "send orders lost --group g");
     let lost = sent["messages"][0]["id"].as_str().expect("an id").to_owned();
     pair.east.kill();
     pair.west.start(pair.home.path());
@@ -342,6 +342,7 @@ fn a_forced_failover_keeps_what_was_shipped_and_lists_the_rest_as_the_tail() {
     let text = std::fs::read_to_string(&exported).expect("the tail");
     let line: Value = serde_json::from_str(text.trim()).expect("one line");
     assert_eq!((&line["id"], &line["body_base64"]), (&lost.as_str().into(), &"bG9zdA==".into()));
+    assert_eq!(line["group"], "g", "{line}");
     assert_eq!(pair.run(&pair.west, "peek orders --max 10").items().len(), 2, "nothing was merged");
 
     // What the old primary had alone is sent to the new one, once.

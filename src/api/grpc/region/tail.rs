@@ -24,6 +24,7 @@ pub fn head_out(head: TailHead) -> pb::ListTailResponse {
 pub fn page_out((messages, next): TailPage) -> (Vec<pb::ListTailResponse>, Option<TailCursor>) {
     let messages = messages.into_iter().map(|(message, content)| {
         let shown = message.shown;
+        let group = shown.note.as_ref().and_then(|note| note.group.as_deref());
         let message = pb::TailMessage {
             account: message.account,
             queue: message.queue,
@@ -35,6 +36,7 @@ pub fn page_out((messages, next): TailPage) -> (Vec<pb::ListTailResponse>, Optio
             visible_at: Some(timestamp(shown.visible_at)),
             priority: shown.priority.into(),
             dequeue_count: shown.dequeue_count,
+            group: group.unwrap_or_default().to_owned(),
         };
         pb::ListTailResponse { item: Some(pb::list_tail_response::Item::Message(message)) }
     });
