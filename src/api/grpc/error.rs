@@ -249,6 +249,7 @@ fn region(refusal: &RegionRefusal) -> (Code, &'static str, Fate, Option<Duration
         | RegionRefusal::Gap { .. }
         | RegionRefusal::Diverged { .. }
         | RegionRefusal::StillGranting
+        | RegionRefusal::ReliesOnLease
         | RegionRefusal::StoppedGranting
         | RegionRefusal::Incomplete
         | RegionRefusal::NotAcknowledged

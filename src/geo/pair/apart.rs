@@ -12,10 +12,11 @@ use crate::queue::authority::command::RegionVerb;
 
 impl Pair {
     /// Ends the protection: a primary stands alone again, and the copy is kept there, readable, or
-    /// wiped. On a secondary, or with a kept copy, the same is done with what is here.
+    /// wiped. On a secondary, or with a kept copy, the same is done with what is here. A region lease
+    /// is ended first, which takes the other region's word that it was not promoted.
     ///
     /// # Errors
-    /// As [`Pair::protect`]. Where the other region is not reached, this one has ended it, and
+    /// As [`Pair::protect`], and as [`Pair::set_lease`] where a lease is relied on. Where the other region is not reached, this one has ended it, and
     /// the other's operator ends it there.
     pub async fn unprotect(&self, who: &str, wipe: bool) -> Result<(), PairError> {
         let authority = self.in_pair()?;
@@ -29,6 +30,9 @@ impl Pair {
         if !matches!(authority.role, Role::Standalone | Role::Primary) {
             let why = format!("a cluster that is {} has no copy to give up", authority.role.name());
             return Err(elsewhere(&why, &authority, "unprotect"));
+        }
+        if authority.leasing.in_force.is_some() {
+            self.set_lease(who, None, false, STEP).await?;
         }
         self.propose(RegionVerb::Unprotect, who).await?;
         let (lineage, who) = (wire::wide(authority.lineage), who.to_owned());

@@ -55,7 +55,7 @@ impl Pair {
                 Err(match error {
                     PairError::NotNow { why, .. } => PairError::Refused(format!(
                         "the region lease stays: to end it takes the other region's word, or \
-                         force: {why}"
+                         `zoneq region lease off --force`: {why}"
                     )),
                     other => other,
                 })

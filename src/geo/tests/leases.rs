@@ -39,6 +39,27 @@ impl Region {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_relies_on_a_lease_stands_alone_only_by_the_other_regions_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = leased(dir.path()).await;
+    west.stop().await;
+    east.last_acknowledged().await;
+    // West may have been promoted for all that east knows.
+    let refused = east.pair.unprotect("anna", false).await.expect_err("it is not reached");
+    assert!(refused.to_string().contains("`zoneq region lease off --force`"), "{refused}");
+    assert_eq!(east.role(), Role::Primary);
+    let refused = east.try_send("by itself").await;
+    let no_lease = GroupError::not_applied(Reason::NoRegionLease);
+    assert_eq!(refused.expect_err("no lease").to_string(), no_lease.to_string());
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    east.pair.unprotect("anna", false).await.expect("apart");
+    assert_eq!((east.role(), west.role()), (Role::Standalone, Role::Detached));
+    east.send_patiently("alone").await;
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_whose_line_is_cut_stops_within_the_lease_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let (east, west, at) = leased(dir.path()).await;

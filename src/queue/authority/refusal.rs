@@ -66,6 +66,8 @@ pub enum RegionRefusal {
     UnknownRules { asked: u32, known: u32 },
     #[error("region leases are still granted: stop granting first")]
     StillGranting,
+    #[error("this primary relies on a region lease: end that first")]
+    ReliesOnLease,
     #[error("no region leases are granted any more: a promotion by force was begun")]
     StoppedGranting,
     #[error("this cluster holds data of another lineage, and a secondary must be empty")]

@@ -391,6 +391,10 @@ pub fn is_empty(counters: &CountersRow) -> bool {
 fn unprotect(next: &mut Authority, verb: &RegionVerb) -> Answer {
     match next.role {
         Role::Standalone => {}
+        // Who stands alone asks nobody for leave, and the other region may have been promoted.
+        Role::Primary if next.leasing.in_force.is_some() => {
+            return Err(RegionRefusal::ReliesOnLease);
+        }
         Role::Primary => {
             next.role = Role::Standalone;
             next.attachment = None;

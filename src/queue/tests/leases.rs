@@ -61,6 +61,21 @@ fn each_side_does_its_part_of_an_agreement_and_no_other() {
 }
 
 #[test]
+fn who_relies_on_a_lease_does_not_stand_alone() {
+    let (mut east, mut west) = protected();
+    set(&mut east, 5).expect("set");
+    accept(&mut west, Some(5)).expect("agreed");
+    rely(&mut east, Some(5)).expect("relied on");
+    let refused = east.region(RegionVerb::Unprotect);
+    assert_eq!(refused, Err(RegionRefusal::ReliesOnLease));
+    assert_eq!(east.role(), Role::Primary);
+    let none = RegionSettings::default();
+    east.region(RegionVerb::Configure(none)).expect("not wanted any more");
+    rely(&mut east, None).expect("ended");
+    east.region(RegionVerb::Unprotect).expect("alone");
+}
+
+#[test]
 fn a_promotion_waits_for_the_longest_lease_of_its_epoch() {
     let (_, mut west) = protected();
     assert_eq!(leasing(&west).wait(), None);
