@@ -20,7 +20,7 @@ const SHOWN: usize = 5;
 const LONGEST_SECONDS: u32 = 1_200;
 /// Seeds that found a bug once, as `tests/TRACK_RECORD.md` tells: they run whenever somebody asks
 /// for the first seeds, and before each landing.
-const KEPT: [u64; 5] = [41, 46, 89, 114, 224];
+const KEPT: [u64; 6] = [41, 46, 89, 114, 224, 281];
 /// Seeds of two regions that found a bug once.
 const KEPT_PAIRS: [u64; 12] = [5, 9, 15, 27, 31, 34, 37, 46, 70, 80, 88, 97];
 /// Seeds of two regions that run behind those of one, where nobody says of how many.
@@ -46,8 +46,11 @@ pub fn one(arguments: &Arguments, seed: u64) -> ExitCode {
     let history = SharedHistory::default();
     let (for_panics, at_panic) = (arguments.clone(), (coverage.clone(), history.clone()));
     // No node may panic, so the first panic is the verdict: what a panic leaves behind cannot be
-    // taken apart in order.
+    // taken apart in order. Only redb may, at a page that rotted, and the tables take it for damage.
     panic::set_hook(Box::new(move |panic| {
+        if panic.location().is_some_and(|at| at.file().contains("/redb-")) {
+            return;
+        }
         let (coverage, history) = &at_panic;
         tell(&for_panics, coverage, run::cut_short(seed, history, panic.to_string()));
         std::process::exit(1);

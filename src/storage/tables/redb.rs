@@ -2,8 +2,12 @@
 //!
 //! Cache 32 MiB; quick repair on, so that opening after a crash does not walk the file. A view
 //! is a read transaction: cheap, but pages that it sees are not used again while it is open.
+//!
+//! Law: redb reads its pages without looking at their checksums, and may panic at one that rotted.
+//! That is damage like any other: nothing here lets a panic out.
 
 use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -47,7 +51,7 @@ impl StorageBackend for DiskBackend {
 /// Tables in one redb file.
 #[derive(Debug)]
 pub struct RedbTables {
-    database: Arc<Database>,
+    database: Quiet<Arc<Database>>,
 }
 
 impl RedbTables {
@@ -62,23 +66,26 @@ impl RedbTables {
         let file = disk.open(&path, OpenMode::OpenOrCreate).map_err(|e| failed(e.into()))?;
         // The file may be new: its name must be as durable as the first commit.
         disk.sync_dir(dir).map_err(|e| failed(e.into()))?;
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(DiskBackend(file))
-            .map_err(|e| failed(e.into()))?;
-        Ok(RedbTables { database: Arc::new(database) })
+        let opened = sound(|| {
+            let mut builder = Database::builder();
+            builder.set_cache_size(CACHE_BYTES).create_with_backend(DiskBackend(file))
+        });
+        let database = opened.map_err(failed)?;
+        Ok(RedbTables { database: Quiet(Some(Arc::new(database))) })
     }
 
     fn begin(&self) -> Result<RedbView, TablesError> {
-        let read = self.database.begin_read().map_err(|e| TablesError::engine("read", e))?;
-        Ok(RedbView { read, _database: Arc::clone(&self.database) })
+        let read = sound(|| self.database.begin_read());
+        let read = read.map_err(|error| TablesError::engine("read", error))?;
+        let database = Quiet(Some(Arc::clone(&self.database)));
+        Ok(RedbView { read: Quiet(Some(read)), _database: database })
     }
 }
 
 struct RedbView {
-    read: ReadTransaction,
+    read: Quiet<ReadTransaction>,
     /// A transaction is closed with its database, and a view outlives the store's use of it.
-    _database: Arc<Database>,
+    _database: Quiet<Arc<Database>>,
 }
 
 impl std::fmt::Debug for RedbView {
@@ -91,42 +98,48 @@ type RowTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 impl RedbView {
     /// `None` before the first commit.
-    fn table(&self) -> Result<Option<RowTable>, TablesError> {
+    fn table(&self) -> Result<Option<RowTable>, TableError> {
         match self.read.open_table(ROWS) {
             Ok(table) => Ok(Some(table)),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
-            Err(error) => Err(TablesError::engine("read", error)),
+            Err(error) => Err(error),
         }
     }
-}
 
-impl TablesRead for RedbView {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TablesError> {
+    fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, redb::Error> {
         let Some(table) = self.table()? else { return Ok(None) };
-        let value = table.get(key).map_err(|e| TablesError::engine("read", e))?;
-        Ok(value.map(|value| value.value().to_vec()))
+        Ok(table.get(key)?.map(|value| value.value().to_vec()))
     }
 
-    fn page(&self, span: &Span, max_bytes: usize) -> Result<Page, TablesError> {
+    fn rows(&self, span: &Span, max_bytes: usize) -> Result<Page, redb::Error> {
         let mut page = Page::new();
         let Some(table) = self.table()? else { return Ok(page) };
         if span.from >= span.to {
             return Ok(page);
         }
-        let rows = table
-            .range::<&[u8]>(span.from.as_slice()..span.to.as_slice())
-            .map_err(|e| TablesError::engine("read", e))?;
         let mut bytes = 0;
-        for row in rows {
+        for row in table.range::<&[u8]>(span.from.as_slice()..span.to.as_slice())? {
             if bytes >= max_bytes {
                 break;
             }
-            let (key, value) = row.map_err(|e| TablesError::engine("read", e))?;
+            let (key, value) = row?;
             let (key, value) = (key.value().to_vec(), value.value().to_vec());
             bytes += key.len() + value.len();
             page.push((key, value));
         }
         Ok(page)
+    }
+}
+
+impl TablesRead for RedbView {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TablesError> {
+        let value = sound(|| self.value(key));
+        value.map_err(|error| TablesError::engine("read", error))
+    }
+
+    fn page(&self, span: &Span, max_bytes: usize) -> Result<Page, TablesError> {
+        let page = sound(|| self.rows(span, max_bytes));
+        page.map_err(|error| TablesError::engine("read", error))
     }
 }
 
@@ -142,7 +155,8 @@ impl TablesRead for RedbTables {
 
 impl Tables for RedbTables {
     fn commit(&self, batch: &Batch) -> Result<(), TablesError> {
-        write(&self.database, batch).map_err(|e| TablesError::engine("committed", e))
+        let written = sound(|| write(&self.database, batch));
+        written.map_err(|error| TablesError::engine("committed", error))
     }
 
     fn snapshot(&self) -> Result<Arc<dyn TablesRead>, TablesError> {
@@ -150,8 +164,62 @@ impl Tables for RedbTables {
     }
 }
 
+/// A part of redb that is let go of without a word: after a panic it would panic again.
+#[derive(Debug)]
+struct Quiet<T>(Option<T>);
+
+impl<T> std::ops::Deref for Quiet<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match &self.0 {
+            Some(held) => held,
+            None => unreachable!("it is held until this is dropped"),
+        }
+    }
+}
+
+impl<T> Drop for Quiet<T> {
+    fn drop(&mut self) {
+        let held = self.0.take();
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(held)));
+    }
+}
+
+/// redb panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("redb cannot go on with what it read: {0}")]
+struct Unsound(String);
+
+/// Runs a part of redb; a panic in it is an error.
+fn sound<T, E>(
+    run: impl FnOnce() -> Result<T, E>,
+) -> Result<T, Box<dyn std::error::Error + Send + Sync>>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(done) => done.map_err(Into::into),
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().cloned();
+            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned()));
+            Err(Box::new(Unsound(words.unwrap_or_default())))
+        }
+    }
+}
+
 /// Whether redb says that its file is not what it wrote.
 pub(super) fn is_damage(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    if error.is::<Unsound>() {
+        return true;
+    }
+    if let Some(error) = error.downcast_ref::<redb::Error>() {
+        return match error {
+            redb::Error::Corrupted(_) => true,
+            redb::Error::Io(error) => is_cut(error.kind()),
+            _ => false,
+        };
+    }
     let storage = match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
         (Some(StorageError::Corrupted(_)), _, _)
         | (_, Some(DatabaseError::Storage(StorageError::Corrupted(_))), _)
@@ -161,8 +229,12 @@ pub(super) fn is_damage(error: &(dyn std::error::Error + Send + Sync + 'static))
         | (_, _, Some(TableError::Storage(StorageError::Io(error)))) => error.kind(),
         _ => return false,
     };
-    // A magic number that is not there, and a file that is too short.
-    matches!(storage, ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
+    is_cut(storage)
+}
+
+/// A magic number that is not there, or a file that is too short.
+fn is_cut(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
 }
 
 fn write(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
