@@ -79,6 +79,14 @@ impl Authority {
         Ok(())
     }
 
+    /// Who stands alone asks nobody for leave, and the other region may have been promoted.
+    ///
+    /// # Errors
+    /// [`RegionRefusal::ReliesOnLease`].
+    pub fn check_relies_on_none(&self) -> Result<(), RegionRefusal> {
+        if self.leasing.in_force.is_some() { Err(RegionRefusal::ReliesOnLease) } else { Ok(()) }
+    }
+
     /// Whether a promotion by force has to stop the granting of leases first.
     #[must_use]
     pub fn must_stop_granting(&self) -> bool {

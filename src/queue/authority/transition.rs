@@ -391,11 +391,8 @@ pub fn is_empty(counters: &CountersRow) -> bool {
 fn unprotect(next: &mut Authority, verb: &RegionVerb) -> Answer {
     match next.role {
         Role::Standalone => {}
-        // Who stands alone asks nobody for leave, and the other region may have been promoted.
-        Role::Primary if next.leasing.in_force.is_some() => {
-            return Err(RegionRefusal::ReliesOnLease);
-        }
         Role::Primary => {
+            next.check_relies_on_none()?;
             next.role = Role::Standalone;
             next.attachment = None;
             next.leasing = Leasing::default();
