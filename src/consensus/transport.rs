@@ -24,5 +24,5 @@ pub const MAX_MESSAGE_BYTES: usize = 32 << 20;
 pub use client::{CallError, PeerClient, PeerNetworkFactory};
 pub use faults::{Faults, FaultsDisabled};
 pub use peers::{ClusterIdError, DiskReport, Peers};
-pub use service::{LocalNode, PeerService};
+pub use service::{LocalNode, PeerService, unread};
 pub use snapshot::incoming_chunk;

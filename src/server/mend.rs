@@ -1,5 +1,6 @@
-//! Mends the log before Raft starts: what is damaged or in doubt is fetched from peers, and a
-//! record in doubt that no voter has is cut.
+//! Mends the log before Raft starts: what is damaged or in doubt is fetched from peers, a record
+//! in doubt that no voter has is cut, and damage that nobody mends any more is let go once the
+//! tables hold what was there (`restore.rs`).
 //!
 //! Laws: until the log is whole this node says nothing to Raft. Meanwhile it answers its peers'
 //! questions for log entries, because they may be mending too; everything else it refuses. A
@@ -15,7 +16,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::shutdown::end_within;
 use super::tls::Tls;
@@ -23,7 +24,7 @@ use super::{Addresses, Config, Listeners, ServerError};
 use crate::api::grpc::Mending;
 use crate::consensus::network::{ChannelOptions, Network};
 use crate::consensus::transport::convert::{stored_in, stored_out};
-use crate::consensus::transport::{Faults, PeerClient, Peers};
+use crate::consensus::transport::{CallError, Faults, PeerClient, Peers, unread};
 use crate::proto::admin::v1 as admin;
 use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_server::{PeerService, PeerServiceServer};
@@ -36,6 +37,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Between two tries to mend on a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 const ANSWER_BYTES: usize = 8 << 20;
+/// How long damage waits for the nodes that do not answer, when another has let the entries go.
+const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 
 /// The time before Raft starts, while peers are asked.
 pub(super) struct BeforeRaft {
@@ -103,33 +106,60 @@ impl BeforeRaft {
 /// How long calls of peers have to end.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Fills a hole as soon as there is space for that.
-async fn fill(log: &Log, hole: Hole, entries: Vec<LogEntry>) -> Result<LogState, StorageError> {
+/// Puts the entries in the place of what is missing, or lets it go, as soon as there is space for
+/// that.
+///
+/// # Errors
+/// When the log cannot be written.
+pub(super) async fn in_its_place(
+    log: &Log,
+    trouble: Trouble,
+    entries: Option<Vec<LogEntry>>,
+) -> Result<LogState, ServerError> {
     let mut said = false;
     loop {
-        match log.mend(hole, entries.clone()).await {
+        let done = match (trouble, entries.clone()) {
+            (Trouble::Damage(hole) | Trouble::Doubt(hole), Some(entries)) => {
+                log.mend(hole, entries).await
+            }
+            (Trouble::Damage(hole), None) => log.let_go(hole).await,
+            (Trouble::Doubt(_) | Trouble::Torn { .. }, _) => log.cut_doubt().await,
+        };
+        match done {
             Err(error @ StorageError::Full { .. }) => {
                 if !std::mem::replace(&mut said, true) {
                     tracing::warn!(%error, "the log waits for space to be mended");
                 }
                 tokio::time::sleep(FULL_PAUSE).await;
             }
-            done => return done,
+            done => return done.map_err(unmended),
         }
     }
 }
 
-/// Mends until nothing is left to mend.
+fn unmended(source: StorageError) -> ServerError {
+    ServerError::fatal("the log cannot be mended", source)
+}
+
+/// Mends until nothing is left to mend, or until nobody gives what is missing.
+///
+/// # Errors
+/// When the log cannot be written.
 pub(super) async fn run(
     log: &Log,
-    mut state: LogState,
+    state: &mut LogState,
     before: &BeforeRaft,
-) -> Result<(), ServerError> {
+) -> Result<Option<Trouble>, ServerError> {
     let (peers, others, mending) = (&before.peers, &before.others[..], &before.mending);
-    let unmended = |source| ServerError::fatal("the log cannot be mended", source);
+    let mut asked = None;
     while let Some(trouble) = state.trouble.iter().find(|trouble| trouble.hole().is_some()).copied()
     {
         let Some(hole) = trouble.hole() else { break };
+        let begun = match asked {
+            Some((of, begun)) if of == hole => begun,
+            _ => tokio::time::Instant::now(),
+        };
+        asked = Some((hole, begun));
         tracing::warn!(
             ?trouble,
             "the log is not whole; asking the other nodes for the entries that are missing"
@@ -137,40 +167,37 @@ pub(super) async fn run(
         let in_doubt = matches!(trouble, Trouble::Doubt(_));
         let (fetched, heard) = fetch(hole, peers, others).await;
         mending.tell(heard.report(hole, in_doubt));
+        let is_late = begun.elapsed() >= LONGEST_SILENCE;
         match fetched {
             Fetched::Entries(entries) => {
-                state = fill(log, hole, entries).await.map_err(unmended)?;
+                *state = in_its_place(log, trouble, Some(entries)).await?;
                 tracing::info!("the log was mended");
             }
-            Fetched::NobodyHasThem if in_doubt => {
-                state = log.cut_doubt().await.map_err(unmended)?;
+            Fetched::NobodyHadThem if in_doubt => {
+                *state = in_its_place(log, trouble, None).await?;
                 tracing::warn!("the last record was cut: no other node has it");
             }
-            Fetched::NobodyHasThem if others.is_empty() => {
-                let why = format!(
-                    "entries {} to {} are damaged and there is no other node to fetch them from",
-                    hole.first(),
-                    hole.last.index
-                );
-                return Err(ServerError::fatal("the log cannot be mended", why));
-            }
+            Fetched::NobodyHadThem | Fetched::LetGo => return Ok(Some(trouble)),
+            Fetched::Undecided if is_late && !heard.let_go.is_empty() => return Ok(Some(trouble)),
             Fetched::Undecided if in_doubt && mending.is_loss_accepted() => {
-                state = log.cut_doubt().await.map_err(unmended)?;
+                *state = in_its_place(log, trouble, None).await?;
                 tracing::warn!(
                     first = hole.first(), last = hole.last.index, silent = ?heard.silent,
                     "the last record was cut because an operator gave it up"
                 );
             }
-            Fetched::NobodyHasThem | Fetched::Undecided => tokio::time::sleep(PAUSE).await,
+            Fetched::Undecided => tokio::time::sleep(PAUSE).await,
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 enum Fetched {
     Entries(Vec<LogEntry>),
-    /// All others answered, and none has all of them.
-    NobodyHasThem,
+    /// All others answered, and none has ever had all of them.
+    NobodyHadThem,
+    /// All others answered, and what one of them had is in its tables alone.
+    LetGo,
     Undecided,
 }
 
@@ -179,18 +206,21 @@ enum Fetched {
 struct Heard {
     silent: Vec<u64>,
     lacking: Vec<u64>,
+    /// Their logs begin later.
+    let_go: Vec<u64>,
 }
 
 impl Heard {
     fn report(&self, hole: Hole, in_doubt: bool) -> admin::GetMendingResponse {
         use admin::MendingTrouble::{Damage, Doubt};
+        let lacking = self.lacking.iter().chain(&self.let_go);
         admin::GetMendingResponse {
             node_id: 0,
             trouble: if in_doubt { Doubt } else { Damage }.into(),
             first_index: hole.first(),
             last_index: hole.last.index,
             silent_nodes: self.silent.clone(),
-            lacking_nodes: self.lacking.clone(),
+            lacking_nodes: lacking.copied().collect(),
         }
     }
 }
@@ -201,14 +231,21 @@ async fn fetch(hole: Hole, peers: &Peers, others: &[(u64, String)]) -> (Fetched,
         match fetch_from(hole, peers, *id, address).await {
             Ok(Some(entries)) => return (Fetched::Entries(entries), heard),
             Ok(None) => heard.lacking.push(*id),
+            Err(CallError::Status { status, .. }) if status.code() == Code::OutOfRange => {
+                heard.let_go.push(*id);
+            }
             Err(error) => {
                 tracing::info!(node = id, %error, "a node did not answer");
                 heard.silent.push(*id);
             }
         }
     }
-    let all = heard.silent.is_empty();
-    (if all { Fetched::NobodyHasThem } else { Fetched::Undecided }, heard)
+    let fetched = match (heard.silent.is_empty(), heard.let_go.is_empty()) {
+        (true, true) => Fetched::NobodyHadThem,
+        (true, false) => Fetched::LetGo,
+        (false, _) => Fetched::Undecided,
+    };
+    (fetched, heard)
 }
 
 /// Exactly the hole's entries, or `None` when that node does not have them.
@@ -217,7 +254,7 @@ async fn fetch_from(
     peers: &Peers,
     id: u64,
     address: &str,
-) -> Result<Option<Vec<LogEntry>>, crate::consensus::transport::CallError> {
+) -> Result<Option<Vec<LogEntry>>, CallError> {
     let mut client = PeerClient::new(peers.clone(), id, address);
     let mut entries: Vec<LogEntry> = Vec::new();
     let mut next = hole.first();
@@ -300,9 +337,11 @@ impl PeerService for MendingPeer {
     ) -> Result<Response<pb::ReadLogResponse>, Status> {
         self.peers.admit(request.metadata())?;
         let pb::ReadLogRequest { from_index, to_index } = request.into_inner();
-        let read = self.log.read(from_index, to_index, ANSWER_BYTES);
-        // What is missing here too is as good as not there.
-        let entries = read.unwrap_or_default().into_iter().map(stored_out).collect();
+        let entries = match self.log.read(from_index, to_index, ANSWER_BYTES) {
+            Err(purged @ StorageError::OutOfRange { .. }) => return Err(unread(&purged)),
+            // What is missing here too is as good as not there.
+            read => read.unwrap_or_default().into_iter().map(stored_out).collect(),
+        };
         Ok(Response::new(pb::ReadLogResponse { entries }))
     }
 

@@ -423,7 +423,7 @@ async fn repair(
     config: &Config,
     parts: &Parts,
     log: &Log,
-    state: LogState,
+    mut state: LogState,
     channel: &ChannelOptions,
     listeners: Listeners,
     tls: Option<&Tls>,
@@ -431,7 +431,7 @@ async fn repair(
     let holes = !state.holes().is_empty();
     if !holes {
         let store = open_store(config, parts, log).await?;
-        if !restore::is_needed(&store, log) {
+        if restore::is_needed(&store, log).is_none() {
             restore::align(&store, log).await?;
             return Ok((store, listeners));
         }
@@ -439,8 +439,27 @@ async fn repair(
         return restored(store, parts, log, before).await;
     }
     let before = BeforeRaft::begin(config, &parts.network, log, channel, listeners, tls)?;
-    mend::run(log, state, &before).await?;
-    let store = open_store(config, parts, log).await?;
+    let mut store = None;
+    while let Some(trouble) = mend::run(log, &mut state, &before).await? {
+        // What is missing was committed, and nobody's log holds it any more: tables do.
+        let mut held = match store.take() {
+            Some(store) => store,
+            None => open_store(config, parts, log).await?,
+        };
+        if let Some(from) = restore::is_needed_for(&held, trouble) {
+            restore::run(&mut held, from, &before, parts.disk.flush_mode()).await?;
+        }
+        state = mend::in_its_place(log, trouble, None).await?;
+        tracing::warn!(
+            ?trouble,
+            "the log begins anew behind what the tables hold: no other has it"
+        );
+        store = Some(held);
+    }
+    let store = match store {
+        Some(store) => store,
+        None => open_store(config, parts, log).await?,
+    };
     restored(store, parts, log, before).await
 }
 
@@ -451,8 +470,8 @@ async fn restored(
     log: &Log,
     before: BeforeRaft,
 ) -> Result<(Store, Listeners), ServerError> {
-    if restore::is_needed(&store, log) {
-        restore::run(&mut store, log, &before, parts.disk.flush_mode()).await?;
+    if let Some(from) = restore::is_needed(&store, log) {
+        restore::run(&mut store, from, &before, parts.disk.flush_mode()).await?;
     }
     restore::align(&store, log).await?;
     let local = before.end().await;

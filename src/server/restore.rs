@@ -1,8 +1,8 @@
-//! Fetches a snapshot for tables that were lost, before Raft starts.
+//! Fetches a snapshot before Raft starts, for tables that were lost, or that end before what is
+//! missing in the log and in the logs of all others.
 //!
-//! The vote and the log are good, so the node keeps its id: it forgets neither a promise nor an
-//! entry it acknowledged. But the log begins where the tables once were, and what is before that
-//! is in other nodes' tables only.
+//! The vote is good, and so is the log behind that place: the node keeps its id, for it forgets
+//! neither a promise nor an entry it acknowledged. What is before is in other nodes' tables only.
 //!
 //! Laws: a peer gives what it has applied, so nothing that is not committed comes in; the tables
 //! are replaced whole or not at all; the log goes on from the snapshot where it holds the
@@ -21,6 +21,7 @@ use crate::proto::admin::v1::{GetMendingResponse, MendingTrouble};
 use crate::queue::ids::Position;
 use crate::storage::disk::{Disk, FlushMode};
 use crate::storage::log::Log;
+use crate::storage::mend::Trouble;
 use crate::storage::snapshot::ReadySnapshot;
 use crate::storage::store::{Store, StoreError, StoreOptions};
 
@@ -61,24 +62,42 @@ pub(super) fn open_tables(
     }
 }
 
-/// Whether the log begins after what the tables hold, so that it cannot be applied to them.
-pub(super) fn is_needed(store: &Store, log: &Log) -> bool {
+/// The first entry that a snapshot must hold, where the log begins after what the tables hold, so
+/// that it cannot be applied to them.
+pub(super) fn is_needed(store: &Store, log: &Log) -> Option<u64> {
     let index = |position: Option<Position>| position.map(|at| at.index);
-    index(store.applied()) < index(log.last_purged())
+    index(log.last_purged()).filter(|purged| index(store.applied()) < Some(*purged))
 }
 
-/// Installs a snapshot of a peer.
+/// The first entry that a snapshot must hold, so that the log may do without what is missing in
+/// it; none, where the tables hold all that it did.
+///
+/// A hole that ends where the tables end and with another entry was never committed, but what
+/// comes behind it in the log does not build on the tables either.
+pub(super) fn is_needed_for(store: &Store, trouble: Trouble) -> Option<u64> {
+    let last = trouble.hole()?.last;
+    let enough = match (trouble, store.applied()) {
+        (Trouble::Damage(_), applied) if applied == Some(last) => last.index,
+        (Trouble::Damage(_), _) => last.index.saturating_add(1),
+        _ => last.index,
+    };
+    (store.applied().map(|applied| applied.index) < Some(enough)).then_some(enough)
+}
+
+/// Installs a snapshot of a peer that holds entry `from` at least.
 pub(super) async fn run(
     store: &mut Store,
-    log: &Log,
+    from: u64,
     before: &BeforeRaft,
     mode: FlushMode,
 ) -> Result<(), ServerError> {
     let failed = |error: Failed| ServerError::fatal("the lost tables cannot be fetched", error);
-    let from = log.last_purged().map_or(0, |purged| purged.index);
     tracing::warn!(from, "the tables hold less than the log builds on; asking the other nodes");
     if before.others.is_empty() {
-        let why = format!("the log begins after entry {from}, and there is no other node to ask");
+        let why = format!(
+            "the tables end before entry {from}, the log does not reach back to where they end, \
+             and there is no other node to ask"
+        );
         return Err(failed(why.into()));
     }
     before

@@ -9,7 +9,8 @@
 //! * What a purge frees is deleted or reused only when the purge is durable.
 //! * A failed write or fsync is final: never tried again, every waiting and later call fails.
 //! * Entries for which a full disk has no segment wait, unwritten, until it has.
-//! * A log with a hole takes nothing until [`Log::mend`] or [`Log::cut_doubt`] closed it.
+//! * A log with a hole takes nothing until [`Log::mend`], [`Log::let_go`] or [`Log::cut_doubt`]
+//!   closed it.
 //!
 //! Over a real disk a standing thread flushes, and no runtime is needed. Over a simulated one a
 //! task of the runtime that opened the log does, and ends with the last clone.
@@ -37,6 +38,7 @@ use tokio::sync::oneshot;
 
 use self::flusher::{Guard, Shared, Work};
 use self::record::{Found, HEADER, TRAILER, inspect as look};
+use self::rewrite::Filling;
 use self::segment::{Run, Segment};
 use self::view::{View, within};
 use self::writer::Writer;
@@ -316,7 +318,16 @@ impl Log {
     /// [`StorageError::OutOfRange`] when the entries are not exactly the hole's; nothing is
     /// changed then.
     pub fn mend(&self, hole: Hole, entries: Vec<LogEntry>) -> Durable<LogState> {
-        self.repair(move |done| Work::Mend { hole, entries, done })
+        self.repair(move |done| Work::Mend { hole, filling: Filling::Entries(entries), done })
+    }
+
+    /// Lets a damaged hole go for good, with all before it: the log begins behind it. Only when
+    /// the tables hold what its entries did. Gives what is still wrong after that.
+    ///
+    /// # Errors
+    /// When it is not the first hole, or a record in doubt; nothing is changed then.
+    pub fn let_go(&self, hole: Hole) -> Durable<LogState> {
+        self.repair(move |done| Work::Mend { hole, filling: Filling::Purge, done })
     }
 
     /// Cuts the record in doubt: only when it is known that it never was on a majority.

@@ -1,5 +1,6 @@
 //! A node whose tables are lost or damaged, whose log does not reach back, and whose vote and
-//! log are good: it takes a snapshot from a peer and is itself again.
+//! log are good: it takes a snapshot from a peer and is itself again. And one whose log rotted
+//! where nobody else's log reaches back: its own tables, or a snapshot, stand for what is missing.
 
 use std::path::Path;
 use std::time::Duration;
@@ -34,7 +35,8 @@ async fn start(home: &Path, peers: &str, id: u64) -> Node {
     parts.sizes.log_cache_bytes = 64 << 10;
     parts.sizes.body_segment_bytes = 256 << 10;
     parts.sizes.commit_interval = Duration::from_millis(100);
-    Node::start_with(config, parts).await.expect("a node")
+    let starting = tokio::time::timeout(PATIENCE, Node::start_with(config, parts));
+    starting.await.expect("it takes part in time").expect("a node")
 }
 
 impl Three {
@@ -66,6 +68,89 @@ async fn until(what: &str, mut look: impl FnMut() -> bool) {
     tokio::time::timeout(PATIENCE, looking).await.expect(what);
 }
 
+/// Sends these messages; each body begins with its number.
+async fn send(client: &Client, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        let mut body = format!("{number:04}").into_bytes();
+        body.resize(8 << 10, b'.');
+        client.send("orders", NewMessage::new(body)).await.expect("sent");
+    }
+}
+
+/// Lets these nodes keep little of their log, as one does that is short of space.
+async fn purge(nodes: &[Node]) {
+    let pretend = |free| nodes.iter().for_each(|node| node.group().pretend_disk_free(free));
+    pretend(Some(0));
+    until("every log begins later", || nodes.iter().all(|node| node.group().status().purged > 0))
+        .await;
+    pretend(None);
+}
+
+/// All are equal and follow a leader.
+async fn until_equal(nodes: &[Node]) {
+    let same = || {
+        let all: Vec<_> = nodes.iter().map(|node| node.group().status()).collect();
+        all.iter().all(|one| one.leader.is_some() && one.applied == all[0].applied)
+            && all.iter().all(|one| one.digest == all[0].digest)
+    };
+    until("the nodes are equal", same).await;
+}
+
+/// Flips a bit of the body with this number in the log.
+fn rot(dir: &Path, number: usize) {
+    let body = format!("{number:04}....").into_bytes();
+    let files = std::fs::read_dir(dir.join("log")).expect("a folder").flatten();
+    let is_hit = |path: &Path| {
+        let mut bytes = std::fs::read(path).expect("a segment");
+        let Some(at) = bytes.windows(body.len()).position(|some| some == body) else {
+            return false;
+        };
+        bytes[at] ^= 1;
+        std::fs::write(path, bytes).expect("written");
+        true
+    };
+    let logs =
+        files.map(|file| file.path()).filter(|path| path.extension() == Some("log".as_ref()));
+    assert_eq!(logs.filter(|path| is_hit(path)).count(), 1, "message {number} is in one segment");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_rotted_where_no_other_reaches_back_begins_behind_what_the_tables_hold() {
+    let mut three = Three::up().await;
+    let client = three.client();
+    let settings = QueueSettings::default();
+    client.create_queue("orders", Default::default(), settings).await.expect("created");
+    send(&client, 0..60).await;
+    until_equal(&three.nodes).await;
+    let dir = three.home.path().join("node-3");
+    let node = three.nodes.pop().expect("node 3");
+    if node.group().leadership().borrow().is_me {
+        node.group().hand_over(None).await.expect("handed over");
+    }
+    node.shutdown().await.expect("stopped");
+    send(&client, 60..120).await;
+    purge(&three.nodes).await;
+
+    // In its own tables; then in those of the others alone.
+    for (number, tables_too) in [(20, false), (40, true)] {
+        rot(&dir, number);
+        if tables_too {
+            std::fs::remove_dir_all(dir.join("tables")).expect("removed");
+        }
+        let node = start(three.home.path(), &three.peers, 3).await;
+        until("its log begins behind what rotted", || node.group().status().purged > number as u64)
+            .await;
+        three.nodes.push(node);
+        until_equal(&three.nodes).await;
+        if !tables_too {
+            three.nodes.pop().expect("node 3").shutdown().await.expect("stopped");
+        }
+    }
+    for node in three.nodes {
+        node.shutdown().await.expect("stopped");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_lost_its_tables_takes_a_snapshot_and_serves_as_itself() {
     let mut three = Three::up().await;
@@ -74,19 +159,8 @@ async fn a_node_that_lost_its_tables_takes_a_snapshot_and_serves_as_itself() {
         .create_queue("orders", Default::default(), QueueSettings::default())
         .await
         .expect("created");
-    for number in 0..MESSAGES {
-        let mut body = format!("{number:04}").into_bytes();
-        body.resize(8 << 10, b'.');
-        client.send("orders", NewMessage::new(body)).await.expect("sent");
-    }
-    // A node that is short of space keeps little of its log.
-    let purge = |node: &Node| node.group().pretend_disk_free(Some(0));
-    three.nodes.iter().for_each(purge);
-    until("every log begins later", || {
-        three.nodes.iter().all(|node| node.group().status().purged > 0)
-    })
-    .await;
-    three.nodes.iter().for_each(|node| node.group().pretend_disk_free(None));
+    send(&client, 0..MESSAGES).await;
+    purge(&three.nodes).await;
 
     type Damage = fn(&Path);
     let lost: Damage = |dir| std::fs::remove_dir_all(dir.join("tables")).expect("removed");
@@ -108,12 +182,7 @@ async fn a_node_that_lost_its_tables_takes_a_snapshot_and_serves_as_itself() {
         assert!(node.group().status().applied > 0, "it has its tables when it starts");
         assert_eq!(dir.join("tables.lost").is_dir(), aside, "nothing is deleted");
         three.nodes.push(node);
-        let same = || {
-            let all: Vec<_> = three.nodes.iter().map(|node| node.group().status()).collect();
-            all.iter().all(|one| one.leader.is_some() && one.applied == all[0].applied)
-                && all.iter().all(|one| one.digest == all[0].digest)
-        };
-        until("the nodes are equal", same).await;
+        until_equal(&three.nodes).await;
     }
 
     // Its contents are there too, and it may lead: it is the voter that it was.

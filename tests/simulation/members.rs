@@ -6,8 +6,7 @@
 //! two nodes at once. A host is taken from its node only when a change of voters was acknowledged
 //! that leaves the node out. A node that refuses to start, because its disk was hurt, is replaced
 //! by one with a new id, as the pages for operators say; and a node that is in doubt about its last
-//! record, and waits for one that is gone, is told to give it up. One whose log is damaged where the
-//! others' logs do not reach back any more is replaced too.
+//! record, and waits for one that is gone, is told to give it up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,8 +31,6 @@ const WHO: &str = "the operator";
 const WITHIN: Duration = Duration::from_secs(4);
 /// A look has this long.
 const LOOK: Duration = Duration::from_secs(1);
-/// A log that is damaged at so many looks is not mended any more.
-const LONGEST_MENDING: usize = 8;
 /// Once all faults have healed the goal is reached after this many turns at the latest.
 const TURNS: usize = 300;
 
@@ -75,8 +72,6 @@ pub struct Operator {
     acknowledged: BTreeSet<u64>,
     /// Nodes that are known to refuse to start.
     refused: BTreeSet<u64>,
-    /// How often a node was seen with a damaged log.
-    damaged: BTreeMap<u64, usize>,
 }
 
 fn limited<T>(message: T, within: Duration) -> tonic::Request<T> {
@@ -103,8 +98,7 @@ impl Operator {
         let goal: BTreeSet<u64> = seats.all().into_keys().collect();
         let (acknowledged, refused) = (goal.clone(), BTreeSet::new());
         let dice = Dice::new(seed ^ 0x7365_6174_7300);
-        let damaged = BTreeMap::new();
-        Operator { dice, history, seats, hosts, channels, goal, acknowledged, refused, damaged }
+        Operator { dice, history, seats, hosts, channels, goal, acknowledged, refused }
     }
 
     /// Works until told to stop, and then until the members are who they are to be; whether they
@@ -360,8 +354,7 @@ impl Operator {
         Came::Nothing
     }
 
-    /// A node in doubt that waits only for nodes that are gone gives its last record up; one that
-    /// does not get what is damaged counts as lost: the logs of the others have let it go.
+    /// A node in doubt that waits only for nodes that are gone gives its last record up.
     async fn help_to_mend(&mut self) {
         for (host, channel) in self.asked() {
             let mut client = MendServiceClient::new(channel);
@@ -370,15 +363,6 @@ impl Operator {
             let told = told.into_inner();
             let sit = self.seats.all();
             let is_gone = |node: &u64| self.refused.contains(node) || !sit.contains_key(node);
-            if told.trouble() == pb::MendingTrouble::Damage {
-                let turns = self.damaged.entry(told.node_id).or_default();
-                *turns += 1;
-                if *turns == LONGEST_MENDING {
-                    self.note(format_args!("nobody mends node {} on host {host}", told.node_id));
-                    self.seats.refuse(told.node_id);
-                }
-                continue;
-            }
             let is_in_doubt = told.trouble() == pb::MendingTrouble::Doubt;
             if !is_in_doubt
                 || told.silent_nodes.is_empty()

@@ -170,12 +170,7 @@ impl Seats {
         }
     }
 
-    /// A node cannot be made whole.
-    pub fn refuse(&self, node: u64) {
-        self.plan().refused.insert(node);
-    }
-
-    /// Nodes that sit and have refused to start, or are known to.
+    /// Nodes that sit and have refused to start.
     pub fn refused(&self) -> BTreeSet<u64> {
         let plan = self.plan();
         let sit: BTreeSet<u64> = plan.seats.values().map(|seat| seat.node).collect();

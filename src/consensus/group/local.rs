@@ -12,6 +12,7 @@ use crate::proto::peer::v1 as pb;
 use crate::queue::ids::ContentId;
 use crate::storage::bodies::encode_record;
 use crate::storage::disk::FlushMode;
+use crate::storage::error::StorageError;
 use crate::storage::snapshot::{SnapshotView, SnapshotWriter};
 use crate::storage::store::StoreError;
 
@@ -51,9 +52,8 @@ impl LocalNode for Local {
         from: u64,
         to: u64,
         max_bytes: usize,
-    ) -> Result<Vec<pb::LogEntry>, String> {
-        let entries =
-            self.group.inner.log.read(from, to, max_bytes).map_err(|error| error.to_string())?;
+    ) -> Result<Vec<pb::LogEntry>, StorageError> {
+        let entries = self.group.inner.log.read(from, to, max_bytes)?;
         Ok(entries.into_iter().map(stored_out).collect())
     }
 

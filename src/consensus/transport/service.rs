@@ -34,6 +34,7 @@ use crate::proto::peer::v1 as pb;
 use crate::proto::peer::v1::peer_service_server::{PeerService as Contract, PeerServiceServer};
 use crate::queue::ids::ContentId;
 use crate::storage::disk::FlushMode;
+use crate::storage::error::StorageError;
 use crate::storage::snapshot::{SnapshotView, SnapshotWriter};
 use crate::storage::store::StoreError;
 
@@ -49,7 +50,7 @@ pub trait LocalNode: Send + Sync + 'static {
         from: u64,
         to: u64,
         max_bytes: usize,
-    ) -> Result<Vec<pb::LogEntry>, String>;
+    ) -> Result<Vec<pb::LogEntry>, StorageError>;
     /// What this node has applied, durable and pinned.
     async fn snapshot(&self) -> Result<SnapshotView, StoreError>;
     /// The record of a content, as this store numbers it, once this entry was applied; and the entry
@@ -71,6 +72,15 @@ pub trait LocalNode: Send + Sync + 'static {
 
 /// Bytes of entries in one answer to ReadLog.
 const READ_LOG_BYTES: usize = 8 << 20;
+
+/// Why no entries are read: purged ones are *out of range*, so that the other node knows that they
+/// were here, and that what they did is.
+pub fn unread(error: &StorageError) -> Status {
+    match error {
+        StorageError::OutOfRange { .. } => Status::out_of_range(error.to_string()),
+        _ => Status::unavailable(error.to_string()),
+    }
+}
 
 /// The peer service of one node.
 pub struct PeerService<SM>
@@ -270,7 +280,7 @@ where
             )));
         }
         let entries = self.local.read_log(from_index, to_index, READ_LOG_BYTES).await;
-        let entries = entries.map_err(Status::unavailable)?;
+        let entries = entries.map_err(|error| unread(&error))?;
         Ok(Response::new(pb::ReadLogResponse { entries }))
     }
 

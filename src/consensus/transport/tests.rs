@@ -29,6 +29,7 @@ use crate::proto::peer::v1::peer_service_client::PeerServiceClient;
 use crate::queue::ids::ContentId;
 use crate::storage::disk::FlushMode;
 use crate::storage::disk::faulty::FaultyDisk;
+use crate::storage::error::StorageError;
 use crate::storage::snapshot::{SnapshotView, SnapshotWriter};
 use crate::storage::store::{Store, StoreError, StoreOptions};
 
@@ -107,7 +108,7 @@ impl LocalNode for Local {
     fn begin_install(&self) -> Result<SnapshotWriter, StoreError> {
         self.0.write().begin_install()
     }
-    async fn read_log(&self, _: u64, _: u64, _: usize) -> Result<Vec<pb::LogEntry>, String> {
+    async fn read_log(&self, _: u64, _: u64, _: usize) -> Result<Vec<pb::LogEntry>, StorageError> {
         Ok(Vec::new())
     }
     async fn content(&self, _: ContentId, _: u64) -> Result<(bytes::Bytes, u64), String> {

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
 use super::record::Kind;
+use super::rewrite::Filling;
 use super::view::View;
 use super::writer::{Writer, entry_bytes};
 use super::{Done, LogEntry, LogOptions, LogState};
@@ -41,7 +42,7 @@ pub(super) enum Work {
     Vote { vote: VoteRecord, done: Done },
     Heard { word: Bytes, done: Done },
     Barrier { done: Done },
-    Mend { hole: Hole, entries: Vec<LogEntry>, done: Repaired },
+    Mend { hole: Hole, filling: Filling, done: Repaired },
     CutDoubt { done: Repaired },
 }
 
@@ -237,8 +238,8 @@ impl Shared {
                 done(kept);
             }
             Work::Barrier { done } => self.finish(writer, Ok(()), vec![done]),
-            Work::Mend { hole, entries, done } => {
-                let result = self.mend(writer, &hole, &entries);
+            Work::Mend { hole, filling, done } => {
+                let result = self.mend(writer, &hole, &filling);
                 self.flushing_since.store(0, Ordering::Relaxed);
                 drop(done.send(result));
             }
@@ -319,19 +320,15 @@ impl Shared {
         &self,
         writer: &mut Writer,
         hole: &Hole,
-        entries: &[LogEntry],
+        filling: &Filling,
     ) -> Result<LogState, StorageError> {
-        check_fill(hole, entries)?;
         let scanned = {
             let mut view = self.view();
-            if !view.trouble.iter().any(|trouble| trouble.hole() == Some(*hole)) {
-                let what = "there is no such hole".to_owned();
-                return Err(StorageError::Unmended { what });
-            }
+            check_fill(&view.trouble, hole, filling)?;
             std::mem::take(&mut view.scanned)
         };
         let filled = match scanned.iter().find(|one| one.number == hole.segment) {
-            Some(one) => writer.fill(one, hole, entries),
+            Some(one) => writer.fill(one, hole, filling),
             None => Err(StorageError::Unmended { what: "its segment is gone".to_owned() }),
         };
         if let Err(error) = filled {
@@ -497,8 +494,18 @@ impl Shared {
     }
 }
 
-/// The entries must be the hole's, all of them and nothing else.
-fn check_fill(hole: &Hole, entries: &[LogEntry]) -> Result<(), StorageError> {
+/// There must be such a hole; the entries must be its own, all of them and nothing else, and of
+/// what is let go nothing may come before it.
+fn check_fill(troubles: &[Trouble], hole: &Hole, filling: &Filling) -> Result<(), StorageError> {
+    let mut holes = troubles.iter().filter(|trouble| trouble.hole().is_some());
+    let is_held = match filling {
+        Filling::Entries(_) => holes.any(|trouble| trouble.hole() == Some(*hole)),
+        Filling::Purge => holes.next() == Some(&Trouble::Damage(*hole)),
+    };
+    if !is_held {
+        return Err(StorageError::Unmended { what: "there is no such hole".to_owned() });
+    }
+    let Filling::Entries(entries) = filling else { return Ok(()) };
     for (next, entry) in (hole.first()..).zip(entries) {
         if entry.position.index != next {
             let index = entry.position.index;

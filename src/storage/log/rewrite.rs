@@ -1,11 +1,12 @@
-//! A segment written anew in memory, with a hole filled.
+//! A segment written anew in memory, with a hole filled or let go.
 //!
 //! Laws: records that were whole stay in their order, and only the chain of checksums is new;
-//! other holes of the segment stay holes, and are found again as such.
+//! other holes of the segment stay holes, and are found again as such. A hole that is let go is a
+//! purge through its last entry.
 
 use super::LogEntry;
 use super::record::{self, Header, Kind, first_seed};
-use super::scan::{Piece, Scanned};
+use super::scan::{Piece, Scanned, newer};
 use super::segment::SegmentHeader;
 use crate::queue::ids::Position;
 use crate::storage::error::StorageError;
@@ -14,7 +15,16 @@ use crate::storage::mend::Hole;
 /// What a mended segment's records may hold at most.
 const MEND_RECORD_BYTES: usize = 4 << 20;
 
-/// The bytes of a segment under a new header, with these entries in the hole.
+/// What comes in the place of a hole.
+#[derive(Debug)]
+pub(super) enum Filling {
+    /// What it held, as a peer gave it.
+    Entries(Vec<LogEntry>),
+    /// Nothing: the log begins behind it.
+    Purge,
+}
+
+/// The bytes of a segment under a new header, with this in the place of the hole.
 ///
 /// # Errors
 /// [`StorageError::Unmended`] when a record that was whole does not decode.
@@ -23,7 +33,7 @@ pub(super) fn fill(
     segment: &Scanned,
     old: &[u8],
     hole: &Hole,
-    entries: &[LogEntry],
+    filling: &Filling,
 ) -> Result<Vec<u8>, StorageError> {
     let mut new = Rewrite {
         bytes: header.encode(),
@@ -35,7 +45,10 @@ pub(super) fn fill(
     for piece in &segment.pieces {
         match piece {
             Piece::Record { offset, header } => new.copy(old, *offset, header)?,
-            Piece::Hole(found) if found == hole => new.fill(hole, entries),
+            Piece::Hole(found) if found == hole => match filling {
+                Filling::Entries(entries) => new.fill(hole, entries),
+                Filling::Purge => new.let_go(hole),
+            },
             Piece::Hole(other) => new.keep(other),
         }
     }
@@ -63,8 +76,13 @@ impl Rewrite {
             }
             Kind::Truncate | Kind::Purge => Vec::new(),
         };
-        self.put(header.kind, &entries, header.last, header.purged, header.committed);
+        let purged = newer(self.purged, header.purged);
+        self.put(header.kind, &entries, header.last, purged, header.committed);
         Ok(())
+    }
+
+    fn let_go(&mut self, hole: &Hole) {
+        self.put(Kind::Purge, &[], Some(hole.last), Some(hole.last), None);
     }
 
     fn fill(&mut self, hole: &Hole, entries: &[LogEntry]) {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::record::{self, Header, Kind, first_seed};
-use super::rewrite;
+use super::rewrite::{self, Filling};
 use super::scan::{Scan, Scanned, read_file, read_header, scan};
 use super::segment::{
     HeaderFound, Run, SEGMENT_HEADER, Segment, SegmentHeader, segment_path, spare_number,
@@ -379,18 +379,18 @@ impl Writer {
         sync_names(self.disk.as_ref(), &self.dir)
     }
 
-    /// Fills a hole: writes its segment anew beside the old one and renames. Other holes of the
-    /// segment stay holes.
+    /// Fills a hole, or lets it go: writes its segment anew beside the old one and renames. Other
+    /// holes of the segment stay holes.
     pub fn fill(
         &self,
         segment: &Scanned,
         hole: &Hole,
-        entries: &[LogEntry],
+        filling: &Filling,
     ) -> Result<(), StorageError> {
         let old = read_file(self.disk.as_ref(), &segment.path)?;
         let generation = generation(self.options.seed, segment.number, !segment.header.generation);
         let header = SegmentHeader { generation, ..segment.header };
-        let mut bytes = rewrite::fill(header, segment, &old, hole, entries)?;
+        let mut bytes = rewrite::fill(header, segment, &old, hole, filling)?;
         bytes.resize(bytes.len().max(self.options.segment_bytes as usize), 0);
         let beside = self.dir.join("mend.tmp");
         let file = self

@@ -107,6 +107,56 @@ async fn a_doubt_that_nobody_can_settle_is_cut_for_good() {
 }
 
 #[tokio::test]
+async fn damage_that_is_let_go_is_where_the_log_begins() {
+    // In the header, in a payload, in the trailer.
+    for inside in [9, 400, u64::MAX] {
+        for number in 0..9 {
+            let disk = FaultyDisk::new(1);
+            let entries = written(&disk).await;
+            let record = &records(&disk)[number];
+            flip(&disk, record, inside.min(record.bytes - 7));
+            let disk = disk.restart();
+            let (log, state) = open(&disk);
+            let hole = state.holes()[0];
+            let state = log.let_go(hole).await.expect("let go");
+            assert_eq!((&state.trouble[..], state.last_purged), (&[][..], Some(hole.last)));
+            let left = &entries[hole.last.index as usize + 1..];
+            assert_eq!(all(&log), left, "{inside} {number}");
+            append(&log, some(1, 50..51)).await.expect("goes on");
+            drop(log);
+            let (log, state) = open(&disk.restart());
+            let held = (state.trouble, state.last_purged, state.last);
+            assert_eq!(held, (vec![], Some(hole.last), Some(at(1, 50))));
+            assert_eq!(all(&log)[..left.len()], *left);
+            log.purge(at(1, 30)).await.expect("purged");
+            assert_eq!(all(&log).len(), 20.min(left.len() + 1));
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_two_holes_the_first_is_let_go_first_and_a_doubt_never() {
+    let disk = FaultyDisk::new(1);
+    let entries = written(&disk).await;
+    let found = records(&disk);
+    for (number, inside) in [(2, 400), (3, 9), (7, 400), (9, 400)] {
+        flip(&disk, &found[number], inside);
+    }
+    let (log, mut state) = open(&disk.restart());
+    let later = state.holes()[1];
+    assert!(matches!(log.let_go(later).await, Err(StorageError::Unmended { .. })));
+    for last in [14, 19, 39] {
+        state = log.let_go(state.holes()[0]).await.expect("let go");
+        assert_eq!(state.last_purged, Some(at(1, last)));
+    }
+    assert!(matches!(state.trouble[..], [Trouble::Doubt(_)]), "{state:?}");
+    let doubt = state.holes()[0];
+    assert!(matches!(log.let_go(doubt).await, Err(StorageError::Unmended { .. })));
+    log.mend(doubt, part(&entries, doubt)).await.expect("mended");
+    assert_eq!(all(&log), entries[40..]);
+}
+
+#[tokio::test]
 async fn a_hole_that_a_full_disk_keeps_from_being_mended_is_mended_when_there_is_space() {
     let disk = FaultyDisk::new(1);
     let entries = written(&disk).await;
