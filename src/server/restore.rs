@@ -23,7 +23,7 @@ use crate::storage::disk::{Disk, FlushMode};
 use crate::storage::log::Log;
 use crate::storage::mend::Trouble;
 use crate::storage::snapshot::ReadySnapshot;
-use crate::storage::store::{Store, StoreError, StoreOptions};
+use crate::storage::store::{Store, StoreError, StoreOptions, noted_damage};
 
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a peer may take to make its tables durable, and for each chunk.
@@ -41,7 +41,11 @@ pub(super) fn open_tables(
     replaceable: bool,
 ) -> Result<Store, StoreError> {
     let tables = dir.join("tables");
-    match Store::open(Arc::clone(disk), &tables, options.clone()) {
+    let opened = match noted_damage(disk, &tables).filter(|_| replaceable) {
+        Some(damage) => Err(damage),
+        None => Store::open(Arc::clone(disk), &tables, options.clone()),
+    };
+    match opened {
         Err(error) if replaceable && error.is_damage() => {
             let aside = dir.join(ASIDE);
             tracing::error!(%error, aside = %aside.display(),

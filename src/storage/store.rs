@@ -23,8 +23,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 pub use error::StoreError;
+use generation::note_damage;
 pub(super) use generation::{Generation, read_mark};
-pub use generation::{decode, read_pointer};
+pub use generation::{decode, noted_damage, read_pointer};
 
 use super::bodies::{self, BodyOptions, Found, Half, Place};
 use super::codec::{self, Mark};
@@ -511,6 +512,11 @@ impl Store {
             }
             Some(Err(error)) => {
                 self.failed = Some(error.to_string());
+                if error.is_damage()
+                    && let Err(unnoted) = note_damage(&self.disk, &self.dir, &error.to_string())
+                {
+                    tracing::warn!(%unnoted, "the damage of the tables is not noted");
+                }
                 return Err(error);
             }
             None => {}

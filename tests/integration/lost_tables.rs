@@ -173,7 +173,10 @@ async fn a_node_that_lost_its_tables_takes_a_snapshot_and_serves_as_itself() {
         let rows = generation.expect("a generation").join("rows.redb");
         std::fs::write(rows, vec![0xa5; 8 << 10]).expect("written");
     };
-    for (damage, aside) in [(lost, false), (pointer, true), (rows, true)] {
+    let noted: Damage = |dir| {
+        std::fs::write(dir.join("tables/DAMAGED"), b"a commit met it").expect("written");
+    };
+    for (damage, aside) in [(lost, false), (pointer, true), (rows, true), (noted, true)] {
         let node = three.nodes.pop().expect("node 3");
         node.shutdown().await.expect("stopped");
         let dir = three.home.path().join("node-3");

@@ -22,6 +22,8 @@ use crate::storage::tables::{Rows, Span, Tables, TablesRead};
 
 const CURRENT: &str = "CURRENT";
 const CURRENT_NEW: &str = "CURRENT.new";
+/// Why these tables are damaged, where only a commit met it.
+const DAMAGED: &str = "DAMAGED";
 const FORMAT: u8 = 1;
 /// Format, number, CRC-32C of both.
 const POINTER: usize = 13;
@@ -134,6 +136,28 @@ fn write_whole(file: &dyn DiskFile, bytes: &[u8]) -> io::Result<()> {
     file.set_len(0)?;
     file.write_all_at(bytes, 0)?;
     file.sync_data()
+}
+
+/// Notes that the tables in `dir` are damaged: a commit met what opening does not read. Without
+/// the note the node would open them again, and stop at the same place.
+///
+/// # Errors
+/// [`StoreError`]: the disk fails.
+pub(super) fn note_damage(disk: &Arc<dyn Disk>, dir: &Path, why: &str) -> Result<(), StoreError> {
+    let path = dir.join(DAMAGED);
+    let file = disk.open(&path, OpenMode::OpenOrCreate).map_err(failed("made", &path))?;
+    write_whole(&*file, why.as_bytes()).map_err(failed("written", &path))?;
+    disk.sync_dir(dir).map_err(failed("synced", dir))
+}
+
+/// The damage that was noted of the tables in `dir`, if there is such a note.
+#[must_use]
+pub fn noted_damage(disk: &Arc<dyn Disk>, dir: &Path) -> Option<StoreError> {
+    let path = dir.join(DAMAGED);
+    disk.exists(&path).then(|| StoreError::Damaged {
+        what: dir.display().to_string(),
+        why: format!("a commit of an earlier run failed at it, as {} says", path.display()),
+    })
 }
 
 /// The number of the generation that counts of the tables in `dir`; `None` = nothing was ever

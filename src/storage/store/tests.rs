@@ -316,6 +316,36 @@ fn a_damaged_pointer_is_refused_and_not_taken_for_a_new_store() {
     assert!(opened.unwrap_err().to_string().contains("damaged"));
 }
 
+/// Tables that are closed and opened again, with one bit flipped between the two; whether a commit
+/// finds them damaged though they open, and whether that is noted.
+fn commit_over_rot(offset: u64, bit: u8) -> (bool, bool) {
+    let disk = FaultyDisk::new(1);
+    let (mut run, mut store) = (Run::new(4), open(&disk, EngineKind::Redb));
+    entry_of(&mut run, &mut store, Run::create("work"));
+    send(&mut run, &mut store, 30);
+    store.commit_now().unwrap();
+    let rows = store.generation.dir.join("rows.redb");
+    drop(store);
+    let (shared, dir): (Arc<dyn Disk>, _) = (Arc::new(disk.clone()), Path::new("/data"));
+    let is_hit = disk.flip_bit(&rows, offset, bit).is_ok();
+    let opened = Store::open(Arc::clone(&shared), dir, options(EngineKind::Redb));
+    let Some(mut store) = opened.ok().filter(|_| is_hit) else { return (false, false) };
+    send(&mut run, &mut store, 30);
+    let failed = store.commit_now().err();
+    drop(store);
+    let noted = noted_damage(&shared, dir).is_some();
+    (failed.is_some_and(|error| error.is_damage()), noted)
+}
+
+#[test]
+fn damage_that_only_a_commit_meets_is_noted_for_the_next_start() {
+    let places = (0..16_u64).flat_map(|page| [0, 2, 3, 5, 9].map(|at| page * 4096 + at));
+    let places = places.flat_map(|at| [(at, 3), (at, 7)]);
+    let met: Vec<_> = places.map(|(at, bit)| commit_over_rot(at, bit)).collect();
+    assert!(met.iter().all(|(is_damage, noted)| is_damage == noted), "{met:?}");
+    assert!(met.contains(&(true, true)), "no commit met what rotted: look for other places");
+}
+
 #[test]
 fn a_received_message_keeps_its_content_across_commits() {
     let disk = FaultyDisk::new(1);
