@@ -13,6 +13,7 @@ use crate::coverage::{self, Counts, Coverage};
 use crate::history::SharedHistory;
 use crate::run::{self, Verdict};
 use crate::schedule::Named;
+use crate::shrink;
 
 /// Cases shown of one broken promise.
 const SHOWN: usize = 5;
@@ -236,6 +237,8 @@ struct Total {
     of: u64,
     done: u64,
     failed: Vec<u64>,
+    /// The first of them, and what was asked of it.
+    first_failed: Option<(Arguments, u64)>,
     /// By the number of regions: milliseconds simulated, and computed for.
     times: BTreeMap<u64, (u64, u64)>,
     acknowledged: usize,
@@ -332,7 +335,10 @@ pub fn many(arguments: &Arguments) -> ExitCode {
         println!("simulation: no seed was answered to {missing:?}");
         return ExitCode::FAILURE;
     }
-    if total.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match total.first_failed {
+        None => ExitCode::SUCCESS,
+        Some((asked, seed)) => shrink::afterwards(&asked, seed),
+    }
 }
 
 /// Whether a seed runs a second time: the first ones of each kind do. Three of one region, as many
@@ -419,6 +425,7 @@ fn note(
     }
     if broken || !words.is_empty() {
         total.failed.push(seed);
+        total.first_failed.get_or_insert_with(|| (arguments.clone(), seed));
         println!("{}", repeat(arguments, seed));
         println!("  make it smaller: the same with --shrink");
     }

@@ -15,6 +15,8 @@ use crate::seeds::{Ended, in_process, repeat, show};
 const TRIES: usize = 120;
 /// How long they may take together, where nobody says.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long they may take of themselves, when many seeds have run and one of them failed.
+const AFTERWARDS: Duration = Duration::from_secs(180);
 /// What a process that died without a verdict broke.
 const DEATH: &str = "the end of the process";
 
@@ -84,7 +86,17 @@ fn promise(arguments: &Arguments, seed: u64) -> Option<String> {
 
 /// Looks for the smallest run of a seed that breaks the same promise, and prints its command.
 pub fn run(arguments: &Arguments, seed: u64) -> ExitCode {
-    let until = tokio::time::Instant::now() + arguments.patience().unwrap_or(PATIENCE);
+    look(arguments, seed, arguments.patience().unwrap_or(PATIENCE))
+}
+
+/// The same for the first of many seeds that failed, for three minutes at most.
+pub fn afterwards(arguments: &Arguments, seed: u64) -> ExitCode {
+    look(arguments, seed, AFTERWARDS);
+    ExitCode::FAILURE
+}
+
+fn look(arguments: &Arguments, seed: u64, patience: Duration) -> ExitCode {
+    let until = tokio::time::Instant::now() + patience;
     let Some(promise) = promise(arguments, seed) else {
         println!("seed {seed} keeps every promise: there is nothing to make smaller");
         return ExitCode::SUCCESS;
