@@ -68,9 +68,18 @@ impl Sum {
                 println!("{name:<18} not run: {why}");
             }
         }
-        let rto: Vec<Micros> = self.forced.iter().map(|lost| lost.forced.rto).collect();
-        let count = rto.len();
-        println!("promoted by force {count} times; from the command to a write {}", ms(rto));
+        let count = self.forced.len();
+        for (leased, words) in [(false, ""), (true, ", with a region lease")] {
+            let some = self.forced.iter().filter(|lost| lost.forced.leased == leased);
+            let rto: Vec<Micros> = some.map(|lost| lost.forced.rto).collect();
+            if !leased || !rto.is_empty() {
+                let count = rto.len();
+                let rto = ms(rto);
+                println!(
+                    "promoted by force {count} times{words}; from the command to a write {rto}"
+                );
+            }
+        }
         let known = self.forced.iter().filter_map(|lost| lost.forced.known_lost);
         let unknown = count - known.clone().count();
         let (known, truly) = (known.sum::<u64>(), self.forced.iter().map(|lost| lost.truly));

@@ -132,6 +132,8 @@ pub struct Forced {
     pub known_lost: Option<u64>,
     /// From the command to the first write that the new primary acknowledged.
     pub rto: Micros,
+    /// A region lease was set: it may have had to wait for that.
+    pub leased: bool,
 }
 
 /// What came of a fault.
@@ -147,6 +149,8 @@ impl RegionFault {
     /// Hurts, lasts, and ends; the operator has not mended yet.
     pub async fn strike(&self, regions: &mut Regions, dice: &mut Dice) -> Result<Came, String> {
         let (primary, copy) = regions.roles().await?;
+        // Such a pair is not whole for longer than a moment.
+        regions.run(Task::Set).await?;
         let of = |whose| if whose == Whose::Primary { primary } else { copy };
         let lasts = Duration::from_millis(700 + dice.below(2_500));
         match self.harm {
@@ -232,6 +236,16 @@ fn refused(regions: &Regions) -> String {
     last.and_then(Result::err).unwrap_or_else(|| "nobody answered".to_owned())
 }
 
+/// Whether a region lease was set last.
+fn is_leased(regions: &Regions) -> bool {
+    let history = regions.history.lock();
+    let set = history.pair.acts.iter().rev().filter(|act| act.outcome.is_ok());
+    set.map(|act| act.verb).find_map(|verb| match verb {
+        Verb::Lease { ms } => Some(ms > 0),
+        _ => None,
+    }) == Some(true)
+}
+
 /// Promotes a copy by force.
 async fn force(
     regions: &mut Regions,
@@ -241,6 +255,7 @@ async fn force(
 ) -> Result<Came, String> {
     let leader = regions.sides[copy].leader().await?;
     let known_lost = known_loss(&regions.sides[copy], leader).await;
+    let leased = is_leased(regions);
     let asked = now();
     let first = first_acknowledged(regions.sides[copy].addresses());
     let working = regions.begin(Task::Act(copy, Verb::Force { accept_incomplete: false }))?;
@@ -275,7 +290,7 @@ async fn force(
     };
     let rto = at.saturating_sub(asked);
     say(&regions.history, &format!("{:?} acknowledges after {} ms", promoted.epoch, rto / 1_000));
-    Ok(Came::Forced(Forced { epoch: promoted.epoch, known_lost, rto }))
+    Ok(Came::Forced(Forced { epoch: promoted.epoch, known_lost, rto, leased }))
 }
 
 /// What a promotion of this copy would lose of clients' messages, by its own word.

@@ -36,6 +36,8 @@ const PORTS: usize = 2 * ZONES as usize;
 pub enum Task {
     /// A verb, at this region.
     Act(usize, Verb),
+    /// Sets the shape of the line and the region lease, as the dice say.
+    Set,
     /// Mends until the pair is whole.
     Settle,
     /// Compares the data of both.
@@ -128,6 +130,11 @@ impl Regions {
         Ok(tokio::spawn(async move {
             let done = match task {
                 Task::Act(region, verb) => operator.act(region, verb).await,
+                Task::Set => {
+                    let sides = operator.look_at_both().await;
+                    operator.set(&sides).await;
+                    true
+                }
                 Task::Settle => operator.settle().await,
                 Task::Verify => operator.verify().await,
             };

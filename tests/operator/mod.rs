@@ -5,13 +5,15 @@
 //! told. When and what it does beyond mending is theirs.
 //!
 //! Of an operator with dice for tails it also depends on these what becomes of tails and of kept
-//! copies: sent to the new primary, wiped, or promoted (`tails`).
+//! copies: sent to the new primary, wiped, or promoted (`tails`). What it sets meanwhile, the shape
+//! of the line and the region lease, has dice of its own (`settings`).
 //!
 //! Laws: what is asked may be asked twice, from both sides, at any moment. A region that was
 //! fenced has its tail listed before anything becomes of it. Clients are kept away from a region
 //! that is in no pair yet, as a guide for operators says. Whatever it asks and is told is in the
 //! history.
 
+mod settings;
 mod tails;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +27,7 @@ use zoneq::queue::ids::Epoch;
 use zoneq::storage::disk::faulty::Dice;
 
 use crate::history::{Act, Cluster, Micros, REGIONS, SharedHistory, Told, Verb};
+pub use settings::Settings;
 
 /// The verbs of a region, at one node.
 pub type Client = RegionServiceClient<Channel>;
@@ -67,6 +70,7 @@ pub struct Operator {
     wishes: Wishes,
     /// Decides what becomes of tails and of kept copies, where that is more than the usual.
     tails: Option<Dice>,
+    pub settings: Settings,
     /// Whether each side was seen to shape the line.
     shaped: [bool; 2],
 }
@@ -100,7 +104,8 @@ impl Operator {
         tails: Option<Dice>,
     ) -> Operator {
         let dice = Dice::new(seed ^ 0x6f70_6572);
-        Operator { dice, history, regions, now, wishes, tails, shaped: [false; 2] }
+        let settings = Settings::of(seed);
+        Operator { dice, history, regions, now, wishes, tails, settings, shaped: [false; 2] }
     }
 
     fn now(&self) -> Micros {

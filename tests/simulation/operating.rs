@@ -14,15 +14,11 @@ use std::time::Duration;
 use zoneq::consensus::network::{ChannelOptions, channel};
 use zoneq::storage::disk::faulty::Dice;
 
-use crate::history::{SharedHistory, Told, Verb};
+use crate::history::{SharedHistory, Verb};
 use crate::layout::{Layout, host_name};
 use crate::network::{SimNetwork, now_us};
-use crate::operator::{Client, Operator, UNSHAPED, Wishes, primary};
+use crate::operator::{Client, Operator, Wishes};
 
-/// Salt of the seeds in which the line is shaped.
-const SHAPING: u64 = 0x7368_6170_6500;
-/// Salt of the seeds with region leases.
-const LEASING: u64 = 0x6c65_6173_6500;
 /// Salt of the seeds in which tails are sent, and copies wiped or promoted.
 const TAILS: u64 = 0x7461_696c_7300;
 
@@ -49,25 +45,17 @@ pub fn operator(
 
 pub struct Working {
     operator: Operator,
-    /// Decides how the line is shaped, where it is at all.
-    line: Option<Dice>,
-    /// Decides the region lease, where there is one at all.
-    lease: Option<Dice>,
 }
 
 impl Working {
-    pub fn new(seed: u64, operator: Operator) -> Working {
-        let mut line = Dice::new(seed ^ SHAPING);
-        let line = (line.below(4) == 0).then_some(line);
-        let mut lease = Dice::new(seed ^ LEASING);
-        let lease = (lease.below(4) == 0).then_some(lease);
-        Working { operator, line, lease }
+    pub fn new(operator: Operator) -> Working {
+        Working { operator }
     }
 
     /// Works until told to stop, and then until the pair is whole; whether it is.
     pub async fn work(mut self, stop: Arc<AtomicBool>) -> bool {
         self.operator.protect(0).await;
-        if self.line.is_some() {
+        if self.operator.settings.has_shapes() {
             self.operator.act(0, Verb::ReadAccess { on: true }).await;
         }
         while !stop.load(Ordering::Relaxed) {
@@ -80,8 +68,7 @@ impl Working {
 
     async fn turn(&mut self) {
         let sides = self.operator.look_at_both().await;
-        self.shape(&sides).await;
-        self.set_lease(&sides).await;
+        self.operator.set(&sides).await;
         if self.operator.dice.below(3) > 0 && self.operator.mend(&sides).await {
             return;
         }
@@ -119,37 +106,6 @@ impl Working {
                 self.operator.act(region, Verb::ReadAccess { on }).await;
             }
             _ => {}
-        }
-    }
-
-    /// Makes the line slower than what is written, or as it was.
-    async fn shape(&mut self, sides: &[Option<Told>; 2]) {
-        let Some(line) = &mut self.line else { return };
-        if line.below(3) > 0 {
-            return;
-        }
-        let verb = match line.below(4) {
-            0 => UNSHAPED,
-            1 => Verb::Shape { bytes_per_second: 0, delay_ms: 100 + line.below(2_000) },
-            _ => {
-                let bytes_per_second = (4 + line.below(28)) << 10;
-                Verb::Shape { bytes_per_second, delay_ms: line.below(300) }
-            }
-        };
-        if let Some(region) = primary(sides) {
-            self.operator.act(region, verb).await;
-        }
-    }
-
-    /// Sets the region lease, or ends it.
-    async fn set_lease(&mut self, sides: &[Option<Told>; 2]) {
-        let Some(lease) = &mut self.lease else { return };
-        if lease.below(4) > 0 {
-            return;
-        }
-        let ms = if lease.below(6) == 0 { 0 } else { 1_000 + lease.below(1_000) };
-        if let Some(region) = primary(sides) {
-            self.operator.act(region, Verb::Lease { ms }).await;
         }
     }
 

@@ -257,7 +257,7 @@ fn operate(world: &mut World, seed: u64, stop: &Arc<AtomicBool>) -> Operation {
     world.sim.client(OPERATOR, async move {
         let network = SimNetwork { host: OPERATOR.to_owned(), wires };
         let operator = operator(seed, &layout, &network, history, wishes);
-        *end.borrow_mut() = Some(Working::new(seed, operator).work(stop).await);
+        *end.borrow_mut() = Some(Working::new(operator).work(stop).await);
         Ok(())
     });
     operation
