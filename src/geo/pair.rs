@@ -16,6 +16,7 @@ mod lease;
 mod limit;
 mod redundancy;
 mod replay;
+mod senders;
 mod shape;
 mod toward;
 mod verify;

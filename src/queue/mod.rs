@@ -18,7 +18,7 @@ mod groups;
 pub mod ids;
 pub mod limits;
 mod load;
-mod log_time;
+pub(crate) mod log_time;
 mod message;
 pub mod milestones;
 pub mod note;

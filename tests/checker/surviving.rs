@@ -53,7 +53,14 @@ fn judged(lineage: &Lineage, op: &Op) -> Option<Outcome> {
     };
     let answer = match &op.outcome {
         Outcome::Ok(answer) => answer,
-        Outcome::Unknown(_) => return None,
+        Outcome::Unknown(why) => {
+            // A deposed primary that has not heard of it need not know a session of the other side.
+            let parted = lineage.parted(op.site, op.returned);
+            let parted = parted.filter(|_| why.contains("SESSION_ENDED"))?;
+            let words =
+                || Outcome::Unknown("a deposed primary did not know its session".to_owned());
+            return is_of_tail(op, None, parted).then(words);
+        }
         // Why it was refused may be found in the tail alone.
         Outcome::Failed(_) => {
             let parted = lineage.parted(op.site, op.returned)?;
@@ -129,6 +136,21 @@ mod tests {
         sample.write(6, 60);
         sample.read(60);
         assert_eq!(outcomes(&sample), [true, false, false]);
+    }
+
+    #[test]
+    fn that_a_session_has_ended_counts_only_where_it_is_said_by_who_was_not_deposed() {
+        let ended = |is_deposed: bool| {
+            let mut sample = PairSample::protected();
+            if is_deposed {
+                sample.promoted(5);
+            }
+            sample.write(6, 60);
+            sample.history.ops[0].outcome = Outcome::Unknown("SESSION_ENDED".to_owned());
+            let rest = of(&sample.history).expect("two regions");
+            matches!(&rest.ops[0].outcome, Outcome::Unknown(why) if why.contains("SESSION_ENDED"))
+        };
+        assert_eq!((ended(false), ended(true)), (true, false));
     }
 
     #[test]

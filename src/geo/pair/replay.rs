@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Pair;
+use super::senders;
 use super::toward::elsewhere;
 use crate::consensus::error::{Fate, GroupError};
 use crate::geo::error::PairError;
@@ -204,7 +205,10 @@ impl Replay {
                 }
             })
             .collect();
-        let answer = self.ask(Some(self.filled(part, contents))).await?;
+        let sent_at = part.sent_at.clone();
+        let mut part = self.filled(part, contents);
+        senders::find(&self.pair.group, &sent_at, &mut part)?;
+        let answer = self.ask(Some(part)).await?;
         self.through = self.through.max(Number(answer.through));
         let mut step = ReplayStep {
             found: answer.results.len() as u64,

@@ -87,6 +87,8 @@ impl Receiver {
             session.ran = match (wanted.contains(&turn), found.contains(&turn)) {
                 (true, true) => Some(true),
                 (true, false) if is_whole => Some(false),
+                // Its client has an answer: most likely from the side that sent it.
+                (true, false) if session.answer.is_empty() => Some(false),
                 _ => None,
             };
         }

@@ -129,6 +129,42 @@ async fn a_tail_is_replayed_once_though_either_side_restarts_in_the_middle() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_sent_again_is_not_sent_though_its_next_call_reached_the_old_side_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    for client in [4, 5] {
+        east.send_in((client, 1, 1), "shipped").await;
+    }
+    west.until_applied("shipped", |west| west.total() == 2).await;
+    east.until_known("live", |mark| mark.status == GeoStatus::Live).await;
+    west.stop().await;
+    // Client 5 has its answer from here, client 4 will have it from there.
+    for client in [4, 5] {
+        east.send_in((client, 2, 2), "the same for both").await;
+        east.send(&format!("between, {client}")).await.expect("acknowledged");
+    }
+    for client in [4, 5] {
+        east.send_in((client, 3, 3), &format!("late, {client}")).await;
+    }
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    west.pair.force("anna", false).await.expect("promoted");
+    west.send_in((4, 2, 2), "the same for both").await;
+    west.send_in((4, 3, 3), "late, 4").await;
+    west.send_in((4, 4, 4), "next of client 4").await;
+    west.send_in((5, 4, 4), "next of client 5").await;
+    east.until_applied("fenced", |east| matches!(east.role(), Role::Fenced { .. })).await;
+    let steps = all_of(east.pair.replay("anna", false).await.expect("begun")).await;
+    let skipped: Vec<Skip> = steps.iter().flat_map(|step| &step.skipped).map(|it| it.why).collect();
+    assert_eq!(skipped, [Skip::SentAgain; 2], "both of client 4: {steps:?}");
+    assert_eq!(steps.last().expect("a part").total_sent, 4);
+    let mut bodies = west.bodies().split_off(6);
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["between, 4", "between, 5", "late, 5", "the same for both"]);
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_sends_nothing_of_what_its_side_is_given_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let (east, west, _) = deposed(dir.path(), 30).await;

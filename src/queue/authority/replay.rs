@@ -76,7 +76,8 @@ pub struct TailQueue {
 /// What one send had in it that is still alive: all of it is sent again, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TailUnit {
-    /// `None` = it was in no session, or its client has had its answer.
+    /// `None` = it was in no session, or its client has had its answer and the log does not say in
+    /// which.
     pub session: Option<TailSession>,
     pub messages: Vec<TailSend>,
 }
@@ -87,7 +88,7 @@ pub struct TailSession {
     pub client: u128,
     pub sequence: u64,
     pub transacted: bool,
-    /// What the deposed side answered.
+    /// What the deposed side answered; nothing where its client has its answer, from whichever side.
     pub answer: Vec<Sent>,
     /// Whether the same number ran in the new epoch, by its log; `None` = not known.
     pub ran: Option<bool>,
@@ -348,7 +349,9 @@ fn replay(
             Err(why) => TailOutcome::Skipped(why),
         });
     }
-    if let (Some(session), Some(Fate::Open)) = (&unit.session, fate) {
+    if let (Some(session), Some(Fate::Open)) = (&unit.session, fate)
+        && !session.answer.is_empty()
+    {
         answer_for(state, session, &renamed, step);
     }
     outcomes

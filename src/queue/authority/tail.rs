@@ -96,6 +96,8 @@ pub struct TailPart {
     pub last: bool,
     pub queues: Vec<TailQueue>,
     pub units: Vec<TailUnit>,
+    /// When each unit was sent, in order.
+    pub sent_at: Vec<LogTime>,
     /// Of each message, in order.
     pub contents: Vec<ContentId>,
 }
@@ -222,8 +224,10 @@ impl State {
                 return part;
             }
             let mut unit = TailUnit { session: session.cloned(), messages: Vec::new() };
+            let mut sent_at = LogTime(0);
             for (number, queue) in alive {
                 let Some(message) = queue.lineup.find(number) else { continue };
+                sent_at = message.inserted_at;
                 let at = *places.entry(queue.row.id).or_insert_with(|| {
                     part.queues.push(tail_queue(&queue.row, all));
                     part.queues.len() as u32 - 1
@@ -234,6 +238,7 @@ impl State {
                 unit.messages.push(self.tail_send(queue, &message, (at, window)));
             }
             part.units.push(unit);
+            part.sent_at.push(sent_at);
         }
         part.last = window.is_last;
         part
