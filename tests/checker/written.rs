@@ -1,30 +1,17 @@
 //! A history as lines of JSON, each a call with its answer, a fault, or what was seen of a node;
-//! a file may hold several, one behind the other.
+//! a file may hold several, one behind the other. The form is the product's own
+//! (`zoneq::cli::drill::history`), as drills write it too.
 //!
-//! Refuses what it does not understand, with the line. Of a pair of regions only the calls are
-//! written, which is not enough to judge it: such a file is refused too.
+//! Refuses what it does not understand, with the line: another version, and what has no ending. Of
+//! a pair of regions only the calls are written, which is not enough to judge it: such a file is
+//! refused too.
 
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use zoneq::cli::drill::history::{FORM, Line};
 
-use crate::history::{Applied, Cluster, Ending, History, Micros, Op};
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Line {
-    Op(Box<Op>),
-    /// A fault, a phase.
-    Event(Micros, String),
-    Leads(Cluster, u64, u64),
-    /// A node stopped, and nobody had hurt it so.
-    Stopped(String),
-    Digest(Applied),
-    Ending(Ending),
-    /// It is of two regions, of which so many states were seen.
-    Pair(usize),
-}
+use crate::history::History;
 
 pub fn write(path: &Path, history: &History) -> Result<(), String> {
     let words = |error: std::io::Error| format!("{}: {error}", path.display());
@@ -33,7 +20,9 @@ pub fn write(path: &Path, history: &History) -> Result<(), String> {
     let events = history.events.iter().map(|(at, what)| Line::Event(*at, what.clone()));
     let leaders = history.leaders.iter().map(|(of, term, node)| Line::Leads(*of, *term, *node));
     let pair = Some(history.pair.sighted.len()).filter(|states| *states > 0);
-    let lines = events
+    let lines = [Line::Form(FORM)]
+        .into_iter()
+        .chain(events)
         .chain(pair.map(Line::Pair))
         .chain(leaders)
         .chain(history.unexpected_stops.iter().cloned().map(Line::Stopped))
@@ -51,33 +40,44 @@ pub fn write(path: &Path, history: &History) -> Result<(), String> {
 pub fn read(path: &Path) -> Result<Vec<History>, String> {
     let words = |error: std::io::Error| format!("{}: {error}", path.display());
     let file = BufReader::new(std::fs::File::open(path).map_err(words)?);
-    let (mut all, mut history) = (Vec::new(), History::default());
+    let (mut all, mut history) = (Vec::new(), None);
     for (number, line) in (1..).zip(file.lines()) {
+        let place = || format!("{} line {number}", path.display());
         let line = serde_json::from_str(&line.map_err(words)?)
-            .map_err(|error| format!("{} line {number}: {error}", path.display()))?;
+            .map_err(|error| format!("{}: {error}", place()))?;
+        let is_first = history.is_none();
+        let now: &mut History = history.get_or_insert_default();
         match line {
-            Line::Op(op) => history.ops.push(*op),
-            Line::Event(at, what) => history.events.push((at, what)),
-            Line::Leads(of, term, node) => history.leaders.push((of, term, node)),
-            Line::Stopped(what) => history.unexpected_stops.push(what),
+            Line::Form(1..=FORM) if is_first => {}
+            Line::Form(form) if is_first => {
+                return Err(format!("{}: it is of form {form}, newer than {FORM}", place()));
+            }
+            Line::Form(_) => return Err(format!("{}: the history before has no end", place())),
+            Line::Op(op) => now.ops.push(*op),
+            Line::Event(at, what) => now.events.push((at, what)),
+            Line::Leads(of, term, node) => now.leaders.push((of, term, node)),
+            Line::Stopped(what) => now.unexpected_stops.push(what),
             Line::Pair(_) => {
                 let what = "is of two regions, and is judged only where it comes about";
-                return Err(format!("{} line {number} {what}", path.display()));
+                return Err(format!("{} {what}", place()));
             }
-            Line::Digest(applied) => history.applied.push(applied),
+            Line::Digest(applied) => now.applied.push(applied),
             Line::Ending(ending) => {
-                history.ending = ending;
-                all.push(std::mem::take(&mut history));
+                now.ending = ending;
+                all.extend(history.take());
             }
         }
     }
-    Ok(all)
+    match history {
+        None => Ok(all),
+        Some(_) => Err(format!("{} ends within a history, which has no end", path.display())),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Cluster, DRAIN};
+    use crate::history::{Applied, Cluster, DRAIN};
     use crate::invariants::{broken, sample::Sample};
 
     fn seen() -> History {
@@ -124,6 +124,24 @@ mod tests {
         let pair = crate::invariants::pair_sample::PairSample::protected();
         write(&path, &pair.history).expect("written");
         assert!(read(&path).expect_err("no states").contains("is of two regions"));
+    }
+
+    #[test]
+    fn a_history_of_a_newer_form_or_without_an_end_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("history.jsonl");
+        let said = |text: &str| {
+            std::fs::write(&path, text).expect("written");
+            read(&path).err().unwrap_or_default()
+        };
+        write(&path, &seen()).expect("written");
+        let text = std::fs::read_to_string(&path).expect("text");
+        let (form, rest) = text.split_once('\n').expect("lines");
+        assert_eq!(form, r#"{"form":2}"#);
+        assert_eq!(said(rest), "", "the first form said nothing of itself");
+        assert!(said(&format!("{{\"form\":3}}\n{rest}")).contains("line 1: it is of form 3"));
+        assert!(said(form).ends_with("ends within a history, which has no end"));
+        assert!(said(&format!("{form}\n{text}")).contains("line 2: the history before"));
     }
 
     #[test]

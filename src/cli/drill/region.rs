@@ -190,8 +190,7 @@ impl Region {
             .deadline(context.global.deadline.unwrap_or(Duration::from_secs(30)))
             .connections(2)
             .build()?;
-        let queue = format!("drill-{mark:x}");
-        let running = Load::start(client, queue, (mark, self.body)).await?;
+        let running = Load::start(client, (mark, self.body), None).await?;
         let sampler = Sampler::start(lab)?;
         let load = running.load.clone();
         let stage = Stage { context, dir, load: &load, sampler: &sampler, drill: self, mark };
