@@ -12,6 +12,7 @@ pub mod history;
 pub mod invariants;
 pub mod known;
 pub mod lineage;
+pub mod parts;
 pub mod queues;
 pub mod redrives;
 pub mod retold;

@@ -2,16 +2,19 @@
 //! a file may hold several, one behind the other. The form is the product's own
 //! (`zoneq::cli::drill::history`), as drills write it too.
 //!
-//! Refuses what it does not understand, with the line: another version, and what has no ending. Of
-//! a pair of regions only the calls are written, which is not enough to judge it: such a file is
-//! refused too.
+//! Refuses what it does not understand, with the line: another version, and what has no ending. The
+//! first version had of a pair of regions only the calls, which is not enough to judge it: such a
+//! file is refused too.
 
-use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
+use std::io::{BufRead as _, BufReader, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
-use zoneq::cli::drill::history::{FORM, Line};
+use zoneq::cli::drill::history::{FORM, Line, Sight};
+use zoneq::queue::authority::Authority;
 
-use crate::history::History;
+use crate::history::{History, PairHistory, Sighted};
+use crate::parts::{authority, part};
 
 pub fn write(path: &Path, history: &History) -> Result<(), String> {
     let words = |error: std::io::Error| format!("{}: {error}", path.display());
@@ -19,11 +22,10 @@ pub fn write(path: &Path, history: &History) -> Result<(), String> {
     let mut file = BufWriter::new(file);
     let events = history.events.iter().map(|(at, what)| Line::Event(*at, what.clone()));
     let leaders = history.leaders.iter().map(|(of, term, node)| Line::Leads(*of, *term, *node));
-    let pair = Some(history.pair.sighted.len()).filter(|states| *states > 0);
     let lines = [Line::Form(FORM)]
         .into_iter()
         .chain(events)
-        .chain(pair.map(Line::Pair))
+        .chain(of_pair(&history.pair))
         .chain(leaders)
         .chain(history.unexpected_stops.iter().cloned().map(Line::Stopped))
         .chain(history.applied.iter().copied().map(Line::Digest))
@@ -36,11 +38,30 @@ pub fn write(path: &Path, history: &History) -> Result<(), String> {
     file.flush().map_err(words)
 }
 
+/// What was seen of a pair of regions; a part is written where it is another than before.
+fn of_pair(pair: &PairHistory) -> impl Iterator<Item = Line> {
+    let mut last: Option<Arc<Authority>> = None;
+    let sighted = pair.sighted.iter().flat_map(move |seen| {
+        let is_new = last.as_ref() != Some(&seen.authority);
+        last = Some(Arc::clone(&seen.authority));
+        let Sighted { at, cluster, node, index, log_time, digest, .. } = *seen;
+        let part = is_new.then(|| Line::Part(Box::new(part(&seen.authority))));
+        let sight = Sight { at, cluster, node, index, log_time, digest };
+        part.into_iter().chain([Line::Sighted(sight)])
+    });
+    sighted
+        .chain(pair.told.iter().cloned().map(Line::Told))
+        .chain(pair.acts.iter().cloned().map(Line::Act))
+        .chain(pair.listed.iter().cloned().map(Box::new).map(Line::Listed))
+        .chain(pair.replays.iter().cloned().map(Line::Replay))
+}
+
 /// The histories of a file: each ends with its ending.
 pub fn read(path: &Path) -> Result<Vec<History>, String> {
     let words = |error: std::io::Error| format!("{}: {error}", path.display());
     let file = BufReader::new(std::fs::File::open(path).map_err(words)?);
     let (mut all, mut history) = (Vec::new(), None);
+    let mut last: Option<Arc<Authority>> = None;
     for (number, line) in (1..).zip(file.lines()) {
         let place = || format!("{} line {number}", path.display());
         let line = serde_json::from_str(&line.map_err(words)?)
@@ -58,11 +79,28 @@ pub fn read(path: &Path) -> Result<Vec<History>, String> {
             Line::Leads(of, term, node) => now.leaders.push((of, term, node)),
             Line::Stopped(what) => now.unexpected_stops.push(what),
             Line::Pair(_) => {
-                let what = "is of two regions, and is judged only where it comes about";
+                let what = "is of two regions, of which the first form says too little to judge it";
                 return Err(format!("{} {what}", place()));
             }
             Line::Digest(applied) => now.applied.push(applied),
+            Line::Part(part) => {
+                let read = authority(*part).map_err(|why| format!("{}: {why}", place()))?;
+                last = Some(Arc::new(read));
+            }
+            Line::Sighted(sight) => {
+                let Some(authority) = last.clone() else {
+                    return Err(format!("{}: nothing said before what it was", place()));
+                };
+                let Sight { at, cluster, node, index, log_time, digest } = sight;
+                let seen = Sighted { at, cluster, node, index, log_time, digest, authority };
+                now.pair.sighted.push(seen);
+            }
+            Line::Told(told) => now.pair.told.push(told),
+            Line::Act(act) => now.pair.acts.push(act),
+            Line::Listed(listed) => now.pair.listed.push(*listed),
+            Line::Replay(replay) => now.pair.replays.push(replay),
             Line::Ending(ending) => {
+                last = None;
                 now.ending = ending;
                 all.extend(history.take());
             }
@@ -78,7 +116,7 @@ pub fn read(path: &Path) -> Result<Vec<History>, String> {
 mod tests {
     use super::*;
     use crate::history::{Applied, Cluster, DRAIN};
-    use crate::invariants::{broken, sample::Sample};
+    use crate::invariants::{broken, pair_sample::PairSample, sample::Sample};
 
     fn seen() -> History {
         let mut sample = Sample::default();
@@ -117,13 +155,57 @@ mod tests {
         assert!(first.ops.iter().all(|op| op.client != DRAIN));
     }
 
+    /// A pair of which every kind of line is written, and that broke promises.
+    fn pair() -> History {
+        let mut sample = PairSample::protected();
+        sample.leased(2);
+        sample.write(5, 50);
+        sample.copied(5, 50);
+        sample.told(60);
+        sample.promoted(5);
+        sample.send("m", 6);
+        sample.send("n", 7);
+        sample.fenced(8);
+        sample.listed(&["m"]);
+        sample.replayed(200, 1);
+        sample.replay_told(&["m"]);
+        sample.given_again("new", 6, 210);
+        sample.given_again("newer", 6, 220);
+        sample.begins_anew();
+        sample.history
+    }
+
     #[test]
-    fn a_history_of_two_regions_is_refused() {
+    fn a_history_of_two_regions_is_judged_as_before() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("history.jsonl");
-        let pair = crate::invariants::pair_sample::PairSample::protected();
-        write(&path, &pair.history).expect("written");
-        assert!(read(&path).expect_err("no states").contains("is of two regions"));
+        write(&path, &pair()).expect("written");
+        let all = read(&path).expect("read");
+        let [read] = all.as_slice() else { panic!("{} histories", all.len()) };
+        let (was, is) = (&pair().pair, &read.pair);
+        assert_eq!((&is.told, &is.acts), (&was.told, &was.acts));
+        assert_eq!((&is.listed, &is.replays), (&was.listed, &was.replays));
+        let roles = |pair: &PairHistory| -> Vec<_> {
+            pair.sighted.iter().map(|it| (it.at, it.authority.role.name())).collect()
+        };
+        assert_eq!(roles(is), roles(was));
+        assert_eq!(broken(read), broken(&pair()));
+        let names: Vec<&str> = broken(read).into_iter().map(|(name, _)| name).collect();
+        for name in ["G1", "G6", "I8"] {
+            assert!(names.contains(&name), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn two_regions_of_the_first_form_are_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("history.jsonl");
+        std::fs::write(&path, "{\"pair\":4}\n").expect("written");
+        assert!(read(&path).expect_err("no states").contains("line 1 is of two regions"));
+        let sight = r#"{"sighted":{"at":1,"cluster":{"region":0,"generation":0},"node":1,"index":1,
+            "log_time":1,"digest":null}}"#;
+        std::fs::write(&path, sight.replace('\n', "")).expect("written");
+        assert!(read(&path).expect_err("of what?").contains("line 1: nothing said"));
     }
 
     #[test]

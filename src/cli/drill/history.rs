@@ -18,7 +18,9 @@ pub use answer::{
     Answer, Dead, Deleted, Job, Looked, Progress, Redriven, Released, SentMessage, Shown, Tenant,
 };
 pub use call::{After, Asked, Call, Item, New, Standing};
-pub use pair::{Act, Alive, Emptied, Gone, Listed, Replay, Told, Verb};
+pub use pair::{
+    Act, Alive, Emptied, EpochId, Gone, Join, Listed, Part, Place, Replay, Sight, Taken, Told, Verb,
+};
 
 /// The version of the form that is written. The first said nothing of its version.
 pub const FORM: u32 = 2;
@@ -46,6 +48,13 @@ pub enum Line {
     /// A node stopped, and nobody had hurt it so.
     Stopped(String),
     Digest(Applied),
+    /// What the sightings behind it are of, up to the next one.
+    Part(Box<Part>),
+    Sighted(Sight),
+    Told(Told),
+    Act(Act),
+    Listed(Box<Listed>),
+    Replay(Replay),
     /// The last line.
     Ending(Ending),
     /// Of the first version: it is of two regions, of which so many states were seen.

@@ -16,8 +16,8 @@ pub struct Sighted {
     pub node: u64,
     pub index: u64,
     pub log_time: LogTime,
-    /// Of the data, which both regions have.
-    pub digest: u128,
+    /// Of the data, which both regions have; `None` = it was not told.
+    pub digest: Option<u128>,
     pub authority: Arc<Authority>,
 }
 

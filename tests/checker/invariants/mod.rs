@@ -77,6 +77,10 @@ pub fn unjudged(history: &History) -> Vec<String> {
              told, and of {positions} in all"
         ));
     }
+    let copies = history.pair.sighted.iter().filter(|it| it.authority.applied_through.is_some());
+    if copies.clone().count() > 0 && copies.clone().all(|it| it.digest.is_none()) {
+        all.push("G2: nobody was told the digest of a copy".to_owned());
+    }
     if history.leaders.is_empty() {
         all.push("I11 of leaders: nobody was asked who leads".to_owned());
     }

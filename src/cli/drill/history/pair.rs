@@ -157,3 +157,69 @@ pub struct Replay {
     pub skipped: Vec<(String, String)>,
     pub outcome: Result<(), String>,
 }
+
+/// An epoch: its number and its region.
+pub type EpochId = (u32, String);
+
+/// A place in a log. Of one that a status told of only the index is known, and the rest is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub index: u64,
+    pub term: u64,
+    pub node: u64,
+}
+
+/// Where an epoch joins the one before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    pub epoch: EpochId,
+    /// The last place of the epoch before, in the log of its region.
+    pub previous: Option<Place>,
+    /// The place that began it, in the log of its own region.
+    pub first: Option<Place>,
+}
+
+/// How far the tail of a fenced epoch was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    pub epoch: EpochId,
+    /// Messages with numbers up to here are dealt with.
+    pub through: u64,
+    pub sent: u64,
+    pub skipped: u64,
+    pub done: bool,
+}
+
+/// A cluster's part in a pair of regions: as much of its authority as is judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    pub lineage: u128,
+    pub region: String,
+    /// As `region status` says it.
+    pub role: String,
+    /// Where the role began, of one that has a place.
+    pub role_at: Option<Place>,
+    /// Whom it handed over to, is fenced by, or is in conflict with.
+    pub other: Option<EpochId>,
+    pub epoch: EpochId,
+    /// The oldest first.
+    pub ledger: Vec<Join>,
+    /// Of a secondary: up to where it has the primary's log.
+    pub applied_through: Option<Place>,
+    /// The region lease that a primary relies on, in microseconds.
+    pub lease: Option<u64>,
+    pub replayed: Vec<Taken>,
+}
+
+/// A node's state at one applied position of its own log; its part is that of the line before that
+/// has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sight {
+    pub at: Micros,
+    pub cluster: Cluster,
+    pub node: u64,
+    pub index: u64,
+    pub log_time: LogTime,
+    /// Of the data; `None` = it was not told.
+    pub digest: Option<u128>,
+}
