@@ -10,6 +10,7 @@ mod ending;
 pub mod history;
 pub mod ledger;
 mod load;
+mod looks;
 mod recorder;
 mod region;
 
@@ -66,8 +67,18 @@ Examples:
   zoneq drill region --forced --behind 6s --max-lag 2s
                                          with the line cut so long before
   zoneq drill region --forced --behind 3s --max-unshipped 1MiB --body 4096
-  zoneq drill region --failback          and home again")]
-    Region(region::Region),
+  zoneq drill region --failback          and home again
+  zoneq drill region --forced --history drill.jsonl
+                                         every call and look for the checker: `cargo chaos --judge
+                                         drill.jsonl`")]
+    Region {
+        #[command(flatten)]
+        region: region::Region,
+        /// Write every call with its answer, and what the regions say of themselves, to this file,
+        /// which is not there yet, one line of JSON each: the checker of the tests judges it
+        #[arg(long, env = "ZONEQ_DRILL_REGION_HISTORY", value_name = "FILE")]
+        history: Option<PathBuf>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -87,18 +98,21 @@ impl DrillVerb {
             DrillVerb::Zone { zone: Zone { rounds: 0, .. }, .. } => {
                 Err(Usage("--rounds is 0; allowed: 1 and more".to_owned()).into())
             }
-            DrillVerb::Region(region) => region.checked().map(DrillVerb::Region),
+            DrillVerb::Region { region, history } => {
+                region.checked().map(|region| DrillVerb::Region { region, history })
+            }
             DrillVerb::Zone { .. } => Ok(self),
         }
     }
 
     /// The file that its history goes to.
     fn recorder(&self) -> anyhow::Result<Option<Arc<Recorder>>> {
-        let file = match self {
-            DrillVerb::Zone { history, .. } => history.as_deref(),
-            DrillVerb::Region(_) => None,
+        let (file, is_pair) = match self {
+            DrillVerb::Zone { history, .. } => (history, false),
+            DrillVerb::Region { history, .. } => (history, true),
         };
-        Ok(file.map(Recorder::create).transpose()?.map(Arc::new))
+        let made = file.as_deref().map(|file| Recorder::create(file, is_pair)).transpose()?;
+        Ok(made.map(Arc::new))
     }
 
     async fn on(
@@ -109,7 +123,7 @@ impl DrillVerb {
     ) -> anyhow::Result<Exit> {
         match self {
             DrillVerb::Zone { zone, .. } => zone.on(context, dir, recorder).await,
-            DrillVerb::Region(region) => region.on(context, dir).await,
+            DrillVerb::Region { region, .. } => region.on(context, dir, recorder).await,
         }
     }
 

@@ -16,6 +16,7 @@ pub mod parts;
 pub mod queues;
 pub mod redrives;
 pub mod retold;
+pub mod sampled;
 pub mod search;
 pub mod story;
 pub mod surviving;

@@ -15,6 +15,7 @@ use zoneq::queue::authority::Authority;
 
 use crate::history::{History, PairHistory, Sighted};
 use crate::parts::{authority, part};
+use crate::sampled::Sampled;
 
 pub fn write(path: &Path, history: &History) -> Result<(), String> {
     let words = |error: std::io::Error| format!("{}: {error}", path.display());
@@ -62,6 +63,7 @@ pub fn read(path: &Path) -> Result<Vec<History>, String> {
     let file = BufReader::new(std::fs::File::open(path).map_err(words)?);
     let (mut all, mut history) = (Vec::new(), None);
     let mut last: Option<Arc<Authority>> = None;
+    let mut sampled = Sampled::default();
     for (number, line) in (1..).zip(file.lines()) {
         let place = || format!("{} line {number}", path.display());
         let line = serde_json::from_str(&line.map_err(words)?)
@@ -95,12 +97,21 @@ pub fn read(path: &Path) -> Result<Vec<History>, String> {
                 let seen = Sighted { at, cluster, node, index, log_time, digest, authority };
                 now.pair.sighted.push(seen);
             }
+            Line::Look(look) => {
+                sampled.look(*look).map_err(|why| format!("{}: {why}", place()))?;
+            }
+            Line::OpIn(epoch, op) => {
+                sampled.call(now.ops.len(), epoch);
+                now.ops.push(*op);
+            }
             Line::Told(told) => now.pair.told.push(told),
             Line::Act(act) => now.pair.acts.push(act),
             Line::Listed(listed) => now.pair.listed.push(*listed),
             Line::Replay(replay) => now.pair.replays.push(replay),
             Line::Ending(ending) => {
                 last = None;
+                let sampled = std::mem::take(&mut sampled);
+                sampled.tell(now).map_err(|why| format!("{}: {why}", path.display()))?;
                 now.ending = ending;
                 all.extend(history.take());
             }

@@ -1,6 +1,7 @@
 //! `zoneq drill`: the product's own proof, run as a user runs it. What it writes of its calls is
 //! judged by the checker of simulator and chaos.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
@@ -92,7 +93,9 @@ fn a_zone_stopped_on_purpose_loses_nothing() {
 /// Drills a pair of regions; the result, and the only round.
 fn drill_region(line: &str) -> (Value, Value) {
     let lab = Lab::pair();
-    let ran = lab.run(line);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("drill.jsonl");
+    let ran = lab.run(&format!("{line} --history {}", file.display()));
     let result = ran.exits(0);
     assert_eq!((&result["ok"], &result["equal"]), (&true.into(), &true.into()), "{result}");
     for key in [
@@ -110,6 +113,15 @@ fn drill_region(line: &str) -> (Value, Value) {
     for region in lab.ok("lab status")["regions"].as_array().expect("regions") {
         assert_eq!(region["status"], "live", "it ends protected and live: {region}");
     }
+    let history = judged(&file);
+    let pair = &history.pair;
+    assert!(pair.told.len() >= 20 && pair.sighted.len() >= pair.told.len());
+    assert!(pair.acts.iter().all(|act| act.outcome.is_ok()), "{:?}", pair.acts);
+    let tail = pair.listed.iter().map(|listed| listed.alive.len()).sum::<usize>();
+    assert_eq!(ran.items()[0]["tail_messages"].as_u64().unwrap_or(0), tail as u64);
+    let regions: BTreeSet<usize> = history.ops.iter().map(|op| op.site.region).collect();
+    assert_eq!(regions.len(), 2, "calls were answered by both");
+    loses(history);
     (result, ran.items()[0].clone())
 }
 

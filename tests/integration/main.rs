@@ -42,6 +42,6 @@ mod verbs;
 mod waiting;
 
 use checker::{
-    history, invariants, known, lineage, parts, queues, redrives, retold, search, story, surviving,
-    tails, times,
+    history, invariants, known, lineage, parts, queues, redrives, retold, sampled, search, story,
+    surviving, tails, times,
 };

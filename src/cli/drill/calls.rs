@@ -40,6 +40,29 @@ fn mark(durability: &Durability) -> Option<Mark> {
     Some(Mark { index: position.index, term: position.term, node: position.node, at })
 }
 
+/// An answer that may say where it stands.
+trait Placed {
+    fn durability(&self) -> Option<&Durability>;
+}
+
+macro_rules! placed {
+    ($($answer:ty),*) => {$(
+        impl Placed for $answer {
+            fn durability(&self) -> Option<&Durability> {
+                Some(&self.durability)
+            }
+        }
+    )*};
+}
+
+placed!(client::CreatedQueue, Sent, Updated, client::Deleted);
+
+impl Placed for Received {
+    fn durability(&self) -> Option<&Durability> {
+        self.durability.as_ref()
+    }
+}
+
 /// An answer with a place in the log.
 fn placed(durability: &Durability, answer: impl FnOnce(Mark) -> Answer) -> Outcome {
     match mark(durability) {
@@ -100,7 +123,7 @@ impl Calls {
     }
 
     /// Makes a call and writes down what came of it.
-    async fn recorded<T>(
+    async fn recorded<T: Placed>(
         &self,
         who: Who,
         call: impl Future<Output = Result<T, ClientError>>,
@@ -119,7 +142,8 @@ impl Calls {
             }
             _ => tries,
         };
-        recorder.op(begun, words, (outcome, tries));
+        let placed = answer.as_ref().ok().and_then(Placed::durability);
+        recorder.op(begun, words, (outcome, tries, placed.map(|placed| placed.epoch)));
         answer
     }
 

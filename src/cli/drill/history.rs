@@ -19,7 +19,8 @@ pub use answer::{
 };
 pub use call::{After, Asked, Call, Item, New, Standing};
 pub use pair::{
-    Act, Alive, Emptied, EpochId, Gone, Join, Listed, Part, Place, Replay, Sight, Taken, Told, Verb,
+    Act, Alive, Emptied, EpochId, Gone, Join, Listed, Look, Part, Place, Replay, Sight, Taken,
+    Told, Verb,
 };
 
 /// The version of the form that is written. The first said nothing of its version.
@@ -41,6 +42,9 @@ pub enum Line {
     /// The version of the form: the first line.
     Form(u32),
     Op(Box<Op>),
+    /// A call on a pair of which no site is known, but the number of the epoch under which it was
+    /// acknowledged; `None` = it was not.
+    OpIn(Option<u32>, Box<Op>),
     /// A fault, a phase.
     Event(Micros, String),
     /// In that cluster and term that node said that it leads.
@@ -52,6 +56,7 @@ pub enum Line {
     Part(Box<Part>),
     Sighted(Sight),
     Told(Told),
+    Look(Box<Look>),
     Act(Act),
     Listed(Box<Listed>),
     Replay(Replay),

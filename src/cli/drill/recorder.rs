@@ -3,6 +3,7 @@
 //! Laws: it holds one buffer and no history. A line that cannot be written is told at the drill's
 //! next look ([`Recorder::check`]), and ends the drill; what was written until then has no ending.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,15 +14,19 @@ use anyhow::Context as _;
 use tokio::time::Instant;
 
 use super::history::{
-    Answer, Call, Cluster, Ending, FORM, Line, LogTime, Micros, NEVER, Op, Outcome,
+    Answer, Call, Cluster, Ending, FORM, Join, Line, LogTime, Micros, NEVER, Op, Outcome,
 };
+use super::looks;
 use crate::client::{ClientError, Reason};
+use crate::proto::admin::v1 as pb;
 
 /// A file that a history goes to.
 #[derive(Debug)]
 pub struct Recorder {
     path: PathBuf,
     began: Instant,
+    /// The calls go to a pair of regions.
+    is_pair: bool,
     file: Mutex<Open>,
 }
 
@@ -33,6 +38,8 @@ struct Open {
     /// The highest T that was answered.
     newest: LogTime,
     served: bool,
+    /// The ledger of each region, as it was written last.
+    ledgers: BTreeMap<usize, Vec<Join>>,
 }
 
 /// A call that has begun.
@@ -42,23 +49,24 @@ pub struct Begun {
     pub invoked: Micros,
 }
 
-/// What became of a call of the client library.
-pub type Told = (Outcome, u32);
+/// What became of a call of the client library: how often it was tried, 0 = that is not known, and
+/// the number of the epoch under which it was acknowledged.
+pub type Told = (Outcome, u32, Option<u32>);
 
 impl Recorder {
     /// Makes the file.
     ///
     /// # Errors
     /// It is there already, or cannot be written.
-    pub fn create(path: &Path) -> anyhow::Result<Recorder> {
+    pub fn create(path: &Path, is_pair: bool) -> anyhow::Result<Recorder> {
         let named = || format!("the history {}", path.display());
-        Ok(Recorder::onto(path, File::create_new(path).with_context(named)?))
+        Ok(Recorder::onto(path, File::create_new(path).with_context(named)?, is_pair))
     }
 
-    fn onto(path: &Path, file: File) -> Recorder {
-        let out = BufWriter::new(file);
-        let file = Mutex::new(Open { out, failed: None, newest: 0, served: false });
-        let recorder = Recorder { path: path.to_owned(), began: Instant::now(), file };
+    fn onto(path: &Path, file: File, is_pair: bool) -> Recorder {
+        let (out, ledgers) = (BufWriter::new(file), BTreeMap::new());
+        let file = Mutex::new(Open { out, failed: None, newest: 0, served: false, ledgers });
+        let recorder = Recorder { path: path.to_owned(), began: Instant::now(), is_pair, file };
         recorder.write(&Line::Form(FORM));
         recorder
     }
@@ -94,17 +102,34 @@ impl Recorder {
         Begun { client, invoked: self.now() }
     }
 
+    /// A region was asked what it is from that moment until now.
+    pub fn look(&self, invoked: Micros, status: &pb::GetRegionResponse) {
+        let Some(mut look) = looks::look((invoked, self.now()), status) else { return };
+        let region = look.told.cluster.region;
+        let mut open = self.open();
+        if open.ledgers.get(&region) == Some(&look.part.ledger) {
+            look.part.ledger.clear();
+        } else {
+            open.ledgers.insert(region, look.part.ledger.clone());
+        }
+        drop(open);
+        self.write(&Line::Look(Box::new(look)));
+    }
+
     /// The call has returned.
-    pub fn op(&self, begun: Begun, call: Call, (outcome, attempts): Told) {
+    pub fn op(&self, begun: Begun, call: Call, (outcome, attempts, epoch): Told) {
         if let Outcome::Ok(answer) = &outcome {
             let mut open = self.open();
             open.served |= matches!(answer, Answer::Sent { .. });
             open.newest = answer.mark().map_or(0, |mark| mark.at).max(open.newest);
         }
         let Begun { client, invoked } = begun;
-        let (session, elsewhere, site) = (None, false, Cluster::default());
+        // A send that is tried again is not told from one that is not.
+        let once = attempts == 1 && !matches!(call, Call::Send { .. });
+        let elsewhere = self.is_pair && !once;
+        let (session, site) = (None, Cluster::default());
         let returned = self.now();
-        self.write(&Line::Op(Box::new(Op {
+        let op = Box::new(Op {
             client,
             session,
             attempts,
@@ -114,7 +139,8 @@ impl Recorder {
             call,
             outcome,
             site,
-        })));
+        });
+        self.write(&if self.is_pair { Line::OpIn(epoch, op) } else { Line::Op(op) });
     }
 
     /// Says why the file can be written no more.
@@ -183,12 +209,12 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_told_with_the_name_of_the_file() {
         let full = Path::new("/dev/full");
-        let recorder = Recorder::onto(full, File::create(full).expect("a device"));
+        let recorder = Recorder::onto(full, File::create(full).expect("a device"), false);
         recorder.check().expect("it is in the buffer");
         let error = recorder.end(true, false).expect_err("no room");
         assert_eq!(error.to_string(), "the history /dev/full cannot be written");
 
-        let recorder = Recorder::onto(full, File::create(full).expect("a device"));
+        let recorder = Recorder::onto(full, File::create(full).expect("a device"), false);
         recorder.event("a".repeat(1 << 16));
         for _ in 0..2 {
             let error = recorder.check().expect_err("no room");

@@ -223,3 +223,14 @@ pub struct Sight {
     /// Of the data; `None` = it was not told.
     pub digest: Option<u128>,
 }
+
+/// A look at a region by its status, from which the reader tells what the region was, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    pub told: Told,
+    /// The last entry of its own log that who answered had applied.
+    pub index: u64,
+    pub log_time: LogTime,
+    /// A ledger without lines is the one of the look before at this region.
+    pub part: Part,
+}
