@@ -116,7 +116,8 @@ fn drill_region(line: &str) -> (Value, Value) {
     let history = judged(&file);
     let pair = &history.pair;
     assert!(pair.told.len() >= 20 && pair.sighted.len() >= pair.told.len());
-    assert!(pair.acts.iter().all(|act| act.outcome.is_ok()), "{:?}", pair.acts);
+    // A verb whose answer was lost is asked again.
+    assert!(pair.acts.last().is_some_and(|act| act.outcome.is_ok()), "{:?}", pair.acts);
     let tail = pair.listed.iter().map(|listed| listed.alive.len()).sum::<usize>();
     assert_eq!(ran.items()[0]["tail_messages"].as_u64().unwrap_or(0), tail as u64);
     let regions: BTreeSet<usize> = history.ops.iter().map(|op| op.site.region).collect();
@@ -134,7 +135,7 @@ fn a_region_is_handed_over_without_loss() {
 
 #[test]
 fn what_a_lost_region_had_alone_is_in_its_tail_and_sent_again() {
-    let (result, round) = drill_region("drill region --forced --behind 300ms");
+    let (result, round) = drill_region("drill region --forced --behind 800ms");
     let tail = result["tail_found"].as_u64().expect("a number");
     assert!(tail > 0, "the line was cut, and sends went on: {result}");
     assert_eq!(result["rpo_messages"], tail);
