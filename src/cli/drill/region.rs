@@ -242,6 +242,7 @@ impl Region {
         let equal = pair::regions_of(&lab, &primary, PATIENCE)?.verify().await?.equal;
         if let Some(recorder) = &recorder {
             ending::end(&lab, &lab.regions(), recorder, equal).await?;
+            pair::wait_live(&lab, PATIENCE).await?;
         }
         self.conclude(context, &load, &rounds, &verdict, &sampled, equal)
     }
