@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The drills of two regions, one after the other on one lab, as the figures in benches/README.md
 # are made: planned, forced, forced with a tail, with a region lease, with limits of the lag,
-# failback. Each begins from the pair that the one before left. The first that breaks a promise
-# ends it.
+# failback. Each begins from the pair that the one before left, and its history is judged by the
+# checker of the tests (`cargo chaos --judge`). The first that breaks a promise ends it.
 #
 #     benches/drills.sh [ROUNDS]          20 unless given; failback runs a quarter of them
 #
@@ -15,26 +15,34 @@ zoneq=${ZONEQ:-${CARGO_TARGET_DIR:-target}/release/zoneq}
 lab=${ZONEQ_LAB_DIR:-}
 unset ZONEQ_LAB_DIR
 
+# It is built before anything is measured.
+cargo chaos --list >/dev/null
+
+work=$(mktemp -d)
+own=
+finish() {
+    local code=$?
+    [[ -z $own ]] || "$zoneq" lab down --dir "$lab" >/dev/null 2>&1 || true
+    if [[ $code == 0 ]]; then
+        rm -rf "$work"
+    else
+        echo "the exported tails are in $lab, the history of the last drill in $work" >&2
+    fi
+    exit "$code"
+}
+trap finish EXIT
 if [[ -z $lab ]]; then
-    work=$(mktemp -d)
     lab=$work/lab
-    finish() {
-        local code=$?
-        "$zoneq" lab down --dir "$lab" >/dev/null 2>&1 || true
-        if [[ $code == 0 ]]; then
-            rm -rf "$work"
-        else
-            echo "the lab and the exported tails are in $lab" >&2
-        fi
-        exit "$code"
-    }
-    trap finish EXIT
+    own=yes
     "$zoneq" lab up --detach --dir "$lab"
 fi
 
+history=$work/history.jsonl
 drill() {
     printf '\n=== drill region %s\n' "$*"
-    "$zoneq" drill region "$@" --dir "$lab"
+    rm -f "$history"
+    "$zoneq" drill region "$@" --dir "$lab" --history "$history"
+    cargo chaos --judge "$history"
 }
 
 drill --planned --rounds "$rounds"

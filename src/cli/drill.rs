@@ -4,11 +4,18 @@
 //! early redelivery or a resurrection exits with 1. It works on a queue of its own and removes
 //! it. Without a lab it makes one in a temporary folder, says so, and takes it down again.
 
+mod calls;
+mod ending;
+#[doc(hidden)]
+pub mod history;
 pub mod ledger;
 mod load;
+mod looks;
+mod recorder;
 mod region;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
@@ -18,6 +25,7 @@ use tokio::time::Instant;
 
 use self::ledger::Verdict;
 use self::load::{BODY, Load, Running};
+use self::recorder::Recorder;
 use super::Context;
 use super::exit::{Exit, Usage};
 use super::lab;
@@ -31,7 +39,7 @@ use crate::clock::{Clock as _, SystemClock};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum DrillVerb {
     /// Lose the leader's zone under load, heal it, drain, and compare
     #[command(after_help = "\
@@ -39,8 +47,17 @@ Examples:
   zoneq drill zone                   SIGKILL of the leader's zone, once
   zoneq drill zone --rounds 20
   zoneq drill zone --graceful        as an operator stops a zone
-  zoneq drill zone --dir /tmp/lab    on a lab of one's own")]
-    Zone(Zone),
+  zoneq drill zone --dir /tmp/lab    on a lab of one's own
+  zoneq drill zone --history drill.jsonl
+                                     every call for the checker: `cargo chaos --judge drill.jsonl`")]
+    Zone {
+        #[command(flatten)]
+        zone: Zone,
+        /// Write every call with its answer to this file, which is not there yet, one line of JSON
+        /// each: the checker of the tests judges it
+        #[arg(long, env = "ZONEQ_DRILL_ZONE_HISTORY", value_name = "FILE")]
+        history: Option<PathBuf>,
+    },
     /// Hand over, lose or get back the primary region under load, drain, and compare
     #[command(after_help = "\
 Examples:
@@ -50,11 +67,22 @@ Examples:
   zoneq drill region --forced --behind 6s --max-lag 2s
                                          with the line cut so long before
   zoneq drill region --forced --behind 3s --max-unshipped 1MiB --body 4096
-  zoneq drill region --failback          and home again")]
-    Region(region::Region),
+  zoneq drill region --failback          and home again
+  zoneq drill region --forced --history drill.jsonl
+                                         every call and look for the checker: `cargo chaos --judge
+                                         drill.jsonl`")]
+    Region {
+        #[command(flatten)]
+        region: region::Region,
+        /// Write every call with its answer, and what the regions say of themselves, to this file,
+        /// which is not there yet, one line of JSON each: the checker of the tests judges it
+        #[arg(long, env = "ZONEQ_DRILL_REGION_HISTORY", value_name = "FILE")]
+        history: Option<PathBuf>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Args)]
+#[group(skip)]
 pub struct Zone {
     /// Stop the zone's nodes with SIGTERM in the place of SIGKILL
     #[arg(long, env = "ZONEQ_DRILL_ZONE_GRACEFUL", value_parser = FalseyValueParser::new())]
@@ -67,18 +95,35 @@ pub struct Zone {
 impl DrillVerb {
     fn checked(self) -> anyhow::Result<DrillVerb> {
         match self {
-            DrillVerb::Zone(Zone { rounds: 0, .. }) => {
+            DrillVerb::Zone { zone: Zone { rounds: 0, .. }, .. } => {
                 Err(Usage("--rounds is 0; allowed: 1 and more".to_owned()).into())
             }
-            DrillVerb::Region(region) => region.checked().map(DrillVerb::Region),
-            DrillVerb::Zone(_) => Ok(self),
+            DrillVerb::Region { region, history } => {
+                region.checked().map(|region| DrillVerb::Region { region, history })
+            }
+            DrillVerb::Zone { .. } => Ok(self),
         }
     }
 
-    async fn on(self, context: &Context, dir: &Path) -> anyhow::Result<Exit> {
+    /// The file that its history goes to.
+    fn recorder(&self) -> anyhow::Result<Option<Arc<Recorder>>> {
+        let (file, is_pair) = match self {
+            DrillVerb::Zone { history, .. } => (history, false),
+            DrillVerb::Region { history, .. } => (history, true),
+        };
+        let made = file.as_deref().map(|file| Recorder::create(file, is_pair)).transpose()?;
+        Ok(made.map(Arc::new))
+    }
+
+    async fn on(
+        self,
+        context: &Context,
+        dir: &Path,
+        recorder: Option<Arc<Recorder>>,
+    ) -> anyhow::Result<Exit> {
         match self {
-            DrillVerb::Zone(zone) => zone.on(context, dir).await,
-            DrillVerb::Region(region) => region.on(context, dir).await,
+            DrillVerb::Zone { zone, .. } => zone.on(context, dir, recorder).await,
+            DrillVerb::Region { region, .. } => region.on(context, dir, recorder).await,
         }
     }
 
@@ -88,22 +133,24 @@ impl DrillVerb {
         let running = Lab::load(&dir)
             .is_ok_and(|lab| lab.file.nodes.iter().any(|node| node.state() != State::Down));
         if running {
-            return verb.on(context, &dir).await;
+            let recorder = verb.recorder()?;
+            return verb.on(context, &dir, recorder).await;
         }
         if context.global.dir.is_some() {
             Lab::load(&dir)?;
             let text = format!("the lab in {} is down; start it with `lab up`", dir.display());
             return Err(Usage(text).into());
         }
+        let recorder = verb.recorder()?;
         let own = own_dir();
         context.out.say(&format!("no lab is running: starting one in {}", own.display()))?;
-        let regions = if matches!(verb, DrillVerb::Zone(_)) { 1 } else { 2 };
+        let regions = if matches!(verb, DrillVerb::Zone { .. }) { 1 } else { 2 };
         let layout = Layout { regions: Some(regions), ..Layout::default() };
         let up = start::up(&own, &layout).await?;
         for note in &up.notes {
             context.out.say(note)?;
         }
-        let drilled = verb.on(context, &own).await;
+        let drilled = verb.on(context, &own, recorder).await;
         let down = lab::down(&own).await;
         let exit = drilled?;
         down?;
@@ -129,7 +176,12 @@ struct Round {
 }
 
 impl Zone {
-    async fn on(self, context: &Context, dir: &Path) -> anyhow::Result<Exit> {
+    async fn on(
+        self,
+        context: &Context,
+        dir: &Path,
+        recorder: Option<Arc<Recorder>>,
+    ) -> anyhow::Result<Exit> {
         let whole = Lab::load(dir)?;
         let region = pair::primary(&whole).await?;
         let lab = whole.part(&region);
@@ -145,7 +197,7 @@ impl Zone {
             .connections(2)
             .build()?;
         start::wait_healed(&lab, PATIENCE).await?;
-        let running = Load::start(client, format!("drill-{mark:x}"), (mark, BODY)).await?;
+        let running = Load::start(client, (mark, BODY), recorder).await?;
         let bar = context.out.progress(Some(u64::from(self.rounds)), "losing zones");
         let mut longest: f64 = 0.0;
         for number in 1..=self.rounds {
@@ -169,6 +221,9 @@ impl Zone {
         let load = running.load.clone();
         let verdict = running.finish(PATIENCE * 2).await?;
         bar.finish_and_clear();
+        if let Some(recorder) = load.recorder() {
+            ending::end(&Lab::load(dir)?, &[region], recorder, false).await?;
+        }
         self.conclude(context, &verdict, &load, longest)
     }
 
@@ -185,6 +240,8 @@ impl Zone {
             .ok_or_else(|| anyhow::anyhow!("nobody leads, so there is no leader's zone to lose"))?;
         let ids = lab.in_zone(&zone);
         load.gap.arm(load.now());
+        let how = if self.graceful { "stopped" } else { "killed" };
+        load.event(format!("zone {zone} is {how}"));
         if self.graceful {
             lab::stop(&mut lab, &ids).await?;
         } else {
@@ -194,6 +251,7 @@ impl Zone {
         load.wait_acknowledged(300, PATIENCE).await?;
         let back = Instant::now();
         start::nodes(&mut lab, &ids).await?;
+        load.event(format!("zone {zone} is started"));
         start::wait_healed(&lab, PATIENCE).await?;
         let healed_ms = back.elapsed().as_millis();
         load.wait_acknowledged(100, PATIENCE).await?;

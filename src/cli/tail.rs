@@ -197,9 +197,11 @@ pub fn exported(message: &pb::TailMessage) -> Value {
 /// What is read back of a line of such a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExportedMessage {
+    pub id: String,
     pub queue: String,
     pub body: Vec<u8>,
     pub inserted_at: Option<prost_types::Timestamp>,
+    pub expires_at: Option<prost_types::Timestamp>,
 }
 
 /// Reads a line that [`exported`] made; none for a line that names what was deleted.
@@ -211,10 +213,12 @@ pub fn read_exported(line: &str) -> anyhow::Result<Option<ExportedMessage>> {
     let Some(body) = line.get("body_base64") else { return Ok(None) };
     let body = from_base64(body.as_str().unwrap_or_default());
     let body = body.context("a body of the exported tail is no base64")?;
-    let at = line.get("inserted_at").and_then(Value::as_str).map(str::parse);
-    let inserted_at = at.transpose().context("a time of the tail")?;
-    let queue = line.get("queue").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Ok(Some(ExportedMessage { queue, body, inserted_at }))
+    let text = |key: &str| line.get(key).and_then(Value::as_str);
+    let at = |key: &str| text(key).map(str::parse).transpose().context("a time of the tail");
+    let (inserted_at, expires_at) = (at("inserted_at")?, at("expires_at")?);
+    let word = |key: &str| text(key).unwrap_or_default().to_owned();
+    let (id, queue) = (word("id"), word("queue"));
+    Ok(Some(ExportedMessage { id, queue, body, inserted_at, expires_at }))
 }
 
 /// Writes the tail to a file that is not there yet, and notes there that it is in one.

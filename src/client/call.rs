@@ -4,6 +4,7 @@
 //! apply it, and after an unknown one only under its session. Every call ends at its deadline,
 //! and then says `Unknown` when any of its attempts may have been applied.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
@@ -17,6 +18,20 @@ use super::epochs::Line;
 use super::error::{ClientError, Failure, Verdict};
 use super::session::{SharedSession, Ticket};
 use crate::proto::queue::v1 as pb;
+
+tokio::task_local! {
+    /// How often the calls in here were tried.
+    static TRIES: Cell<u32>;
+}
+
+/// Makes a call, and says how often it was tried. The call runs in this task alone.
+pub async fn counted<T>(call: impl Future<Output = T>) -> (T, u32) {
+    let tried = async {
+        let answer = call.await;
+        (answer, TRIES.with(Cell::get))
+    };
+    TRIES.scope(Cell::new(0), tried).await
+}
 
 /// What makes trying again safe.
 #[derive(Clone, Debug)]
@@ -111,6 +126,8 @@ where
         let timeout = left.min(plan.attempt);
         let session = ticket.as_ref().map(Ticket::tag);
         let one = Attempt { line: pick.line.clone(), session, timeout };
+        // Few ask for it.
+        let _ = TRIES.try_with(|tries| tries.set(tries.get().saturating_add(1)));
         let failure = match tokio::time::timeout(timeout, attempt(one)).await {
             Ok(Ok(response)) => {
                 pick.answered();

@@ -42,6 +42,8 @@ mod verbs;
 pub use accounts::{Account, AccountPage, AccountQuota};
 pub use admin::Admin;
 pub use builder::{Builder, Client};
+#[doc(hidden)]
+pub use call::counted;
 pub use error::{ClientError, Reason};
 pub use keep_alive::KeepAlive;
 pub use receive_stream::{Acks, ReceiveStream, StreamOptions};

@@ -42,8 +42,8 @@ use std::time::Duration;
 
 use arguments::Arguments;
 use checker::{
-    gaps, history, invariants, known, lineage, queues, redrives, retold, search, story, surviving,
-    tails, times, written,
+    gaps, history, invariants, known, lineage, parts, queues, redrives, retold, sampled, search,
+    story, surviving, tails, times, written,
 };
 use clap::Parser as _;
 use faults::Fault;
@@ -272,7 +272,7 @@ fn show(broken: &[(String, String)]) {
     }
 }
 
-/// Judges histories that were written down.
+/// Judges histories that were written down, and says what of each could not be judged.
 fn judge(path: &std::path::Path) -> ExitCode {
     let histories = match written::read(path) {
         Ok(histories) => histories,
@@ -287,15 +287,21 @@ fn judge(path: &std::path::Path) -> ExitCode {
         let broken: Vec<(String, String)> =
             broken.into_iter().map(|(name, case)| (name.to_owned(), case)).collect();
         let end = if broken.is_empty() { "every promise kept" } else { "BROKEN" };
+        let of_pair = if history.pair.sighted.is_empty() { "" } else { " and G1 to G6" };
         println!(
-            "history {number}: {} calls, {} acknowledged: {end}",
+            "history {number}: {} calls, {} acknowledged; judged by I1 to I11{of_pair}: {end}",
             history.ops.len(),
             history.acknowledged()
         );
         show(&broken);
+        invariants::unjudged(history).iter().for_each(|what| println!("  not judged: {what}"));
         if !broken.is_empty() {
             code = ExitCode::FAILURE;
         }
+    }
+    if histories.is_empty() {
+        eprintln!("chaos: {} holds no history", path.display());
+        return ExitCode::FAILURE;
     }
     code
 }

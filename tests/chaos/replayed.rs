@@ -105,6 +105,7 @@ impl Replay<'_> {
         let is_silent = matches!(authority.role, Role::Fenced { .. } | Role::Conflict { .. });
         let at = if is_silent { by } else { self.stamped.min(by) };
         let log_time = self.state.log_time().0;
+        let digest = Some(digest);
         let sighted = Sighted { at, cluster, node: NODE, index, log_time, digest, authority };
         history.pair.sighted.push(sighted);
         Ok(())

@@ -4,6 +4,13 @@
 //! fails; nothing is slept through, every wait is for a condition and has an end; what nodes
 //! wrote to their logs is part of the test: a warning that the test did not ask for fails it.
 
+#[path = "../checker/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "what is judged here others write, and simulator and chaos tell more"
+)]
+mod checker;
 mod comebacks;
 mod consumers;
 mod disk_full;
@@ -26,9 +33,6 @@ mod redundancy;
 mod refusals;
 mod regions;
 mod reseeding;
-#[path = "../checker/search.rs"]
-#[allow(dead_code, reason = "the simulator and chaos tell more calls")]
-mod search;
 mod serving;
 mod stage;
 mod standby;
@@ -36,3 +40,8 @@ mod tls;
 mod upgrade;
 mod verbs;
 mod waiting;
+
+use checker::{
+    history, invariants, known, lineage, parts, queues, redrives, retold, sampled, search, story,
+    surviving, tails, times,
+};

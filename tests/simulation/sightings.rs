@@ -21,7 +21,7 @@ pub async fn observe((node, cluster): (u64, Cluster), group: Group, history: Sha
                 (Some(at), Some(authority)) => {
                     let same = last.as_ref().filter(|known| ***known == *authority);
                     let authority = same.map_or_else(|| Arc::new(authority.clone()), Arc::clone);
-                    let (log_time, digest) = (state.log_time().0, state.digest().0);
+                    let (log_time, digest) = (state.log_time().0, Some(state.digest().0));
                     Some((at.index, log_time, digest, authority))
                 }
                 _ => None,

@@ -4,6 +4,7 @@
 //! on, once, and so is the question how far the copy is, which only the leader knows. A node that
 //! cannot have confirmed that it still leads says so, and that the copy is not known.
 
+mod epochs;
 mod line;
 mod loss;
 mod tail;
@@ -138,8 +139,8 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
         last_forced: authority.loss.as_deref().map(loss::loss_out),
         ..base
     };
-    let copy = &status.copy;
-    let mut drain = copy.drain;
+    epochs::tell(&mut out, standing);
+    let (copy, mut drain) = (&status.copy, status.copy.drain);
     match &authority.role {
         Role::Primary | Role::Sealed { .. } | Role::Released { .. } => {
             let mark = &status.watermark;

@@ -1,7 +1,6 @@
 //! The load of a drill: senders and workers that write down in the ledger what they do before
 //! they do it, and what came of it.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,15 +10,14 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::calls::{Calls, Who};
 use super::ledger::{Ledger, Mark};
+use super::recorder::Recorder;
 use crate::cli::bench::report::Gap;
-use crate::client::{
-    Client, ClientError, DeleteItem, DeleteOutcome, Message, QueueSettings, Reason, ReceiveOptions,
-    Ttl, Update,
-};
+use crate::client::{Client, ClientError, DeleteItem, DeleteOutcome, Message, Reason};
 
-const SENDERS: usize = 16;
-const WORKERS: usize = 8;
+const SENDERS: u32 = 16;
+const WORKERS: u32 = 8;
 const BATCH: u32 = 16;
 /// Bytes of a message, unless told, and what may be told: its number and the drill's mark must fit.
 pub const BODY: u32 = 256;
@@ -32,8 +30,7 @@ const REST: Duration = Duration::from_millis(8);
 /// Senders and workers on one queue.
 #[derive(Debug)]
 pub struct Load {
-    client: Client,
-    queue: String,
+    calls: Calls,
     begun: Instant,
     mark: u64,
     /// Bytes of each message.
@@ -60,14 +57,13 @@ impl Load {
     /// Makes the queue and starts, with messages of so many bytes that bear the drill's mark.
     pub async fn start(
         client: Client,
-        queue: String,
         (mark, body): (u64, u32),
+        recorder: Option<Arc<Recorder>>,
     ) -> anyhow::Result<Running> {
-        let settings = QueueSettings { default_ttl: Ttl::Never, ..QueueSettings::default() };
-        client.create_queue(&queue, BTreeMap::new(), settings).await?;
+        let calls = Calls::new(client, format!("drill-{mark:x}"), recorder);
+        calls.create().await?;
         let load = Arc::new(Load {
-            client,
-            queue,
+            calls,
             begun: Instant::now(),
             mark,
             body: body as usize,
@@ -79,8 +75,10 @@ impl Load {
             failed: AtomicU64::new(0),
             first_error: Mutex::new(None),
         });
-        let senders = (0..SENDERS).map(|_| tokio::spawn(load.clone().sender())).collect();
-        let workers = (0..WORKERS).map(|_| tokio::spawn(load.clone().worker())).collect();
+        // The drill itself is 0.
+        let senders = (1..=SENDERS).map(|who| tokio::spawn(load.clone().sender(who))).collect();
+        let workers = (1..=WORKERS).map(|who| SENDERS + who);
+        let workers = workers.map(|who| tokio::spawn(load.clone().worker(who))).collect();
         Ok(Running { load, senders, workers })
     }
 
@@ -96,7 +94,20 @@ impl Load {
 
     #[must_use]
     pub fn queue(&self) -> &str {
-        &self.queue
+        self.calls.queue()
+    }
+
+    /// Where the history goes, if it is asked for.
+    #[must_use]
+    pub fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.calls.recorder()
+    }
+
+    /// Writes down a fault or a phase.
+    pub fn event(&self, what: impl Into<String>) {
+        if let Some(recorder) = self.recorder() {
+            recorder.event(what);
+        }
     }
 
     #[must_use]
@@ -114,6 +125,7 @@ impl Load {
         let until = Instant::now() + patience;
         let target = self.ledger().acknowledged() + more;
         while self.ledger().acknowledged() < target {
+            self.check_recorder()?;
             if Instant::now() >= until {
                 let why = self.first_error().unwrap_or_else(|| "no call has failed".to_owned());
                 anyhow::bail!("no {more} sends were acknowledged in {patience:?}; {why}");
@@ -121,6 +133,10 @@ impl Load {
             sleep(Duration::from_millis(5)).await;
         }
         Ok(())
+    }
+
+    fn check_recorder(&self) -> anyhow::Result<()> {
+        self.recorder().map_or(Ok(()), |recorder| recorder.check())
     }
 
     fn met(&self, error: &ClientError) {
@@ -144,11 +160,11 @@ impl Load {
         (self.body(number) == body).then_some(number)
     }
 
-    async fn sender(self: Arc<Self>) {
+    async fn sender(self: Arc<Self>, who: Who) {
         while self.sending.load(Relaxed) {
             let number = self.next.fetch_add(1, Relaxed);
             self.ledger().sending(number);
-            match self.client.send(&self.queue, self.body(number)).await {
+            match self.calls.send(who, number, self.body(number)).await {
                 Ok(sent) => {
                     let now = self.now();
                     self.ledger().sent(number, Mark::of(&sent.durability), now);
@@ -165,14 +181,11 @@ impl Load {
         }
     }
 
-    async fn worker(self: Arc<Self>) {
-        let options = ReceiveOptions {
-            max_messages: BATCH,
-            visibility_timeout: Some(LEASE),
-            wait: Duration::from_millis(500),
-        };
+    async fn worker(self: Arc<Self>, who: Who) {
+        let options = (BATCH, LEASE, Duration::from_millis(500));
         while self.working.load(Relaxed) {
-            let received = match self.client.receive(&self.queue, options).await {
+            let received = self.calls.receive(who, options, |body| self.number(body)).await;
+            let received = match received {
                 Ok(received) => received,
                 Err(error) => {
                     self.met(&error);
@@ -190,12 +203,12 @@ impl Load {
                 self.ledger().named(number, &message.id);
                 taken.push((number, message));
             }
-            self.work(taken, mark).await;
+            self.work(who, taken, mark).await;
         }
     }
 
     /// Most messages are deleted at once; some are worked on longer, some are dropped.
-    async fn work(&self, taken: Vec<(u64, Message)>, at: Mark) {
+    async fn work(&self, who: Who, taken: Vec<(u64, Message)>, at: Mark) {
         let draining = !self.sending.load(Relaxed);
         let mut deletes = Vec::with_capacity(taken.len());
         for (number, mut message) in taken {
@@ -204,7 +217,7 @@ impl Load {
             if number % 29 == 0 && first && !draining {
                 continue;
             }
-            if number % 13 == 0 && first && !self.update(number, &mut message, at).await {
+            if number % 13 == 0 && first && !self.update(who, number, &mut message, at).await {
                 continue;
             }
             deletes.push((number, message));
@@ -213,7 +226,7 @@ impl Load {
             return;
         }
         let items = deletes.iter().map(|(_, message)| DeleteItem::from(message)).collect();
-        match self.client.delete_batch(&self.queue, items).await {
+        match self.calls.delete(who, items).await {
             Ok(deleted) => {
                 let deleted_by = Mark::of(&deleted.durability).unwrap_or(at);
                 for ((number, _), outcome) in deletes.iter().zip(&deleted.outcomes) {
@@ -235,12 +248,10 @@ impl Load {
     }
 
     /// Makes the lease longer or gives the message back; true when it is still ours.
-    async fn update(&self, number: u64, message: &mut Message, at: Mark) -> bool {
+    async fn update(&self, who: Who, number: u64, message: &mut Message, at: Mark) -> bool {
         let longer = number.is_multiple_of(2);
         let span = if longer { LEASE * 2 } else { Duration::ZERO };
-        let update = Update { visibility_timeout: Some(span), ..Update::default() };
-        let updated =
-            self.client.update(&self.queue, &message.id, &message.pop_receipt, update).await;
+        let updated = self.calls.update(who, message, span).await;
         let count = message.dequeue_count;
         match updated {
             Ok(updated) => {
@@ -270,10 +281,11 @@ impl Running {
         }
         let until = Instant::now() + patience;
         loop {
-            let total = self.load.client.queue(&self.load.queue).await?.counts.total;
+            let total = self.load.calls.left().await?;
             if total == 0 {
                 break;
             }
+            self.load.check_recorder()?;
             if Instant::now() >= until {
                 anyhow::bail!(
                     "{total} messages are left after {} s of draining",
@@ -287,7 +299,7 @@ impl Running {
             timeout(patience, worker).await??;
         }
         let verdict = self.load.ledger().judge();
-        self.load.client.delete_queue(&self.load.queue).await?;
+        self.load.calls.remove().await?;
         Ok(verdict)
     }
 }

@@ -12,9 +12,11 @@ mod forced;
 mod lease;
 mod limit;
 mod planned;
+mod record;
 mod sampler;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -24,8 +26,11 @@ use serde_json::{Value, json};
 use self::lease::LeaseBefore;
 use self::limit::Before;
 use self::sampler::{Findings, Sampler};
+use super::ending;
+use super::history::{Act, Cluster, Line, REGIONS, Verb};
 use super::ledger::Verdict;
 use super::load::{BODIES, BODY, Load, Running};
+use super::recorder::Recorder;
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Usage};
 use crate::cli::lab::files::Lab;
@@ -57,6 +62,7 @@ pub struct Kind {
 }
 
 #[derive(Clone, Copy, Debug, Args)]
+#[group(skip)]
 pub struct Region {
     #[command(flatten)]
     kind: Kind,
@@ -131,6 +137,22 @@ impl Stage<'_> {
         Ok((lab, primary, other))
     }
 
+    /// Asks a verb of a region, and writes down what came of it.
+    async fn told<T, E: std::fmt::Display>(
+        &self,
+        region: &str,
+        verb: Verb,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let Some(recorder) = self.load.recorder() else { return call.await };
+        let invoked = recorder.now();
+        let answer = call.await;
+        let (returned, cluster) = (recorder.now(), cluster(region));
+        let outcome = answer.as_ref().map(|_| ()).map_err(ToString::to_string);
+        recorder.write(&Line::Act(Act { invoked, returned, cluster, verb, outcome }));
+        answer
+    }
+
     /// Milliseconds from a moment of the load's clock to the first send acknowledged under the
     /// epoch of a region that has just become the primary.
     async fn first_acknowledged(&self, new: &Regions, since: u64) -> anyhow::Result<f64> {
@@ -142,6 +164,12 @@ impl Stage<'_> {
         })?;
         Ok(millis(began.saturating_sub(since)))
     }
+}
+
+/// The place of a region in a history.
+fn cluster(region: &str) -> Cluster {
+    let region = REGIONS.iter().position(|name| *name == region).unwrap_or_default();
+    Cluster { region, generation: 0 }
 }
 
 /// Nanoseconds as milliseconds with one decimal.
@@ -173,7 +201,12 @@ impl Region {
         }
     }
 
-    pub async fn on(self, context: &Context, dir: &Path) -> anyhow::Result<Exit> {
+    pub async fn on(
+        self,
+        context: &Context,
+        dir: &Path,
+        recorder: Option<Arc<Recorder>>,
+    ) -> anyhow::Result<Exit> {
         let lab = Lab::load(dir)?;
         if lab.regions().len() < 2 {
             let text = "the lab has one region only; this drill needs two: see `zoneq lab up`";
@@ -190,9 +223,8 @@ impl Region {
             .deadline(context.global.deadline.unwrap_or(Duration::from_secs(30)))
             .connections(2)
             .build()?;
-        let queue = format!("drill-{mark:x}");
-        let running = Load::start(client, queue, (mark, self.body)).await?;
-        let sampler = Sampler::start(lab)?;
+        let running = Load::start(client, (mark, self.body), recorder.clone()).await?;
+        let sampler = Sampler::start(lab, recorder.clone())?;
         let load = running.load.clone();
         let stage = Stage { context, dir, load: &load, sampler: &sampler, drill: self, mark };
         let rounds = self.run_rounds(&stage).await;
@@ -208,6 +240,10 @@ impl Region {
         pair::wait_live(&lab, PATIENCE).await?;
         let primary = pair::primary(&lab).await?;
         let equal = pair::regions_of(&lab, &primary, PATIENCE)?.verify().await?.equal;
+        if let Some(recorder) = &recorder {
+            ending::end(&lab, &lab.regions(), recorder, equal).await?;
+            pair::wait_live(&lab, PATIENCE).await?;
+        }
         self.conclude(context, &load, &rounds, &verdict, &sampled, equal)
     }
 

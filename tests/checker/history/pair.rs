@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use zoneq::queue::authority::{Authority, RegionEpoch};
+use zoneq::queue::authority::Authority;
 
-use super::{Cluster, LogTime, Micros};
+use super::{Act, Cluster, Listed, LogTime, Micros, Replay, Told};
 
 /// A node's state in the pair at one applied position of its own log.
 #[derive(Clone, Debug)]
@@ -16,158 +16,9 @@ pub struct Sighted {
     pub node: u64,
     pub index: u64,
     pub log_time: LogTime,
-    /// Of the data, which both regions have.
-    pub digest: u128,
+    /// Of the data, which both regions have; `None` = it was not told.
+    pub digest: Option<u128>,
     pub authority: Arc<Authority>,
-}
-
-/// A status as it was shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    pub invoked: Micros,
-    pub returned: Micros,
-    pub cluster: Cluster,
-    pub role: String,
-    pub epoch: RegionEpoch,
-    pub last_sync: Option<LogTime>,
-    pub is_live: bool,
-    /// Why shipping stands still, where it does.
-    pub trouble: String,
-    pub is_complete: bool,
-    pub peer: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    Protect,
-    Unprotect,
-    FailOver {
-        to: usize,
-    },
-    Force {
-        accept_incomplete: bool,
-    },
-    TakeBack {
-        force: bool,
-    },
-    Resolve {
-        keep: usize,
-    },
-    ReadAccess {
-        on: bool,
-    },
-    /// The line is made as slow as this; neither: it is not shaped.
-    Shape {
-        bytes_per_second: u64,
-        delay_ms: u64,
-    },
-    /// The primary relies on a region lease of this length; 0: on none.
-    Lease {
-        ms: u64,
-    },
-    Verify,
-    /// The tail of a fenced side is in a file.
-    SettleTail,
-    /// The way back until that region is the primary.
-    FailBack {
-        to: usize,
-    },
-    /// The protection ends, and the copy is wiped.
-    Wipe,
-    /// A kept copy becomes a cluster of its own.
-    PromoteCopy,
-    /// All disks of the region were replaced.
-    BeginAnew,
-}
-
-impl Verb {
-    /// As it is counted.
-    pub fn name(self) -> &'static str {
-        match self {
-            Verb::Protect => "region protect",
-            Verb::Unprotect => "region unprotect",
-            Verb::FailOver { .. } => "region failover",
-            Verb::Force { .. } => "region failover --force",
-            Verb::TakeBack { .. } => "region take-back",
-            Verb::Resolve { .. } => "region resolve",
-            Verb::ReadAccess { .. } => "region read-access",
-            Verb::Shape { .. } => "region shape",
-            Verb::Lease { .. } => "region lease",
-            Verb::Verify => "region verify",
-            Verb::SettleTail => "region tail export",
-            Verb::FailBack { .. } => "region failback",
-            Verb::Wipe => "region unprotect --wipe",
-            Verb::PromoteCopy => "region promote",
-            Verb::BeginAnew => "region begins anew, with empty disks",
-        }
-    }
-}
-
-/// One verb of an operator, as it was asked of a region.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Act {
-    pub invoked: Micros,
-    pub returned: Micros,
-    pub cluster: Cluster,
-    pub verb: Verb,
-    pub outcome: Result<(), String>,
-}
-
-/// The tail of a deposed primary, as it was listed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    pub at: Micros,
-    pub cluster: Cluster,
-    pub epoch: RegionEpoch,
-    pub fenced_by: RegionEpoch,
-    /// The log reached back to the fork, before all was listed and after.
-    pub is_whole: bool,
-    /// Messages with this number or a higher one are its own.
-    pub first_number: u64,
-    pub alive: Vec<Alive>,
-    pub deleted: Vec<Gone>,
-    pub removed: Vec<Emptied>,
-}
-
-/// A message of a tail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alive {
-    pub id: String,
-    pub queue: String,
-    /// Whose body it has; `None` when the bytes are those of no message.
-    pub tag: Option<u64>,
-    pub expires_at: Option<LogTime>,
-}
-
-/// A message that a tail says was deleted there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gone {
-    pub id: String,
-    pub queue: String,
-    /// It was sent before the fork.
-    pub is_shared: bool,
-}
-
-/// A queue that a tail says was cleared, or deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Emptied {
-    pub queue: String,
-    pub with_queue: bool,
-}
-
-/// A replay of the tail of a fenced side, as far as it was answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replay {
-    pub invoked: Micros,
-    pub returned: Micros,
-    pub cluster: Cluster,
-    /// The epoch whose tail it is, as it was listed before.
-    pub epoch: RegionEpoch,
-    /// Messages that this call sent.
-    pub sent: u64,
-    /// Ids of those that were not sent, each with the reason.
-    pub skipped: Vec<(String, String)>,
-    pub outcome: Result<(), String>,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -23,10 +23,10 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
         let Some(there) = writer.and_then(|writer| applied.get(&(*writer, at.index))) else {
             continue;
         };
-        let (host, here) = (seen.node, seen.digest);
+        let host = seen.node;
         if (there.term, there.leader) != (at.term, at.node) {
             wrong.push(format!("host {host} has all to {at:?}, where the primary has {there:?}"));
-        } else if there.digest != here {
+        } else if let Some(here) = seen.digest.filter(|here| *here != there.digest) {
             wrong.push(format!(
                 "host {host} has all to {at:?} with the digest {here:032x}, and the primary had {there:?}"
             ));

@@ -23,7 +23,9 @@ pub mod pair_sample;
 #[cfg(test)]
 pub mod sample;
 
-use crate::history::History;
+use std::collections::BTreeSet;
+
+use crate::history::{History, Outcome};
 use crate::lineage::PairStory;
 use crate::retold;
 use crate::story::Story;
@@ -57,6 +59,33 @@ pub const OF_PAIRS: [(&str, PairCheck); 6] = [
     ("G5", g5_fenced_answers_nothing::check),
     ("G6", g6_tail_is_listed::check),
 ];
+
+/// What of these promises this history does not tell enough of, each as a sentence.
+pub fn unjudged(history: &History) -> Vec<String> {
+    let positions: BTreeSet<_> = history.applied.iter().map(|it| (it.cluster, it.index)).collect();
+    let writes = history.ops.iter().filter_map(|op| match &op.outcome {
+        Outcome::Ok(answer) => Some((op.site, answer.mark()?.index)),
+        _ => None,
+    });
+    let writes: BTreeSet<_> = writes.collect();
+    let mut all = Vec::new();
+    let seen = writes.intersection(&positions).count();
+    if seen < writes.len() {
+        let (writes, positions) = (writes.len(), positions.len());
+        all.push(format!(
+            "I11 at each applied position: of {writes} positions of writes the state at {seen} is \
+             told, and of {positions} in all"
+        ));
+    }
+    let copies = history.pair.sighted.iter().filter(|it| it.authority.applied_through.is_some());
+    if copies.clone().count() > 0 && copies.clone().all(|it| it.digest.is_none()) {
+        all.push("G2: nobody was told the digest of a copy".to_owned());
+    }
+    if history.leaders.is_empty() {
+        all.push("I11 of leaders: nobody was asked who leads".to_owned());
+    }
+    all
+}
 
 /// Cases of one promise of which the calls are told.
 const RETOLD: usize = 5;

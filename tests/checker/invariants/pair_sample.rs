@@ -69,7 +69,7 @@ impl PairSample {
         let mut authority = Authority { region, role, epoch, ledger, ..Authority::default() };
         change(&mut authority);
         let (at, node) = (self.tick(), 1 + 3 * cluster.region as u64);
-        let authority = Arc::new(authority);
+        let (authority, digest) = (Arc::new(authority), Some(digest));
         let sighted = Sighted { at, cluster, node, index, log_time, digest, authority };
         self.history.pair.sighted.push(sighted);
     }

@@ -8,8 +8,10 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::record::Replaying;
 use super::sampler::time;
-use super::{PATIENCE, PAUSE, Round, STEADY, Stage, millis};
+use super::{PATIENCE, PAUSE, Round, STEADY, Stage, cluster, millis};
+use crate::cli::drill::history::Verb;
 use crate::cli::drill::ledger::Fork;
 use crate::cli::lab::files::{Lab, LabLock};
 use crate::cli::lab::{self, line, pair, start};
@@ -145,11 +147,11 @@ pub(super) async fn round(stage: &Stage<'_>, number: u32) -> anyhow::Result<Roun
     lose(stage, &from).await?;
 
     let new = stage.regions(&lab, &to)?;
-    let last = new.status().await?;
+    let last = stage.look(&new).await?;
     let sync = stage.sampler.sync(&last).unwrap_or(SystemTime::UNIX_EPOCH);
     let known = new.force_fail_over(true, false).await?;
     let since = load.now();
-    force(&new).await?;
+    force(stage, &to, &new).await?;
     let rto_ms = stage.first_acknowledged(&new, since).await?;
     let pause_ms = millis(load.gap.found(load.now()).longest);
     heal(stage).await?;
@@ -211,12 +213,14 @@ async fn lose(stage: &Stage<'_>, region: &str) -> anyhow::Result<()> {
     let mut lab = stage.lab()?;
     let behind = stage.drill.behind;
     if !behind.is_zero() {
+        stage.load.event("the line is cut");
         line::set_cut(&mut lab, true).await?;
         sleep(behind).await;
     }
     stage.load.gap.arm(stage.load.now());
     stage.sampler.set_lost(true);
     let ids = lab.in_region(region);
+    stage.load.event(format!("region {region} is killed"));
     lab::kill(&mut lab, &ids).await?;
     lab.save()?;
     Ok(())
@@ -229,13 +233,15 @@ async fn heal(stage: &Stage<'_>) -> anyhow::Result<()> {
         return Ok(());
     }
     let _lock = LabLock::take(stage.dir).await?;
+    stage.load.event("the line carries again");
     line::set_cut(&mut stage.lab()?, false).await
 }
 
-async fn force(regions: &Regions) -> anyhow::Result<()> {
+async fn force(stage: &Stage<'_>, to: &str, regions: &Regions) -> anyhow::Result<()> {
     let until = Instant::now() + PATIENCE;
+    let verb = Verb::Force { accept_incomplete: false };
     loop {
-        match regions.force_fail_over(false, false).await {
+        match stage.told(to, verb, regions.force_fail_over(false, false)).await {
             Ok(_) => return Ok(()),
             Err(error) if is_worth_a_try(&error) && Instant::now() < until => sleep(PAUSE).await,
             Err(error) => return Err(error.into()),
@@ -249,6 +255,7 @@ async fn bring_back(stage: &Stage<'_>, region: &str) -> anyhow::Result<()> {
         let _lock = LabLock::take(stage.dir).await?;
         let mut lab = stage.lab()?;
         let ids = lab.in_region(region);
+        stage.load.event(format!("region {region} is started"));
         start::nodes(&mut lab, &ids).await?;
         lab
     };
@@ -276,7 +283,7 @@ struct Tail {
 
 /// Writes the tail of a fenced region to a file, and reads it.
 async fn export(stage: &Stage<'_>, lab: &Lab, region: &str, file: &Path) -> anyhow::Result<Tail> {
-    let regions = stage.regions(lab, region)?;
+    let (regions, at) = (stage.regions(lab, region)?, stage.clock());
     let exported = tail::write(&regions, file).await?;
     anyhow::ensure!(
         exported.head.whole,
@@ -284,23 +291,19 @@ async fn export(stage: &Stage<'_>, lab: &Lab, region: &str, file: &Path) -> anyh
     );
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("the file {} cannot be read", file.display()))?;
-    let (mut numbers, mut bytes) = (BTreeSet::new(), 0);
+    let (mut numbers, mut bytes, mut alive) = (BTreeSet::new(), 0, Vec::new());
     let deleted = exported.deleted.iter().filter_map(|one| time(one.at));
     let mut newest = deleted.max();
     for line in text.lines() {
         // What was deleted comes last, and is no message.
-        let Some(tail::ExportedMessage { queue, body, inserted_at }) = tail::read_exported(line)?
-        else {
-            continue;
-        };
-        bytes += body.len() as u64;
-        newest = newest.max(time(inserted_at));
-        if queue != stage.load.queue() {
-            continue;
-        }
-        let number = stage.load.number(&body);
-        numbers.insert(number.context("a message of the exported tail is not whole")?);
+        let Some(message) = tail::read_exported(line)? else { continue };
+        bytes += message.body.len() as u64;
+        newest = newest.max(time(message.inserted_at));
+        let Some(own) = stage.alive(&message) else { continue };
+        numbers.insert(own.tag.context("a message of the exported tail is not whole")?);
+        alive.push(own);
     }
+    stage.listed(at, region, &exported, alive);
     let own = |one: &&pb::TailDelete| !one.shared && one.queue == stage.load.queue();
     bytes += exported.deleted.iter().filter(own).count() as u64 * u64::from(stage.drill.body);
     let completed = exported.deleted.into_iter().filter(|one| !one.shared).map(|one| one.id);
@@ -312,10 +315,10 @@ async fn export(stage: &Stage<'_>, lab: &Lab, region: &str, file: &Path) -> anyh
 /// Sends the tail of the old primary to the new one, and attaches it again.
 async fn protect_again(stage: &Stage<'_>, old: &str, new: &str) -> anyhow::Result<(u64, u64)> {
     let lab = stage.lab()?;
-    let dealt = replay(&stage.regions(&lab, old)?).await?;
+    let dealt = replay(stage, old, &stage.regions(&lab, old)?).await?;
     let (regions, until) = (stage.regions(&lab, new)?, Instant::now() + PATIENCE);
     loop {
-        match regions.protect(false).await {
+        match stage.told(new, Verb::Protect, regions.protect(false)).await {
             Ok(()) => break,
             Err(error) if is_worth_a_try(&error) && Instant::now() < until => sleep(PAUSE).await,
             Err(error) => return Err(error.into()),
@@ -326,10 +329,10 @@ async fn protect_again(stage: &Stage<'_>, old: &str, new: &str) -> anyhow::Resul
 }
 
 /// Messages that were sent to the new primary, and that were not, each with a reason.
-async fn replay(regions: &Regions) -> anyhow::Result<(u64, u64)> {
+async fn replay(stage: &Stage<'_>, old: &str, regions: &Regions) -> anyhow::Result<(u64, u64)> {
     let until = Instant::now() + PATIENCE;
     loop {
-        match replay_once(regions).await {
+        match replay_once(stage, old, regions).await {
             Ok(dealt) => return Ok(dealt),
             Err(error) if Instant::now() >= until => return Err(error),
             Err(_) => sleep(PAUSE).await,
@@ -337,14 +340,31 @@ async fn replay(regions: &Regions) -> anyhow::Result<(u64, u64)> {
     }
 }
 
-async fn replay_once(regions: &Regions) -> anyhow::Result<(u64, u64)> {
+async fn replay_once(
+    stage: &Stage<'_>,
+    old: &str,
+    regions: &Regions,
+) -> anyhow::Result<(u64, u64)> {
+    let mut replaying = Replaying::begin(stage, regions).await?;
+    let last = replay_parts(regions, &mut replaying).await;
+    let outcome = last.as_ref().map(|_| ()).map_err(ToString::to_string);
+    replaying.end(stage, old, outcome);
+    let last = last?;
+    Ok((last.total_sent, last.total_skipped))
+}
+
+async fn replay_parts(
+    regions: &Regions,
+    replaying: &mut Replaying,
+) -> anyhow::Result<pb::ReplayTailResponse> {
     let mut stream = regions.replay_tail(false).await?;
     let mut last = pb::ReplayTailResponse::default();
     while let Some(part) = stream.message().await? {
+        replaying.part(&part);
         last = part;
     }
     anyhow::ensure!(last.done, "the replay of the tail broke off");
-    Ok((last.total_sent, last.total_skipped))
+    Ok(last)
 }
 
 /// What a way home showed.
@@ -362,7 +382,8 @@ async fn go_home(stage: &Stage<'_>, old: &str, new: &str) -> anyhow::Result<Home
     load.gap.arm(since);
     let mut dealt = (0, 0);
     loop {
-        match way(&regions, old, &mut dealt).await {
+        let verb = Verb::FailBack { to: cluster(old).region };
+        match stage.told(new, verb, way(&regions, old, &mut dealt)).await {
             Ok(()) => break,
             // As an operator does: it goes on from where it is.
             Err(error) if Instant::now() >= until => return Err(error),

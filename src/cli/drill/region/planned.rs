@@ -2,7 +2,8 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::{PATIENCE, PAUSE, Round, STEADY, Stage, millis};
+use super::{PATIENCE, PAUSE, Round, STEADY, Stage, cluster, millis};
+use crate::cli::drill::history::Verb;
 use crate::cli::lab::files::Lab;
 use crate::cli::lab::pair;
 use crate::client::ClientError;
@@ -31,7 +32,8 @@ pub(super) async fn hand_over(
     let (until, since) = (Instant::now() + PATIENCE, load.now());
     load.gap.arm(since);
     loop {
-        match regions.fail_over(Some(to)).await {
+        let verb = Verb::FailOver { to: cluster(to).region };
+        match stage.told(from, verb, regions.fail_over(Some(to))).await {
             Ok(()) => break,
             // Taken back, or its answer was lost with a leader: asked again by name, as an
             // operator does.

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 
+use crate::cli::drill::recorder::Recorder;
 use crate::cli::lab::files::Lab;
 use crate::cli::lab::pair::{self, RegionView};
 use crate::cli::lab::table::Eye;
@@ -120,10 +121,11 @@ pub(super) fn time(at: Option<prost_types::Timestamp>) -> Option<SystemTime> {
 
 impl Sampler {
     /// Samples the two regions of a lab until told to end.
-    pub(super) fn start(lab: Lab) -> anyhow::Result<Sampler> {
+    pub(super) fn start(lab: Lab, recorder: Option<Arc<Recorder>>) -> anyhow::Result<Sampler> {
         let eyes = Eye::all(&lab)?;
         let shared = Arc::new(Shared::default());
-        let running = tokio::spawn(sample(lab, eyes, Arc::clone(&shared)));
+        let asked = Asked { lab, eyes, recorder };
+        let running = tokio::spawn(sample(asked, Arc::clone(&shared)));
         Ok(Sampler { shared, running })
     }
 
@@ -147,17 +149,37 @@ impl Sampler {
     }
 }
 
-async fn sample(lab: Lab, eyes: Vec<Eye>, shared: Arc<Shared>) {
-    let names = lab.regions();
+/// Who is asked, and where the answers are written down.
+struct Asked {
+    lab: Lab,
+    eyes: Vec<Eye>,
+    recorder: Option<Arc<Recorder>>,
+}
+
+impl Asked {
+    async fn ask(&self, name: &str) -> RegionView {
+        let invoked = self.recorder.as_ref().map(|recorder| recorder.now());
+        let view = pair::ask(&self.lab, &self.eyes, name).await;
+        if let (Some(recorder), Some(invoked), Some(status)) =
+            (&self.recorder, invoked, &view.status)
+        {
+            recorder.look(invoked, status);
+        }
+        view
+    }
+}
+
+async fn sample(asked: Asked, shared: Arc<Shared>) {
+    let names = asked.lab.regions();
     let [one, two] = names.as_slice() else { return };
     let mut turn = false;
     while !shared.ended.load(Relaxed) {
         turn = !turn;
         let (first, second) = if turn { (one, two) } else { (two, one) };
         let before_lost = shared.lost.load(Relaxed);
-        let first = pair::ask(&lab, &eyes, first).await;
-        let second = pair::ask(&lab, &eyes, second).await;
-        let again = pair::ask(&lab, &eyes, &first.name).await;
+        let first = asked.ask(first).await;
+        let second = asked.ask(second).await;
+        let again = asked.ask(&first.name).await;
         let lost = before_lost || shared.lost.load(Relaxed);
         shared.found().take(&first, &second, &again, lost);
         tokio::time::sleep(EVERY).await;

@@ -1,0 +1,331 @@
+//! What a pair of regions was, from the looks of one who asked both again and again, as a drill
+//! does: where nobody saw each position, each look says what was so by then.
+//!
+//! Laws: a state was reached after the newest look that began when the cluster had less, and when
+//! it was asked for at that look counts: for what ends a right to answer, which is a fence, the
+//! moment at which it was told counts in its place. So nobody is blamed who may be right: a last
+//! sync time after which nobody asked what the copy has is not judged. An epoch was handed over to,
+//! unless somebody asked the region that began it for a promotion by force between the last look
+//! that did not show it and the first that did. A call belongs to the region of the epoch that its
+//! answer names; one that names none, and took nothing, says nothing of any region.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use zoneq::cli::drill::history::{Look, Part};
+use zoneq::queue::authority::{Authority, LedgerLine, RegionEpoch, Role};
+
+use crate::history::{
+    Answer, Cluster, History, LogTime, Micros, Op, Outcome, REGIONS, Sighted, Told, Verb,
+};
+use crate::parts::authority;
+
+/// The looks and calls of a history that is being read.
+#[derive(Debug, Default)]
+pub struct Sampled {
+    seen: Vec<(Look, Arc<Authority>)>,
+    /// Of calls: the number of the epoch that each was acknowledged under.
+    epochs: Vec<(usize, Option<u32>)>,
+    ledgers: BTreeMap<Cluster, Vec<LedgerLine>>,
+}
+
+impl Sampled {
+    /// Takes the next look in; a ledger without lines is the one before.
+    pub fn look(&mut self, mut look: Look) -> Result<(), String> {
+        let part: Part = std::mem::take(&mut look.part);
+        let mut read = authority(part)?;
+        let ledger = self.ledgers.entry(look.told.cluster).or_default();
+        if read.ledger.is_empty() {
+            read.ledger.clone_from(ledger);
+        } else {
+            ledger.clone_from(&read.ledger);
+        }
+        self.seen.push((look, Arc::new(read)));
+        Ok(())
+    }
+
+    /// The call of this number was acknowledged under that epoch.
+    pub fn call(&mut self, op: usize, epoch: Option<u32>) {
+        self.epochs.push((op, epoch));
+    }
+
+    /// Tells the history what the looks say.
+    pub fn tell(mut self, history: &mut History) -> Result<(), String> {
+        self.seen.sort_by_key(|(look, _)| look.told.invoked);
+        self.place(&mut history.ops)?;
+        let mut sighted: Vec<Sighted> = self.seen.iter().map(|seen| self.sighted(seen)).collect();
+        sighted.extend(self.handed_over(history));
+        sighted.sort_by_key(|seen| (seen.cluster, seen.index, seen.at));
+        history.pair.sighted.extend(sighted);
+        let all = self.seen.iter().map(|(look, _)| {
+            let told = look.told.clone();
+            let last_sync = told.last_sync.filter(|_| self.is_followed(&told));
+            Told { last_sync, ..told }
+        });
+        history.pair.told.extend(all);
+        Ok(())
+    }
+
+    /// Whether somebody asked after it what the copy has: a last sync time is judged by that.
+    fn is_followed(&self, told: &Told) -> bool {
+        let later = self.seen.iter().rev().filter(|(look, _)| look.told.invoked >= told.returned);
+        let mut later = later.map(|(_, it)| it);
+        later.any(|it| {
+            it.epoch > told.epoch || (it.epoch == told.epoch && it.role == Role::Secondary)
+        })
+    }
+
+    /// Not before this moment had a cluster all to this index.
+    fn since(&self, cluster: Cluster, index: u64) -> Micros {
+        let less = self.seen.iter().map(|(look, _)| look);
+        let less = less.filter(|look| look.told.cluster == cluster && look.index < index);
+        less.map(|look| look.told.invoked).max().unwrap_or_default()
+    }
+
+    fn sighted(&self, (look, authority): &(Look, Arc<Authority>)) -> Sighted {
+        let Look { told, index, log_time, .. } = look;
+        let is_silent = matches!(authority.role, Role::Fenced { .. } | Role::Conflict { .. });
+        let at = if is_silent { told.returned } else { self.since(told.cluster, *index) };
+        let (cluster, index, log_time) = (told.cluster, *index, *log_time);
+        let authority = Arc::clone(authority);
+        Sighted { at, cluster, node: 0, index, log_time, digest: None, authority }
+    }
+
+    /// What nobody may have seen: each release to the epoch after it, where it began.
+    fn handed_over(&self, history: &History) -> Vec<Sighted> {
+        let newest = self.seen.iter().max_by_key(|(_, it)| (it.epoch.clone(), it.ledger.len()));
+        let Some((_, newest)) = newest else { return Vec::new() };
+        let joins = newest.ledger.windows(2).filter_map(|two| match two {
+            [before, line] => Some((before, line, line.previous?)),
+            _ => None,
+        });
+        let released = joins.filter(|(_, line, _)| !self.was_forced(history, &line.epoch));
+        let sighted = released.filter_map(|(before, line, at)| {
+            let cluster = cluster_of(&before.epoch)?;
+            let role = Role::Released { to: line.epoch.clone(), at };
+            let ledger = newest.ledger.iter().take_while(|it| it.epoch != line.epoch);
+            let authority = Arc::new(Authority {
+                lineage: newest.lineage,
+                region: before.epoch.region.clone(),
+                epoch: before.epoch.clone(),
+                ledger: ledger.cloned().collect(),
+                role,
+                ..Authority::default()
+            });
+            let (index, log_time) = (at.index, self.end_of(cluster, &before.epoch)?);
+            let at = self.since(cluster, index);
+            Some(Sighted { at, cluster, node: 0, index, log_time, digest: None, authority })
+        });
+        sighted.collect()
+    }
+
+    /// The latest T that a cluster told of in an epoch.
+    fn end_of(&self, cluster: Cluster, epoch: &RegionEpoch) -> Option<LogTime> {
+        let own = self.seen.iter().filter(|(look, _)| look.told.cluster == cluster);
+        own.filter(|(_, it)| it.epoch == *epoch).map(|(look, _)| look.log_time).max()
+    }
+
+    fn was_forced(&self, history: &History, epoch: &RegionEpoch) -> bool {
+        let Some(cluster) = cluster_of(epoch) else { return false };
+        let own = || self.seen.iter().filter(|(look, _)| look.told.cluster == cluster);
+        let shows = |it: &Authority| it.ledger.iter().any(|line| line.epoch == *epoch);
+        let first = own().find(|(_, it)| shows(it)).map(|(look, _)| look.told.returned);
+        let Some(first) = first else { return false };
+        let before = own().filter(|(look, it)| !shows(it) && look.told.returned <= first);
+        let last = before.map(|(look, _)| look.told.invoked).max().unwrap_or_default();
+        history.pair.acts.iter().any(|act| {
+            matches!(act.verb, Verb::Force { .. })
+                && act.cluster == cluster
+                && act.returned >= last
+                && act.invoked <= first
+        })
+    }
+
+    /// Says of each call which region answered it.
+    fn place(&self, ops: &mut [Op]) -> Result<(), String> {
+        let mut regions: BTreeMap<u32, Cluster> = BTreeMap::new();
+        for (_, it) in &self.seen {
+            let all = it.ledger.iter().map(|line| &line.epoch).chain([&it.epoch]);
+            regions.extend(all.filter_map(|epoch| Some((epoch.number.0, cluster_of(epoch)?))));
+        }
+        for (at, epoch) in &self.epochs {
+            let Some(op) = ops.get_mut(*at) else { continue };
+            let site = epoch.and_then(|epoch| regions.get(&epoch));
+            match (&op.outcome, site) {
+                (Outcome::Ok(answer), Some(site)) if answer.mark().is_some() => op.site = *site,
+                (Outcome::Ok(Answer::Received { mark: None, .. }), None) => {
+                    let why = "nothing was visible, and it is not known to which region";
+                    op.outcome = Outcome::Failed(why.to_owned());
+                }
+                (Outcome::Ok(_), _) => {
+                    return Err(format!("of epoch {epoch:?} no look tells, and {op:?} is of it"));
+                }
+                (Outcome::Failed(_) | Outcome::Unknown(_), _) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn cluster_of(epoch: &RegionEpoch) -> Option<Cluster> {
+    let region = REGIONS.iter().position(|name| *name == epoch.region)?;
+    Some(Cluster { region, generation: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use zoneq::cli::drill::history::{Join, Place};
+
+    use super::*;
+    use crate::history::{Act, Ending, Mark};
+    use crate::invariants::broken;
+    use crate::invariants::sample::Sample;
+
+    /// A pair of which one looked again and again; one tick apart.
+    #[derive(Default)]
+    struct Watched {
+        sampled: Sampled,
+        history: History,
+        now: Micros,
+    }
+
+    fn joins(count: usize) -> Vec<Join> {
+        let at = |index| Some(Place { index, ..Place::default() });
+        let all = [
+            Join { epoch: (1, "east".to_owned()), previous: None, first: None },
+            Join { epoch: (2, "west".to_owned()), previous: at(9), first: at(100) },
+        ];
+        all.into_iter().take(count).collect()
+    }
+
+    impl Watched {
+        fn tick(&mut self) -> Micros {
+            self.now += 10;
+            self.now
+        }
+
+        /// A region says what it is in an epoch, at an index and a T that are ten times that.
+        fn is(&mut self, region: usize, role: &str, epoch: usize, index: u64, sync: Option<u64>) {
+            let (invoked, returned) = (self.tick(), self.tick());
+            let ledger = joins(epoch);
+            let id = ledger.last().expect("an epoch").epoch.clone();
+            let part = Part {
+                lineage: 1,
+                region: REGIONS[region].to_owned(),
+                role: role.to_owned(),
+                role_at: Some(Place { index, ..Place::default() }),
+                epoch: id.clone(),
+                ledger,
+                applied_through: Some(Place { index, ..Place::default() }),
+                ..Part::default()
+            };
+            let told = Told {
+                invoked,
+                returned,
+                cluster: Cluster { region, generation: 0 },
+                role: role.to_owned(),
+                epoch: crate::parts::epoch_in(id),
+                last_sync: sync,
+                is_live: true,
+                trouble: String::new(),
+                is_complete: true,
+                peer: String::new(),
+            };
+            let look = Look { told, index, log_time: 10 * index, part };
+            self.sampled.look(look).expect("a look");
+        }
+
+        /// A message is acknowledged in an epoch, and deleted there where it is not left behind.
+        fn sent(&mut self, epoch: u32, index: u64) {
+            let mut sample = Sample::default();
+            sample.send(&format!("m{index}"), 10 * index);
+            let mut op = sample.history.ops.pop().expect("a send");
+            (op.invoked, op.returned) = (self.tick(), self.tick());
+            if let Outcome::Ok(Answer::Sent { mark, .. }) = &mut op.outcome {
+                *mark = Mark { index, term: 1, node: 1, at: 10 * index };
+            }
+            self.sampled.call(self.history.ops.len(), Some(epoch));
+            self.history.ops.push(op);
+        }
+
+        fn forced(&mut self) {
+            let (invoked, returned) = (self.tick(), self.tick());
+            let (verb, outcome) = (Verb::Force { accept_incomplete: false }, Ok(()));
+            let cluster = Cluster { region: 1, generation: 0 };
+            self.history.pair.acts.push(Act { invoked, returned, cluster, verb, outcome });
+        }
+
+        fn judged(mut self) -> Vec<&'static str> {
+            self.sampled.tell(&mut self.history).expect("told");
+            let (converged, served, steady, paired) = (true, true, true, true);
+            self.history.ending = Ending { converged, served, steady, paired, ..Ending::default() };
+            let mut names: Vec<_> = broken(&self.history).into_iter().map(|it| it.0).collect();
+            names.retain(|name| *name != "I10");
+            names
+        }
+    }
+
+    /// East acknowledged up to 12, and west goes on from 9.
+    fn handed(is_forced: bool, shown: u64) -> Watched {
+        let mut watched = Watched::default();
+        watched.is(0, "primary", 1, 8, Some(shown));
+        watched.is(1, "secondary", 1, 9, None);
+        watched.sent(1, 9);
+        watched.sent(1, 12);
+        watched.is(0, "primary", 1, 12, None);
+        if is_forced {
+            watched.forced();
+        }
+        watched.is(1, "primary", 2, 101, None);
+        watched.sent(2, 102);
+        watched
+    }
+
+    #[test]
+    fn what_a_promotion_by_force_left_behind_is_no_loss_and_what_a_planned_one_did_is() {
+        assert_eq!(handed(true, 80).judged(), Vec::<&str>::new());
+        assert_eq!(handed(false, 80).judged(), ["G3"]);
+    }
+
+    #[test]
+    fn a_last_sync_time_that_covers_what_was_lost_is_found() {
+        assert_eq!(handed(true, 120).judged(), ["G1", "G4"]);
+    }
+
+    #[test]
+    fn a_last_sync_time_is_judged_by_what_the_copy_is_seen_to_have_later() {
+        let shown = |copied: Option<u64>| {
+            let mut watched = Watched::default();
+            watched.is(0, "primary", 1, 8, None);
+            watched.is(1, "secondary", 1, 8, None);
+            watched.sent(1, 12);
+            watched.is(0, "primary", 1, 12, Some(120));
+            if let Some(copied) = copied {
+                watched.is(1, "secondary", 1, copied, None);
+            }
+            watched.judged()
+        };
+        assert_eq!(shown(Some(12)), Vec::<&str>::new());
+        assert_eq!(shown(Some(11)), ["G1"]);
+        assert_eq!(shown(None), Vec::<&str>::new(), "nobody knows");
+    }
+
+    #[test]
+    fn what_a_fenced_side_acknowledges_is_found() {
+        let fenced = |index| {
+            let mut watched = handed(true, 80);
+            watched.is(0, "fenced", 1, 13, None);
+            watched.sent(1, index);
+            watched.judged()
+        };
+        assert_eq!((fenced(13), fenced(14)), (Vec::new(), vec!["G5"]));
+    }
+
+    #[test]
+    fn an_epoch_that_nobody_saw_is_refused() {
+        let mut watched = handed(true, 80);
+        watched.sent(3, 103);
+        let error = watched.sampled.tell(&mut watched.history).expect_err("no region");
+        assert!(error.contains("no look tells"), "{error}");
+    }
+}
