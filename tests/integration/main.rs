@@ -12,6 +12,7 @@ mod drills;
 mod embedding;
 mod faces;
 mod faults;
+mod handovers;
 mod inspection;
 mod lab_regions;
 mod lab_verbs;
