@@ -25,6 +25,7 @@ mod mending;
 mod metrics;
 mod redundancy;
 mod refusals;
+mod region_troubles;
 mod regions;
 mod reseeding;
 #[path = "../checker/search.rs"]
