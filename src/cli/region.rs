@@ -316,6 +316,7 @@ pub fn status_json(status: &pb::GetRegionResponse) -> Value {
         "heard_seconds_ago": seconds(status.heard_ago.as_ref()),
         "complete": status.complete,
         "trouble": text(&status.trouble),
+        "stalled_seconds": seconds(status.stalled.as_ref()),
         "tail": tail_name(status.tail),
         "copied_bytes": status.copied_bytes,
         "shipped_bytes": status.shipped_bytes,
@@ -349,6 +350,9 @@ fn status_text(status: &pb::GetRegionResponse) -> String {
     text += &line::said(status);
     if let Some(last) = &status.last_forced {
         text += &line::last_forced_said(last);
+    }
+    if let Some(lasts) = seconds(status.stalled.as_ref()) {
+        text += &format!("; shipping has stood still for {lasts:.0} s");
     }
     if !status.trouble.is_empty() {
         text += &format!("; {}", status.trouble);

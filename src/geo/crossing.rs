@@ -96,7 +96,7 @@ impl Crossing {
                 return Err(SeedError::LeadsNoMore);
             }
             let weather = self.weather();
-            tell_down(&self.news, weather.is_some_and(|it| it.is_down));
+            tell_down(&self.news, weather.is_some_and(|it| it.is_down), &self.clock);
             let Some(weather) = weather else { return Ok(()) };
             let now = self.clock.monotonic_us();
             match self.line.left(bytes as u64, &weather, now, &mut crossed) {

@@ -38,6 +38,13 @@ pub enum ShipError {
     Seed(#[from] SeedError),
 }
 
+impl ShipError {
+    /// Whether a node of the other region has looked and refused, as only one that leads does.
+    pub(super) fn is_of_leader(&self) -> bool {
+        matches!(self, ShipError::Refused(status) if status.code() != tonic::Code::Unavailable)
+    }
+}
+
 /// Why a verb about regions was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum PairError {

@@ -88,6 +88,10 @@ pub struct PairStatus {
     /// The other region's last word, and how long ago it came.
     pub heard: Option<(pb::GetStatusResponse, Duration)>,
     pub redundancy: String,
+    /// For how long shipping has stood still, on both sides.
+    pub stalled: Option<Duration>,
+    /// Of a secondary: why it takes nothing that is shipped.
+    pub refuses: Option<String>,
     /// Messages that the primary has and the copy lacks, as of the other side's last word.
     pub messages_behind: Option<u64>,
     /// Of a primary: why the copy is too far behind, where it is.
@@ -209,7 +213,14 @@ impl Pair {
         let word = heard.as_ref().map(|(it, _)| it);
         let messages_behind = self.messages_behind(own, word, watermark.next_message);
         let copy = own.map(|own| self.copy_behind(own, &watermark, word)).unwrap_or_default();
+        let refused = own.filter(|it| it.role == Role::Secondary);
+        let refused = refused.and_then(|_| self.group.refuses_shipped());
+        let since = watermark.stalled_since_us;
+        let stalled = since.map(|at| Duration::from_micros(now.saturating_sub(at)));
+        let stalled = stalled.or(refused.as_ref().map(|(_, lasted)| *lasted));
         PairStatus {
+            stalled,
+            refuses: refused.map(|(why, _)| why),
             copy,
             messages_behind,
             lag_trouble,
@@ -355,14 +366,19 @@ impl Pair {
             let crosses = rate.is_none_or(|rate| takes(rate) <= MAX_PAUSE.as_millis() / 2);
             // Of little the pace says nothing: it is that of the load, not of the line.
             let is_little = mark.status == GeoStatus::Live && mark.bytes_behind <= LITTLE;
-            crosses && (is_little || mark.drain_seconds().is_some_and(|it| it < most))
+            // Who takes nothing would let writes rest for nothing.
+            let goes_out = mark.trouble.is_none();
+            goes_out && crosses && (is_little || mark.drain_seconds().is_some_and(|it| it < most))
         };
         let mut watermark = self.watermark.clone();
-        let waited = tokio::time::timeout_at(deadline, watermark.wait_for(near)).await;
-        if matches!(waited, Ok(Ok(_))) {
+        let is_near = tokio::select! {
+            waited = watermark.wait_for(near) => waited.is_ok(),
+            () = self.stands_still() => false,
+            () = tokio::time::sleep_until(deadline) => false,
+        };
+        if is_near {
             return Ok(());
         }
-        drop(waited);
         let mark = self.watermark.borrow().clone();
         let why = match mark.trouble {
             Some(trouble) => format!("the other region does not follow: {trouble}"),
@@ -373,6 +389,20 @@ impl Pair {
             }
         };
         Err(PairError::not_now(why))
+    }
+
+    /// Returns once shipping has stood still for as long as writes may rest.
+    async fn stands_still(&self) {
+        let mut watermark = self.watermark.clone();
+        loop {
+            let since = watermark.borrow_and_update().stalled_since_us;
+            let lasts = since.map(|at| self.clock.monotonic_us().saturating_sub(at));
+            let left = lasts.map(|it| MAX_PAUSE.saturating_sub(Duration::from_micros(it)));
+            tokio::select! {
+                () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => return,
+                changed = watermark.changed() => if changed.is_err() { return },
+            }
+        }
     }
 
     async fn until(

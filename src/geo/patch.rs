@@ -218,7 +218,10 @@ struct Talk<'a> {
 
 impl Talk<'_> {
     fn copied(&self, bytes: usize) {
-        self.news.send_modify(|mark| mark.copied_bytes += bytes as u64);
+        self.news.send_modify(|mark| {
+            mark.copied_bytes += bytes as u64;
+            mark.go_on();
+        });
     }
 
     async fn inventory(

@@ -154,7 +154,10 @@ pub async fn give(
         let bytes = request.encoded_len();
         line.cross(bytes).await?;
         number = ask(other, request, STEP).await?;
-        news.send_modify(|mark| mark.copied_bytes += bytes as u64);
+        news.send_modify(|mark| {
+            mark.copied_bytes += bytes as u64;
+            mark.go_on();
+        });
         // A chunk is much reading: others get their turn between two.
         tokio::task::yield_now().await;
     }

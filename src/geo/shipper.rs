@@ -98,20 +98,29 @@ impl Shipper {
 
     /// Runs until the group ends.
     pub async fn run(self) {
-        let (mut at, mut pause) = (0, PAUSE.0);
+        let (mut at, mut pause, mut untold) = (0, PAUSE.0, 0);
         let mut shaper = Shaper::new(self.group.config().seed);
         while self.until_due(&mut shaper).await {
             let known = self.news.borrow().shipped;
-            let Err(error) = self.ship(at, &mut shaper).await else {
+            let mut is_open = false;
+            let Err(error) = self.ship(at, &mut shaper, &mut is_open).await else {
                 pause = PAUSE.0;
                 continue;
             };
             at = at.wrapping_add(1);
+            // A node that does not lead, or is gone, does not know why nothing is taken.
+            untold = if is_open || error.is_of_leader() { 0 } else { untold + 1 };
+            let asks_on = untold > 0 && untold < self.other.endpoints().len();
             tracing::debug!(%error, "shipping stands still");
+            let now = self.clock.monotonic_us();
             self.news.send_modify(|mark| {
-                mark.status = GeoStatus::Unavailable;
-                mark.trouble = Some(error.to_string());
+                let known = mark.trouble.clone().filter(|_| asks_on);
+                mark.stand_still(known.unwrap_or_else(|| error.to_string()), now);
             });
+            if asks_on {
+                tokio::time::sleep(PAUSE.0).await;
+                continue;
+            }
             // A stream that brought the copy on is no repeated failure.
             pause = if self.news.borrow().shipped == known { pause } else { PAUSE.0 };
             tokio::time::sleep(pause).await;
@@ -165,13 +174,21 @@ impl Shipper {
         }
     }
 
-    async fn ship(&self, at: usize, shaper: &mut Shaper) -> Result<(), ShipError> {
+    /// Ships until it leads a primary no more, over one node of the other region; `is_open` once
+    /// that answered the hello.
+    async fn ship(
+        &self,
+        at: usize,
+        shaper: &mut Shaper,
+        is_open: &mut bool,
+    ) -> Result<(), ShipError> {
         if self.weather().is_some_and(|weather| weather.is_down) {
-            tell_down(&self.news, true);
+            tell_down(&self.news, true, &self.clock);
             tokio::time::sleep(shaper::LOOK).await;
             return Ok(());
         }
         let mut line = self.open(at).await?;
+        *is_open = true;
         if let Some(has_another) = self.must_give(&line) {
             let is_seeding = line.is_seeding;
             drop(line);
@@ -279,9 +296,11 @@ impl Shipper {
         let (answers, first) = opened.map_err(Box::new)?;
         let first = first.ok_or(ShipError::Closed)?;
         let copy = wire::copy_end(&first)?;
+        // Who answers may yet refuse what it is given, as before.
         self.news.send_modify(|mark| {
-            mark.status = GeoStatus::Bootstrap;
-            mark.trouble = None;
+            if mark.trouble.is_none() {
+                mark.status = GeoStatus::Bootstrap;
+            }
         });
         self.note_end(attachment, &copy, first.must_seed);
         if !first.must_seed {
@@ -326,7 +345,7 @@ impl Shipper {
     /// Sends what there is, as far as the window and the shape of the line allow.
     async fn fill(&self, line: &mut Line, shaper: &mut Shaper) -> Result<Next, ShipError> {
         let weather = self.weather();
-        tell_down(&self.news, weather.is_some_and(|it| it.is_down));
+        tell_down(&self.news, weather.is_some_and(|it| it.is_down), &self.clock);
         let reach = self.reach(shaper, weather.as_ref());
         while line.in_flight.len() < IN_FLIGHT {
             let now = self.clock.monotonic_us();
@@ -367,7 +386,12 @@ impl Shipper {
         }
         let bytes = line.in_flight.pop_front().unwrap_or(0);
         let pace = line.pace.count(bytes, self.clock.monotonic_us());
-        self.news.send_modify(|mark| mark.bytes_per_second = pace);
+        self.news.send_modify(|mark| {
+            mark.bytes_per_second = pace;
+            if !mark.is_down {
+                mark.go_on();
+            }
+        });
         Ok(())
     }
 
@@ -416,6 +440,7 @@ impl Shipper {
             mark.bytes_behind = behind.bytes;
             mark.shipped_bytes = self.shipped_bytes.load(Ordering::Relaxed);
             if is_live && !mark.is_down {
+                mark.go_on();
                 mark.status = GeoStatus::Live;
             }
             *mark != before
@@ -424,15 +449,13 @@ impl Shipper {
 }
 
 /// Whether the shape of the line lets nothing through.
-pub(super) fn tell_down(news: &watch::Sender<Watermark>, is_down: bool) {
+pub(super) fn tell_down(news: &watch::Sender<Watermark>, is_down: bool, clock: &SharedClock) {
     news.send_if_modified(|mark| {
         let before = mark.is_down;
         if is_down {
-            mark.status = GeoStatus::Unavailable;
-            mark.trouble = Some(DOWN.to_owned());
+            mark.stand_still(DOWN.to_owned(), clock.monotonic_us());
         } else if before {
-            mark.status = GeoStatus::Bootstrap;
-            mark.trouble = None;
+            mark.go_on();
         }
         mark.is_down = is_down;
         before != is_down

@@ -41,8 +41,10 @@ pub struct Watermark {
     pub shipped_bytes: u64,
     /// The shape of the line holds everything back.
     pub is_down: bool,
-    /// Why shipping stands still, where it does.
+    /// Why shipping stands still, where it does. It stays until the copy takes something.
     pub trouble: Option<String>,
+    /// Since when it does, by this node's monotonic time.
+    pub stalled_since_us: Option<u64>,
 }
 
 impl Watermark {
@@ -50,6 +52,21 @@ impl Watermark {
     #[must_use]
     pub fn drain_seconds(&self) -> Option<u64> {
         drain_seconds(self.bytes_behind, self.bytes_per_second)
+    }
+
+    /// Shipping stands still, and did before where nothing was taken since.
+    pub fn stand_still(&mut self, why: String, now_us: u64) {
+        self.status = GeoStatus::Unavailable;
+        self.trouble = Some(why);
+        self.stalled_since_us.get_or_insert(now_us);
+    }
+
+    /// The copy takes what it is given, or has all.
+    pub fn go_on(&mut self) {
+        if self.trouble.take().is_some() {
+            self.status = GeoStatus::Bootstrap;
+        }
+        self.stalled_since_us = None;
     }
 
     /// Takes an acknowledgement in; an older one changes nothing.
@@ -121,6 +138,20 @@ mod tests {
         assert_eq!((mark.shipped, mark.last_sync), (Some(at(5)), Some(LogTime(50))));
         mark.acknowledge(at(6), LogTime(60));
         assert_eq!((mark.shipped, mark.last_sync), (Some(at(6)), Some(LogTime(60))));
+    }
+
+    #[test]
+    fn it_stands_still_since_the_first_failure_after_the_copy_took_something() {
+        let mut mark = Watermark { status: GeoStatus::Live, ..Watermark::default() };
+        mark.stand_still("refused".to_owned(), 5);
+        mark.stand_still("refused otherwise".to_owned(), 9);
+        assert_eq!(mark.trouble.as_deref(), Some("refused otherwise"));
+        assert_eq!((mark.status, mark.stalled_since_us), (GeoStatus::Unavailable, Some(5)));
+        mark.go_on();
+        assert_eq!((mark.status, mark.stalled_since_us), (GeoStatus::Bootstrap, None));
+        mark.status = GeoStatus::Live;
+        mark.go_on();
+        assert_eq!((mark.status, mark.trouble), (GeoStatus::Live, None));
     }
 
     #[test]

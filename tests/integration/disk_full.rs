@@ -12,9 +12,12 @@ use super::stage::{Lab, wait};
 const RESERVE: u64 = 16 << 20;
 const WARNINGS: &[&str] = &["the disk is nearly full"];
 
-/// Lets the disk of a node count as if no more than this were free.
 fn set_free(lab: &Lab, id: u64, bytes: Option<u64>) {
-    let url = lab.urls()[id as usize - 1].clone();
+    set_free_at(&lab.urls()[id as usize - 1], bytes);
+}
+
+/// Lets the disk of a node count as if no more than this were free.
+pub fn set_free_at(url: &str, bytes: Option<u64>) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let client = Client::builder().endpoints([url]).deadline(Duration::from_secs(10));

@@ -5,7 +5,6 @@ use serde_json::Value;
 use zoneq::client::{Client, NewMessage};
 
 use super::regions::{Pair, leader};
-use super::serving::Serving;
 
 /// A second of giving at least, so that it is caught in the middle.
 const MANY: usize = 64_000;
@@ -46,8 +45,7 @@ fn what_one_of_three_began_to_give_is_gone_on_with_by_the_next_leader() {
     println!("{before} bytes by the first leader, {after} by the next, of {WHOLE}");
     assert!(after > 0, "the first gave all: {before}");
     assert!(after < WHOLE - before + WHOLE / 8, "{after} bytes by the next, {before} by the first");
-    let flags = pair.west.flags(pair.home.path(), at as u16);
-    pair.west.nodes[at] = Some(Serving::start(pair.home.path(), &flags));
+    pair.bring_back("west", at);
     assert_eq!(pair.ok(&pair.west, "region verify")["equal"], true);
     pair.fail_over(&pair.west, "east");
     let total = &pair.ok(&pair.east, "queue show orders")["queue"]["counts"]["total"];

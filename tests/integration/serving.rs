@@ -31,6 +31,11 @@ impl Serving {
         Serving { grpc: address("grpc"), peer: address("peer"), process }
     }
 
+    /// What it wrote to its log.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.grpc)
     }

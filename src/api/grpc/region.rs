@@ -108,6 +108,18 @@ fn geo_status(status: watermark::GeoStatus) -> pb::GeoStatus {
     }
 }
 
+/// How a secondary does, as it knows itself.
+fn status_of_copy(status: &PairStatus, is_complete: bool) -> pb::GeoStatus {
+    let near = status.heard.as_ref().is_some_and(|(_, age)| *age < SILENCE);
+    let down = status.shaped.as_ref().is_some_and(|it| it.is_down);
+    let takes = near && !down && status.refuses.is_none();
+    match (takes, is_complete) {
+        (false, _) => pb::GeoStatus::Unavailable,
+        (true, false) => pb::GeoStatus::Bootstrap,
+        (true, true) => pb::GeoStatus::Live,
+    }
+}
+
 fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
     let heard_ago = status.heard.as_ref().map(|(_, age)| lasting(*age));
     let theirs = status.heard.as_ref().map(|(theirs, _)| role_said(&theirs.role));
@@ -153,14 +165,9 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
             out.trouble = troubles.cloned().collect::<Vec<_>>().join("; ");
         }
         Role::Secondary => {
-            let near = status.heard.as_ref().is_some_and(|(_, age)| *age < SILENCE);
-            let down = status.shaped.as_ref().is_some_and(|it| it.is_down);
-            let known = match (near && !down, authority.is_complete) {
-                (false, _) => pb::GeoStatus::Unavailable,
-                (true, false) => pb::GeoStatus::Bootstrap,
-                (true, true) => pb::GeoStatus::Live,
-            };
+            let known = status_of_copy(&status, authority.is_complete);
             out.status = known.into();
+            out.trouble = status.refuses.clone().unwrap_or_default();
             out.last_sync_time =
                 (standing.log_time > LogTime(0)).then(|| timestamp(standing.log_time));
             // What does not come now takes no time that is known.
@@ -171,6 +178,7 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
     out.entries_behind = copy.entries;
     out.bytes_behind = copy.bytes;
     out.messages_behind = status.messages_behind;
+    out.stalled = status.stalled.map(lasting);
     out.drain = drain.map(|it| lasting(Duration::from_secs(it)));
     out.applied_through = copy
         .through

@@ -7,6 +7,7 @@
 //! of it ends by itself when there is space again.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -34,6 +35,8 @@ const NEWS: Duration = Duration::from_secs(3);
 const LOG_SHORT_BYTES: u64 = 4 << 20;
 /// The end of a log's segment that is not for entries.
 const LOG_KEPT_BYTES: u64 = 64 << 10;
+/// What is shipped here, and from which stage on it is refused.
+const SHIPPED: (Stage, &str) = (Stage::RefuseSends, "shipped entries");
 /// How far a voter may be behind that shall lead instead.
 const NEARLY: u64 = 1_000;
 
@@ -43,6 +46,8 @@ pub(super) struct Refusing {
     own: AtomicU8,
     stage: AtomicU8,
     node: AtomicU64,
+    /// Since when anything is.
+    since: Mutex<Option<Instant>>,
 }
 
 impl Refusing {
@@ -54,6 +59,8 @@ impl Refusing {
         self.own.store(own as u8, Ordering::Relaxed);
         self.node.store(node, Ordering::Relaxed);
         self.stage.store(stage as u8, Ordering::Relaxed);
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = (stage != Stage::Ok).then(|| since.unwrap_or_else(Instant::now));
     }
 }
 
@@ -81,7 +88,7 @@ fn refused_from(command: &Command) -> (Stage, &'static str) {
         | Command::SetAccountQuota(_)
         | Command::Clear { .. } => (Stage::RefuseDeletes, "deletes"),
         Command::Region(asked) => match asked.verb {
-            RegionVerb::ApplyShipped(_) => (Stage::RefuseSends, "shipped entries"),
+            RegionVerb::ApplyShipped(_) => SHIPPED,
             // Who may write must be settled on a full disk too.
             _ => (Stage::Emergency, "changes of regions"),
         },
@@ -119,6 +126,21 @@ impl Group {
             retry_after: RETRY_AFTER,
             leader: None,
         })
+    }
+
+    /// Why this node, if it leads, takes nothing now that the other region ships, and for how long
+    /// a disk has been too full.
+    #[must_use]
+    pub fn refuses_shipped(&self) -> Option<(String, Duration)> {
+        let refusing = &self.inner.refusing;
+        let (from, what) = SHIPPED;
+        if refusing.stage.load(Ordering::Relaxed) < from as u8 {
+            return None;
+        }
+        let node = refusing.node.load(Ordering::Relaxed);
+        let since = *refusing.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let lasted = since.map_or(Duration::ZERO, |since| since.elapsed());
+        Some((Reason::DiskFull { node, what }.to_string(), lasted))
     }
 
     /// Why this node takes no entries of so many bytes from its leader now.
