@@ -66,12 +66,29 @@ pub fn decode_row(key: &RowKey, value: &[u8]) -> Result<Row, CodecError> {
 /// The value of the mark row.
 #[must_use]
 pub fn encode_mark(mark: &Mark) -> Vec<u8> {
-    versioned(&mark_to(mark))
+    let mut message = mark_to(mark);
+    message.crc32c = Some(crc(&message));
+    versioned(&message)
 }
 
 /// Reads what [`encode_mark`] wrote.
+///
+/// # Errors
+/// [`CodecError`]: among others where it is not what was written, which nothing else would tell: no
+/// digest covers it.
 pub fn decode_mark(value: &[u8]) -> Result<Mark, CodecError> {
-    Ok(mark_from(read("the mark row", value)?))
+    const WHAT: &str = "the mark row";
+    let mut message: pb::Mark = read(WHAT, value)?;
+    match message.crc32c.take() {
+        Some(stored) if stored != crc(&message) => {
+            Err(CodecError::Wrong { what: WHAT, field: "checksum" })
+        }
+        _ => Ok(mark_from(message)),
+    }
+}
+
+fn crc(mark: &pb::Mark) -> u32 {
+    crc32c::crc32c(&prost::Message::encode_to_vec(mark))
 }
 
 pub(super) fn mark_to(mark: &Mark) -> pb::Mark {
@@ -80,6 +97,7 @@ pub(super) fn mark_to(mark: &Mark) -> pb::Mark {
         applied: mark.applied.map(position_to),
         membership_at: membership.map(|(at, _)| position_to(*at)),
         membership: membership.map(|(_, bytes)| bytes.clone()).unwrap_or_default(),
+        crc32c: None,
     }
 }
 
@@ -371,6 +389,24 @@ mod tests {
         let error = decode_row(&RowKey::Counters, &[FORMAT + 1]).unwrap_err();
         assert!(error.to_string().contains("written by a newer one"), "{error}");
         assert!(decode_row(&RowKey::Counters, &[]).is_err());
+    }
+
+    #[test]
+    fn a_mark_that_rotted_is_never_read_as_another() {
+        let at = |index| Position { term: 3, node: 2, index };
+        let membership = Bytes::from_static(br#"{"log_id":{"leader_id":{"term":3},"index":7}}"#);
+        let mark = Mark { applied: Some(at(900)), membership: Some((at(7), membership)) };
+        let whole = encode_mark(&mark);
+        let mut unread = 0;
+        for bit in 8..whole.len() * 8 {
+            let mut rotten = whole.clone();
+            rotten[bit / 8] ^= 1 << (bit % 8);
+            match decode_mark(&rotten) {
+                Ok(read) => assert_eq!(read, mark, "bit {bit}"),
+                Err(error) => unread += usize::from(!matches!(error, CodecError::Version { .. })),
+            }
+        }
+        assert!(unread > whole.len() * 7, "{unread} of {} bits", whole.len() * 8);
     }
 
     #[test]
