@@ -90,6 +90,21 @@ impl BeforeRaft {
         Ok(BeforeRaft { peers, others, mending, local, stop, peer, grpc })
     }
 
+    /// Somebody can be asked for what is missing in log and tables.
+    ///
+    /// # Errors
+    /// Where there is no other node.
+    pub(super) fn check_others(&self, trouble: Trouble) -> Result<(), ServerError> {
+        let Some(hole) = trouble.hole().filter(|_| self.others.is_empty()) else { return Ok(()) };
+        let why = format!(
+            "entries {} to {} are damaged, the tables end before that, and there is no other node \
+             to fetch them from",
+            hole.first(),
+            hole.last.index
+        );
+        Err(ServerError::fatal("the log cannot be mended", why))
+    }
+
     /// Ends it; the addresses are free afterwards.
     pub(super) async fn end(mut self) -> Addresses {
         self.stop.send_replace(true);

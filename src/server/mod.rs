@@ -441,18 +441,19 @@ async fn repair(
     let before = BeforeRaft::begin(config, &parts.network, log, channel, listeners, tls)?;
     let mut store = None;
     while let Some(trouble) = mend::run(log, &mut state, &before).await? {
-        // What is missing was committed, and nobody's log holds it any more: tables do.
+        // No log holds what is missing: tables do, once they end behind it.
         let mut held = match store.take() {
             Some(store) => store,
             None => open_store(config, parts, log).await?,
         };
         if let Some(from) = restore::is_needed_for(&held, trouble) {
+            before.check_others(trouble)?;
             restore::run(&mut held, from, &before, parts.disk.flush_mode()).await?;
         }
         state = mend::in_its_place(log, trouble, None).await?;
         tracing::warn!(
             ?trouble,
-            "the log begins anew behind what the tables hold: no other has it"
+            "the log does without it: no other has it, and the tables hold it"
         );
         store = Some(held);
     }

@@ -207,7 +207,7 @@ impl Replay {
             .collect();
         let sent_at = part.sent_at.clone();
         let mut part = self.filled(part, contents);
-        senders::find(&self.pair.group, &sent_at, &mut part)?;
+        senders::find(&self.pair.group, &sent_at, &mut part).await?;
         let answer = self.ask(Some(part)).await?;
         self.through = self.through.max(Number(answer.through));
         let mut step = ReplayStep {

@@ -38,7 +38,7 @@ struct Sender<'a> {
 ///
 /// # Errors
 /// When the log cannot be read.
-pub(super) fn find(
+pub(super) async fn find(
     group: &Group,
     sent_at: &[LogTime],
     part: &mut ReplayTail,
@@ -52,14 +52,14 @@ pub(super) fn find(
     let ReplayTail { queues, units, .. } = part;
     let unknown = sent_at.iter().copied().zip(units).filter(|(_, unit)| unit.session.is_none());
     let unknown: Vec<(LogTime, &mut TailUnit)> = unknown.collect();
-    match look_up(group, (first, at.index), unknown, queues) {
+    match look_up(group, (first, at.index), unknown, queues).await {
         // It was purged meanwhile.
         Err(PairError::Log(StorageError::OutOfRange { .. })) => Ok(()),
         done => done,
     }
 }
 
-fn look_up(
+async fn look_up(
     group: &Group,
     (first, last): (u64, u64),
     mut unknown: Vec<(LogTime, &mut TailUnit)>,
@@ -84,6 +84,8 @@ fn look_up(
             }
         }
         next = end.saturating_add(1);
+        // It may be much reading: others get their turn.
+        tokio::task::yield_now().await;
     }
     Ok(())
 }
