@@ -253,6 +253,9 @@ impl Sink {
         if let Some(before) = &note.redriven {
             self.words(&[4, u64::from(before.id.epoch.0), before.id.number.0]);
             self.text(&before.queue);
+            if let Some(first) = before.first {
+                self.words(&[5, u64::from(first.epoch.0), first.number.0]);
+            }
         }
     }
 

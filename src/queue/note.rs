@@ -24,6 +24,16 @@ pub struct Redriven {
     pub id: MessageId,
     /// The name of the dead-letter queue it was in.
     pub queue: Arc<str>,
+    /// What `id` had been made of, where that was sent by a redrive too: the first of the chain.
+    pub first: Option<MessageId>,
+}
+
+impl Redriven {
+    /// The message that a client sent, and redrives made this of.
+    #[must_use]
+    pub fn origin(&self) -> MessageId {
+        self.first.unwrap_or(self.id)
+    }
 }
 
 /// How a message came to a dead-letter queue.

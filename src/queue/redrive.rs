@@ -348,8 +348,11 @@ fn send_back(
     let number = draw(&mut state.counters);
     let epoch = state.counters.epoch;
     let Some(queue) = state.catalog.by_id_mut(id) else { return false };
-    let before = queue.lineup.note(message.number).and_then(|note| note.group.clone());
-    let redriven = Some(Redriven { id: message.id(), queue: queue.row.name.as_str().into() });
+    let before = queue.lineup.note(message.number);
+    let first = before.and_then(|note| Some(note.redriven.as_ref()?.origin()));
+    let before = before.and_then(|note| note.group.clone());
+    let name = queue.row.name.as_str().into();
+    let redriven = Some(Redriven { id: message.id(), queue: name, first });
     if !mutants::is_chosen("redrive-copies") {
         queue.lineup.remove(message, &mut step.changes);
     }

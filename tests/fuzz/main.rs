@@ -3,7 +3,7 @@
 //! Here each decoder reads the corpus, and what is near to it: changed, cut and spliced at random
 //! (proptest), and is watched for what memory it asks for. The tries of all decoders together are
 //! bounded ([`TRIES`]), and take some seconds; `ZONEQ_FUZZ_TRIES=4000000` takes about a minute, and
-//! more as long as one likes.
+//! more as long as one likes. They are the same each time, but for another `ZONEQ_FUZZ_SEED`.
 //! `guided/run.sh` lets libFuzzer look for more, led by coverage, for as long as one likes; what it
 //! finds is added to `corpus/`, one folder for each decoder.
 
@@ -17,10 +17,18 @@ mod samples;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// Tries of all decoders together; one that takes longer has fewer of them.
 const TRIES: u32 = 340_000;
+
+/// What the random changes begin with.
+fn seed() -> [u8; 32] {
+    let given = std::env::var("ZONEQ_FUZZ_SEED").ok().map(|it| it.parse().expect("a number"));
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&given.unwrap_or(1u64).to_be_bytes());
+    seed
+}
 
 /// How often a decoder is tried.
 fn tries(decoder: &decoders::Decoder) -> u32 {
@@ -167,7 +175,8 @@ fn whatever_the_bytes_are_a_decoder_answers() {
         let cases = tries(decoder);
         let tries = (prop::sample::select(corpus), prop::collection::vec(change(), 0..6));
         let config = Config { cases, failure_persistence: None, ..Config::default() };
-        let ended = TestRunner::new(config).run(&tries, |(bytes, changes)| {
+        let random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed());
+        let ended = TestRunner::new_with_rng(config, random).run(&tries, |(bytes, changes)| {
             read(decoder, &changed(bytes, &changes));
             Ok(())
         });

@@ -268,6 +268,7 @@ impl Replay {
             after: self.through,
             through,
             last,
+            first: self.first,
             all: self.all,
             queues,
             units,
@@ -300,6 +301,7 @@ fn skip_from(skip: pb::TailSkip) -> Option<Skip> {
         pb::TailSkip::Duplicate => Some(Skip::Duplicate),
         pb::TailSkip::SentAgain => Some(Skip::SentAgain),
         pb::TailSkip::MayBeSentAgain => Some(Skip::MayBeSentAgain),
+        pb::TailSkip::StillHere => Some(Skip::StillHere),
     }
 }
 
@@ -311,6 +313,7 @@ fn skip_to(why: Skip) -> pb::TailSkip {
         Skip::Duplicate => pb::TailSkip::Duplicate,
         Skip::SentAgain => pb::TailSkip::SentAgain,
         Skip::MayBeSentAgain => pb::TailSkip::MayBeSentAgain,
+        Skip::StillHere => pb::TailSkip::StillHere,
     }
 }
 

@@ -11,6 +11,8 @@
 //! * Not sent is what expired, what belongs to a queue that is gone or was made anew, and what was
 //!   sent here already: under its key, or by its client in its session. A session that answers for
 //!   a replayed send has that answer from then on.
+//! * A message that both sides had goes its way here. What a redrive of the deposed side made of it
+//!   is not sent while it is here; where it is not, it may have been sent again here too.
 //! * Quotas do not bind: what is in a tail was admitted once.
 //!
 //! It is a command of data: it moves T and is shipped on as any other.
@@ -55,6 +57,9 @@ pub struct ReplayTail {
     pub through: Number,
     /// There is no more.
     pub last: bool,
+    /// Its lowest number: messages with lower ones were sent before the histories parted. 0 = not
+    /// told.
+    pub first: Number,
     /// Those too that expired, that may have been sent again, and those of queues that are gone.
     pub all: bool,
     pub queues: Vec<TailQueue>,
@@ -127,18 +132,22 @@ pub enum Skip {
     Duplicate,
     /// Its client sent it again, in the same session.
     SentAgain,
-    /// Its client may have sent it again: neither session nor log know any more.
+    /// Its client may have sent it again: neither session nor log know any more. Or a redrive may
+    /// have: what it was made of is here no more.
     MayBeSentAgain,
+    /// A redrive made it of a message that is still here.
+    StillHere,
 }
 
 impl Skip {
-    pub const ALL: [Skip; 6] = [
+    pub const ALL: [Skip; 7] = [
         Skip::Expired,
         Skip::QueueGone,
         Skip::QueueMadeAnew,
         Skip::Duplicate,
         Skip::SentAgain,
         Skip::MayBeSentAgain,
+        Skip::StillHere,
     ];
 
     /// One word, as reports have it.
@@ -151,6 +160,7 @@ impl Skip {
             Skip::Duplicate => "duplicate",
             Skip::SentAgain => "sent-again",
             Skip::MayBeSentAgain => "may-be-sent-again",
+            Skip::StillHere => "still-here",
         }
     }
 }
@@ -339,7 +349,8 @@ fn replay(
         if let (Some(slot), None) = (places.get_mut(at), known) {
             *slot = found;
         }
-        let sent = found.unwrap_or(Err(Skip::QueueGone));
+        let sent = not_shared(state, asked, message, step.now);
+        let sent = sent.and_then(|()| found.unwrap_or(Err(Skip::QueueGone)));
         let sent = sent.and_then(|id| send(state, asked.all, id, message, step));
         outcomes.push(match sent {
             Ok(sent) => {
@@ -355,6 +366,31 @@ fn replay(
         answer_for(state, session, &renamed, step);
     }
     outcomes
+}
+
+/// Refuses what a redrive made of a message that both sides had: that may be here, or may have been
+/// sent back here as well.
+fn not_shared(
+    state: &State,
+    asked: &ReplayTail,
+    message: &TailSend,
+    now: LogTime,
+) -> Result<(), Skip> {
+    let Some(redriven) = &message.note.redriven else { return Ok(()) };
+    let origin = redriven.origin();
+    if origin.number >= asked.first {
+        return Ok(());
+    }
+    let Some(queue) = asked.queues.get(message.queue as usize) else { return Ok(()) };
+    let is_here = |name: &str| {
+        let found = state.catalog.find(&queue.account, name);
+        let found = found.and_then(|queue| queue.lineup.find(origin.number));
+        found.is_some_and(|found| found.id() == origin && !found.is_due(now))
+    };
+    if is_here(&redriven.queue) || is_here(&queue.name) {
+        return Err(Skip::StillHere);
+    }
+    if asked.all { Ok(()) } else { Err(Skip::MayBeSentAgain) }
 }
 
 /// Whoever retries the send is answered as the deposed side did, with the ids that the messages

@@ -176,13 +176,28 @@ impl State {
 
     fn note_keys(&self, window: &mut TailWindow) {
         let queues: BTreeSet<QueueId> = window.messages.values().copied().collect();
+        let redriven = self.redriven(window);
         let now = self.log_time();
         for queue in queues.into_iter().filter_map(|id| self.catalog.by_id(id)) {
-            let of_tail = queue.keys.all().filter(|(_, kept)| {
-                kept.until > now && window.messages.contains_key(&kept.id.number)
-            });
-            window.keys.extend(of_tail.map(|(key, kept)| (kept.id.number, key)));
+            let is_here = |number: &Number| window.messages.get(number) == Some(&queue.row.id);
+            for (key, kept) in queue.keys.all().filter(|(_, kept)| kept.until > now) {
+                // A redrive made a message of the one that had the key.
+                let copy = redriven.get(&kept.id).copied();
+                let number = copy.filter(is_here).unwrap_or(kept.id.number);
+                if window.messages.contains_key(&number) {
+                    window.keys.insert(number, key);
+                }
+            }
         }
+    }
+
+    /// What redrives made messages of the window of.
+    fn redriven(&self, window: &TailWindow) -> BTreeMap<MessageId, Number> {
+        let origin = |(number, id): (&Number, &QueueId)| {
+            let note = self.catalog.by_id(*id)?.lineup.note(*number)?;
+            Some((note.redriven.as_ref()?.origin(), *number))
+        };
+        window.messages.iter().filter_map(origin).collect()
     }
 
     /// The next part of a window: messages behind `after`, whole sends, at least one and at most

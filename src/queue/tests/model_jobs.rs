@@ -193,7 +193,8 @@ impl Model {
         let from = self.queues.get_mut(name).expect("the queue");
         from.messages.remove(at);
         from.notes.remove(&number);
-        let redriven = Some(Redriven { id: message.id(), queue: name.into() });
+        let first = note.redriven.as_ref().map(|before| before.first.unwrap_or(before.id));
+        let redriven = Some(Redriven { id: message.id(), queue: name.into(), first });
         let target = self.queues.get_mut(&to).expect("the target");
         let new = Message {
             number: Number(counter),

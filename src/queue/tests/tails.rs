@@ -8,11 +8,13 @@ use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::authority::replay::{ReplayTail, Replayed, Skip, TailOutcome};
 use crate::queue::authority::{Role, TailFate};
 use crate::queue::command::{
-    Command, Envelope, NewMessage, SessionTag, Settings, TimeToLive, Transact,
+    Command, DeadLetters, Envelope, NewMessage, Redrive, RedriveFilter, SessionTag, Settings,
+    StringMap, TimeToLive, Transact,
 };
 use crate::queue::dedup;
-use crate::queue::ids::{Epoch, Number, Span};
+use crate::queue::ids::{Epoch, MessageId, Number, Span};
 use crate::queue::limits::BATCH;
+use crate::queue::note::Redriven;
 use crate::queue::outcome::{Reply, Sent, Shown};
 
 /// East and west with a queue and one message that both have; west is about to be promoted.
@@ -61,6 +63,7 @@ fn part(east: &Side, after: Number, (bytes, all): (usize, bool)) -> ReplayTail {
         after,
         through: found.through,
         last: found.last,
+        first: Number(fork.next_number),
         all,
         queues: found.queues,
         units: found.units,
@@ -349,6 +352,123 @@ fn a_part_goes_on_just_where_the_one_before_it_ended() {
     let own = ReplayTail { epoch: west.stage.state.authority().unwrap().epoch.clone(), ..first };
     let wrong = Err(RegionRefusal::Mismatch { what: "the fenced epoch".to_owned() });
     assert_eq!(refused(&mut west, &own), wrong);
+}
+
+/// A queue whose messages are dead letters once they were given out and not deleted, and where
+/// those go.
+const STRICT: &str = "strict";
+const GRAVE: &str = "grave";
+
+fn with_dead_letters(side: &mut Side) {
+    let dead_letters = Some(DeadLetters { queue: GRAVE.to_owned(), max_deliveries: 1 });
+    let settings = Box::new(Settings { dead_letters, ..Settings::default() });
+    let metadata = StringMap::default();
+    let strict = Command::CreateQueue { name: STRICT.to_owned(), metadata, settings };
+    side.commit(secs(2), vec![plain(create(GRAVE))]);
+    side.commit(secs(2), vec![plain(strict)]);
+}
+
+fn send_strictly(side: &mut Side, message: NewMessage) -> MessageId {
+    let command = Command::Send { queue: STRICT.to_owned(), messages: vec![message] };
+    in_session(side, None, command)[0].id
+}
+
+/// The next message of [`STRICT`] is given out, and its lease runs out.
+fn bury(side: &mut Side) {
+    let now = side.stage.state.log_time();
+    let Command::Receive(mut given) = receive(1, None) else { panic!("a receive") };
+    given.queue = STRICT.to_owned();
+    side.commit(now, vec![plain(Command::Receive(given))]);
+    pulse(side, 100);
+    let dead = side.stage.state.queue(ACCOUNT, GRAVE).expect("there").counts.total;
+    assert_eq!(dead, 1, "it is a dead letter");
+}
+
+fn pulse(side: &mut Side, later: u64) {
+    let at = side.stage.state.log_time().after(Span::from_secs(later));
+    side.commit(at, vec![plain(Command::Pulse)]);
+}
+
+/// All dead letters go back.
+fn redrive(side: &mut Side) {
+    let now = side.stage.state.log_time();
+    let (queue, filter) = (GRAVE.to_owned(), RedriveFilter::default());
+    let asked = Redrive { queue, target: None, rate: None, filter };
+    side.commit(now, vec![plain(Command::StartRedrive(Box::new(asked)))]);
+    pulse(side, 1);
+    let dead = side.stage.state.queue(ACCOUNT, GRAVE).expect("there").counts.total;
+    assert_eq!(dead, 0, "it was sent back");
+}
+
+#[test]
+fn what_a_redrive_made_of_a_message_that_both_had_is_not_sent_while_that_is_here() {
+    for (all, twice) in [(false, false), (true, false), (false, true)] {
+        let (mut east, mut west) = shipped();
+        with_dead_letters(&mut east);
+        send_strictly(&mut east, text("letter"));
+        bury(&mut east);
+        ship(&mut east, &mut west);
+        redrive(&mut east);
+        if twice {
+            bury(&mut east);
+            redrive(&mut east);
+        }
+        depose(&mut east, &mut west);
+        let outcomes = replay_all(&east, &mut west, (1 << 20, all));
+        assert_eq!(outcomes, [TailOutcome::Skipped(Skip::StillHere)]);
+        assert_eq!(bodies(&west), ["shared", "letter"]);
+    }
+}
+
+#[test]
+fn what_a_redrive_made_of_one_that_is_in_its_first_queue_here_is_not_sent() {
+    let (mut east, mut west) = shipped();
+    with_dead_letters(&mut east);
+    send_strictly(&mut east, text("letter"));
+    ship(&mut east, &mut west);
+    bury(&mut east);
+    redrive(&mut east);
+    depose(&mut east, &mut west);
+    let outcomes = replay_all(&east, &mut west, (1 << 20, false));
+    assert_eq!(outcomes, [TailOutcome::Skipped(Skip::StillHere)]);
+}
+
+#[test]
+fn what_was_sent_back_by_both_sides_is_sent_only_if_all_is_asked_for() {
+    for all in [false, true] {
+        let (mut east, mut west) = shipped();
+        with_dead_letters(&mut east);
+        send_strictly(&mut east, text("letter"));
+        bury(&mut east);
+        ship(&mut east, &mut west);
+        redrive(&mut east);
+        depose(&mut east, &mut west);
+        redrive(&mut west);
+        let outcomes = replay_all(&east, &mut west, (1 << 20, all));
+        let unknown = outcomes == [TailOutcome::Skipped(Skip::MayBeSentAgain)];
+        assert_eq!(unknown, !all, "{outcomes:?}");
+        assert_eq!(bodies(&west).len(), if all { 3 } else { 2 });
+    }
+}
+
+#[test]
+fn what_a_redrive_made_of_a_message_of_the_tail_is_sent_with_the_key_of_that() {
+    let (mut east, mut west) = shipped();
+    with_dead_letters(&mut east);
+    ship(&mut east, &mut west);
+    let keyed = NewMessage { key: Some(Box::new(7)), ..text("keyed") };
+    let origin = send_strictly(&mut east, keyed.clone());
+    for _ in 0..2 {
+        bury(&mut east);
+        redrive(&mut east);
+    }
+    depose(&mut east, &mut west);
+    let outcomes = replay_all(&east, &mut west, (1 << 20, false));
+    let [TailOutcome::Sent(id)] = outcomes[..] else { panic!("not sent: {outcomes:?}") };
+    let all = messages(&west);
+    let note = all[1].1.note.as_ref().expect("a redrive made it");
+    assert_eq!(note.redriven.as_ref().map(Redriven::origin), Some(origin));
+    assert_eq!(send_strictly(&mut west, keyed), id, "sent again, it is a duplicate");
 }
 
 #[test]

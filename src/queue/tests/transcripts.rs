@@ -441,6 +441,9 @@ fn unusual(priority: u8, note: Option<&Note>) -> String {
     }
     if let Some(before) = &note.redriven {
         out.push_str(&format!(" was {} in {}", before.id.number.0, before.queue));
+        if let Some(first) = before.first {
+            out.push_str(&format!(" and first {}", first.number.0));
+        }
     }
     out.push_str(&times(note.received));
     if let Some(dead) = &note.dead {

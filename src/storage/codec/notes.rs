@@ -16,6 +16,7 @@ pub(super) fn note_to(note: &Note) -> pb::Note {
         redriven: note.redriven.as_ref().map(|before| pb::Redriven {
             id: Some(id_to(before.id)),
             queue: before.queue.as_ref().to_owned(),
+            first: before.first.map(id_to),
         }),
     }
 }
@@ -31,7 +32,7 @@ pub(super) fn note_from(note: pb::Note) -> Result<Arc<Note>, CodecError> {
 
 fn redriven_from(before: pb::Redriven) -> Result<Redriven, CodecError> {
     let id = id_from(need(before.id, "a redriven message", "id")?);
-    Ok(Redriven { id, queue: before.queue.into() })
+    Ok(Redriven { id, queue: before.queue.into(), first: before.first.map(id_from) })
 }
 
 pub(super) fn reason_to(reason: DeadReason) -> pb::DeadReason {

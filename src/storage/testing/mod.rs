@@ -290,8 +290,9 @@ fn note() -> BoxedStrategy<Arc<Note>> {
             received,
         },
     );
+    let redriven = (id(), "[a-z]{0,4}", prop::option::of(id()));
     let redriven =
-        (id(), "[a-z]{0,4}").prop_map(|(id, queue)| Redriven { id, queue: queue.into() });
+        redriven.prop_map(|(id, queue, first)| Redriven { id, queue: queue.into(), first });
     let few = (prop::option::of("[a-z]{1,4}"), prop::option::of(redriven));
     (times(), prop::option::of(dead), few)
         .prop_map(|(received, dead, (group, redriven))| {

@@ -246,13 +246,13 @@ pub(in crate::storage) fn replay() -> BoxedStrategy<ReplayTail> {
         },
     );
     let by = (name(), number()).prop_map(|(who, at_us)| Actor { who, at_us });
-    let ends = (epoch(), number(), number(), any::<bool>(), any::<bool>());
+    let ends = (epoch(), number(), number(), any::<bool>(), number(), any::<bool>());
     let (queues, units) =
         (prop::collection::vec(queue, 0..3), prop::collection::vec(tail_unit(), 0..3));
     (by, ends, queues, units)
-        .prop_map(|(by, (epoch, after, through, last, all), queues, units)| {
-            let (after, through) = (Number(after), Number(through));
-            ReplayTail { by, epoch, after, through, last, all, queues, units }
+        .prop_map(|(by, (epoch, after, through, last, first, all), queues, units)| {
+            let (after, through, first) = (Number(after), Number(through), Number(first));
+            ReplayTail { by, epoch, after, through, last, first, all, queues, units }
         })
         .boxed()
 }

@@ -67,8 +67,10 @@ pub fn files(data: &[u8]) -> bool {
             let Ok(Some(read)) = read_exported(text) else { return false };
             let message = admin::TailMessage {
                 queue: read.queue.clone(),
+                id: read.id.clone(),
                 body: read.body.clone().into(),
                 inserted_at: read.inserted_at,
+                expires_at: read.expires_at,
                 ..Default::default()
             };
             let again = read_exported(&exported(&message).to_string());

@@ -90,6 +90,7 @@ fn skipped_out(message: SkippedMessage) -> pb::SkippedMessage {
         Skip::Duplicate => pb::TailSkip::Duplicate,
         Skip::SentAgain => pb::TailSkip::SentAgain,
         Skip::MayBeSentAgain => pb::TailSkip::MayBeSentAgain,
+        Skip::StillHere => pb::TailSkip::StillHere,
     };
     pb::SkippedMessage {
         account: message.account,
