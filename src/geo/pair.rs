@@ -37,7 +37,7 @@ pub use toward::toward;
 
 use super::error::PairError;
 use super::failover::MAX_PAUSE;
-use super::herald::Heard;
+use super::herald::{ClockAhead, Heard};
 use super::lag;
 use super::other::OtherRegion;
 use super::shaper;
@@ -87,6 +87,8 @@ pub struct PairStatus {
     pub copy: CopyBehind,
     /// The other region's last word, and how long ago it came.
     pub heard: Option<(pb::GetStatusResponse, Duration)>,
+    /// How far that region's clock is ahead, by the same word.
+    pub clock: Option<ClockAhead>,
     pub redundancy: String,
     /// For how long shipping has stood still, on both sides.
     pub stalled: Option<Duration>,
@@ -188,6 +190,7 @@ impl Pair {
         let audit = self.group.store().read().state().audit().cloned().collect();
         let heard = self.heard.borrow().clone();
         let now = self.clock.monotonic_us();
+        let clock = heard.as_ref().and_then(|it| it.clock);
         let heard = heard.map(|it| {
             let age = Duration::from_micros(now.saturating_sub(it.at_us));
             ((*it.status).clone(), age)
@@ -230,6 +233,7 @@ impl Pair {
             standing,
             watermark,
             heard,
+            clock,
             redundancy,
             audit,
         }

@@ -2,6 +2,7 @@
 
 mod agreements;
 mod behind;
+mod clocks;
 mod compresses;
 mod crowded;
 mod durables;
@@ -113,7 +114,8 @@ impl Region {
 
     /// As [`Region::start`], on a disk that is seen to be as full as it is said to be.
     async fn start_on_disk(dir: &Path, name: &'static str, at: &str, other: &str) -> Region {
-        Region::start_all(dir, name, (at, other), Compression::None, ("", 1 << 20)).await
+        let clock = Arc::new(SystemClock::default());
+        Region::start_all(dir, name, (at, other), Compression::None, ("", 1 << 20), clock).await
     }
 
     /// All tasks run but the one of this name.
@@ -124,7 +126,8 @@ impl Region {
         compression: Compression,
         left_out: &str,
     ) -> Region {
-        Region::start_all(dir, name, (at, other), compression, (left_out, 0)).await
+        let clock = Arc::new(SystemClock::default());
+        Region::start_all(dir, name, (at, other), compression, (left_out, 0), clock).await
     }
 
     async fn start_all(
@@ -133,9 +136,9 @@ impl Region {
         (at, other): (&str, &str),
         compression: Compression,
         (left_out, reserve): (&str, u64),
+        clock: SharedClock,
     ) -> Region {
         let disk: Arc<dyn crate::storage::disk::Disk> = Arc::new(RealDisk);
-        let clock: SharedClock = Arc::new(SystemClock::default());
         let dir = dir.join(name);
         std::fs::create_dir_all(&dir).unwrap();
         let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::new(1, clock.clone()) };
@@ -333,6 +336,10 @@ impl Region {
             }
         })
         .await;
+    }
+
+    fn log_time(&self) -> LogTime {
+        self.group.standing().expect("in a pair").log_time
     }
 
     fn role(&self) -> Role {

@@ -149,6 +149,8 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
         shape: status.shaped.as_ref().map(line::shape_out),
         limit: line::limit_out(&status, authority),
         last_forced: authority.loss.as_deref().map(loss::loss_out),
+        clock_ahead: status.clock.map(|it| signed(it.by_us)),
+        clock_within: status.clock.map(|it| lasting(it.within)),
         ..base
     };
     epochs::tell(&mut out, standing);

@@ -167,6 +167,39 @@ pub fn clock(answer: &pb::ForceFailOverResponse) -> String {
     format!("; the primary's clock was {by:.3} s {way} this region's, give or take {within:.3} s")
 }
 
+/// That the clocks of the regions differ by more than a second, where it is so.
+pub fn clocks_apart(status: &pb::GetRegionResponse) -> String {
+    const WORTH_TELLING: f64 = 1.0;
+    let within = seconds(status.clock_within.as_ref()).unwrap_or_default();
+    let Some(ahead) = seconds(status.clock_ahead.as_ref()) else { return String::new() };
+    if ahead.abs() - within < WORTH_TELLING {
+        return String::new();
+    }
+    let way = if ahead < 0.0 { "behind" } else { "ahead of" };
+    let (peer, by) = (&status.peer, ahead.abs());
+    format!("; the clock of {peer} is {by:.0} s {way} this region's")
+}
+
+pub fn epoch_json(join: &pb::EpochJoin) -> Value {
+    json!({
+        "epoch": join.epoch.as_ref().map(|epoch| epoch.number),
+        "region": join.epoch.as_ref().map(|epoch| &epoch.region),
+        "previous": join.previous,
+        "first": join.first,
+    })
+}
+
+pub fn taken_json(taken: &pb::TailTaken) -> Value {
+    json!({
+        "epoch": taken.epoch.as_ref().map(|epoch| epoch.number),
+        "region": taken.epoch.as_ref().map(|epoch| &epoch.region),
+        "through": taken.through,
+        "sent": taken.sent,
+        "skipped": taken.skipped,
+        "done": taken.done,
+    })
+}
+
 /// The most that can be lost.
 pub fn at_most(answer: &pb::ForceFailOverResponse) -> String {
     match answer.bytes_lost_at_most {
@@ -254,6 +287,22 @@ fn lease_said(lease: &pb::RegionLease) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_that_are_more_than_a_second_apart_are_told() {
+        let said = |ahead: i64, within: i64| {
+            let span = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+            let (clock_ahead, clock_within) = (span(ahead), span(within));
+            let peer = "west".to_owned();
+            let status =
+                pb::GetRegionResponse { peer, clock_ahead, clock_within, ..Default::default() };
+            clocks_apart(&status)
+        };
+        assert_eq!(said(600, 0), "; the clock of west is 600 s ahead of this region's");
+        assert_eq!(said(-600, 1), "; the clock of west is 600 s behind this region's");
+        assert_eq!(said(2, 2), "", "it may be that the answer was late");
+        assert_eq!(clocks_apart(&pb::GetRegionResponse::default()), "");
+    }
 
     #[test]
     fn what_a_promotion_by_force_does_not_know_is_said_plainly() {

@@ -12,10 +12,6 @@ impl Region {
     async fn shape(&self, change: ShapeChange) {
         self.pair.shape("anna", change).await.expect("shaped");
     }
-
-    fn log_time(&self) -> LogTime {
-        self.group.standing().unwrap().log_time
-    }
 }
 
 async fn live(dir: &Path) -> (Region, Region, [String; 2]) {
