@@ -327,6 +327,7 @@ pub fn status_json(status: &pb::GetRegionResponse) -> Value {
         "last_forced": status.last_forced.as_ref().map(line::last_forced_json),
         "clock_ahead_seconds": seconds(status.clock_ahead.as_ref()),
         "clock_within_seconds": seconds(status.clock_within.as_ref()),
+        "stranger": status.stranger.as_ref().map(line::stranger_json),
         "applied_index": (status.applied_index > 0).then_some(status.applied_index),
         "epochs": status.epochs.iter().map(line::epoch_json).collect::<Value>(),
         "tails_taken": status.tails_taken.iter().map(line::taken_json).collect::<Value>(),
@@ -357,6 +358,7 @@ fn status_text(status: &pb::GetRegionResponse) -> String {
         text += &line::last_forced_said(last);
     }
     text += &line::clocks_apart(status);
+    text += &line::turned_away(status);
     if let Some(lasts) = seconds(status.stalled.as_ref()) {
         text += &format!("; shipping has stood still for {lasts:.0} s");
     }

@@ -12,6 +12,7 @@ mod behind;
 mod decide;
 mod failback;
 mod force;
+mod knocks;
 mod lease;
 mod limit;
 mod redundancy;
@@ -23,6 +24,7 @@ mod verify;
 
 pub use behind::CopyBehind;
 pub use failback::{Return, Stage, Way, way_from, way_to};
+pub use knocks::Stranger;
 pub use replay::{Replay, ReplayStep, Replaying, SkippedMessage, not_sent_from, result_to};
 
 use std::time::Duration;
@@ -75,6 +77,7 @@ pub struct Pair {
     clock: SharedClock,
     memory: force::Memory,
     arrivals: behind::Arrivals,
+    knocks: knocks::Knocks,
 }
 
 /// What a pair of regions is, as one node knows it.
@@ -104,6 +107,8 @@ pub struct PairStatus {
     pub lease_left: Option<Duration>,
     /// Why it holds none, where it relies on one.
     pub lease_trouble: Option<String>,
+    /// Who was turned away here lately.
+    pub stranger: Option<Stranger>,
     pub audit: Vec<AuditRow>,
 }
 
@@ -118,7 +123,8 @@ impl Pair {
         clock: SharedClock,
     ) -> Pair {
         let (memory, arrivals) = (force::Memory::default(), behind::Arrivals::default());
-        Pair { group, region, other, watermark, heard, clock, memory, arrivals }
+        let knocks = knocks::Knocks::default();
+        Pair { group, region, other, watermark, heard, clock, memory, arrivals, knocks }
     }
 
     /// The region that this node was configured for.
@@ -235,6 +241,7 @@ impl Pair {
             heard,
             clock,
             redundancy,
+            stranger: self.stranger(),
             audit,
         }
     }

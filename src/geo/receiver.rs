@@ -70,6 +70,7 @@ impl Receiver {
         self.check_leads()?;
         let refuse = |why: &str| Err(Status::failed_precondition(why.to_owned()));
         let Some(standing) = self.group.standing() else {
+            self.pair.note_knock(&hello.region, &hello.lineage);
             return refuse("this cluster is attached to no primary");
         };
         let authority = standing.authority;
@@ -77,6 +78,7 @@ impl Receiver {
         if hello.lineage != wire::wide(authority.lineage)
             || attached.is_none_or(|it| hello.attachment != wire::wide(it.id))
         {
+            self.pair.note_knock(&hello.region, &hello.lineage);
             return refuse("this cluster is attached to another primary, or anew");
         }
         Ok(pb::ShipResponse {
@@ -200,10 +202,16 @@ impl GeoService for Receiver {
     ) -> Result<Response<pb::AttachResponse>, Status> {
         let asked = request.into_inner();
         let who = asked.who.clone();
+        let lineage = asked.lineage.clone();
         let attach = wire::attach(asked, self.pair.region().to_owned());
         let mut attach = attach.map_err(|status| *status)?;
         attach.discard_tail |= self.pair.has_no_tail();
-        self.change(RegionVerb::Attach(attach), who).await?;
+        let from = attach.ledger.last().map(|line| line.epoch.region.clone()).unwrap_or_default();
+        let done = self.change(RegionVerb::Attach(attach), who).await;
+        if done.as_ref().is_err_and(|status| status.code() == tonic::Code::FailedPrecondition) {
+            self.pair.note_knock(&from, &lineage);
+        }
+        done?;
         Ok(Response::new(pb::AttachResponse {}))
     }
 

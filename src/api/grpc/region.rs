@@ -25,7 +25,7 @@ use super::convert::{lasting, span, timestamp, wait};
 use super::error::Refusal;
 use super::forward::{self, Kind};
 use crate::geo::error::PairError;
-use crate::geo::pair::{Pair, PairStatus};
+use crate::geo::pair::{Pair, PairStatus, Stranger};
 use crate::geo::watermark;
 use crate::proto::admin::v1 as pb;
 use crate::proto::admin::v1::region_service_client::RegionServiceClient;
@@ -120,6 +120,10 @@ fn status_of_copy(status: &PairStatus, is_complete: bool) -> pb::GeoStatus {
     }
 }
 
+fn stranger_out(stranger: &Stranger) -> pb::Stranger {
+    pb::Stranger { region: stranger.region.clone(), ago: Some(lasting(stranger.ago)) }
+}
+
 fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
     let heard_ago = status.heard.as_ref().map(|(_, age)| lasting(*age));
     let theirs = status.heard.as_ref().map(|(theirs, _)| role_said(&theirs.role));
@@ -128,6 +132,7 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
         role: pb::RegionRole::Standalone.into(),
         redundancy: status.redundancy.clone(),
         writable: true,
+        stranger: status.stranger.as_ref().map(stranger_out),
         ..pb::GetRegionResponse::default()
     };
     let Some(standing) = &status.standing else { return base };

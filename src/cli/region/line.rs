@@ -180,6 +180,18 @@ pub fn clocks_apart(status: &pb::GetRegionResponse) -> String {
     format!("; the clock of {peer} is {by:.0} s {way} this region's")
 }
 
+/// Who was turned away lately, where somebody was.
+pub fn turned_away(status: &pb::GetRegionResponse) -> String {
+    let Some(stranger) = &status.stranger else { return String::new() };
+    let ago = seconds(stranger.ago.as_ref()).unwrap_or_default();
+    let region = &stranger.region;
+    format!("; a cluster of region {region:?}, not of this pair, was turned away {ago:.0} s ago")
+}
+
+pub fn stranger_json(stranger: &pb::Stranger) -> Value {
+    json!({ "region": stranger.region, "seconds_ago": seconds(stranger.ago.as_ref()) })
+}
+
 pub fn epoch_json(join: &pb::EpochJoin) -> Value {
     json!({
         "epoch": join.epoch.as_ref().map(|epoch| epoch.number),
