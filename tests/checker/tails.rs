@@ -71,6 +71,7 @@ impl Tails {
         }
         tails.spans = spans(history);
         let known = Known::of(history);
+        let not_sent = not_sent(history);
         for epoch in epochs {
             let line = lineage.all().find(|line| line.epoch == *epoch);
             let next = line.and_then(|line| lineage.after(line));
@@ -80,19 +81,27 @@ impl Tails {
                 tails.ids.insert(id.to_owned());
             }
             for listed in history.pair.listed.iter().filter(|it| it.epoch == *epoch) {
-                tails.list(listed, &known, since);
+                tails.list(listed, (&known, &not_sent), since);
             }
         }
         tails
     }
 
+    /// A body may be in one tail after another, as it is or as a redrive made it.
     fn add(&mut self, queue: &str, new: New, since: Micros) {
+        let since = self.left.get(&new.tag).map_or(since, |known| known.since.min(since));
         self.left.insert(new.tag, Left { queue: queue.to_owned(), new, since });
     }
 
-    fn list(&mut self, listed: &Listed, known: &Known<'_>, since: Micros) {
+    fn list(
+        &mut self,
+        listed: &Listed,
+        (known, not_sent): (&Known<'_>, &BTreeSet<&str>),
+        since: Micros,
+    ) {
         for alive in &listed.alive {
-            if let Some(new) = known.new_of(alive) {
+            let is_sent = !not_sent.contains(&*alive.id);
+            if let Some(new) = known.new_of(alive).filter(|_| is_sent) {
                 self.add(&alive.queue, new, since);
             }
             self.ids.insert(alive.id.clone());
@@ -225,6 +234,12 @@ pub fn left_behind<'a>(
     all
 }
 
+/// Ids of messages of tails that were told as not sent again.
+fn not_sent(history: &History) -> BTreeSet<&str> {
+    let told = history.pair.replays.iter().flat_map(|it| &it.skipped);
+    told.map(|(id, _)| &**id).collect()
+}
+
 /// When tails were replayed: from the state before it to the one behind it.
 fn spans(history: &History) -> Vec<(LogTime, LogTime)> {
     let writes = |seen: &Sighted| !matches!(seen.authority.role, Role::Secondary | Role::Detached);
@@ -331,6 +346,28 @@ mod tests {
         sample.given_again("new", 6, 210);
         sample.given_again("newer", 6, 220);
         assert_eq!(of_messages(&sample), ["I8", "G6"]);
+    }
+
+    #[test]
+    fn what_a_second_tail_has_too_may_have_been_sent_again_since_the_first() {
+        let (mut tails, new) = (Tails::default(), New { tag: 6, ..New::default() });
+        tails.add("gamma", new.clone(), 100);
+        tails.add("gamma", new, 300);
+        assert_eq!(tails.left[&6].since, 100);
+    }
+
+    #[test]
+    fn what_was_told_as_not_sent_again_is_not_taken_for_sent() {
+        let mut sample = PairSample::protected();
+        sample.promoted(5);
+        sample.fenced(7);
+        sample.listed(&["made", "other"]);
+        let tags = sample.history.pair.listed[0].alive.iter().filter_map(|it| it.tag);
+        let tags: Vec<u64> = tags.collect();
+        sample.replayed(200, 1);
+        sample.replay_told(&["made"]);
+        let tails = Tails::of(&sample.history, &Lineage::of(&sample.history));
+        assert_eq!(tails.left.keys().copied().collect::<Vec<_>>(), tags[1..]);
     }
 
     #[test]
