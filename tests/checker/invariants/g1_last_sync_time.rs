@@ -1,18 +1,19 @@
 //! G1: when a last sync time is shown, everything of that epoch with a commit time up to it is in
-//! the copy; and what one side shows never falls within an epoch.
+//! the copy; and what one side shows never falls within an epoch, but for a copy that an operator
+//! had wiped in between.
 
 use std::collections::BTreeMap;
 
 use zoneq::queue::authority::{RegionEpoch, Role};
 
-use crate::history::{Micros, Told};
+use crate::history::{Act, Micros, Told, Verb};
 use crate::lineage::PairStory;
 
 /// How far the copy of each epoch was by when: the index in the primary's log.
 type Progress<'a> = BTreeMap<&'a RegionEpoch, Vec<(Micros, u64)>>;
 
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
-    let mut wrong = falls(&pair.history.pair.told);
+    let mut wrong = falls(&pair.history.pair.told, &pair.history.pair.acts);
     let progress = progress(pair);
     for line in pair.lineage.all() {
         let writes: Vec<_> = pair.writes_of(line).collect();
@@ -67,13 +68,19 @@ fn copied_by(steps: Option<&Vec<(Micros, u64)>>, by: Micros) -> Option<u64> {
 }
 
 /// Looks of which the later shows less.
-fn falls(told: &[Told]) -> Vec<String> {
+fn falls(told: &[Told], acts: &[Act]) -> Vec<String> {
+    let wiped = |earlier: &Told, later: &Told| {
+        let wipes = acts.iter().filter(|act| matches!(act.verb, Verb::Wipe));
+        let mut between =
+            wipes.filter(|act| act.invoked < later.returned && earlier.invoked < act.returned);
+        between.next().is_some()
+    };
     let mut wrong = Vec::new();
     let mut highest: BTreeMap<(&RegionEpoch, crate::history::Cluster), &Told> = BTreeMap::new();
     for later in told.iter().filter(|told| told.last_sync.is_some()) {
         let key = (&later.epoch, later.cluster);
         match highest.get(&key) {
-            Some(earlier) if earlier.last_sync > later.last_sync => {
+            Some(earlier) if earlier.last_sync > later.last_sync && !wiped(earlier, later) => {
                 if earlier.returned <= later.invoked {
                     wrong.push(format!("the last sync time falls: {earlier:?}, then {later:?}"));
                 }
@@ -111,6 +118,20 @@ mod tests {
         sample.write(6, 60);
         sample.copied(5, 50);
         sample.told(60);
+        assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn the_time_of_a_copy_that_was_wiped_begins_anew_and_does_not_fall_from_there() {
+        let mut sample = PairSample::protected();
+        sample.copied(5, 50);
+        sample.told(50);
+        sample.wipes_copy();
+        sample.told(30);
+        assert_eq!(broken(&sample), 0);
+        sample.told(40);
+        assert_eq!(broken(&sample), 0);
+        sample.told(30);
         assert_eq!(broken(&sample), 1);
     }
 

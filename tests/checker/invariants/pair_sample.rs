@@ -340,6 +340,10 @@ impl PairSample {
         self.act(Verb::BeginAnew);
     }
 
+    pub fn wipes_copy(&mut self) {
+        self.act(Verb::Wipe);
+    }
+
     pub fn promotes_copy(&mut self) {
         self.act(Verb::PromoteCopy);
     }
