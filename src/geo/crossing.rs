@@ -3,7 +3,8 @@
 //! Laws: as for batches (see [`super::shaper`]): what is given was written when its view was taken,
 //! and passes not before the delay of the line after that; its bytes cross one after the other at
 //! the bandwidth, and nothing passes while the line is down. What waits is looked at again, for the
-//! line may be another then. Who leads no more gives nothing.
+//! line may be another then. Who leads no more gives nothing. Half of the time is left to who writes
+//! meanwhile: after each chunk there is a rest.
 
 use std::time::Duration;
 
@@ -20,12 +21,18 @@ use crate::queue::authority::Head;
 use crate::queue::authority::shape::Weather;
 use crate::queue::ids::{LogTime, Position};
 
+/// The longest rest between two chunks: where they take longer it is the line that holds them up,
+/// and not who writes.
+const REST: Duration = Duration::from_millis(25);
+
 /// The line of one state that is given.
 pub(super) struct Crossing {
     group: Group,
     clock: SharedClock,
     news: watch::Sender<Watermark>,
     line: Line,
+    /// Since when the last chunk has been on its way.
+    since_us: Option<u64>,
 }
 
 /// What passes of it, by the clock that is told.
@@ -73,7 +80,8 @@ impl Crossing {
         position: Position,
     ) -> Crossing {
         let line = Line::new(group.config().seed, position, clock.monotonic_us());
-        Crossing { group: group.clone(), clock: clock.clone(), news: news.clone(), line }
+        let (group, clock, news) = (group.clone(), clock.clone(), news.clone());
+        Crossing { group, clock, news, line, since_us: None }
     }
 
     fn weather(&self) -> Option<Weather> {
@@ -85,11 +93,22 @@ impl Crossing {
         self.weather().map_or(CHUNK_BYTES, |it| Shaper::batch_bytes(&it).min(CHUNK_BYTES))
     }
 
-    /// Returns when so many bytes have crossed.
+    /// Returns when so many bytes have crossed; after a rest, as long as it took to give the chunk
+    /// before and to read this one.
     ///
     /// # Errors
     /// When another node leads.
     pub(super) async fn cross(&mut self, bytes: usize) -> Result<(), SeedError> {
+        if let Some(since) = self.since_us.take() {
+            let took = Duration::from_micros(self.clock.monotonic_us().saturating_sub(since));
+            tokio::time::sleep(took.min(REST)).await;
+        }
+        self.pass(bytes).await?;
+        self.since_us = Some(self.clock.monotonic_us());
+        Ok(())
+    }
+
+    async fn pass(&mut self, bytes: usize) -> Result<(), SeedError> {
         let mut crossed = None;
         loop {
             if !self.group.leadership().borrow().is_me {
