@@ -178,6 +178,19 @@ impl Lineage {
         (!next.is_planned).then_some((next, next.left_since))
     }
 
+    /// Whether a state with this T may be of a tail that the cluster has given up since: one of its
+    /// nodes that is behind still has it, and answers reads that may be old.
+    pub fn may_be_of_tail(&self, cluster: Cluster, at: LogTime, told: Micros) -> bool {
+        self.all().filter(|line| line.cluster == Some(cluster)).any(|line| {
+            let Some(next) = self.after(line) else { return false };
+            let is_left = self.is_dead(line) || !next.is_planned;
+            let places = self.places.get(&(cluster, line.epoch.clone()));
+            let end = places.and_then(|places| places.keys().next_back());
+            let is_in = next.fork_time <= at && end.is_some_and(|end| at <= *end);
+            is_left && next.left_since <= told && is_in
+        })
+    }
+
     /// The epochs that a promotion by force began, each after the one before it.
     pub fn forced(&self) -> impl Iterator<Item = (&Line, &Line)> {
         let pairs = self.lines.windows(2).filter_map(|two| Some((two.first()?, two.get(1)?)));

@@ -89,6 +89,10 @@ fn judged(lineage: &Lineage, op: &Op) -> Option<Outcome> {
             None => Some(Outcome::Unknown("it may have been left behind".to_owned())),
         };
     }
+    let is_old = |at| op.call.is_stale() && lineage.may_be_of_tail(op.site, at, op.returned);
+    if answer.read_at().is_some_and(is_old) {
+        return left();
+    }
     let parted = lineage.parted(op.site, op.returned)?;
     if is_of_tail(op, answer.read_at(), parted) { left() } else { None }
 }
@@ -136,6 +140,28 @@ mod tests {
         sample.write(6, 60);
         sample.read(60);
         assert_eq!(outcomes(&sample), [true, false, false]);
+    }
+
+    #[test]
+    fn an_old_answer_may_be_of_a_tail_that_its_region_has_given_up_since() {
+        let reads = |is_stale: bool, at: u64| {
+            let mut sample = PairSample::protected();
+            sample.seen(5, 50);
+            sample.promoted(5);
+            sample.seen(7, 70);
+            sample.handed_back(120);
+            if is_stale {
+                sample.read_old(at)
+            } else {
+                sample.read(at)
+            };
+            outcomes(&sample)
+        };
+        assert_eq!(
+            (reads(true, 60), reads(true, 40), reads(true, 90)),
+            (vec![false], vec![true], vec![true])
+        );
+        assert_eq!(reads(false, 60), [true], "and no other");
     }
 
     #[test]

@@ -182,7 +182,16 @@ impl PairSample {
 
     /// East answers a read that must be the newest.
     pub fn read(&mut self, at: LogTime) {
-        let call = Call::List { account: String::new(), deleted: false, stale: false };
+        self.read_as(false, at);
+    }
+
+    /// East answers a read that may be old.
+    pub fn read_old(&mut self, at: LogTime) {
+        self.read_as(true, at);
+    }
+
+    fn read_as(&mut self, stale: bool, at: LogTime) {
+        let call = Call::List { account: String::new(), deleted: false, stale };
         self.op(EAST, call, Answer::Listed { at, queues: Vec::new() });
     }
 
