@@ -348,9 +348,9 @@ fn send_back(
     let number = draw(&mut state.counters);
     let epoch = state.counters.epoch;
     let Some(queue) = state.catalog.by_id_mut(id) else { return false };
-    let before = queue.lineup.note(message.number);
-    let first = before.and_then(|note| Some(note.redriven.as_ref()?.origin()));
-    let before = before.and_then(|note| note.group.clone());
+    let note = queue.lineup.note(message.number);
+    let first = note.and_then(|note| Some(note.redriven.as_ref()?.origin()));
+    let group = note.and_then(|note| note.group.clone());
     let name = queue.row.name.as_str().into();
     let redriven = Some(Redriven { id: message.id(), queue: name, first });
     if !mutants::is_chosen("redrive-copies") {
@@ -370,7 +370,7 @@ fn send_back(
         released: false,
         ..*message
     };
-    let group = before.map(|group| queue.lineup.group_name(&group));
+    let group = group.map(|group| queue.lineup.group_name(&group));
     queue.lineup.set_note(new.number, Note { group, redriven, ..Note::default() });
     queue.lineup.add_touched(new, &mut step.changes);
     state.catalog.settle(target);

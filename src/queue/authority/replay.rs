@@ -28,7 +28,7 @@ use crate::queue::error::Rejection;
 use crate::queue::ids::{ContentId, LogTime, MessageId, Number, QueueId, Receipt};
 use crate::queue::limits::{self, BATCH, REPLAYED_EPOCHS};
 use crate::queue::message::Message;
-use crate::queue::note::Note;
+use crate::queue::note::{Note, Redriven};
 use crate::queue::outcome::{Outcome, Reply, Sent};
 use crate::queue::rows::RowKey;
 use crate::queue::session::Fate;
@@ -382,10 +382,13 @@ fn not_shared(
         return Ok(());
     }
     let Some(queue) = asked.queues.get(message.queue as usize) else { return Ok(()) };
+    // What both had is the first of the chain, or a copy of it that was made before they parted.
     let is_here = |name: &str| {
-        let found = state.catalog.find(&queue.account, name);
-        let found = found.and_then(|queue| queue.lineup.find(origin.number));
-        found.is_some_and(|found| found.id() == origin && !found.is_due(now))
+        let Some(queue) = state.catalog.find(&queue.account, name) else { return false };
+        [redriven.id, origin].into_iter().any(|id| {
+            let found = queue.lineup.find(id.number);
+            found.is_some_and(|found| found.id() == id && !found.is_due(now))
+        })
     };
     if is_here(&redriven.queue) || is_here(&queue.name) {
         return Err(Skip::StillHere);
@@ -419,8 +422,11 @@ fn send(
 ) -> Result<Sent, Skip> {
     let now = step.now;
     let queue = state.catalog.by_id(id).ok_or(Skip::QueueGone)?;
+    // A copy has the key of what it was made of: that one's own is no other's.
+    let origin = given.note.redriven.as_ref().map(Redriven::origin);
     if let Some(key) = given.key
-        && queue.keys.find(key, now).is_some()
+        && let Some(kept) = queue.keys.find(key, now)
+        && origin != Some(kept.id)
     {
         return Err(Skip::Duplicate);
     }

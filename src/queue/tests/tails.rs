@@ -373,6 +373,16 @@ fn send_strictly(side: &mut Side, message: NewMessage) -> MessageId {
     in_session(side, None, command)[0].id
 }
 
+/// Both regions have one message, as a dead letter.
+fn shipped_letter(message: NewMessage) -> (Side, Side) {
+    let (mut east, mut west) = shipped();
+    with_dead_letters(&mut east);
+    send_strictly(&mut east, message);
+    bury(&mut east);
+    ship(&mut east, &mut west);
+    (east, west)
+}
+
 /// The next message of [`STRICT`] is given out, and its lease runs out.
 fn bury(side: &mut Side) {
     let now = side.stage.state.log_time();
@@ -403,11 +413,7 @@ fn redrive(side: &mut Side) {
 #[test]
 fn what_a_redrive_made_of_a_message_that_both_had_is_not_sent_while_that_is_here() {
     for (all, twice) in [(false, false), (true, false), (false, true)] {
-        let (mut east, mut west) = shipped();
-        with_dead_letters(&mut east);
-        send_strictly(&mut east, text("letter"));
-        bury(&mut east);
-        ship(&mut east, &mut west);
+        let (mut east, mut west) = shipped_letter(text("letter"));
         redrive(&mut east);
         if twice {
             bury(&mut east);
@@ -434,13 +440,44 @@ fn what_a_redrive_made_of_one_that_is_in_its_first_queue_here_is_not_sent() {
 }
 
 #[test]
-fn what_was_sent_back_by_both_sides_is_sent_only_if_all_is_asked_for() {
+fn a_copy_that_both_had_as_a_dead_letter_is_known_when_the_tail_sends_it_back_again() {
     for all in [false, true] {
-        let (mut east, mut west) = shipped();
-        with_dead_letters(&mut east);
-        send_strictly(&mut east, text("letter"));
+        let (mut east, mut west) = shipped_letter(text("letter"));
+        redrive(&mut east);
         bury(&mut east);
         ship(&mut east, &mut west);
+        redrive(&mut east);
+        depose(&mut east, &mut west);
+        let outcomes = replay_all(&east, &mut west, (1 << 20, all));
+        assert_eq!(outcomes, [TailOutcome::Skipped(Skip::StillHere)]);
+        assert_eq!(bodies(&west), ["shared", "letter"]);
+    }
+}
+
+#[test]
+fn a_key_that_is_kept_for_the_first_message_does_not_refuse_what_a_redrive_made_of_it() {
+    let keyed = NewMessage { key: Some(Box::new(7)), ..text("keyed") };
+    for all in [false, true] {
+        let (mut east, mut west) = shipped_letter(keyed.clone());
+        redrive(&mut east);
+        depose(&mut east, &mut west);
+        redrive(&mut west);
+        let outcomes = replay_all(&east, &mut west, (1 << 20, all));
+        match outcomes[..] {
+            [TailOutcome::Skipped(Skip::MayBeSentAgain)] => assert!(!all),
+            [TailOutcome::Sent(id)] => {
+                assert!(all);
+                assert_eq!(send_strictly(&mut west, keyed.clone()), id, "the key is the copy's");
+            }
+            _ => panic!("all: {all}, {outcomes:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_was_sent_back_by_both_sides_is_sent_only_if_all_is_asked_for() {
+    for all in [false, true] {
+        let (mut east, mut west) = shipped_letter(text("letter"));
         redrive(&mut east);
         depose(&mut east, &mut west);
         redrive(&mut west);
