@@ -3,7 +3,8 @@
 //!
 //! Laws: [`Tables::commit`] is durable and atomic when it returns; a [`TablesRead`] view never
 //! changes, whatever is committed after it; a failed commit leaves the engine unusable and is
-//! never retried. The tables know nothing of rows: what a key means is in `keys.rs`.
+//! never retried, unless it found the disk full: that one may be made again, whether it counts
+//! already or not, and a view of before may fail. The tables know nothing of rows: what a key means is in `keys.rs`.
 
 pub mod memory;
 pub mod redb;
@@ -21,6 +22,8 @@ use super::disk::Disk;
 pub enum TablesError {
     #[error("the tables at {path} could not be opened; {advice}")]
     Open { path: String, advice: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("the disk has no room for a commit of the tables; it can be made again")]
+    NoRoom,
     #[error("the tables could not be {doing}")]
     Engine { doing: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
 }
@@ -29,8 +32,12 @@ impl TablesError {
     /// Whether the engine found its own files unsound.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        let (TablesError::Open { source, .. } | TablesError::Engine { source, .. }) = self;
-        redb::is_damage(&**source)
+        match self {
+            TablesError::NoRoom => false,
+            TablesError::Open { source, .. } | TablesError::Engine { source, .. } => {
+                redb::is_damage(&**source)
+            }
+        }
     }
 
     fn engine(

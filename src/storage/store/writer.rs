@@ -15,7 +15,7 @@ use super::StoreError;
 use crate::storage::bodies::{Flush, SegmentFiles};
 use crate::storage::disk::{Disk, FlushMode};
 use crate::storage::space::Space;
-use crate::storage::tables::{Batch, Tables};
+use crate::storage::tables::{Batch, Tables, TablesError};
 
 /// One durable step of the tables: bodies first, then the transaction that names them.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub enum Rubbish {
 #[derive(Debug)]
 pub enum Ended {
     Committed,
-    /// Nothing was written: the disk has no room for it.
+    /// The disk has no room for it: it is to be made again.
     NoRoom(Box<Job>),
 }
 
@@ -68,14 +68,18 @@ impl Job {
             Err(error) if error.is_full() => return Ok(Ended::NoRoom(Box::new(self))),
             written => written?,
         }
-        // Others may have taken the rest meanwhile, and the tables cannot try again.
+        // Others may have taken the rest meanwhile.
         if !self.space.make_room(self.tables_bytes)? {
             return Ok(Ended::NoRoom(Box::new(self)));
         }
-        if !self.batch.is_empty() {
-            self.tables.commit(&self.batch)?;
+        if self.batch.is_empty() {
+            return Ok(Ended::Committed);
         }
-        Ok(Ended::Committed)
+        match self.tables.commit(&self.batch) {
+            // What it takes is an estimate: pages are changed, not rows.
+            Err(TablesError::NoRoom) => Ok(Ended::NoRoom(Box::new(self))),
+            committed => Ok(committed.map(|()| Ended::Committed)?),
+        }
     }
 }
 

@@ -3,13 +3,17 @@
 //! Cache 32 MiB; quick repair on, so that opening after a crash does not walk the file. A view
 //! is a read transaction: cheap, but pages that it sees are not used again while it is open.
 //!
-//! Law: redb reads its pages without looking at their checksums, and may panic at one that rotted.
+//! Laws: redb refuses everything after a failed write, as it must not guess what is on the disk.
+//! Where the disk was full the file is opened again, which mends it as after a cut of the power;
+//! views of before fail from then on.
+//!
+//! redb reads its pages without looking at their checksums, and may panic at one that rotted.
 //! That is damage like any other: nothing here lets a panic out.
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
     Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase as _, StorageBackend,
@@ -40,7 +44,11 @@ impl StorageBackend for DiskBackend {
     }
 
     fn sync_data(&self) -> std::io::Result<()> {
-        self.0.sync_data()
+        // After a failed sync nobody knows what is on the disk: not one to be made again.
+        self.0.sync_data().map_err(|error| match error.kind() {
+            ErrorKind::StorageFull => std::io::Error::other(error),
+            _ => error,
+        })
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
@@ -51,35 +59,60 @@ impl StorageBackend for DiskBackend {
 /// Tables in one redb file.
 #[derive(Debug)]
 pub struct RedbTables {
-    database: Quiet<Arc<Database>>,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    database: RwLock<Quiet<Arc<Database>>>,
 }
 
 impl RedbTables {
     /// Opens or makes `rows.redb` in `dir`.
     pub fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Result<RedbTables, TablesError> {
         let path = dir.join(FILE);
-        let failed = |source| TablesError::Open {
-            path: path.display().to_string(),
-            advice: REBUILD,
-            source,
-        };
-        let file = disk.open(&path, OpenMode::OpenOrCreate).map_err(|e| failed(e.into()))?;
+        let file = disk.open(&path, OpenMode::OpenOrCreate);
+        let file = file.map_err(|error| not_opened(&path, error))?;
         // The file may be new: its name must be as durable as the first commit.
-        disk.sync_dir(dir).map_err(|e| failed(e.into()))?;
-        let opened = sound(|| {
-            let mut builder = Database::builder();
-            builder.set_cache_size(CACHE_BYTES).create_with_backend(DiskBackend(file))
-        });
-        let database = opened.map_err(failed)?;
-        Ok(RedbTables { database: Quiet(Some(Arc::new(database))) })
+        disk.sync_dir(dir).map_err(|error| not_opened(&path, error))?;
+        let database = RwLock::new(open_file(&path, &file)?);
+        Ok(RedbTables { path, file, database })
+    }
+
+    /// What the engine is now; one that a full disk stopped is replaced.
+    fn database(&self) -> Quiet<Arc<Database>> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Quiet(Some(Arc::clone(&database)))
+    }
+
+    /// Opens the file again. The engine before it touches it no more, whoever still has a view.
+    fn reopen(&self) -> Result<(), TablesError> {
+        let opened = open_file(&self.path, &self.file)?;
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = opened;
+        Ok(())
     }
 
     fn begin(&self) -> Result<RedbView, TablesError> {
-        let read = sound(|| self.database.begin_read());
+        let database = self.database();
+        let read = sound(|| database.begin_read());
         let read = read.map_err(|error| TablesError::engine("read", error))?;
-        let database = Quiet(Some(Arc::clone(&self.database)));
         Ok(RedbView { read: Quiet(Some(read)), _database: database })
     }
+}
+
+fn not_opened(
+    path: &Path,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> TablesError {
+    let path = path.display().to_string();
+    TablesError::Open { path, advice: REBUILD, source: source.into() }
+}
+
+fn open_file(path: &Path, file: &Arc<dyn DiskFile>) -> Result<Quiet<Arc<Database>>, TablesError> {
+    let opened = sound(|| {
+        let mut builder = Database::builder();
+        let backend = DiskBackend(Arc::clone(file));
+        builder.set_cache_size(CACHE_BYTES).create_with_backend(backend)
+    });
+    let database = opened.map_err(|error| not_opened(path, error))?;
+    Ok(Quiet(Some(Arc::new(database))))
 }
 
 struct RedbView {
@@ -155,8 +188,15 @@ impl TablesRead for RedbTables {
 
 impl Tables for RedbTables {
     fn commit(&self, batch: &Batch) -> Result<(), TablesError> {
-        let written = sound(|| write(&self.database, batch));
-        written.map_err(|error| TablesError::engine("committed", error))
+        let database = self.database();
+        match sound(|| write(&database, batch)) {
+            Err(error) if is_full(&*error) => {
+                drop(database);
+                self.reopen()?;
+                Err(TablesError::NoRoom)
+            }
+            written => written.map_err(|error| TablesError::engine("committed", error)),
+        }
     }
 
     fn snapshot(&self) -> Result<Arc<dyn TablesRead>, TablesError> {
@@ -230,6 +270,12 @@ pub(super) fn is_damage(error: &(dyn std::error::Error + Send + Sync + 'static))
         _ => return false,
     };
     is_cut(storage)
+}
+
+/// Whether a write of redb found the disk full.
+fn is_full(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(redb::Error::Io(error))
+        if error.kind() == ErrorKind::StorageFull)
 }
 
 /// A magic number that is not there, or a file that is too short.

@@ -101,6 +101,42 @@ fn pages_hold_every_row_once_and_no_other_tag() {
 }
 
 #[test]
+fn redb_takes_a_commit_again_that_found_the_disk_full_wherever_that_was() {
+    let (mut full, mut grew) = (0, 0);
+    for blocks in 0..400 {
+        let disk = FaultyDisk::new(blocks);
+        let dir = Path::new("/t");
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        disk.create_dir_all(dir).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        let tables = EngineKind::Redb.open(&shared, dir).unwrap();
+        tables.commit(&(0..60).map(|n| put(n, "before")).collect()).unwrap();
+        let before = rows(&*tables);
+        disk.set_capacity(disk.used_bytes() + blocks * 4_096);
+        let large: Batch = (30..90).map(|n| put(n, &"x".repeat(9_000))).collect();
+        match tables.commit(&large) {
+            Ok(()) => grew += 1,
+            Err(TablesError::NoRoom) => {
+                full += 1;
+                assert_eq!(rows(&*tables), before, "nothing of it counts");
+                assert!(matches!(tables.commit(&large), Err(TablesError::NoRoom)), "still full");
+                tables.commit(&vec![put(0, "small")]).unwrap();
+                disk.set_capacity(u64::MAX);
+                tables.commit(&large).unwrap();
+            }
+            Err(error) => panic!("{blocks}: {error:?}"),
+        }
+        let after = rows(&*tables);
+        assert_eq!(after.len(), 90);
+        drop(tables);
+        let back: Arc<dyn Disk> = Arc::new(disk.restart());
+        let tables = EngineKind::Redb.open(&back, dir).unwrap();
+        assert_eq!(rows(&*tables), after);
+    }
+    assert!(full > 5 && grew > 5, "{full} were full, {grew} were not");
+}
+
+#[test]
 fn redb_is_whole_after_a_power_cut_at_any_step() {
     for seed in 0..4 {
         let (mut died_at, mut survived) = (0, 0);
