@@ -5,6 +5,9 @@
 //! counts and is not forgotten for another one's sake, as long as few are told of; that of the
 //! lineage which was told last is sent. What cannot be read was not said. Nothing is allocated for
 //! a call while the nodes tell the same.
+//!
+//! Who makes calls of the generated services by himself wraps each of his channels in a [`Line`],
+//! all with one [`Epochs`]; a [`Client`](super::Client) has them already.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,12 +32,19 @@ struct Known {
 
 /// What a client knows.
 #[derive(Debug, Default)]
-pub(super) struct Epochs {
+pub struct Epochs {
     /// The lineage that was told last is the first.
     known: RwLock<Vec<Known>>,
 }
 
 impl Epochs {
+    /// The epoch that goes with calls; `None` before any node of a pair has answered.
+    #[must_use]
+    pub fn known(&self) -> Option<KnownEpoch> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.first().map(|known| known.epoch)
+    }
+
     fn text(&self) -> Option<HeaderValue> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.first().map(|known| known.text.clone())
@@ -61,13 +71,15 @@ impl Epochs {
 
 /// A connection whose calls say what the client knows, and whose answers are heard.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
+pub struct Line {
     channel: Channel,
     epochs: Arc<Epochs>,
 }
 
 impl Line {
-    pub(super) fn new(channel: Channel, epochs: Arc<Epochs>) -> Line {
+    /// Of one node; what it tells is known to all lines with the same `epochs`.
+    #[must_use]
+    pub fn new(channel: Channel, epochs: Arc<Epochs>) -> Line {
         Line { channel, epochs }
     }
 }
@@ -91,7 +103,7 @@ impl Service<Request<Body>> for Line {
 
 /// The answer of a call, to be heard when it comes.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub struct Answer {
     coming: channel::ResponseFuture,
     epochs: Arc<Epochs>,
 }

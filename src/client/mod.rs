@@ -18,6 +18,8 @@
 //! reported as [`ClientError::Unknown`], never as failed. Everything is bounded: calls by their
 //! deadline, writes in flight by the session's window.
 
+pub mod epochs;
+
 mod accounts;
 mod admin;
 mod backoff;
@@ -25,7 +27,6 @@ mod breaker;
 mod builder;
 mod call;
 mod endpoints;
-mod epochs;
 mod error;
 mod keep_alive;
 mod outbox;

@@ -47,6 +47,11 @@ pub enum Reason {
     Deposed,
     #[error("the caller knows of a newer epoch, and the other region did not say whether it is so")]
     Untold,
+    #[error(
+        "the caller knows of a pair of regions, and this cluster is not of it: its copy was given \
+         up, or it never had one"
+    )]
+    OtherPair,
     #[error("the region lease has run out: the other region does not grant it anew")]
     NoRegionLease,
     #[error("the other region is further behind than the limit: writes wait for it")]

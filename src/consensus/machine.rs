@@ -102,12 +102,17 @@ impl SharedStore {
         *self.known_epoch.borrow()
     }
 
-    fn publish(&self) {
-        let (mark, footing, known) = {
-            let store = self.read();
-            (mark_of(&store), footing_of(&store), known_epoch_of(&store))
-        };
+    /// Said while the store is held: who read it since then knows the epoch of what it read.
+    fn tell_epoch(&self, store: &Store) {
+        let known = known_epoch_of(store);
         self.known_epoch.send_if_modified(|told| std::mem::replace(told, known) != known);
+    }
+
+    fn publish(&self) {
+        let (mark, footing) = {
+            let store = self.read();
+            (mark_of(&store), footing_of(&store))
+        };
         // Who hears that an entry was applied must not read the footing before it.
         self.footing.send_if_modified(|known| std::mem::replace(known, footing) != footing);
         self.applied.send_replace(mark);
@@ -251,6 +256,7 @@ impl Machine {
         };
         let mut store = self.shared.write();
         let applied = store.apply(&entry);
+        self.shared.tell_epoch(&store);
         if replies.is_empty() {
             drop(store);
             self.waiting.applied(&applied.changes.rows);
@@ -336,7 +342,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let SnapshotData::Received(ready) = snapshot else {
             return Err(io::Error::other("a snapshot of this node cannot be installed on it"));
         };
-        self.shared.write().install(ready).map_err(broken)?;
+        {
+            let mut store = self.shared.write();
+            store.install(ready).map_err(broken)?;
+            self.shared.tell_epoch(&store);
+        }
         self.shared.publish();
         self.waiting.all_changed();
         tracing::info!("a snapshot from another node was installed");

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use pair::{PairHistory, Sighted};
+pub use pair::{PairHistory, Sighted, Whom};
 pub use zoneq::cli::drill::history::{
     Act, After, Alive, Answer, Applied, Asked, Call, Cluster, Dead, Deleted, Emptied, Ending, Gone,
     Item, Job, Listed, LogTime, Looked, Mark, Micros, NEVER, New, Op, Outcome, Progress, REGIONS,

@@ -14,10 +14,11 @@ use std::time::Duration;
 use zoneq::consensus::network::{ChannelOptions, channel};
 use zoneq::storage::disk::faulty::Dice;
 
-use crate::history::{SharedHistory, Verb};
+use crate::history::{SharedHistory, Verb, Whom};
 use crate::layout::{Layout, host_name};
 use crate::network::{SimNetwork, now_us};
 use crate::operator::{Client, Operator, Wishes};
+use crate::workload;
 
 /// Salt of the seeds in which tails are sent, and copies wiped or promoted.
 const TAILS: u64 = 0x7461_696c_7300;
@@ -90,9 +91,12 @@ impl Working {
                 self.operator.act(region, Verb::TakeBack { force }).await;
             }
             (13, _, Some(region)) => {
-                // A kept copy is no place for clients.
-                self.operator.history.lock().pair.close(1 - region);
+                // A kept copy is no place for clients, nor what is left of one for those that
+                // cannot tell.
                 let verb = self.operator.how_to_part();
+                let whom = if verb == Verb::Wipe { Whom::WhoKnowsNothing } else { Whom::All };
+                self.operator.history.lock().pair.close_to(whom, 1 - region);
+                tokio::time::sleep(workload::LONGEST).await;
                 let parted = self.operator.act(region, verb).await;
                 let pause = self.operator.dice.below(3_000);
                 tokio::time::sleep(Duration::from_millis(pause)).await;

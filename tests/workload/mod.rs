@@ -4,7 +4,8 @@
 //! Laws: every body is of its own; a call without a definite answer is unknown; old receipts are
 //! tried again on purpose. Writes go under a session and are tried again on another node while
 //! their fate is unknown, which must not make two of them; the next write under the session ends
-//! all that is still on its way. Streams receive without a session.
+//! all that is still on its way. Streams receive without a session. One worker of two tells the
+//! nodes what it knows of a pair of regions, as the client library does.
 //!
 //! Simulator and chaos run these same clients: how nodes are reached and what time it is, they are
 //! told.
@@ -26,6 +27,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tonic::transport::Channel;
+use tower::util::Either;
+use zoneq::client::epochs::{Epochs, Line};
 use zoneq::proto::queue::v1 as pb;
 use zoneq::proto::queue::v1::queue_service_client::QueueServiceClient;
 use zoneq::storage::disk::faulty::Dice;
@@ -39,13 +42,17 @@ use wire::fate;
 
 /// How long a call may take.
 const WITHIN: Duration = Duration::from_secs(2);
+/// By then whoever called has an answer, or gave up.
+pub const LONGEST: Duration = Duration::from_millis(2_500);
 /// Salt of the seeds of which all bodies are large: a record of the log that is cut short has
 /// blocks in its middle to lose.
 const LARGE: u64 = 0x6c_6172_6879;
+/// Salt of the workers that tell what epoch they know.
+const TELLS: u64 = 0x7465_6c6c_7300;
 /// Calls of one write.
 const ATTEMPTS: usize = 4;
 
-type Client = QueueServiceClient<Channel>;
+type Client = QueueServiceClient<Either<Channel, Line>>;
 /// What one try came to.
 type Told<T> = Result<T, Outcome>;
 
@@ -72,6 +79,8 @@ pub struct Worker {
     clock: Clock,
     history: SharedHistory,
     nodes: Vec<Client>,
+    /// What it was told of the pair, if it tells.
+    epochs: Arc<Epochs>,
     /// The region of each of them.
     regions: Vec<usize>,
     preferred: usize,
@@ -133,8 +142,13 @@ impl Worker {
         clock: Clock,
         history: SharedHistory,
     ) -> Worker {
+        let epochs = Arc::<Epochs>::default();
+        let tells = Dice::new(seed ^ TELLS ^ u64::from(number)).below(2) == 0;
         let client = |node: &Reached| {
-            QueueServiceClient::new(node.channel.clone()).max_decoding_message_size(16 << 20)
+            let line = || Line::new(node.channel.clone(), Arc::clone(&epochs));
+            let line =
+                if tells { Either::Right(line()) } else { Either::Left(node.channel.clone()) };
+            QueueServiceClient::new(line).max_decoding_message_size(16 << 20)
         };
         let nodes: Vec<_> = reached.iter().map(client).collect();
         let regions = reached.iter().map(|node| node.region).collect();
@@ -146,6 +160,7 @@ impl Worker {
             clock,
             history,
             nodes,
+            epochs,
             regions,
             preferred,
             asked: Cell::new(0),
@@ -273,7 +288,8 @@ impl Worker {
 
     fn node(&self) -> Told<Client> {
         self.asked.set(self.region());
-        if self.history.lock().pair.is_closed(self.region()) {
+        let knows_the_pair = self.epochs.known().is_some();
+        if self.history.lock().pair.is_closed_to(self.region(), knows_the_pair) {
             return Err(Outcome::Failed("READ_ONLY".to_owned()));
         }
         let node = self.nodes.get(self.preferred).cloned();
@@ -292,7 +308,7 @@ impl Worker {
         let node = self.node()?;
         let mut request = tonic::Request::new(message);
         request.set_timeout(WITHIN);
-        let answer = tokio::time::timeout(WITHIN + WITHIN / 4, call(node, request)).await;
+        let answer = tokio::time::timeout(LONGEST, call(node, request)).await;
         match answer {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(fate(&status)),

@@ -9,12 +9,14 @@
 //! then asked again here, and *unknown* is said only where no answer came in time.
 //!
 //! A call that knows of a higher epoch of the pair than this cluster is answered here only after
-//! the other region has said that it is not so. What a caller knows goes with a call that is
+//! the other region has said that it is not so. One that knows of a pair which this cluster is not
+//! of is not answered, also where that came to be while it waited. What a caller knows goes with a call that is
 //! passed on: the node that leads decides.
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use tokio::time::Instant;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -118,7 +120,7 @@ impl Way {
     pub(super) fn answers<T: Send + 'static>(
         &self,
         from: tonic::Streaming<T>,
-    ) -> futures::stream::BoxStream<'static, Result<T, Status>> {
+    ) -> BoxStream<'static, Result<T, Status>> {
         let answers = from.map(|frame| frame.map_err(|status| stream_failure(status, Kind::Write)));
         let farewell = self.moved();
         let moved = futures::stream::once(async move {
@@ -155,6 +157,44 @@ pub(super) async fn place_of_writer(group: &Group, call: &Call) -> Result<Option
         group.check_told(told, call.deadline).await?;
     }
     Ok(way)
+}
+
+/// What is answered here, if this cluster was of the pair that the caller knows until then.
+async fn here_of_pair<T>(
+    group: &Group,
+    call: &Call,
+    kind: Kind,
+    answer: BoxFuture<'_, Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let answer = answer.await;
+    if let Some(told) = &call.knows {
+        group.check_pair(told, kind.fate())?;
+    }
+    answer
+}
+
+/// The same for the answers of a stream, which ends where it is so no more.
+pub(super) fn stream_of_pair<T: Send + 'static>(
+    group: &Group,
+    call: &Call,
+    answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> BoxStream<'static, Result<T, Status>> {
+    let Some(told) = call.knows else { return answers.boxed() };
+    let group = group.clone();
+    let checked = answers.scan(false, move |has_ended, answer| {
+        if *has_ended {
+            return std::future::ready(None);
+        }
+        let answer = match group.check_pair(&told, Fate::Unknown) {
+            Ok(()) => answer,
+            Err(error) => {
+                *has_ended = true;
+                Err(Refusal::from(error).into())
+            }
+        };
+        std::future::ready(Some(answer))
+    });
+    checked.boxed()
 }
 
 /// The same as [`place`] for a call that needs no log time: a leader answers it before it is ready
@@ -216,7 +256,7 @@ where
     loop {
         let failed: Status = match place_of_writer(group, call).await {
             Err(refusal) => return Err(doubt.unwrap_or_else(|| refusal.into())),
-            Ok(None) => match here(request.clone()).await {
+            Ok(None) => match here_of_pair(group, call, kind, here(request.clone())).await {
                 Ok(answer) => return Ok(Response::new(answer)),
                 Err(refusal) if kind.may_be_tried_again(&refusal) => refusal.into(),
                 Err(refusal) => return Err(refusal.into()),

@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use prost::Message as _;
 use tonic::transport::Channel;
@@ -426,7 +425,7 @@ impl QueueService for QueueFace {
         let call = Call::of(request.metadata(), Duration::ZERO);
         let Some(way) = forward::place_of_writer(&self.group, &call).await? else {
             let answers = SendAnswers::new(self.clone(), request.into_inner());
-            return Ok(Response::new(answers.boxed()));
+            return Ok(Response::new(forward::stream_of_pair(&self.group, &call, answers)));
         };
         let passed = forward::signed_stream(&way, &call, request.into_inner());
         let from = way.opened(client(way.channel.clone()).send_stream(passed)).await?;
@@ -455,7 +454,7 @@ impl QueueService for QueueFace {
         let call = Call::of(request.metadata(), Duration::ZERO);
         let Some(way) = forward::place_of_writer(&self.group, &call).await? else {
             let answers = receive_stream::open(self.clone(), request.into_inner());
-            return Ok(Response::new(answers));
+            return Ok(Response::new(forward::stream_of_pair(&self.group, &call, answers)));
         };
         let passed = forward::signed_stream(&way, &call, request.into_inner());
         let from = way.opened(client(way.channel.clone()).receive_stream(passed)).await?;

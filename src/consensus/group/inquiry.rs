@@ -8,6 +8,9 @@
 //! nobody but himself, also while the line is cut. However many say it, one question is under way,
 //! and one a second begins.
 //!
+//! A cluster that is of no pair, or holds the copy of another one, answers nobody who knows of a
+//! pair: what it has, or has not, says nothing of that one's queues.
+//!
 //! Who asks is the floor between regions.
 
 use std::time::Duration;
@@ -48,8 +51,9 @@ impl Group {
     ///
     /// # Errors
     /// *Not now*, not applied, where its epoch is above all that this cluster knows and the other
-    /// region did not answer whether it is so.
+    /// region did not answer whether it is so, and where this cluster is not of that pair.
     pub async fn check_told(&self, told: &KnownEpoch, deadline: Instant) -> Result<(), GroupError> {
+        self.check_pair(told, Fate::NotApplied)?;
         if !self.is_news(told) {
             return Ok(());
         }
@@ -72,6 +76,30 @@ impl Group {
             _ if !self.is_news(told) => Ok(()),
             _ => Err(untold(PATIENCE)),
         }
+    }
+
+    /// Whether what is here may be what the caller means. It may not where there never was a pair,
+    /// or a wipe ended it, nor in a copy of another one. Who stands alone with data of a pair that
+    /// came to an end is not told from its rightful heir, and serves. An answer is checked after it
+    /// was made, too: the wipe may have come in between.
+    ///
+    /// # Errors
+    /// *Not now*, with this fate.
+    pub fn check_pair(&self, told: &KnownEpoch, fate: Fate) -> Result<(), GroupError> {
+        let known = self.store().known_epoch();
+        if known.is_some_and(|known| known.lineage() == told.lineage()) {
+            return Ok(());
+        }
+        let is_copy = || {
+            let store = self.store().read();
+            let role = store.state().authority().map(|it| &it.role);
+            matches!(role, Some(Role::Secondary | Role::Detached | Role::Released { .. }))
+        };
+        if known.is_some() && !is_copy() {
+            return Ok(());
+        }
+        let (reason, retry_after) = (Reason::OtherPair, PATIENCE);
+        Err(GroupError::NotNow { reason, fate, retry_after, leader: None })
     }
 
     /// Whether an epoch would depose this cluster if it is so, and nobody has said so yet.

@@ -1,6 +1,7 @@
 //! What becomes of a copy that is given up: it is wiped, or goes its own way.
 
 use super::*;
+use crate::proto::epoch::KnownEpoch;
 
 fn is_empty(region: &Region) -> bool {
     region.group.store().read().state().is_empty()
@@ -36,6 +37,36 @@ async fn a_copy_that_is_wiped_is_as_if_it_was_never_written_to() {
     let refused = west.pair.unprotect("anna", true).await;
     assert!(refused.is_err(), "what stands alone and holds data is no copy");
     assert_eq!(west.total(), 1);
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_knows_the_pair_is_not_answered_by_a_region_whose_copy_was_wiped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (east, west, at) = protected(dir.path()).await;
+    east.send("of the pair").await.expect("sent");
+    west.until_applied("shipped", |west| west.total() == 1).await;
+    let told = east.group.store().known_epoch().expect("a pair");
+    let is_other = |answer: Result<(), GroupError>| {
+        matches!(answer, Err(GroupError::NotNow { reason, fate, .. })
+            if reason == Reason::OtherPair && fate == Fate::NotApplied)
+    };
+    for region in [&east, &west] {
+        region.group.check_told(&told, soon()).await.expect("both are of the pair");
+    }
+    east.pair.unprotect("anna", true).await.expect("apart");
+    east.group.check_told(&told, soon()).await.expect("it has the data of the pair");
+    assert!(is_other(west.group.check_told(&told, soon()).await));
+    // Also once it was started again, and while it is the copy of another pair.
+    west.stop().await;
+    let west = Region::start(dir.path(), "west", &at[1], &at[0]).await;
+    assert!(is_other(west.group.check_told(&told, soon()).await));
+    east.pair.protect("anna", false).await.expect("protected again");
+    west.group.check_told(&told, soon()).await.expect("of the pair again");
+    let other = KnownEpoch::new(told.number(), told.region(), 99).expect("an epoch");
+    assert!(is_other(west.group.check_told(&other, soon()).await));
+    east.group.check_told(&other, soon()).await.expect("a primary is asked by all");
     east.stop().await;
     west.stop().await;
 }

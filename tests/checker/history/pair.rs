@@ -1,7 +1,7 @@
 //! What was seen of a pair of regions: what each node's state was, what was told to operators,
 //! and what they did.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use zoneq::queue::authority::Authority;
@@ -30,7 +30,15 @@ pub struct PairHistory {
     pub replays: Vec<Replay>,
     generations: BTreeMap<usize, u32>,
     /// Regions that clients are kept away from.
-    closed: BTreeSet<usize>,
+    closed: BTreeMap<usize, Whom>,
+}
+
+/// Who is kept away from a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    All,
+    /// Clients that know the epoch of the pair are turned away by the region itself.
+    WhoKnowsNothing,
 }
 
 impl PairHistory {
@@ -40,7 +48,11 @@ impl PairHistory {
     }
 
     pub fn close(&mut self, region: usize) {
-        self.closed.insert(region);
+        self.close_to(Whom::All, region);
+    }
+
+    pub fn close_to(&mut self, whom: Whom, region: usize) {
+        self.closed.insert(region, whom);
     }
 
     pub fn open(&mut self, region: usize) {
@@ -48,7 +60,15 @@ impl PairHistory {
     }
 
     pub fn is_closed(&self, region: usize) -> bool {
-        self.closed.contains(&region)
+        self.closed.contains_key(&region)
+    }
+
+    pub fn is_closed_to(&self, region: usize, knows_the_pair: bool) -> bool {
+        match self.closed.get(&region) {
+            Some(Whom::All) => true,
+            Some(Whom::WhoKnowsNothing) => !knows_the_pair,
+            None => false,
+        }
     }
 
     pub fn begins_anew(&mut self, region: usize) {
