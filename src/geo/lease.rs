@@ -1,7 +1,8 @@
 //! Keeps the region lease of a primary: once it is set, and on whichever node leads.
 //!
 //! Laws: the secondary agrees to a lease before the primary relies on it, and gives its word before
-//! the primary stops relying on it. A grant counts from before it was asked for, and is asked for
+//! the primary stops relying on it. A copy that was let go and follows again, without the lease or
+//! with a shorter one, agrees anew. A grant counts from before it was asked for, and is asked for
 //! anew long before it runs out. Nothing is granted on hearsay: the secondary's leader looks only
 //! after a majority has confirmed it, later than the request came.
 
@@ -37,6 +38,13 @@ pub struct LeaseKeeper {
     clock: SharedClock,
     /// Which of the other region's nodes granted last.
     at: usize,
+}
+
+/// Why no lease was granted.
+struct Refused {
+    why: String,
+    /// It was not for want of a leader, or of a line.
+    by_its_state: bool,
 }
 
 /// What is kept.
@@ -94,16 +102,24 @@ impl LeaseKeeper {
         let kept = Kept { lease: authority.leasing.in_force?, authority };
         let pace = pace(kept.lease);
         let began = self.clock.monotonic_us();
-        if let Err(why) = self.renew(&kept, pace).await {
-            tracing::debug!(why, "no region lease");
-            self.group.region_lease().note_trouble(why);
+        if let Err(refused) = self.renew(&kept, pace).await {
+            tracing::debug!(why = refused.why, "no region lease");
+            self.group.region_lease().note_trouble(refused.why);
+            if refused.by_its_state {
+                let deadline = Instant::now() + WITHIN;
+                let agreed =
+                    agree(&self.other, &kept.authority, "the region lease", deadline).await;
+                if let Err(error) = agreed {
+                    tracing::debug!(%error, "the copy does not agree to the region lease");
+                }
+            }
         }
         let took = Duration::from_micros(self.clock.monotonic_us().saturating_sub(began));
         Some(pace.saturating_sub(took))
     }
 
     /// Asks one node after the other, the one that granted last first.
-    async fn renew(&mut self, kept: &Kept, within: Duration) -> Result<(), String> {
+    async fn renew(&mut self, kept: &Kept, within: Duration) -> Result<(), Refused> {
         let request = pb::GrantLeaseRequest {
             lineage: wire::wide(kept.authority.lineage),
             attachment: wire::wide(kept.authority.attachment.as_ref().map_or(0, |it| it.id)),
@@ -111,7 +127,7 @@ impl LeaseKeeper {
             lease_us: kept.lease.0,
         };
         let count = self.other.endpoints().len();
-        let mut last = "no node of the other region is configured".to_owned();
+        let mut why = "no node of the other region is configured".to_owned();
         for _ in 0..count {
             let term = self.group.leadership().borrow().term;
             let sent_us = self.clock.monotonic_us();
@@ -125,15 +141,15 @@ impl LeaseKeeper {
                     return Ok(());
                 }
                 Err(status) => {
-                    last = format!("the other region grants no lease: {}", status.message());
+                    why = format!("the other region grants no lease: {}", status.message());
                     if matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument) {
-                        return Err(last);
+                        return Err(Refused { why, by_its_state: true });
                     }
                 }
             }
             self.at = (self.at + 1) % count.max(1);
         }
-        Err(last)
+        Err(Refused { why, by_its_state: false })
     }
 
     async fn ask(
@@ -164,7 +180,8 @@ fn primary(group: &Group) -> Option<Authority> {
     (may && authority.attachment.is_some()).then_some(authority)
 }
 
-/// Brings both regions to what is set: the secondary agrees first.
+/// Brings both regions to what is set: the secondary agrees first, also to what the primary relies
+/// on already, for it may have been let go and attached anew.
 ///
 /// # Errors
 /// Refused by the other region; *not now* where it is not reached, or this node leads no more.
@@ -177,29 +194,42 @@ pub(super) async fn settle(
     let leads_no_more = || PairError::not_now("this node leads no primary");
     let authority = primary(group).ok_or_else(leads_no_more)?;
     let wanted = authority.settings.lease;
-    if wanted == authority.leasing.in_force {
+    let is_relied_on = wanted == authority.leasing.in_force;
+    if is_relied_on && wanted.is_none() {
+        return Ok(());
+    }
+    agree(other, &authority, who, deadline).await?;
+    if is_relied_on {
         return Ok(());
     }
     let attachment = authority.attachment.as_ref().map_or(0, |it| it.id);
-    let request = pb::AcceptLeaseRequest {
-        lineage: wire::wide(authority.lineage),
-        attachment: wire::wide(attachment),
-        epoch: authority.epoch.number.0,
-        lease_us: wanted.map(|span| span.0),
-        who: who.to_owned(),
-    };
-    other
-        .ask(deadline, |mut client| {
-            let request = request.clone();
-            async move { client.accept_lease(request).await }
-        })
-        .await?;
     let by = Actor { who: who.to_owned(), at_us: 0 };
     let verb = RegionVerb::RelyOnLease { attachment, lease: wanted };
     let command = Command::Region(Box::new(RegionCommand { by, verb }));
     let envelope = Envelope { session: None, account: String::new(), command };
     let done = group.propose(envelope, deadline).await?;
     done.outcome.map(drop).map_err(|rejection| PairError::Group(rejection.into()))
+}
+
+/// Has the other region agree to the lease that is set here.
+async fn agree(
+    other: &OtherRegion,
+    authority: &Authority,
+    who: &str,
+    deadline: Instant,
+) -> Result<(), PairError> {
+    let request = pb::AcceptLeaseRequest {
+        lineage: wire::wide(authority.lineage),
+        attachment: wire::wide(authority.attachment.as_ref().map_or(0, |it| it.id)),
+        epoch: authority.epoch.number.0,
+        lease_us: authority.settings.lease.map(|span| span.0),
+        who: who.to_owned(),
+    };
+    let asked = other.ask(deadline, |mut client| {
+        let request = request.clone();
+        async move { client.accept_lease(request).await }
+    });
+    asked.await.map(drop)
 }
 
 #[cfg(test)]

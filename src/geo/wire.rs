@@ -98,6 +98,7 @@ pub fn attach(asked: pb::AttachRequest, region: String) -> Result<Attach, Box<St
         ledger: ledger_from(asked.ledger).map_err(bad)?,
         reseed: asked.reseed,
         discard_tail: asked.discard_tail,
+        lease: asked.lease_us.map(Span),
     })
 }
 

@@ -23,6 +23,7 @@
 //! `refusal.rs` why not.
 
 pub mod ahead;
+mod attach;
 mod bounds;
 pub mod command;
 pub mod fork;

@@ -100,6 +100,7 @@ impl Pair {
             who: who.to_owned(),
             reseed,
             discard_tail,
+            lease_us: authority.leasing.longest.max(authority.leasing.in_force).map(|it| it.0),
         };
         let attached = self
             .other

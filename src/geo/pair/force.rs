@@ -223,15 +223,14 @@ impl Pair {
     /// leases were agreed to, that takes as long as the longest of them, and a little more.
     ///
     /// # Errors
-    /// Refused on a side that is no secondary, and on a copy that never was complete unless that
-    /// is `accepted`. *Not now* when leadership moves: run it again.
+    /// Refused on a side that is no secondary, and on a copy that never was complete, or has nothing
+    /// yet, unless that is `accepted`. *Not now* when leadership moves: run it again.
     pub async fn force(&self, who: &str, accepted: bool) -> Result<Loss, PairError> {
         self.loss()?;
         let authority = self.in_pair()?;
         let number = authority.next_number();
         // What `apply` would refuse anyway stops nothing.
-        let is_empty = authority.seeding.is_some() && authority.applied_through.is_none();
-        let is_fit = !is_empty && (authority.is_complete || accepted);
+        let is_fit = authority.is_complete || accepted;
         let stopped = match authority.must_stop_granting() && is_fit {
             true => Some(self.stop_granting(who).await?),
             false => None,

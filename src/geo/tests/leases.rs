@@ -60,6 +60,25 @@ async fn a_primary_that_relies_on_a_lease_stands_alone_only_by_the_other_regions
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_was_let_go_and_follows_again_grants_the_lease_and_is_waited_for() {
+    for wipe in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (east, west, _) = leased(dir.path()).await;
+        west.pair.unprotect("anna", wipe).await.expect("let go by its own operator");
+        east.last_acknowledged().await;
+        east.pair.protect("anna", false).await.expect("protected again");
+        let held = west.pair.loss().expect("a secondary").lease_wait;
+        assert_eq!(held, Some(WAIT), "a grant of before may be out");
+        east.send_patiently("under the lease again").await;
+        let said = east.pair.set_lease("anna", Some(LEASE), false, STEP).await;
+        assert!(said.expect("it is in force"), "asked for again, it is agreed");
+        west.until_applied("all is there", |west| west.total() == east.total()).await;
+        east.stop().await;
+        west.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_whose_line_is_cut_stops_within_the_lease_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let (east, west, at) = leased(dir.path()).await;

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::lease::Leasing;
 use super::loss::KeptLoss;
 use super::replay::{Replayed, TailOutcome};
 use super::{Head, LedgerLine, RegionEpoch, RegionSettings, TailFate};
@@ -180,6 +181,17 @@ pub struct Attach {
     pub reseed: bool,
     /// The tail of a fenced side is given up.
     pub discard_tail: bool,
+    /// The longest region lease that the primary relied on in its epoch: a grant for so long may be
+    /// out, whoever was attached when it was given.
+    pub lease: Option<Span>,
+}
+
+impl Attach {
+    /// What the side that is attached has agreed to about leases from then on.
+    #[must_use]
+    pub fn leasing(&self) -> Leasing {
+        Leasing { longest: self.lease, ..Leasing::default() }
+    }
 }
 
 /// A part of the primary's log: all its positions in (after, through], and those of its entries

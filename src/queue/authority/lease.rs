@@ -6,6 +6,8 @@
 //!   then does the primary rely on leases, and acknowledges nothing without a grant.
 //! * The secondary remembers the longest lease that it agreed to in the epoch, until another
 //!   epoch begins: a shorter one, or none, ends no grant that is out.
+//! * The primary remembers it too, and tells it to whoever is attached: a copy that was let go, or
+//!   lost its disks, and follows again waits for grants that were given before.
 //! * Once it has stopped granting it grants nothing more in this epoch, and agrees to nothing. A
 //!   promotion by force names the entry at which that was so: who waited for another one has not
 //!   waited long enough.
@@ -27,7 +29,7 @@ pub struct Leasing {
     /// Of a primary: it acknowledges nothing without a grant for this long. `None` = it relies
     /// on none.
     pub in_force: Option<Span>,
-    /// Of a secondary: the longest lease that it agreed to in this epoch.
+    /// The longest lease of this epoch: that a secondary agreed to, or a primary relied on.
     pub longest: Option<Span>,
     /// Of a secondary: since this entry it grants none.
     pub stopped: Option<Position>,
@@ -134,6 +136,7 @@ pub fn change(
                 return Err(mismatch("the length of the region lease"));
             }
             next.leasing.in_force = *lease;
+            next.leasing.longest = next.leasing.longest.max(*lease);
         }
         RegionVerb::SetGranting { on: false } if next.role == Role::Secondary => {
             let stopped = *next.leasing.stopped.get_or_insert(at);

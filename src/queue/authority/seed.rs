@@ -275,8 +275,10 @@ fn commit(
     }
     let leasing = match next.role {
         // What was granted in an epoch ends with it, and not before.
-        Role::Secondary if next.epoch == line.epoch => next.leasing,
-        _ => Leasing::default(),
+        Role::Secondary if next.epoch != line.epoch => Leasing::default(),
+        Role::Secondary => next.leasing,
+        // It grants from now on; of what was granted before its primary told.
+        _ => Leasing { longest: next.leasing.longest, ..Leasing::default() },
     };
     next.see(&line.epoch);
     next.epoch = line.epoch;

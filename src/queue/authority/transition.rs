@@ -5,7 +5,8 @@
 //! begun anew by anybody at any step. What was done is in the audit; what was not, is not. Of a
 //! change of the members, which is no command of this room, it says that it began and how it ended.
 
-use super::command::{Actor, Attach, RegionCommand, RegionReply, RegionVerb};
+use super::attach::{attach_to, detach};
+use super::command::{Actor, RegionCommand, RegionReply, RegionVerb};
 use super::lease::{self, Leasing};
 use super::refusal::RegionRefusal;
 use super::{
@@ -214,15 +215,7 @@ fn change(
         RegionVerb::Resolve { keep, number } => {
             return resolve(next, counters, at, (keep, *number));
         }
-        RegionVerb::Detach if next.role == Role::Secondary => {
-            next.role = Role::Detached;
-            next.attachment = None;
-            next.leasing = Leasing::default();
-        }
-        // What waited for a whole state waits no more, and is what it was.
-        RegionVerb::Detach if matches!(next.role, Role::Detached | Role::Fenced { .. }) => {
-            next.attachment = None;
-        }
+        RegionVerb::Detach => detach(next, verb)?,
         RegionVerb::Configure(settings) => {
             super::bounds::check(settings)?;
             next.settings = settings.clone();
@@ -306,50 +299,6 @@ fn protect(next: &mut Authority, counters: &CountersRow, verb: &RegionVerb) -> A
     Ok(RegionReply::Done)
 }
 
-fn attach_to(next: &mut Authority, counters: &mut CountersRow, attach: &Attach) -> Answer {
-    let Some(line) = attach.ledger.last() else { return Err(mismatch("the ledger")) };
-    let wanted = Attachment { id: attach.attachment, peer: line.epoch.region.clone() };
-    match next.role {
-        Role::Secondary if next.attachment.as_ref() == Some(&wanted) => {
-            return Ok(RegionReply::Done);
-        }
-        Role::Fenced { .. } | Role::Detached if attach.reseed => {
-            return await_state(next, attach, wanted);
-        }
-        // Its heir, which stood alone meanwhile: what it ships goes on from here.
-        Role::Released { ref to, at }
-            if next.lineage == attach.lineage
-                && next.region == attach.region
-                && seed::begins_at(&attach.ledger, to, at) =>
-        {
-            next.attachment = Some(wanted);
-            next.shipped = None;
-            next.leasing = Leasing::default();
-            return Ok(RegionReply::Done);
-        }
-        // The ledger's joints say whether the kept copy continues.
-        Role::Detached if next.lineage == attach.lineage && next.region == attach.region => {}
-        Role::Standalone | Role::Detached if is_empty(counters) => {
-            next.lineage = attach.lineage;
-            next.region.clone_from(&attach.region);
-            next.ledger.clone_from(&attach.ledger);
-            next.epoch = line.epoch.clone();
-            next.see(&line.epoch);
-            counters.epoch = line.epoch.number;
-        }
-        Role::Standalone | Role::Detached => return Err(RegionRefusal::NotEmpty),
-        _ => return Err(wrong_role(&next.role, &RegionVerb::Attach(attach.clone()))),
-    }
-    next.attachment = Some(wanted);
-    next.role = Role::Secondary;
-    next.rests.clear();
-    next.shipped = None;
-    next.leasing = Leasing::default();
-    next.head = None;
-    next.is_complete = false;
-    Ok(RegionReply::Done)
-}
-
 fn settle(next: &mut Authority, epoch: &RegionEpoch, fate: TailFate) -> Result<(), RegionRefusal> {
     if *epoch != next.epoch {
         return Err(mismatch("the epoch of the tail"));
@@ -359,28 +308,6 @@ fn settle(next: &mut Authority, epoch: &RegionEpoch, fate: TailFate) -> Result<(
         next.tail = Some(fate);
     }
     Ok(())
-}
-
-/// What it has stays as it is, in its role, until a whole state is there.
-fn await_state(next: &mut Authority, attach: &Attach, wanted: Attachment) -> Answer {
-    if next.lineage != attach.lineage || next.region != attach.region {
-        return Err(RegionRefusal::NotEmpty);
-    }
-    let theirs = attach.ledger.last().map(|line| &line.epoch);
-    if let Some(asked) = theirs
-        && asked.number < next.seen.number.max(next.epoch.number)
-    {
-        let (asked, current) = (asked.clone(), next.seen.clone());
-        return Err(RegionRefusal::StaleEpoch { asked, current });
-    }
-    if matches!(next.role, Role::Fenced { .. }) && next.tail.is_none() {
-        if !attach.discard_tail {
-            return Err(RegionRefusal::TailUnsettled { region: next.region.clone() });
-        }
-        next.tail = Some(TailFate::Discarded);
-    }
-    next.attachment = Some(wanted);
-    Ok(RegionReply::Done)
 }
 
 /// Whether no data command was ever applied.
@@ -513,7 +440,8 @@ fn promote(
     at: Position,
     (number, accepted, stopped): (Epoch, bool, Option<Position>),
 ) -> Answer {
-    if next.seeding.is_some() && next.applied_through.is_none() {
+    // Who accepts it goes on with nothing: what was given of a state is not whole.
+    if next.seeding.is_some() && next.applied_through.is_none() && !accepted {
         return Err(RegionRefusal::Seeding);
     }
     if !(next.is_complete || accepted) {

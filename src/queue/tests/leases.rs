@@ -1,7 +1,7 @@
 //! What regions agree on about region leases.
 
-use super::pair::{ATTACHMENT, Side, protected};
-use crate::queue::authority::command::{RegionReply, RegionVerb};
+use super::pair::{ATTACHMENT, LINEAGE, Side, protected};
+use crate::queue::authority::command::{Attach, RegionReply, RegionVerb};
 use crate::queue::authority::lease::Leasing;
 use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::authority::{RegionSettings, Role};
@@ -73,6 +73,33 @@ fn who_relies_on_a_lease_does_not_stand_alone() {
     east.region(RegionVerb::Configure(none)).expect("not wanted any more");
     rely(&mut east, None).expect("ended");
     east.region(RegionVerb::Unprotect).expect("alone");
+}
+
+#[test]
+fn a_copy_that_was_let_go_and_follows_again_waits_for_what_its_primary_was_granted_before() {
+    let long = Some(Span::from_secs(20));
+    for wiped in [false, true] {
+        let (mut east, mut west) = protected();
+        for seconds in [20, 5] {
+            set(&mut east, seconds).expect("set");
+            accept(&mut west, Some(seconds)).expect("agreed");
+            rely(&mut east, Some(seconds)).expect("relied on");
+        }
+        assert_eq!(leasing(&east).longest, long, "the primary remembers it, too");
+        west.region(RegionVerb::Detach).expect("let go");
+        if wiped {
+            west.region(RegionVerb::Wipe).expect("wiped");
+        }
+        let ledger = east.stage.state.authority().expect("in a pair").ledger.clone();
+        let (region, lease) = ("west".to_owned(), leasing(&east).longest);
+        let (lineage, attachment) = (LINEAGE, ATTACHMENT);
+        let attach = Attach { region, lineage, attachment, ledger, lease, ..Attach::default() };
+        west.region(RegionVerb::Attach(attach)).expect("it follows again");
+        assert_eq!(promote(&mut west, None), Err(RegionRefusal::StillGranting));
+        let stopped = stop(&mut west);
+        assert_eq!(leasing(&west).wait(), Some(Span(22_250_000)));
+        promote(&mut west, Some(stopped)).expect("promoted");
+    }
 }
 
 #[test]

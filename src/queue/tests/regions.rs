@@ -2,7 +2,7 @@
 
 use super::pair::{Side, protected};
 use super::stage::{QUEUE, create, plain, secs, send, text};
-use crate::queue::authority::command::{RegionReply, RegionVerb, SeedChunk};
+use crate::queue::authority::command::{Attach, RegionReply, RegionVerb, SeedChunk};
 use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::authority::{Authority, Fork, LedgerLine, RegionEpoch, RegionSettings, Role};
 use crate::queue::command::{Command, NewMessage, TimeToLive};
@@ -229,7 +229,7 @@ fn an_empty_secondary_is_given_a_whole_state_and_goes_on_from_there() {
     }
     // Nothing is served or promoted from what is not whole.
     let promote =
-        RegionVerb::Promote { number: Epoch(3), accepted: true, stopped: None, loss: None };
+        RegionVerb::Promote { number: Epoch(3), accepted: false, stopped: None, loss: None };
     assert_eq!(east.region(promote), Err(RegionRefusal::Seeding));
     assert_eq!(east.region(begin(&west, 6)), Err(RegionRefusal::OtherSeed));
     let next = last.len() as u64;
@@ -242,6 +242,57 @@ fn an_empty_secondary_is_given_a_whole_state_and_goes_on_from_there() {
     assert_eq!(east.stage.state.digest(), west.stage.state.digest());
     east.stage.check();
     assert!(east.stage.state.authority().expect("in a pair").is_complete);
+}
+
+/// East, which had nothing, was given a part of the state of west.
+fn half_seeded() -> (Side, Side) {
+    let (west, mut east) = promoted_and_protected_anew();
+    east.region(begin(&west, 5)).expect("begun");
+    let first = chunks(&west, 5).remove(0);
+    east.region(RegionVerb::SeedChunk(first)).expect("taken");
+    (west, east)
+}
+
+#[test]
+fn who_accepts_it_promotes_a_copy_that_has_nothing_yet_and_all_else_is_the_tail() {
+    let (mut west, mut east) = half_seeded();
+    let promote =
+        RegionVerb::Promote { number: Epoch(3), accepted: true, stopped: None, loss: None };
+    east.region(promote).expect("promoted");
+    assert_eq!((east.role(), east.stage.state.is_empty()), (Role::Standalone, true));
+    assert_eq!(east.region(RegionVerb::SeedFree), Ok(RegionReply::Seeded { next: 0 }));
+    east.stage.check();
+    east.stage.state = east.stage.reload();
+    // West, which has not heard of it, is followed by nobody any more, and then is fenced.
+    let theirs = west.stage.state.authority().expect("in a pair").ledger.clone();
+    let attachment = super::pair::ATTACHMENT;
+    let (region, lineage) = ("east".to_owned(), super::pair::LINEAGE);
+    let attach = Attach { region, lineage, attachment, ledger: theirs, ..Attach::default() };
+    let stale = east.region(RegionVerb::Attach(attach));
+    assert!(matches!(stale, Err(RegionRefusal::StaleEpoch { .. })), "{stale:?}");
+    let ledger = east.stage.state.authority().expect("in a pair").ledger.clone();
+    let lineage = super::pair::LINEAGE;
+    west.region(RegionVerb::Fence { lineage, ledger }).expect("fenced");
+    let (tail, _) = west.stage.state.tail(crate::queue::ids::Number(0), None, 100);
+    let Role::Fenced { fork: Some(fork), .. } = west.role() else { panic!("{:?}", west.role()) };
+    assert!(tail.iter().all(|it| it.shown.id.number.0 >= fork.next_number), "all is its tail");
+    assert!(!tail.is_empty());
+}
+
+#[test]
+fn a_copy_that_is_let_go_while_it_is_given_a_state_can_be_wiped_or_go_its_own_way() {
+    for verb in [RegionVerb::Wipe, RegionVerb::Renew { lineage: 99 }] {
+        let (_, mut east) = half_seeded();
+        assert!(east.region(verb.clone()).is_err(), "not while it follows");
+        east.region(RegionVerb::Detach).expect("let go");
+        east.region(verb).expect("done");
+        assert_eq!(east.role(), Role::Standalone);
+        while east.stage.state.has_abandoned_seed() {
+            east.region(RegionVerb::SeedFree).expect("freed");
+        }
+        assert!(east.stage.state.is_empty());
+        east.stage.check();
+    }
 }
 
 #[test]

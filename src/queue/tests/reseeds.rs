@@ -56,6 +56,7 @@ fn attach(east: &mut Side, west: &Side, discard_tail: bool) -> Result<RegionRepl
         ledger,
         reseed: true,
         discard_tail,
+        lease: None,
     }))
 }
 
@@ -218,11 +219,10 @@ fn who_waits_for_a_state_may_be_let_go_and_another_one_begun() {
     let stranger = east.region(with_attachment(RegionVerb::SeedChunk(all[2].clone())));
     assert_eq!(stranger, Err(RegionRefusal::Mismatch { what: "the attachment".to_owned() }));
     attach(&mut east, &west, false).expect("its tail was given up before");
-    for left in [1, 0] {
-        let dropped = east.region(RegionVerb::SeedDrop { attachment: AGAIN });
-        assert_eq!(dropped, Ok(RegionReply::Seeded { next: left }));
-        east.stage.check();
-    }
+    let other = east.region(with_attachment(begin(&west, 6)));
+    assert_eq!(other, Err(RegionRefusal::OtherSeed), "what is left of the first goes before");
+    assert_eq!(east.region(RegionVerb::SeedFree), Ok(RegionReply::Seeded { next: 0 }));
+    east.stage.check();
     assert_eq!((bodies(&east), east.stage.state.digest()), (before, own));
     let begun = east.region(with_attachment(begin(&west, 6)));
     assert_eq!(begun, Ok(RegionReply::Seeded { next: 0 }));
@@ -321,6 +321,7 @@ fn a_state_that_is_under_way_is_not_freed_and_none_begins_over_what_is_left_of_o
         ledger: ledger.clone(),
         reseed: true,
         discard_tail: true,
+        lease: None,
     }))
     .expect("attached");
     let mut verb = with_attachment(begin(&east, 6));

@@ -124,6 +124,7 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
                     ledger,
                     reseed,
                     discard_tail,
+                    lease: reseed.then_some(Span(u64::try_from(attachment >> 64).unwrap_or(1))),
                 })
             }
         ),
