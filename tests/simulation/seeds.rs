@@ -23,7 +23,8 @@ const LONGEST_SECONDS: u32 = 1_200;
 /// for the first seeds, and before each landing.
 const KEPT: [u64; 8] = [41, 46, 89, 114, 224, 281, 344, 481];
 /// Seeds of two regions that found a bug once.
-const KEPT_PAIRS: [u64; 12] = [5, 9, 15, 27, 31, 34, 37, 46, 70, 80, 88, 97];
+const KEPT_PAIRS: [u64; 20] =
+    [5, 9, 10, 11, 15, 21, 27, 31, 34, 37, 46, 70, 80, 88, 97, 202, 212, 284, 293, 394];
 /// Seeds of two regions that run behind those of one, where nobody says of how many.
 const PAIRS: std::ops::Range<u64> = 1..5;
 /// The twenty seeds of the ordinary tests: of one region, and of two.
@@ -391,6 +392,12 @@ fn speeds(times: &BTreeMap<u64, (u64, u64)>) -> Vec<String> {
     times.iter().map(line).collect()
 }
 
+/// What kind of fault a line like `5 at 7.5 s: Kill(8)` tells of.
+fn kind_of(fault: &str) -> &str {
+    let what = fault.split_once(": ").map_or(fault, |(_, what)| what);
+    what.split(|sign: char| !sign.is_alphanumeric()).next().unwrap_or(what)
+}
+
 fn note(
     total: &mut Total,
     arguments: &Arguments,
@@ -405,6 +412,9 @@ fn note(
         *simulated += verdict.simulated_ms;
         *computed += verdict.cpu_ms;
         total.acknowledged += verdict.acknowledged;
+        for fault in &verdict.faults {
+            *total.seen.entry(format!("fault: {}", kind_of(fault))).or_default() += 1;
+        }
         let both = [(&mut total.seen, &verdict.seen), (&mut total.verbs, &verdict.verbs)];
         for (sum, of_seed) in both {
             for (what, count) in of_seed {
