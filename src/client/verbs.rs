@@ -527,7 +527,7 @@ pub(super) fn single_outcome(
     id: &str,
     outcomes: &[DeleteOutcome],
 ) -> Result<(), ClientError> {
-    let refused = |reason, message| Err(ClientError::Rejected { reason, message });
+    let refused = |reason, message: String| Err(ClientError::rejected(reason, message));
     match outcomes.first() {
         Some(DeleteOutcome::Deleted) => Ok(()),
         Some(DeleteOutcome::MessageNotFound) => {
