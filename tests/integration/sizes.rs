@@ -274,22 +274,6 @@ async fn a_client_that_takes_four_mebibytes_lists_queues_with_much_metadata() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_large_sends_at_once_are_answered_in_frames_that_are_small_enough() {
-    let (alone, client) = Alone::start().await;
-    let mut raw = alone.raw().await;
-    let item = |tag| pb::SendStreamItem { tag, send: Some(raw_send(1_000, 1)) };
-    let frame = pb::SendStreamRequest { items: (1..=100).map(item).collect() };
-    let frames = tokio_stream::iter([frame]);
-    let mut answers = raw.send_stream(frames).await.expect("a stream").into_inner();
-    let mut ended = BTreeSet::new();
-    while let Some(answer) = answers.message().await.expect("it is small enough") {
-        ended.extend(answer.results.iter().map(|result| result.tag));
-    }
-    assert_eq!(ended.len(), 100);
-    assert_eq!(held(&client).await, 100_000);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_says_when_to_try_again() {
     let (_alone, client) = Alone::start().await;
     let settings = QueueSettings { max_messages: Some(1), ..QueueSettings::default() };
