@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::client::ClientError;
+use crate::client::{ClientError, Reason};
 use crate::server::{ErrorClass, ServerError};
 use crate::storage::error::StorageError;
 use crate::storage::store::StoreError;
@@ -16,7 +16,7 @@ Exit codes:
   0   done
   1   failed, or a check found something wrong
   2   refused by the server; nothing was changed
-  3   not now: no node could serve in time; nothing was changed
+  3   not now: no node could serve in time, or a queue or account is full; nothing was changed
   64  the command line or the configuration is wrong
   70  the server failed, or gave an answer that makes no sense
   75  it is not known whether the write was applied";
@@ -69,6 +69,8 @@ impl Exit {
             if let Some(error) = cause.downcast_ref::<ClientError>() {
                 return match error {
                     ClientError::Invalid(_) => Exit::Usage,
+                    // There will be room again.
+                    ClientError::Rejected { reason: Reason::Full, .. } => Exit::NotNow,
                     ClientError::Rejected { .. } => Exit::Refused,
                     ClientError::NotNow { .. } => Exit::NotNow,
                     ClientError::Unknown { .. } => Exit::Unknown,
@@ -126,14 +128,16 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
-    use crate::client::Reason;
 
     #[test]
     fn every_class_of_error_has_its_code_even_under_context() {
         let message = || "m".to_owned();
-        let refused = ClientError::Rejected { reason: Reason::QueueNotFound, message: message() };
+        let refused =
+            |reason| ClientError::Rejected { reason, message: message(), retry_after: None };
         let cases: Vec<(anyhow::Error, u8)> = vec![
-            (refused.into(), 2),
+            (refused(Reason::QueueNotFound).into(), 2),
+            (refused(Reason::LimitReached).into(), 2),
+            (refused(Reason::Full).into(), 3),
             (ClientError::NotNow { message: message(), retry_after: None }.into(), 3),
             (ClientError::Unknown { message: message() }.into(), 75),
             (ClientError::Fatal { message: message() }.into(), 70),

@@ -77,7 +77,7 @@ pub struct Create {
     /// Lease of receives that name none [default: 30s]
     #[arg(long, env = "ZONEQ_QUEUE_CREATE_VISIBILITY", value_parser = parse_span)]
     visibility: Option<Duration>,
-    /// Largest body, 1 to 1048576 bytes [default: 65536]
+    /// Largest message, body and headers together, 1 to 1048576 bytes [default: 65536]
     #[arg(long, env = "ZONEQ_QUEUE_CREATE_MAX_MESSAGE_BYTES")]
     max_message_bytes: Option<u32>,
     /// The queue that takes messages which were given out too often
@@ -145,7 +145,7 @@ pub struct SetSettings {
     /// Lease of receives that name none
     #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_VISIBILITY", value_parser = parse_span)]
     visibility: Option<Duration>,
-    /// Largest body, 1 to 1048576 bytes
+    /// Largest message, body and headers together, 1 to 1048576 bytes
     #[arg(long, env = "ZONEQ_QUEUE_SET_SETTINGS_MAX_MESSAGE_BYTES")]
     max_message_bytes: Option<u32>,
     /// The queue that takes messages which were given out too often

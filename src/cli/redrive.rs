@@ -200,7 +200,12 @@ async fn watch(
         let Some(redrive) = redrives.into_iter().find(is_it) else {
             let which = id.map_or_else(|| "no redrive".to_owned(), |id| format!("no redrive {id}"));
             let message = format!("queue {queue:?} knows {which}");
-            return Err(ClientError::Rejected { reason: Reason::RedriveNotFound, message }.into());
+            return Err(ClientError::Rejected {
+                reason: Reason::RedriveNotFound,
+                message,
+                retry_after: None,
+            }
+            .into());
         };
         bar.set_message(format!("redrive of queue {queue}: {} messages", redrive.moved));
         if redrive.state != RedriveState::Running {

@@ -19,6 +19,9 @@ use super::error::{ClientError, Failure, Verdict};
 use super::session::{SharedSession, Ticket};
 use crate::proto::queue::v1 as pb;
 
+/// Bytes of the largest request: a cluster takes 4 MiB, of which the tag of the session has some.
+pub(super) const MOST_BYTES: usize = (4 << 20) - 64;
+
 tokio::task_local! {
     /// How often the calls in here were tried.
     static TRIES: Cell<u32>;
@@ -31,6 +34,16 @@ pub async fn counted<T>(call: impl Future<Output = T>) -> (T, u32) {
         (answer, TRIES.with(Cell::get))
     };
     TRIES.scope(Cell::new(0), tried).await
+}
+
+/// Refuses what no node would take, before anything of it is sent.
+pub(super) fn check_size(request: &impl prost::Message) -> Result<(), ClientError> {
+    let bytes = request.encoded_len();
+    if bytes <= MOST_BYTES {
+        return Ok(());
+    }
+    let text = format!("the request has {bytes} bytes; allowed: 0 to {MOST_BYTES}");
+    Err(ClientError::Invalid(text))
 }
 
 /// What makes trying again safe.

@@ -84,7 +84,12 @@ pub enum ClientError {
     Invalid(String),
     /// The cluster looked at the call and refused it; nothing was changed.
     #[error("{message}")]
-    Rejected { reason: Reason, message: String },
+    Rejected {
+        reason: Reason,
+        message: String,
+        /// A new write may be taken after this: what is full has room again.
+        retry_after: Option<Duration>,
+    },
     /// No node could take the call in time. Certainly not applied: try again later.
     #[error("not now: {message}")]
     NotNow { message: String, retry_after: Option<Duration> },
@@ -106,10 +111,25 @@ impl ClientError {
         }
     }
 
+    /// When another try may help, where the cluster said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ClientError::Rejected { retry_after, .. } | ClientError::NotNow { retry_after, .. } => {
+                *retry_after
+            }
+            _ => None,
+        }
+    }
+
     /// True when the call certainly changed nothing.
     #[must_use]
     pub fn is_not_applied(&self) -> bool {
         !matches!(self, ClientError::Unknown { .. } | ClientError::Fatal { .. })
+    }
+
+    pub(super) fn rejected(reason: Reason, message: impl Into<String>) -> ClientError {
+        ClientError::Rejected { reason, message: message.into(), retry_after: None }
     }
 
     pub(super) fn not_now(message: impl Into<String>) -> ClientError {
@@ -216,15 +236,15 @@ fn judge(
     let refusal = Reason::from_wire(reason);
     match (reason, outcome) {
         _ if matches!(refusal, Reason::ReadOnly | Reason::Fenced) => {
-            Verdict::OtherRegion(ClientError::Rejected { reason: refusal, message })
+            Verdict::OtherRegion(ClientError::Rejected { reason: refusal, message, retry_after })
         }
         _ if !matches!(refusal, Reason::Other(_)) => {
-            Verdict::Final(ClientError::Rejected { reason: refusal, message })
+            Verdict::Final(ClientError::Rejected { reason: refusal, message, retry_after })
         }
         ("SESSION_ENDED", _) => Verdict::SessionEnded { message },
         // The cluster is not as the call needs it: asking again gives the same answer.
         _ if code == Code::FailedPrecondition => {
-            Verdict::Final(ClientError::Rejected { reason: refusal, message })
+            Verdict::Final(ClientError::Rejected { reason: refusal, message, retry_after })
         }
         // It is dead for longer than a call lasts: whoever asked is told which, and waits himself.
         ("NODE_SILENT", Some("not_applied")) => {
@@ -236,7 +256,7 @@ fn judge(
         }
         ("NOT_NOW" | "OVERLOADED", _) => Verdict::NotApplied { message, retry_after },
         ("", _) => judge_code(code, message, retry_after),
-        _ => Verdict::Final(ClientError::Rejected { reason: refusal, message }),
+        _ => Verdict::Final(ClientError::Rejected { reason: refusal, message, retry_after }),
     }
 }
 
@@ -265,8 +285,7 @@ fn of_bare_status(status: &Status, retry_after: Option<Duration>) -> Failure {
 }
 
 fn judge_code(code: Code, message: String, retry_after: Option<Duration>) -> Verdict {
-    let rejected =
-        |reason| Verdict::Final(ClientError::Rejected { reason, message: message.clone() });
+    let rejected = |reason| Verdict::Final(ClientError::rejected(reason, message.clone()));
     match code {
         Code::InvalidArgument => rejected(Reason::InvalidArgument),
         Code::NotFound

@@ -468,10 +468,7 @@ mod tests {
         assert!(!outbox.answered(1, Ok(1)), "was not out");
         let tag = write(&mut outbox).tag;
         assert!(!outbox.answered(tag + 9, Ok(1)));
-        let error = ClientError::Rejected {
-            reason: Reason::QueueNotFound,
-            message: "no such queue".to_owned(),
-        };
+        let error = ClientError::rejected(Reason::QueueNotFound, "no such queue");
         outbox.answered(tag, failure(Verdict::Final(error.clone())));
         assert_eq!(reply.try_recv(), Ok(Err(error)));
     }

@@ -16,7 +16,7 @@ use tonic::{Response, Status, Streaming};
 
 use super::backoff::Backoff;
 use super::builder::Client;
-use super::call::report;
+use super::call::{check_size, report};
 use super::endpoints::{Choice, Pick, Pool};
 use super::error::{ClientError, Failure, Verdict};
 use super::outbox::{Outbox, Patience, Waiter};
@@ -184,6 +184,10 @@ impl Acks {
 
     /// Deletes 1 to 1000 messages; each has its own outcome.
     pub async fn delete_batch(&self, items: Vec<DeleteItem>) -> Result<Deleted, ClientError> {
+        check_size(&pb::ReceiveStreamDelete {
+            items: types::wire_items(items.clone()),
+            ..Default::default()
+        })?;
         let deadline = Instant::now() + self.deadline;
         let (reply, answer) = oneshot::channel();
         let ended = || ClientError::not_now("the stream has ended");

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::builder::Client;
-use super::call::{Plan, Safety, run};
+use super::call::{Plan, Safety, check_size, run};
 use super::epochs::Line;
 use super::error::{ClientError, Reason};
 use super::standby;
@@ -33,20 +33,26 @@ pub(super) fn service(line: Line) -> QueueServiceClient<Line> {
 macro_rules! call {
     ($client:expr, $plan:expr, $method:ident, $request:expr) => {{
         let request = $request;
-        run(&$client.shared.pool, &$plan, |attempt| {
+        let attempt = |attempt: $crate::client::call::Attempt| {
             let message = attempt.request(request.clone());
             async move { service(attempt.line).$method(message).await }
-        })
-        .await
+        };
+        match $crate::client::call::check_size(&request) {
+            Ok(()) => run(&$client.shared.pool, &$plan, attempt).await,
+            Err(error) => Err(error),
+        }
     }};
     ($client:expr, $plan:expr, $method:ident, session $request:expr) => {{
         let request = $request;
-        run(&$client.shared.pool, &$plan, |attempt| {
+        let attempt = |attempt: $crate::client::call::Attempt| {
             let mut message = attempt.request(request.clone());
             message.get_mut().session = attempt.session.clone();
             async move { service(attempt.line).$method(message).await }
-        })
-        .await
+        };
+        match $crate::client::call::check_size(&request) {
+            Ok(()) => run(&$client.shared.pool, &$plan, attempt).await,
+            Err(error) => Err(error),
+        }
     }};
 }
 
@@ -213,13 +219,15 @@ impl Client {
         Ok(Sent { message, durability: batch.durability })
     }
 
-    /// Sends 1 to 1000 messages, all or none.
+    /// Sends 1 to 1000 messages of 4 MiB together at most, all or none.
     pub async fn send_batch(
         &self,
         queue: &str,
         messages: Vec<NewMessage>,
     ) -> Result<SentBatch, ClientError> {
         let request = self.send_request(queue, messages)?;
+        // On a shared stream it would disturb the others.
+        check_size(&request)?;
         let deadline = Instant::now() + self.shared.write_deadline();
         let answer = self.shared.lane().send(request, deadline).await?;
         Ok(SentBatch::from(answer))
@@ -510,6 +518,7 @@ async fn call_receive(
     request: pb::ReceiveRequest,
     wait: Duration,
 ) -> Result<pb::ReceiveResponse, ClientError> {
+    check_size(&request)?;
     let until = Instant::now() + wait;
     run(&client.shared.pool, plan, |attempt| {
         let mut message = attempt.request(request.clone());
@@ -527,7 +536,7 @@ pub(super) fn single_outcome(
     id: &str,
     outcomes: &[DeleteOutcome],
 ) -> Result<(), ClientError> {
-    let refused = |reason, message| Err(ClientError::Rejected { reason, message });
+    let refused = |reason, message: String| Err(ClientError::rejected(reason, message));
     match outcomes.first() {
         Some(DeleteOutcome::Deleted) => Ok(()),
         Some(DeleteOutcome::MessageNotFound) => {

@@ -98,7 +98,7 @@ fn accounts(on: On<'_>, at: usize) {
     assert_eq!(second["error"]["reason"], "LIMIT_REACHED");
     on("send orders one").exits(0);
     on("send orders two").exits(0);
-    let full = on("send orders three").exits(2);
+    let full = on("send orders three").exits(3);
     assert_eq!(full["error"]["reason"], "FULL");
     let words = full["error"]["message"].as_str().expect("a sentence");
     assert!(words.contains(&format!("in account \"{account}\" has reached its limit of 2")));

@@ -6,7 +6,7 @@ use zoneq::client::{Client, DeleteItem, QueueSettings, ReceiveOptions};
 use zoneq::server::config::ElectionMs;
 use zoneq::server::{Config, ErrorClass, Node};
 
-fn config(dir: &std::path::Path) -> Config {
+pub fn config(dir: &std::path::Path) -> Config {
     let mut config = Config::new(1, "embedded", "z1", dir.join("data"));
     // Any free port: the node says which.
     config.grpc_listen = "127.0.0.1:0".parse().expect("an address");
@@ -16,7 +16,7 @@ fn config(dir: &std::path::Path) -> Config {
     config
 }
 
-fn client(node: &Node) -> Client {
+pub fn client(node: &Node) -> Client {
     let url = format!("http://{}", node.addresses().grpc);
     Client::builder().endpoints([url]).deadline(Duration::from_secs(30)).build().expect("a client")
 }

@@ -36,6 +36,7 @@ mod region_troubles;
 mod regions;
 mod reseeding;
 mod serving;
+mod sizes;
 mod stage;
 mod standby;
 mod tls;

@@ -165,8 +165,9 @@ fn transactions(on: On<'_>, queue: &str) {
 fn quotas(on: On<'_>, queue: &str) {
     on(&format!("queue set-settings {queue} --max-messages 2")).exits(0);
     on(&format!("send {queue} one two")).exits(0);
-    let full = on(&format!("send {queue} three")).exits(2);
+    let full = on(&format!("send {queue} three")).exits(3);
     assert_eq!(full["error"]["reason"], "FULL", "{full}");
+    assert_eq!(full["error"]["class"], "not_now", "it may be tried again");
     on(&format!("receive {queue} --delete")).exits(0);
     on(&format!("send {queue} three")).exits(0);
     on(&format!("queue set-settings {queue} --max-messages 0")).exits(0);

@@ -7,6 +7,7 @@ use super::convert;
 use super::questions::{self, Accounts};
 use super::queue::{Answer, QueueFace, other_write};
 use super::requests;
+use super::sizes::Filling;
 use crate::proto::queue::v1 as pb;
 use crate::queue::AccountView;
 use crate::queue::outcome::Reply;
@@ -43,9 +44,13 @@ impl QueueFace {
         let asked = Accounts::of(request)?;
         let look = self.look(call, asked.staleness, |store| asked.look(store.state()));
         let ((views, more), at) = look.await?;
-        let last = views.last().map(|view| view.name.clone()).filter(|_| more);
+        let (count, mut filling) = (views.len(), Filling::new());
+        let accounts = views.into_iter().map(account_out);
+        let accounts: Vec<_> = accounts.take_while(|account| filling.takes(account)).collect();
+        let more = more || accounts.len() < count;
+        let last = accounts.last().map(|account| account.name.clone()).filter(|_| more);
         Ok(pb::ListAccountsResponse {
-            accounts: views.into_iter().map(account_out).collect(),
+            accounts,
             next_page_token: last.unwrap_or_default(),
             log_time: Some(convert::timestamp(at)),
         })

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::Refusal;
+use super::sizes;
 use crate::consensus::proposer::Done;
 use crate::proto::queue::v1 as pb;
 use crate::queue::command::{
@@ -186,7 +187,7 @@ pub(super) fn receive(
     let receive = Receive {
         queue,
         max_messages,
-        max_bytes: limits::REQUEST_BYTES as u32,
+        max_bytes: sizes::contents(max_messages),
         visibility: span("visibility_timeout", visibility)?,
     };
     let command = Command::Receive(receive);

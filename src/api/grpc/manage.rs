@@ -12,6 +12,7 @@ use super::convert;
 use super::questions::{Listing, OneQueue};
 use super::queue::{Answer, QueueFace, other_write};
 use super::requests;
+use super::sizes::Filling;
 use crate::proto::queue::v1 as pb;
 use crate::queue::command::{Command, Envelope};
 use crate::queue::error::Rejection;
@@ -76,9 +77,13 @@ impl QueueFace {
         let asked = Listing::of(request)?;
         let look = self.look(call, asked.staleness, |store| asked.look(store.state()));
         let ((views, more), at) = look.await?;
-        let last = views.last().map(|view| asked.token(view)).filter(|_| more);
+        let (count, mut filling) = (views.len(), Filling::new());
+        let queues = views.into_iter().map(convert::queue_out);
+        let queues: Vec<pb::Queue> = queues.take_while(|queue| filling.takes(queue)).collect();
+        let more = more || queues.len() < count;
+        let last = queues.last().map(|queue| asked.token(queue)).filter(|_| more);
         Ok(pb::ListQueuesResponse {
-            queues: views.into_iter().map(convert::queue_out).collect(),
+            queues,
             next_page_token: last.unwrap_or_default(),
             log_time: Some(convert::timestamp(at)),
         })

@@ -23,6 +23,7 @@ mod redundancy;
 mod region;
 pub mod requests;
 mod send_stream;
+mod sizes;
 pub mod wishes;
 
 pub use admin::ClusterFace;

@@ -82,10 +82,10 @@ impl Listing {
     }
 
     /// The token of the page behind this queue.
-    pub(super) fn token(&self, last: &QueueView) -> String {
+    pub(super) fn token(&self, last: &pb::Queue) -> String {
         match self.behind {
-            Behind::Name(_) => last.row.name.clone(),
-            Behind::Deleted(_) => format!("{}/{}", last.row.name, last.row.id.0),
+            Behind::Name(_) => last.name.clone(),
+            Behind::Deleted(_) => format!("{}/{}", last.name, last.id),
         }
     }
 }
@@ -217,11 +217,12 @@ ways! {
     },
     ListQueuesRequest => |it, state| {
         let asked = Listing::of(it)?;
-        let (found, _) = asked.look(state);
-        if let Some(last) = found.last() {
-            asked.token(last);
+        let (mut found, _) = asked.look(state);
+        let count = found.len();
+        if let Some(last) = found.pop() {
+            asked.token(&convert::queue_out(last));
         }
-        Ok(found.len())
+        Ok(count)
     },
     PeekRequest => |it, state| {
         let asked = Peek::of(it)?;

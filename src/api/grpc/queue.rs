@@ -20,6 +20,7 @@ use super::questions::{self, OneMessage, Peek};
 use super::receive_stream;
 use super::requests;
 use super::send_stream::SendAnswers;
+use super::sizes::{self, FRAME_BYTES, Filling};
 use crate::api::admission::Admission;
 use crate::consensus::error::Fate;
 use crate::consensus::group::{Freshness, Group};
@@ -27,15 +28,13 @@ use crate::consensus::proposer::Done;
 use crate::proto::queue::v1 as pb;
 use crate::proto::queue::v1::queue_service_client::QueueServiceClient;
 use crate::proto::queue::v1::queue_service_server::{QueueService, QueueServiceServer};
+use crate::queue::PeekToken;
 use crate::queue::command::{Content, Envelope};
 use crate::queue::ids::LogTime;
 use crate::queue::outcome::{Reply, Shown};
-use crate::queue::{PeekToken, limits};
 use crate::storage::bodies::Found;
 use crate::storage::store::Store;
 
-/// What tonic reads at most; what is over [`limits::REQUEST_BYTES`] is refused here, by name.
-const FRAME_BYTES: usize = 2 * limits::REQUEST_BYTES;
 /// What a call costs beside its bytes, for admission.
 const CALL_BYTES: usize = 256;
 
@@ -219,16 +218,17 @@ impl QueueFace {
         let (first, at) = self.look(call, staleness, |store| page(store, size)).await?;
         let (count, found, mut next) = first?;
         let mut messages = Vec::with_capacity(found.len());
-        let mut bytes = 0;
+        let (mut filling, mut full) = (Filling::new(), false);
         for (shown, found) in found {
             let content = self.content(call, &found).await?;
-            bytes += content.size();
-            if bytes > limits::REQUEST_BYTES && !messages.is_empty() {
+            let message = convert::shown_out(&shown, content);
+            full = !filling.takes(&message);
+            if full {
                 break;
             }
-            messages.push(convert::shown_out(&shown, content));
+            messages.push(message);
         }
-        if bytes > limits::REQUEST_BYTES && messages.len() < count {
+        if full && messages.len() < count {
             // The answer is full: the next page begins behind what is in it.
             let size = messages.len();
             let local = Some(staleness.unwrap_or(Duration::from_secs(60)));
@@ -314,22 +314,12 @@ fn no_body(id: &str) -> Refusal {
     Refusal::Fatal(format!("the body of message {id} is not in the store"))
 }
 
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-fn check_size(request: &impl prost::Message) -> Result<(), Status> {
-    let bytes = request.encoded_len();
-    if bytes <= limits::REQUEST_BYTES {
-        return Ok(());
-    }
-    let allowed = format!("0 to {} bytes", limits::REQUEST_BYTES);
-    Err(Refusal::invalid("request", format!("has {bytes} bytes"), allowed).into())
-}
-
 /// A verb that is answered where the leader is. A read that may be stale is tried here first.
 macro_rules! verb {
     ($self:ident, $request:ident, $kind:ident, $verb:ident, $here:ident) => {{
         let call = Call::of($request.metadata(), Duration::ZERO);
         let request = $request.into_inner();
-        check_size(&request)?;
+        sizes::check("request", &request)?;
         verb!(@stale $kind, $self, call, request, $here);
         let here = |request| $self.$here(&call, request).boxed();
         let there = |channel, request| {
@@ -436,7 +426,7 @@ impl QueueService for QueueFace {
         let wait = convert::wait(request.get_ref().wait)?;
         let call = Call::of(request.metadata(), wait);
         let request = request.into_inner();
-        check_size(&request)?;
+        sizes::check("request", &request)?;
         // Whoever waits goes on at the next leader: a grant that was made is answered again.
         let kind = if request.session.is_some() { Kind::Repeatable } else { Kind::Write };
         let here = |request| self.receive_here(&call, request).boxed();

@@ -9,10 +9,11 @@ use prost::Message;
 use super::convert;
 use super::error::Refusal;
 use super::redrive::asked;
+use super::sizes;
 use crate::proto::queue::v1 as pb;
 use crate::queue::command::{AccountQuota, Command, Content, Envelope, Receive, Update};
 use crate::queue::ids::QueueId;
-use crate::queue::{limits, redrive};
+use crate::queue::redrive;
 
 /// Messages of one answer of a stream of receives that names no number.
 const USUAL_BATCH: u32 = 100;
@@ -112,11 +113,8 @@ pub(super) fn stream_item(item: pb::SendStreamItem) -> Read<(Envelope, usize)> {
     let send = item.send.ok_or_else(|| {
         Refusal::invalid("send", "is missing", "the messages to send, in every item")
     })?;
+    sizes::check("send", &send)?;
     let bytes = convert::send_bytes(&send);
-    if bytes > 2 * limits::REQUEST_BYTES {
-        let allowed = format!("0 to {} bytes", limits::REQUEST_BYTES);
-        return Err(Refusal::invalid("send", format!("has {bytes} bytes"), allowed));
-    }
     Ok((convert::send(send)?, bytes))
 }
 

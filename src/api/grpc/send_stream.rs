@@ -20,6 +20,7 @@ use super::convert;
 use super::error::Refusal;
 use super::queue::{QueueFace, other_write};
 use super::requests;
+use super::sizes::Filling;
 use crate::api::admission::Permit;
 use crate::consensus::error::GroupError;
 use crate::consensus::group::Leadership;
@@ -118,13 +119,19 @@ impl SendAnswers {
     fn take_out(&mut self, cx: &mut Context<'_>) -> Vec<pb::SendStreamResult> {
         let rest = self.refused.split_off(self.refused.len().min(FRAME));
         let mut results = std::mem::replace(&mut self.refused, rest);
+        let mut filling = Filling::new();
+        for refused in &results {
+            filling.takes(refused);
+        }
         let mut held: Option<pb::Durability> = None;
-        while results.len() < FRAME {
+        while results.len() < FRAME && filling.has_room() {
             let Poll::Ready(Some((tag, done))) = Pin::new(&mut self.flights).poll_next(cx) else {
                 break;
             };
             let result = Some(self.result(done, &mut held));
-            results.push(pb::SendStreamResult { tag, result });
+            let result = pb::SendStreamResult { tag, result };
+            filling.takes(&result);
+            results.push(result);
         }
         results
     }
