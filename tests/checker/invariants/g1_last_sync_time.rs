@@ -16,7 +16,7 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let mut wrong = falls(&pair.history.pair.told, &pair.history.pair.acts);
     let progress = progress(pair);
     for line in pair.lineage.all() {
-        let writes: Vec<_> = pair.writes_of(line).collect();
+        let writes: Vec<_> = pair.writes_of(&line.epoch).collect();
         for told in pair.history.pair.told.iter().filter(|told| told.epoch == line.epoch) {
             let Some(shown) = told.last_sync else { continue };
             let copied = copied_by(progress.get(&line.epoch), told.returned);
