@@ -307,17 +307,13 @@ impl<'a> PairStory<'a> {
         PairStory { history, lineage, placed, strays }
     }
 
-    /// Every write that was acknowledged, with where it stands.
-    pub fn writes(&self) -> impl Iterator<Item = Write<'a>> {
-        writes(self.history)
-    }
-
     /// The acknowledged writes of an epoch.
     pub fn writes_of(&self, epoch: &RegionEpoch) -> impl Iterator<Item = Write<'a>> {
         self.placed.get(epoch).into_iter().flatten().copied()
     }
 }
 
+/// Every write that was acknowledged, with where it stands.
 fn writes(history: &History) -> impl Iterator<Item = Write<'_>> {
     history.ops.iter().filter_map(|op| match &op.outcome {
         Outcome::Ok(answer) => Some((op, answer.mark()?)),
