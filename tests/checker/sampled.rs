@@ -190,7 +190,7 @@ fn cluster_of(epoch: &RegionEpoch) -> Option<Cluster> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use zoneq::cli::drill::history::{Join, Place};
 
     use super::*;
@@ -200,9 +200,9 @@ mod tests {
 
     /// A pair of which one looked again and again; one tick apart.
     #[derive(Default)]
-    struct Watched {
+    pub struct Watched {
         sampled: Sampled,
-        history: History,
+        pub history: History,
         now: Micros,
     }
 
@@ -222,7 +222,14 @@ mod tests {
         }
 
         /// A region says what it is in an epoch, at an index and a T that are ten times that.
-        fn is(&mut self, region: usize, role: &str, epoch: usize, index: u64, sync: Option<u64>) {
+        pub fn is(
+            &mut self,
+            region: usize,
+            role: &str,
+            epoch: usize,
+            index: u64,
+            sync: Option<u64>,
+        ) {
             let (invoked, returned) = (self.tick(), self.tick());
             let ledger = joins(epoch);
             let id = ledger.last().expect("an epoch").epoch.clone();
@@ -272,7 +279,7 @@ mod tests {
             self.history.pair.acts.push(Act { invoked, returned, cluster, verb, outcome });
         }
 
-        fn judged(mut self) -> Vec<&'static str> {
+        pub fn judged(mut self) -> Vec<&'static str> {
             self.sampled.tell(&mut self.history).expect("told");
             let (converged, served, steady, paired) = (true, true, true, true);
             self.history.ending = Ending { converged, served, steady, paired, ..Ending::default() };
