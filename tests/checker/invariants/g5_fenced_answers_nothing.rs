@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use zoneq::queue::authority::Role;
 
+use crate::highest::Highest;
 use crate::history::{Call, Cluster, Micros, Op, Outcome, Sighted};
 use crate::lineage::{Line, PairStory, Write};
 
@@ -51,8 +52,10 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
 struct Answered<'a> {
     /// In the order of its log.
     writes: Vec<(usize, Write<'a>)>,
-    /// Answers that must be the newest, in the order in which they were asked for.
+    /// Answers that must be the newest, in the order in which they were given.
     reads: Vec<(usize, &'a Op)>,
+    /// Of these: when each was given, and when it was asked for.
+    asked: Highest<Micros, Micros>,
 }
 
 impl<'a> Answered<'a> {
@@ -66,7 +69,8 @@ impl<'a> Answered<'a> {
         }
         for own in all.values_mut() {
             own.writes.sort_by_key(|(_, (_, mark))| mark.index);
-            own.reads.sort_by_key(|(_, op)| op.invoked);
+            own.reads.sort_by_key(|(_, op)| (op.returned, op.invoked));
+            own.asked = own.reads.iter().map(|(_, op)| (op.returned, op.invoked)).collect();
         }
         all
     }
@@ -80,9 +84,8 @@ impl<'a> Answered<'a> {
     }
 
     fn reads_behind(&self, fence: &Fence) -> Vec<(usize, &'a Op)> {
-        let through = |last: Micros| self.reads.partition_point(|(_, op)| op.invoked <= last);
-        let late = self.reads.get(through(fence.since)..through(fence.until)).unwrap_or_default();
-        let late = late.iter().filter(|(_, op)| op.returned < fence.until).copied();
+        let near = self.reads.get(self.asked.places(&fence.until, fence.since));
+        let late = near.into_iter().flatten().filter(|(_, op)| op.invoked > fence.since).copied();
         let mut late: Vec<(usize, &Op)> = late.collect();
         late.sort_unstable_by_key(|(number, _)| *number);
         late
