@@ -42,8 +42,8 @@ use std::time::Duration;
 
 use arguments::Arguments;
 use checker::{
-    gaps, history, invariants, known, lineage, parts, queues, redrives, retold, sampled, search,
-    story, surviving, tails, times, written,
+    gaps, highest, history, invariants, known, lineage, parts, queues, redrives, retold, sampled,
+    search, story, surviving, tails, times, written,
 };
 use clap::Parser as _;
 use faults::Fault;

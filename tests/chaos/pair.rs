@@ -229,7 +229,7 @@ fn truly_lost(history: &SharedHistory, forced: &Forced) -> u64 {
     let pair = PairStory::of(&history);
     let found = pair.lineage.forced().find(|(_, next)| next.epoch == forced.epoch);
     let Some((old, next)) = found else { return 0 };
-    let left = pair.writes_of(old).filter(|(_, mark)| Some(mark.index) > next.previous);
+    let left = pair.writes_of(&old.epoch).filter(|(_, mark)| Some(mark.index) > next.previous);
     left.map(|(op, _)| sent(op)).sum()
 }
 

@@ -84,9 +84,10 @@ pub fn fill(story: &mut Story<'_>) {
     for queue in story.queues.values_mut() {
         let clears = queue.clears.iter().chain(&queue.maybe_clears);
         queue.disturbed = Spans::of(clears.clone().chain(&queue.unknown_receives));
+        queue.last_cleared = clears.clone().map(|act| act.when.by).max();
         queue.emptied = Spans::of(clears);
         queue.taken_from = Spans::of(queue.unknown_receives.iter());
-        queue.clears.sort_by_key(|act| act.when);
+        queue.find_final_clears();
     }
     for plan in ALL.iter().filter(|plan| plan.redriven) {
         let spans = story.redrives.spans(plan.name);
@@ -300,8 +301,7 @@ fn presence<'a>(
         through = life.grants.iter().find(last).map_or(through, |grant| through.min(grant.at));
         through = through.min(story.taken_from.quiet_through(from));
     }
-    let mut clears = story.clears.iter().filter(|act| act.when.after >= from);
-    let cleared = clears.find(|act| story.is_final(act)).map(|act| act.when.by);
+    let cleared = story.cleared_behind(from).map(|act| act.when.by);
     let until = deleted().map(|when| when.by).chain(cleared).fold(left, u64::min);
     Presence { queue, from, through, until }
 }

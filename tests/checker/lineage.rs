@@ -40,14 +40,19 @@ type Places = BTreeMap<(Cluster, RegionEpoch), BTreeMap<LogTime, u64>>;
 #[derive(Clone, Debug, Default)]
 pub struct Lineage {
     pub lines: Vec<Line>,
-    /// Epochs that a cluster wrote in and that the history did not go on with.
+    /// Epochs that a cluster wrote in and that the history did not go on with, in order.
     pub dead: Vec<Line>,
     /// Of each cluster, from when on it was a secondary or ceased to be one.
     copies: BTreeMap<Cluster, Vec<(Micros, bool)>>,
     places: Places,
+    /// Of each cluster: the index that began each of its epochs, in order, and which of `all` that
+    /// is.
+    begun: BTreeMap<Cluster, Vec<(Option<u64>, usize)>>,
+    /// Of each epoch: which of `lines` went on after it, or without it.
+    next: BTreeMap<RegionEpoch, usize>,
 }
 
-fn writes(role: &Role) -> bool {
+fn is_writer(role: &Role) -> bool {
     !matches!(role, Role::Secondary | Role::Detached)
 }
 
@@ -70,7 +75,7 @@ impl Lineage {
         let mut times: BTreeMap<&RegionEpoch, LogTime> = BTreeMap::new();
         for seen in &sighted {
             let epoch = &seen.authority.epoch;
-            if writes(&seen.authority.role) && is_of(seen.cluster, epoch) {
+            if is_writer(&seen.authority.role) && is_of(seen.cluster, epoch) {
                 writers.entry(epoch).or_insert(seen.cluster);
                 began.entry(epoch).or_insert(seen.at);
                 let lowest = times.entry(epoch).or_insert(seen.log_time);
@@ -102,8 +107,10 @@ impl Lineage {
         let left = all.filter(|(line, _)| writers.contains_key(&line.epoch));
         let left: BTreeMap<&RegionEpoch, _> = left.map(|it| (&it.0.epoch, it)).collect();
         let left = left.into_iter().filter(|(epoch, _)| !is_kept(epoch));
-        let dead = left.map(|(_, it)| line(it)).collect();
-        Lineage { lines, dead, copies: copies(&sighted), places: places(&sighted) }
+        let dead: Vec<Line> = left.map(|(_, it)| line(it)).collect();
+        let (begun, next) = (begun(lines.iter().chain(&dead)), next(&lines, &dead));
+        let (copies, places) = (copies(&sighted), places(&sighted));
+        Lineage { lines, dead, copies, places, begun, next }
     }
 
     /// Every epoch that a cluster wrote in, those that went on first.
@@ -121,20 +128,21 @@ impl Lineage {
     /// The epoch that an entry of this cluster's log belongs to, and the one that went on after
     /// it.
     pub fn place(&self, cluster: Cluster, index: u64) -> Option<(&Line, Option<&Line>)> {
-        let is_in = |line: &&Line| {
-            line.cluster == Some(cluster) && line.first.is_none_or(|first| first < index)
-        };
-        let line = self.all().filter(is_in).max_by_key(|line| line.first)?;
+        let own = self.begun.get(&cluster)?;
+        let before = own.partition_point(|(first, _)| first.is_none_or(|first| first < index));
+        let (_, number) = *own.get(before.checked_sub(1)?)?;
+        let dead = || self.dead.get(number.checked_sub(self.lines.len())?);
+        let line = self.lines.get(number).or_else(dead)?;
         Some((line, self.after(line)))
     }
 
     fn is_dead(&self, line: &Line) -> bool {
-        self.dead.iter().any(|dead| dead.epoch == line.epoch)
+        self.dead.binary_search_by(|dead| dead.epoch.cmp(&line.epoch)).is_ok()
     }
 
     /// The epoch that went on after this one, or without it.
     pub fn after(&self, line: &Line) -> Option<&Line> {
-        self.lines.iter().find(|later| later.epoch > line.epoch)
+        self.lines.get(*self.next.get(&line.epoch)?)
     }
 
     /// The epoch that went on without what this cluster acknowledged there, if one did.
@@ -214,6 +222,23 @@ fn with_before(ledger: &[LedgerLine]) -> impl Iterator<Item = (&LedgerLine, Opti
     ledger.iter().zip(before)
 }
 
+fn begun<'a>(all: impl Iterator<Item = &'a Line>) -> BTreeMap<Cluster, Vec<(Option<u64>, usize)>> {
+    let mut begun: BTreeMap<Cluster, Vec<(Option<u64>, usize)>> = BTreeMap::new();
+    for (number, line) in all.enumerate() {
+        if let Some(cluster) = line.cluster {
+            begun.entry(cluster).or_default().push((line.first, number));
+        }
+    }
+    begun.values_mut().for_each(|own| own.sort_unstable());
+    begun
+}
+
+fn next(lines: &[Line], dead: &[Line]) -> BTreeMap<RegionEpoch, usize> {
+    let after = |line: &Line| lines.iter().position(|later| later.epoch > line.epoch);
+    let next = lines.iter().chain(dead).filter_map(|line| Some((line.epoch.clone(), after(line)?)));
+    next.collect()
+}
+
 /// What nodes were that had not yet applied what another had, or were started anew, says nothing
 /// of the cluster.
 fn copies(sighted: &[&Sighted]) -> BTreeMap<Cluster, Vec<(Micros, bool)>> {
@@ -237,7 +262,7 @@ fn copies(sighted: &[&Sighted]) -> BTreeMap<Cluster, Vec<(Micros, bool)>> {
 /// Of each T the first place at which it was seen: that of its entry, or one behind it.
 fn places(sighted: &[&Sighted]) -> Places {
     let mut places = Places::new();
-    for seen in sighted.iter().filter(|seen| writes(&seen.authority.role)) {
+    for seen in sighted.iter().filter(|seen| is_writer(&seen.authority.role)) {
         let of = places.entry((seen.cluster, seen.authority.epoch.clone())).or_default();
         let index = of.entry(seen.log_time).or_insert(seen.index);
         *index = seen.index.min(*index);
@@ -253,31 +278,45 @@ fn was_handed_over(sighted: &[&Sighted], line: &LedgerLine) -> bool {
     })
 }
 
+/// An acknowledged write, and where it stands.
+pub type Write<'a> = (&'a Op, Mark);
+
 /// A history of two regions with what is known of its epochs.
 #[derive(Debug)]
 pub struct PairStory<'a> {
     pub history: &'a History,
     pub lineage: Lineage,
+    /// The acknowledged writes of each epoch.
+    placed: BTreeMap<RegionEpoch, Vec<Write<'a>>>,
+    /// Those of no epoch.
+    pub strays: Vec<Write<'a>>,
 }
 
 impl<'a> PairStory<'a> {
     pub fn of(history: &'a History) -> PairStory<'a> {
-        PairStory { history, lineage: Lineage::of(history) }
-    }
-
-    /// Every write that was acknowledged, with where it stands.
-    pub fn writes(&self) -> impl Iterator<Item = (&'a Op, Mark)> {
-        self.history.ops.iter().filter_map(|op| match &op.outcome {
-            Outcome::Ok(answer) => Some((op, answer.mark()?)),
-            _ => None,
-        })
+        let lineage = Lineage::of(history);
+        let mut placed: BTreeMap<&RegionEpoch, Vec<Write<'_>>> = BTreeMap::new();
+        let mut strays = Vec::new();
+        for write in writes(history) {
+            match lineage.place(write.0.site, write.1.index) {
+                Some((line, _)) => placed.entry(&line.epoch).or_default().push(write),
+                None => strays.push(write),
+            }
+        }
+        let placed = placed.into_iter().map(|(epoch, writes)| (epoch.clone(), writes)).collect();
+        PairStory { history, lineage, placed, strays }
     }
 
     /// The acknowledged writes of an epoch.
-    pub fn writes_of<'s>(&'s self, line: &'s Line) -> impl Iterator<Item = (&'a Op, Mark)> + 's {
-        self.writes().filter(|(op, mark)| {
-            let place = self.lineage.place(op.site, mark.index);
-            place.is_some_and(|(found, _)| found.epoch == line.epoch)
-        })
+    pub fn writes_of(&self, epoch: &RegionEpoch) -> impl Iterator<Item = Write<'a>> {
+        self.placed.get(epoch).into_iter().flatten().copied()
     }
+}
+
+/// Every write that was acknowledged, with where it stands.
+fn writes(history: &History) -> impl Iterator<Item = Write<'_>> {
+    history.ops.iter().filter_map(|op| match &op.outcome {
+        Outcome::Ok(answer) => Some((op, answer.mark()?)),
+        _ => None,
+    })
 }

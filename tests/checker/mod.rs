@@ -9,6 +9,7 @@
 //! not seen is not judged, and whoever wrote the history says so.
 
 pub mod gaps;
+pub mod highest;
 pub mod history;
 pub mod invariants;
 pub mod known;

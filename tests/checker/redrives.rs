@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::highest::Highest;
 use crate::history::{Answer, Asked, Call, History, Job, LogTime, Op, Outcome, Progress};
 use crate::known::Spans;
 use crate::story::Act;
@@ -29,6 +30,35 @@ impl Redrive<'_> {
     /// Whether it may have had a step at this T.
     pub fn may_run_at(&self, at: LogTime) -> bool {
         self.start.when.after < at && at <= self.ended
+    }
+}
+
+/// Redrives in the order in which they began, as far as is known.
+#[derive(Debug, Default)]
+pub struct Begun<'s, 'a> {
+    all: Vec<&'s Redrive<'a>>,
+    ended: Highest<LogTime, LogTime>,
+}
+
+impl<'s, 'a> Begun<'s, 'a> {
+    pub fn of(all: impl Iterator<Item = &'s Redrive<'a>>) -> Begun<'s, 'a> {
+        let span = |one: &&Redrive<'_>| (one.start.when.after, one.ended);
+        let mut all: Vec<&Redrive<'_>> = all.collect();
+        all.sort_by_key(span);
+        let ended = all.iter().map(span).collect();
+        Begun { all, ended }
+    }
+
+    /// Those that may have had a step at this T, the newest first.
+    pub fn at(&self, at: LogTime) -> impl Iterator<Item = &'s Redrive<'a>> {
+        let begun = self.all.get(self.ended.places(&at, at.saturating_sub(1)));
+        let begun = begun.into_iter().flatten().rev().copied();
+        begun.filter(move |one| one.may_run_at(at))
+    }
+
+    /// Whether one may have run after the first T and not after the second.
+    pub fn touches(&self, after: LogTime, by: LogTime) -> bool {
+        self.ended.below(&by).is_some_and(|ended| after <= ended)
     }
 }
 
@@ -116,6 +146,15 @@ impl<'a> Redrives<'a> {
                 redrive.start.when = When::exact(began);
             }
         }
+    }
+
+    /// Those of each queue.
+    pub fn by_queue(&self) -> BTreeMap<&'a str, Vec<&Redrive<'a>>> {
+        let mut all: BTreeMap<&str, Vec<&Redrive<'_>>> = BTreeMap::new();
+        for redrive in &self.all {
+            all.entry(redrive.queue).or_default().push(redrive);
+        }
+        all
     }
 
     /// When a redrive of this queue may have run.

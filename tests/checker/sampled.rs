@@ -9,12 +9,14 @@
 //! that did not show it and the first that did. A call belongs to the region of the epoch that its
 //! answer names; one that names none, and took nothing, says nothing of any region.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use zoneq::cli::drill::history::{Look, Part};
 use zoneq::queue::authority::{Authority, LedgerLine, RegionEpoch, Role};
 
+use crate::highest::Highest;
 use crate::history::{
     Answer, Cluster, History, LogTime, Micros, Op, Outcome, REGIONS, Sighted, Told, Verb,
 };
@@ -28,6 +30,12 @@ pub struct Sampled {
     epochs: Vec<(usize, Option<u32>)>,
     ledgers: BTreeMap<Cluster, Vec<LedgerLine>>,
 }
+
+/// Of each cluster: the indexes that looks found there, each with when the look began.
+type Reached = BTreeMap<Cluster, Highest<u64, Micros>>;
+
+/// What looks showed, from the last to the first: the highest epoch, and whether by its copy.
+type Followed<'a> = Highest<Reverse<Micros>, (&'a RegionEpoch, bool)>;
 
 impl Sampled {
     /// Takes the next look in; a ledger without lines is the one before.
@@ -53,46 +61,36 @@ impl Sampled {
     pub fn tell(mut self, history: &mut History) -> Result<(), String> {
         self.seen.sort_by_key(|(look, _)| look.told.invoked);
         self.place(&mut history.ops)?;
-        let mut sighted: Vec<Sighted> = self.seen.iter().map(|seen| self.sighted(seen)).collect();
-        sighted.extend(self.handed_over(history));
+        let reached = self.reached();
+        let mut sighted: Vec<Sighted> =
+            self.seen.iter().map(|seen| as_sighted(seen, &reached)).collect();
+        sighted.extend(self.handed_over(history, &reached));
         sighted.sort_by_key(|seen| (seen.cluster, seen.index, seen.at));
         history.pair.sighted.extend(sighted);
+        let later = self.seen.iter().map(|(look, it)| {
+            (Reverse(look.told.invoked), (&it.epoch, it.role == Role::Secondary))
+        });
+        let later: Followed<'_> = later.collect();
         let all = self.seen.iter().map(|(look, _)| {
             let told = look.told.clone();
-            let last_sync = told.last_sync.filter(|_| self.is_followed(&told));
+            let last_sync = told.last_sync.filter(|_| is_followed(&told, &later));
             Told { last_sync, ..told }
         });
         history.pair.told.extend(all);
         Ok(())
     }
 
-    /// Whether somebody asked after it what the copy has: a last sync time is judged by that.
-    fn is_followed(&self, told: &Told) -> bool {
-        let later = self.seen.iter().rev().filter(|(look, _)| look.told.invoked >= told.returned);
-        let mut later = later.map(|(_, it)| it);
-        later.any(|it| {
-            it.epoch > told.epoch || (it.epoch == told.epoch && it.role == Role::Secondary)
-        })
-    }
-
-    /// Not before this moment had a cluster all to this index.
-    fn since(&self, cluster: Cluster, index: u64) -> Micros {
-        let less = self.seen.iter().map(|(look, _)| look);
-        let less = less.filter(|look| look.told.cluster == cluster && look.index < index);
-        less.map(|look| look.told.invoked).max().unwrap_or_default()
-    }
-
-    fn sighted(&self, (look, authority): &(Look, Arc<Authority>)) -> Sighted {
-        let Look { told, index, log_time, .. } = look;
-        let is_silent = matches!(authority.role, Role::Fenced { .. } | Role::Conflict { .. });
-        let at = if is_silent { told.returned } else { self.since(told.cluster, *index) };
-        let (cluster, index, log_time) = (told.cluster, *index, *log_time);
-        let authority = Arc::clone(authority);
-        Sighted { at, cluster, node: 0, index, log_time, digest: None, authority }
+    fn reached(&self) -> Reached {
+        let mut reached: BTreeMap<Cluster, Vec<(u64, Micros)>> = BTreeMap::new();
+        for (look, _) in &self.seen {
+            let of = reached.entry(look.told.cluster).or_default();
+            of.push((look.index, look.told.invoked));
+        }
+        reached.into_iter().map(|(cluster, looks)| (cluster, looks.into_iter().collect())).collect()
     }
 
     /// What nobody may have seen: each release to the epoch after it, where it began.
-    fn handed_over(&self, history: &History) -> Vec<Sighted> {
+    fn handed_over(&self, history: &History, reached: &Reached) -> Vec<Sighted> {
         let newest = self.seen.iter().max_by_key(|(_, it)| (it.epoch.clone(), it.ledger.len()));
         let Some((_, newest)) = newest else { return Vec::new() };
         let joins = newest.ledger.windows(2).filter_map(|two| match two {
@@ -113,7 +111,7 @@ impl Sampled {
                 ..Authority::default()
             });
             let (index, log_time) = (at.index, self.end_of(cluster, &before.epoch)?);
-            let at = self.since(cluster, index);
+            let at = since(reached, cluster, index);
             Some(Sighted { at, cluster, node: 0, index, log_time, digest: None, authority })
         });
         sighted.collect()
@@ -167,13 +165,32 @@ impl Sampled {
     }
 }
 
+/// Whether somebody asked after it what the copy has: a last sync time is judged by that.
+fn is_followed(told: &Told, later: &Followed<'_>) -> bool {
+    later.through(&Reverse(told.returned)).is_some_and(|newest| newest > (&told.epoch, false))
+}
+
+/// Not before this moment had a cluster all to this index.
+fn since(reached: &Reached, cluster: Cluster, index: u64) -> Micros {
+    reached.get(&cluster).and_then(|less| less.below(&index)).unwrap_or_default()
+}
+
+fn as_sighted((look, authority): &(Look, Arc<Authority>), reached: &Reached) -> Sighted {
+    let Look { told, index, log_time, .. } = look;
+    let is_silent = matches!(authority.role, Role::Fenced { .. } | Role::Conflict { .. });
+    let at = if is_silent { told.returned } else { since(reached, told.cluster, *index) };
+    let (cluster, index, log_time) = (told.cluster, *index, *log_time);
+    let authority = Arc::clone(authority);
+    Sighted { at, cluster, node: 0, index, log_time, digest: None, authority }
+}
+
 fn cluster_of(epoch: &RegionEpoch) -> Option<Cluster> {
     let region = REGIONS.iter().position(|name| *name == epoch.region)?;
     Some(Cluster { region, generation: 0 })
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use zoneq::cli::drill::history::{Join, Place};
 
     use super::*;
@@ -183,9 +200,9 @@ mod tests {
 
     /// A pair of which one looked again and again; one tick apart.
     #[derive(Default)]
-    struct Watched {
+    pub struct Watched {
         sampled: Sampled,
-        history: History,
+        pub history: History,
         now: Micros,
     }
 
@@ -205,7 +222,14 @@ mod tests {
         }
 
         /// A region says what it is in an epoch, at an index and a T that are ten times that.
-        fn is(&mut self, region: usize, role: &str, epoch: usize, index: u64, sync: Option<u64>) {
+        pub fn is(
+            &mut self,
+            region: usize,
+            role: &str,
+            epoch: usize,
+            index: u64,
+            sync: Option<u64>,
+        ) {
             let (invoked, returned) = (self.tick(), self.tick());
             let ledger = joins(epoch);
             let id = ledger.last().expect("an epoch").epoch.clone();
@@ -255,7 +279,7 @@ mod tests {
             self.history.pair.acts.push(Act { invoked, returned, cluster, verb, outcome });
         }
 
-        fn judged(mut self) -> Vec<&'static str> {
+        pub fn judged(mut self) -> Vec<&'static str> {
             self.sampled.tell(&mut self.history).expect("told");
             let (converged, served, steady, paired) = (true, true, true, true);
             self.history.ending = Ending { converged, served, steady, paired, ..Ending::default() };

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use zoneq::queue::ids::MessageId;
 
+use crate::highest::Highest;
 use crate::history::{
     Answer, Call, Deleted, History, LogTime, New, Op, Outcome, Redriven, Released, SentMessage,
     Shown, TAIL,
@@ -157,6 +158,10 @@ pub struct QueueStory<'a> {
     /// Acknowledged clears, and deletions of a queue that need not come back.
     pub clears: Vec<Act<'a>>,
     pub maybe_clears: Vec<Act<'a>>,
+    /// Of the acknowledged ones, those after which nothing came back, in the order of T.
+    final_clears: Vec<Act<'a>>,
+    /// By when the last of all, certain or not, was over.
+    pub last_cleared: Option<LogTime>,
     /// Every deletion.
     pub deletions: Vec<Act<'a>>,
     pub maybe_deletions: Vec<Act<'a>>,
@@ -177,12 +182,25 @@ pub struct QueueStory<'a> {
 }
 
 impl<'a> QueueStory<'a> {
-    /// Whether an act emptied the queue for good: a deletion after which it did not come back.
-    pub fn is_final(&self, act: &Act<'a>) -> bool {
-        let Call::DeleteQueue { queue } = &act.op.call else { return true };
-        let end = act.when.by.saturating_add(plan(queue).undelete_window);
-        let mut back = self.undeletes.iter().chain(&self.maybe_undeletes);
-        !back.any(|back| back.when.by > act.when.after && back.when.after < end)
+    /// The acknowledged clears that emptied the queue for good, in the order of T; a deletion is one
+    /// if it did not come back.
+    pub fn find_final_clears(&mut self) {
+        self.clears.sort_by_key(|act| act.when);
+        let back = self.undeletes.iter().chain(&self.maybe_undeletes);
+        let back: Highest<LogTime, LogTime> =
+            back.map(|act| (act.when.after, act.when.by)).collect();
+        let is_final = |act: &&Act<'a>| {
+            let Call::DeleteQueue { queue } = &act.op.call else { return true };
+            let end = act.when.by.saturating_add(plan(queue).undelete_window);
+            back.below(&end).is_none_or(|by| by <= act.when.after)
+        };
+        self.final_clears = self.clears.iter().filter(is_final).copied().collect();
+    }
+
+    /// The first acknowledged clear behind this T that emptied the queue for good.
+    pub fn cleared_behind(&self, from: LogTime) -> Option<&Act<'a>> {
+        let next = self.final_clears.partition_point(|act| act.when.after < from);
+        self.final_clears.get(next)
     }
 }
 
@@ -485,9 +503,8 @@ impl<'a> Story<'a> {
 
     /// Whether a clear or a deletion of its home may have removed a message.
     pub fn maybe_cleared(&self, life: &Life<'_>) -> bool {
-        let Some(queue) = self.queues.get(life.home) else { return false };
-        let all = queue.clears.iter().chain(&queue.maybe_clears);
-        all.clone().any(|act| act.when.by >= life.inserted_at)
+        let last = self.queues.get(life.home).and_then(|queue| queue.last_cleared);
+        last.is_some_and(|by| by >= life.inserted_at)
     }
 }
 

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use zoneq::queue::authority::replay::Replayed;
 use zoneq::queue::authority::{Authority, RegionEpoch, Role};
 
+use crate::highest::Highest;
 use crate::history::{
     Alive, Answer, Call, Cluster, History, Listed, LogTime, Micros, NEVER, New, Op, Outcome, Shown,
     Sighted, TAIL,
@@ -39,7 +40,7 @@ pub struct Tails {
     /// Ids that messages had in the tails.
     ids: BTreeSet<String>,
     /// After the first T and not after the second of each, messages were sent again.
-    spans: Vec<(LogTime, LogTime)>,
+    spans: Highest<LogTime, LogTime>,
 }
 
 /// How far the tail of an epoch was replayed, in a state.
@@ -72,13 +73,14 @@ impl Tails {
         tails.spans = spans(history);
         let known = Known::of(history);
         let not_sent = not_sent(history);
+        let left = left_behind(history, lineage);
         for epoch in epochs {
             let line = lineage.all().find(|line| line.epoch == *epoch);
             let next = line.and_then(|line| lineage.after(line));
             let since = next.map_or(0, |next| next.began);
-            for (_, queue, new, id) in left_behind(history, lineage, epoch) {
+            for (_, queue, new, id) in left.get(epoch).into_iter().flatten() {
                 tails.add(queue, as_sent(new), since);
-                tails.ids.insert(id.to_owned());
+                tails.ids.insert((*id).to_owned());
             }
             for listed in history.pair.listed.iter().filter(|it| it.epoch == *epoch) {
                 tails.list(listed, (&known, &not_sent), since);
@@ -152,7 +154,7 @@ impl Tails {
         let at = shown.inserted_at;
         shown.redriven.is_some()
             && self.left.contains_key(&tag)
-            && self.spans.iter().any(|(after, by)| *after < at && at <= *by)
+            && self.spans.below(&at).is_some_and(|by| at <= by)
     }
 }
 
@@ -215,21 +217,24 @@ fn acknowledged(rest: &History) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Messages that were acknowledged in an epoch and left behind, each with its queue and id.
-pub fn left_behind<'a>(
+/// A message that was acknowledged and left behind: who sent it, its queue, and its id.
+pub type LeftBehind<'a> = (&'a Op, &'a str, &'a New, &'a str);
+
+/// Messages that were acknowledged and left behind, by epoch.
+pub fn left_behind<'a, 'l>(
     history: &'a History,
-    lineage: &Lineage,
-    epoch: &RegionEpoch,
-) -> Vec<(&'a Op, &'a str, &'a New, &'a str)> {
-    let mut all = Vec::new();
+    lineage: &'l Lineage,
+) -> BTreeMap<&'l RegionEpoch, Vec<LeftBehind<'a>>> {
+    let mut all: BTreeMap<&RegionEpoch, Vec<LeftBehind<'_>>> = BTreeMap::new();
     for op in &history.ops {
         let Outcome::Ok(Answer::Sent { mark, messages }) = &op.outcome else { continue };
-        let is_its = lineage.place(op.site, mark.index).is_some_and(|it| it.0.epoch == *epoch);
-        if !is_its || lineage.left_behind(op.site, *mark).is_none() {
+        let Some((line, _)) = lineage.place(op.site, mark.index) else { continue };
+        if lineage.left_behind(op.site, *mark).is_none() {
             continue;
         }
         let sent = op.call.sends().zip(messages).filter(|(_, answer)| !answer.duplicate);
-        all.extend(sent.map(|((queue, new), answer)| (op, queue, new, &*answer.id)));
+        let sent = sent.map(|((queue, new), answer)| (op, queue, new, &*answer.id));
+        all.entry(&line.epoch).or_default().extend(sent);
     }
     all
 }
@@ -241,7 +246,7 @@ fn not_sent(history: &History) -> BTreeSet<&str> {
 }
 
 /// When tails were replayed: from the state before it to the one behind it.
-fn spans(history: &History) -> Vec<(LogTime, LogTime)> {
+fn spans(history: &History) -> Highest<LogTime, LogTime> {
     let writes = |seen: &Sighted| !matches!(seen.authority.role, Role::Secondary | Role::Detached);
     let took = |(before, after): &(&Sighted, &Sighted)| {
         after.authority.replayed.iter().any(|now| {

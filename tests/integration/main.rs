@@ -45,6 +45,6 @@ mod verbs;
 mod waiting;
 
 use checker::{
-    history, invariants, known, lineage, parts, queues, redrives, retold, sampled, search, story,
-    surviving, tails, times,
+    highest, history, invariants, known, lineage, parts, queues, redrives, retold, sampled, search,
+    story, surviving, tails, times,
 };

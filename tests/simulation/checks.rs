@@ -20,6 +20,6 @@ mod power_cut;
 mod schedule;
 
 use checker::{
-    history, invariants, known, lineage, parts, queues, redrives, retold, sampled, search, story,
-    surviving, tails, times,
+    highest, history, invariants, known, lineage, parts, queues, redrives, retold, sampled, search,
+    story, surviving, tails, times,
 };

@@ -49,8 +49,8 @@ use std::process::ExitCode;
 
 use arguments::Arguments;
 use checker::{
-    history, invariants, known, lineage, parts, queues, redrives, retold, sampled, search, story,
-    surviving, tails, times,
+    highest, history, invariants, known, lineage, parts, queues, redrives, retold, sampled, search,
+    story, surviving, tails, times,
 };
 use clap::Parser as _;
 

@@ -6,20 +6,30 @@ use std::collections::BTreeMap;
 
 use zoneq::queue::authority::{RegionEpoch, Role};
 
-use crate::history::{Act, Micros, Told, Verb};
+use crate::highest::Highest;
+use crate::history::{Act, LogTime, Micros, Told, Verb};
 use crate::lineage::PairStory;
 
 /// How far the copy of each epoch was by when: the index in the primary's log.
-type Progress<'a> = BTreeMap<&'a RegionEpoch, Vec<(Micros, u64)>>;
+type Progress<'a> = BTreeMap<&'a RegionEpoch, Highest<Micros, u64>>;
 
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let mut wrong = falls(&pair.history.pair.told, &pair.history.pair.acts);
     let progress = progress(pair);
+    let mut by_epoch: BTreeMap<&RegionEpoch, Vec<&Told>> = BTreeMap::new();
+    for told in &pair.history.pair.told {
+        by_epoch.entry(&told.epoch).or_default().push(told);
+    }
     for line in pair.lineage.all() {
-        let writes: Vec<_> = pair.writes_of(line).collect();
-        for told in pair.history.pair.told.iter().filter(|told| told.epoch == line.epoch) {
+        let writes: Vec<_> = pair.writes_of(&line.epoch).collect();
+        let last: Highest<LogTime, u64> =
+            writes.iter().map(|(_, mark)| (mark.at, mark.index)).collect();
+        for told in by_epoch.get(&line.epoch).into_iter().flatten() {
             let Some(shown) = told.last_sync else { continue };
-            let copied = copied_by(progress.get(&line.epoch), told.returned);
+            let copied = progress.get(&line.epoch).and_then(|it| it.through(&told.returned));
+            if last.through(&shown).is_none_or(|last| copied.is_some_and(|it| it >= last)) {
+                continue;
+            }
             let is_missing =
                 |index: u64, at: u64| at <= shown && copied.is_none_or(|copied| copied < index);
             let missing = writes.iter().find(|(_, mark)| is_missing(mark.index, mark.at));
@@ -36,7 +46,7 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
 }
 
 fn progress<'a>(pair: &'a PairStory<'_>) -> Progress<'a> {
-    let mut progress: Progress<'a> = BTreeMap::new();
+    let mut progress: BTreeMap<&RegionEpoch, Vec<(Micros, u64)>> = BTreeMap::new();
     for seen in &pair.history.pair.sighted {
         let authority = &seen.authority;
         if let (Role::Secondary, Some(through)) = (&authority.role, authority.applied_through) {
@@ -50,30 +60,15 @@ fn progress<'a>(pair: &'a PairStory<'_>) -> Progress<'a> {
             progress.entry(&line.epoch).or_default().push((next.began, previous));
         }
     }
-    for steps in progress.values_mut() {
-        steps.sort_unstable();
-        let mut highest = 0;
-        for (_, index) in steps {
-            highest = highest.max(*index);
-            *index = highest;
-        }
-    }
-    progress
-}
-
-fn copied_by(steps: Option<&Vec<(Micros, u64)>>, by: Micros) -> Option<u64> {
-    let steps = steps?;
-    let count = steps.partition_point(|(at, _)| *at <= by);
-    steps.get(count.checked_sub(1)?).map(|(_, index)| *index)
+    progress.into_iter().map(|(epoch, steps)| (epoch, steps.into_iter().collect())).collect()
 }
 
 /// Looks of which the later shows less.
 fn falls(told: &[Told], acts: &[Act]) -> Vec<String> {
+    let wipes = acts.iter().filter(|act| matches!(act.verb, Verb::Wipe));
+    let wipes: Highest<Micros, Micros> = wipes.map(|act| (act.invoked, act.returned)).collect();
     let wiped = |earlier: &Told, later: &Told| {
-        let wipes = acts.iter().filter(|act| matches!(act.verb, Verb::Wipe));
-        let mut between =
-            wipes.filter(|act| act.invoked < later.returned && earlier.invoked < act.returned);
-        between.next().is_some()
+        wipes.below(&later.returned).is_some_and(|returned| earlier.invoked < returned)
     };
     let mut wrong = Vec::new();
     let mut highest: BTreeMap<(&RegionEpoch, crate::history::Cluster), &Told> = BTreeMap::new();

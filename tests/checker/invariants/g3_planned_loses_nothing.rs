@@ -6,7 +6,7 @@ use crate::lineage::PairStory;
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (old, new) in pair.lineage.planned() {
-        let beyond = pair.writes_of(old).filter(|(_, mark)| Some(mark.index) > new.previous);
+        let beyond = pair.writes_of(&old.epoch).filter(|(_, mark)| Some(mark.index) > new.previous);
         wrong.extend(beyond.map(|(op, mark)| {
             let (from, to) = (&old.epoch, &new.epoch);
             format!(

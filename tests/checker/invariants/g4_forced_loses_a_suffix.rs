@@ -2,6 +2,11 @@
 //! than any last sync time that was shown of it; and whatever was acknowledged belongs to an
 //! epoch. That nothing before is lost I1 says, of the history that went on.
 
+use std::collections::BTreeMap;
+
+use zoneq::queue::authority::RegionEpoch;
+
+use crate::history::Told;
 use crate::lineage::PairStory;
 
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
@@ -9,10 +14,10 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let forced = pair.lineage.forced().map(|(old, new)| (old, new.previous));
     // Nothing went on from these.
     let dead = pair.lineage.dead.iter().map(|line| (line, None));
+    let latest = latest(&pair.history.pair.told);
     for (old, kept) in forced.chain(dead) {
-        let told = pair.history.pair.told.iter().filter(|told| told.epoch == old.epoch);
-        let Some(shown) = told.max_by_key(|told| told.last_sync) else { continue };
-        let lost = pair.writes_of(old).filter(|(_, mark)| Some(mark.index) > kept);
+        let Some(shown) = latest.get(&old.epoch) else { continue };
+        let lost = pair.writes_of(&old.epoch).filter(|(_, mark)| Some(mark.index) > kept);
         let early = lost.filter(|(_, mark)| Some(mark.at) <= shown.last_sync);
         wrong.extend(early.map(|(op, mark)| {
             let (epoch, call) = (&old.epoch, &op.call);
@@ -22,15 +27,25 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
             )
         }));
     }
-    let strays =
-        pair.writes().filter(|(op, mark)| pair.lineage.place(op.site, mark.index).is_none());
-    wrong.extend(strays.map(|(op, mark)| {
+    wrong.extend(pair.strays.iter().map(|(op, mark)| {
         format!(
             "{:?} of {:?} was acknowledged at {mark:?}, and belongs to no epoch",
             op.call, op.site
         )
     }));
     wrong
+}
+
+/// Of each epoch the look that showed the latest last sync time.
+fn latest(told: &[Told]) -> BTreeMap<&RegionEpoch, &Told> {
+    let mut latest: BTreeMap<&RegionEpoch, &Told> = BTreeMap::new();
+    for told in told {
+        let known = latest.entry(&told.epoch).or_insert(told);
+        if told.last_sync >= known.last_sync {
+            *known = told;
+        }
+    }
+    latest
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 
 use zoneq::queue::authority::Role;
 
+use crate::highest::Highest;
 use crate::history::{Call, Cluster, Micros, Op, Outcome, Sighted};
-use crate::lineage::{Line, PairStory};
+use crate::lineage::{Line, PairStory, Write};
 
 /// A time in which a cluster was fenced, or in conflict.
 struct Fence {
@@ -25,19 +26,17 @@ struct Fence {
 
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
+    let of_clusters = Answered::of(pair);
     for fence in fences(pair) {
-        let Fence { cluster, end, again, since, until } = fence;
-        let is_behind = |index: u64| index > end && again.is_none_or(|again| index <= again);
-        let late = pair.writes().filter(|(op, mark)| op.site == cluster && is_behind(mark.index));
-        wrong.extend(late.map(|(op, mark)| {
+        let Fence { cluster, end, since, .. } = fence;
+        let Some(answered) = of_clusters.get(&cluster) else { continue };
+        wrong.extend(answered.writes_behind(&fence).into_iter().map(|(_, (op, mark))| {
             format!(
                 "{cluster:?} was fenced at {end}, and {:?} was acknowledged at {mark:?}",
                 op.call
             )
         }));
-        let reads = pair.history.ops.iter().filter(|op| op.site == cluster && is_read(op));
-        let late = reads.filter(|op| op.invoked > since && op.returned < until);
-        wrong.extend(late.map(|op| {
+        wrong.extend(answered.reads_behind(&fence).into_iter().map(|(_, op)| {
             let (call, at) = (&op.call, op.invoked);
             format!(
                 "{cluster:?} was fenced at {since} us, and answered {call:?} of {at} us as if it led"
@@ -46,6 +45,51 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     }
     wrong.extend(beyond_the_lease(pair));
     wrong
+}
+
+/// What a cluster answered, each call with its number.
+#[derive(Default)]
+struct Answered<'a> {
+    /// In the order of its log.
+    writes: Vec<(usize, Write<'a>)>,
+    /// Answers that must be the newest, in the order in which they were given.
+    reads: Vec<(usize, &'a Op)>,
+    /// Of these: when each was given, and when it was asked for.
+    asked: Highest<Micros, Micros>,
+}
+
+impl<'a> Answered<'a> {
+    fn of(pair: &PairStory<'a>) -> BTreeMap<Cluster, Answered<'a>> {
+        let mut all: BTreeMap<Cluster, Answered<'_>> = BTreeMap::new();
+        for (number, op) in pair.history.ops.iter().enumerate() {
+            let Outcome::Ok(answer) = &op.outcome else { continue };
+            let own = all.entry(op.site).or_default();
+            own.writes.extend(answer.mark().map(|mark| (number, (op, mark))));
+            own.reads.extend(is_read(op).then_some((number, op)));
+        }
+        for own in all.values_mut() {
+            own.writes.sort_by_key(|(_, (_, mark))| mark.index);
+            own.reads.sort_by_key(|(_, op)| (op.returned, op.invoked));
+            own.asked = own.reads.iter().map(|(_, op)| (op.returned, op.invoked)).collect();
+        }
+        all
+    }
+
+    fn writes_behind(&self, fence: &Fence) -> Vec<(usize, Write<'a>)> {
+        let through = |last: u64| self.writes.partition_point(|(_, (_, mark))| mark.index <= last);
+        let late = through(fence.end)..through(fence.again.unwrap_or(u64::MAX));
+        let mut late = self.writes.get(late).unwrap_or_default().to_vec();
+        late.sort_unstable_by_key(|(number, _)| *number);
+        late
+    }
+
+    fn reads_behind(&self, fence: &Fence) -> Vec<(usize, &'a Op)> {
+        let near = self.reads.get(self.asked.places(&fence.until, fence.since));
+        let late = near.into_iter().flatten().filter(|(_, op)| op.invoked > fence.since).copied();
+        let mut late: Vec<(usize, &Op)> = late.collect();
+        late.sort_unstable_by_key(|(number, _)| *number);
+        late
+    }
 }
 
 /// What a deposed primary acknowledged though its lease had ended before the promotion.
@@ -57,7 +101,7 @@ fn beyond_the_lease(pair: &PairStory<'_>) -> Vec<String> {
             continue;
         }
         let began = next.began;
-        let own = pair.writes_of(deposed).filter(|(op, _)| op.site == cluster);
+        let own = pair.writes_of(&deposed.epoch).filter(|(op, _)| op.site == cluster);
         let late = own.filter(|(op, _)| op.invoked > began);
         wrong.extend(late.map(|(op, mark)| {
             let (call, at) = (&op.call, op.invoked);

@@ -5,7 +5,7 @@
 mod gone;
 mod replays;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Act, Answer, Call, Listed, LogTime, Op, Outcome, SentMessage, Verb};
 use crate::lineage::PairStory;
@@ -26,11 +26,14 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
             ));
         }
     }
-    for listed in &pair.history.pair.listed {
-        wrong.extend(gone::check(pair, listed));
+    let asked = gone::Asked::of(pair.history);
+    let mut merged = merged(pair);
+    for (place, listed) in pair.history.pair.listed.iter().enumerate() {
+        wrong.extend(gone::check(pair, listed, &asked));
         let ids: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
+        let ended = Ended::of(pair, listed);
         for (op, message) in lost(pair, listed) {
-            if !ids.contains(&*message.id) && !may_be_gone(pair, listed, op, message) {
+            if !ids.contains(&*message.id) && !ended.may_hold(op, message) {
                 let (id, at) = (&message.id, message.inserted_at);
                 wrong.push(format!(
                     "{id} was acknowledged by {:?} at T {at} and left behind, and its tail of {} does not list it",
@@ -38,18 +41,40 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
                 ));
             }
         }
-        let merged = pair.history.ops.iter().filter(|op| op.site != listed.cluster);
-        for op in merged {
-            if let Some(id) = shown(op).find(|id| ids.contains(id)) {
-                wrong.push(format!(
+        wrong.extend(merged.remove(&place).unwrap_or_default());
+    }
+    wrong.extend(replays::check(pair));
+    wrong
+}
+
+/// By tail, in the order in which they were listed: what of it others showed.
+fn merged(pair: &PairStory<'_>) -> BTreeMap<usize, Vec<String>> {
+    let mut tails: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+    for (place, listed) in pair.history.pair.listed.iter().enumerate() {
+        for it in &listed.alive {
+            tails.entry(&it.id).or_default().insert(place);
+        }
+    }
+    let mut wrong: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for op in &pair.history.ops {
+        let mut told = BTreeSet::new();
+        for (id, place) in shown(op).filter_map(|id| Some((id, tails.get(id)?))).flat_map(each) {
+            let Some(listed) = pair.history.pair.listed.get(place) else { continue };
+            if op.site != listed.cluster && told.insert(place) {
+                wrong.entry(place).or_default().push(format!(
                     "{id} is of the tail of {:?}, and {:?} showed it to {:?}",
                     listed.cluster, op.site, op.call
                 ));
             }
         }
     }
-    wrong.extend(replays::check(pair));
     wrong
+}
+
+fn each<'a>(
+    (id, places): (&'a str, &'a BTreeSet<usize>),
+) -> impl Iterator<Item = (&'a str, usize)> {
+    places.iter().map(move |place| (id, *place))
 }
 
 /// Messages of this cluster whose sends were left behind.
@@ -57,17 +82,7 @@ fn lost<'a>(
     pair: &PairStory<'a>,
     listed: &Listed,
 ) -> impl Iterator<Item = (&'a Op, &'a SentMessage)> {
-    let of_tail = pair.writes().filter(|(op, mark)| {
-        op.site == listed.cluster
-            && op.attempts == 1
-            && op.returned <= listed.at
-            && pair.lineage.left_behind(op.site, *mark).is_some()
-            && pair
-                .lineage
-                .place(op.site, mark.index)
-                .is_some_and(|(of, _)| of.epoch == listed.epoch)
-    });
-    let of_tail: Vec<&'a Op> = of_tail.map(|(op, _)| op).collect();
+    let of_tail: Vec<&'a Op> = gone::of_tail(pair, listed).collect();
     of_tail.into_iter().flat_map(|op| match &op.outcome {
         Outcome::Ok(Answer::Sent { messages, .. }) => messages
             .iter()
@@ -78,35 +93,55 @@ fn lost<'a>(
     })
 }
 
-/// Whether it need not be alive there any more.
-fn may_be_gone(pair: &PairStory<'_>, listed: &Listed, sent: &Op, message: &SentMessage) -> bool {
-    let of_cluster = pair.history.pair.sighted.iter().filter(|it| it.cluster == listed.cluster);
-    let time: LogTime = of_cluster.map(|it| it.log_time).max().unwrap_or_default();
-    let queue = sent.call.sends().zip(match &sent.outcome {
-        Outcome::Ok(Answer::Sent { messages, .. }) => messages.as_slice(),
-        _ => &[],
-    });
-    let mut queue = queue.filter(|(_, it)| it.id == message.id).map(|((queue, _), _)| queue);
-    let Some(queue) = queue.next() else { return true };
-    let ends = |op: &Op| match &op.call {
-        Call::Delete { items, .. } => items.iter().any(|(id, _)| *id == message.id),
-        Call::Transact { deletes, .. } => deletes.iter().any(|(_, (id, _))| *id == message.id),
-        Call::Clear { queue: of } | Call::DeleteQueue { queue: of } => of == queue,
-        _ => false,
-    };
-    let may_act = |op: &Op| !matches!(op.outcome, Outcome::Failed(_));
-    let is_told = || {
-        listed.deleted.iter().any(|it| it.id == message.id)
-            || listed.removed.iter().any(|it| it.queue == queue)
-    };
-    message.expires_at.is_some_and(|at| at <= time)
-        // A dead letter that is sent back has another id.
-        || plan(queue).dead_letters.is_some()
-        || plan(queue).redriven
-        || match listed.is_whole {
-            true => is_told(),
-            false => pair.history.ops.iter().any(|op| may_act(op) && ends(op)),
+/// What need not be alive at the end of a tail any more.
+struct Ended<'a> {
+    /// The latest T that was seen there.
+    time: LogTime,
+    ids: BTreeSet<&'a str>,
+    queues: BTreeSet<&'a str>,
+}
+
+impl<'a> Ended<'a> {
+    fn of(pair: &PairStory<'a>, listed: &'a Listed) -> Ended<'a> {
+        let of_cluster = pair.history.pair.sighted.iter().filter(|it| it.cluster == listed.cluster);
+        let time = of_cluster.map(|it| it.log_time).max().unwrap_or_default();
+        let (mut ids, mut queues) = (BTreeSet::new(), BTreeSet::new());
+        if listed.is_whole {
+            ids.extend(listed.deleted.iter().map(|it| &*it.id));
+            queues.extend(listed.removed.iter().map(|it| &*it.queue));
+            return Ended { time, ids, queues };
         }
+        let may_act = |op: &&Op| !matches!(op.outcome, Outcome::Failed(_));
+        for op in pair.history.ops.iter().filter(may_act) {
+            match &op.call {
+                Call::Delete { items, .. } => ids.extend(items.iter().map(|(id, _)| &**id)),
+                Call::Transact { deletes, .. } => {
+                    ids.extend(deletes.iter().map(|(_, (id, _))| &**id));
+                }
+                Call::Clear { queue } | Call::DeleteQueue { queue } => {
+                    queues.insert(queue);
+                }
+                _ => {}
+            }
+        }
+        Ended { time, ids, queues }
+    }
+
+    /// Whether that may be so of a message.
+    fn may_hold(&self, sent: &Op, message: &SentMessage) -> bool {
+        let queue = sent.call.sends().zip(match &sent.outcome {
+            Outcome::Ok(Answer::Sent { messages, .. }) => messages.as_slice(),
+            _ => &[],
+        });
+        let mut queue = queue.filter(|(_, it)| it.id == message.id).map(|((queue, _), _)| queue);
+        let Some(queue) = queue.next() else { return true };
+        message.expires_at.is_some_and(|at| at <= self.time)
+            // A dead letter that is sent back has another id.
+            || plan(queue).dead_letters.is_some()
+            || plan(queue).redriven
+            || self.ids.contains(&*message.id)
+            || self.queues.contains(queue)
+    }
 }
 
 /// The ids that an answer shows.

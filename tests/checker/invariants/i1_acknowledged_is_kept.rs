@@ -2,7 +2,9 @@
 //! or a receive has shown. A dead letter may also have been sent back as another message, which is
 //! kept in its turn, and a queue that was deleted and came back has all that it had.
 
-use crate::history::{Answer, Call, DRAIN, Op, Outcome};
+use std::collections::BTreeMap;
+
+use crate::history::{Answer, Applied, Call, Cluster, DRAIN, Op, Outcome};
 use crate::queues::max_deliveries;
 use crate::story::{Life, Story};
 
@@ -36,12 +38,16 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
 /// are said to be in fewer zones than must have them.
 fn elsewhere(story: &Story<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
+    let mut first: BTreeMap<(Cluster, u64), &Applied> = BTreeMap::new();
+    for applied in &story.history.applied {
+        first.entry((applied.cluster, applied.index)).or_insert(applied);
+    }
     for op in &story.history.ops {
         let Outcome::Ok(Answer::Durable { committed, zones_at_least }) = &op.outcome else {
             continue;
         };
         let Call::Durability { position } = &op.call else { continue };
-        let applied = story.history.applied.iter().find(|at| at.index == position.index);
+        let applied = first.get(&(op.site, position.index));
         let other = applied.filter(|at| (at.term, at.leader) != (position.term, position.node));
         if let Some(other) = other.filter(|_| *committed) {
             wrong.push(format!("{position:?} is said to be committed, and {other:?} was applied"));

@@ -38,9 +38,7 @@ fn words(id: &str, life: &Life<'_>, removed: &Act<'_>, seen: &Sighting<'_>) -> S
 
 /// The first acknowledged clear or deletion of its queue after it was sent.
 fn cleared<'s, 'a>(story: &'s Story<'a>, life: &Life<'_>) -> Option<&'s Act<'a>> {
-    let queue = story.queues.get(life.home)?;
-    let mut clears = queue.clears.iter().filter(|clear| clear.when.after >= life.inserted_at);
-    clears.find(|clear| queue.is_final(clear))
+    story.queues.get(life.home)?.cleared_behind(life.inserted_at)
 }
 
 fn is_after(removed: &Act<'_>, seen: &Sighting<'_>) -> bool {

@@ -1,20 +1,23 @@
 //! I4: the leases of one message never overlap in T. A lease runs from its grant to the visible
 //! time then given, half-open; an accepted update moves that end, and so does a release.
 
+use crate::highest::Highest;
 use crate::history::{Answer, Call, LogTime, Outcome};
 use crate::story::{Grant, Life, Story};
+use crate::times::When;
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut overlaps = Vec::new();
     for (id, life) in &story.lives {
         let wrong = life.grants.iter().filter_map(|grant| of_another_length(grant));
         overlaps.extend(wrong.map(|words| format!("{id} {words}")));
+        let ends = Ends::of(life);
         for pair in life.grants.windows(2) {
             let [first, second] = pair else { continue };
             if first.queue != second.queue {
                 continue;
             }
-            let Some(end) = end_of(life, first, second.at) else { continue };
+            let Some(end) = ends.of_lease(life, first, second.at) else { continue };
             if second.at < end {
                 overlaps.push(format!(
                     "{id} was leased at T {} until {end} and again at {}",
@@ -39,21 +42,35 @@ fn of_another_length(grant: &Grant<'_>) -> Option<String> {
     })
 }
 
-/// When the first lease ended: as it was granted, or as the last change before `until` said.
-/// `None`: a call of unknown outcome may have ended it, or one of which it is not known whether
-/// it came before.
-fn end_of(life: &Life<'_>, first: &Grant<'_>, until: LogTime) -> Option<LogTime> {
-    let between = |when: crate::times::When| when.by > first.at && when.after < until;
-    if life.unknown.iter().any(|act| between(act.when)) {
-        return None;
+/// What may have ended the leases of one message: behind which T, and by when.
+struct Ends {
+    changes: Highest<LogTime, LogTime>,
+    unknown: Highest<LogTime, LogTime>,
+}
+
+impl Ends {
+    fn of(life: &Life<'_>) -> Ends {
+        let span = |when: When| (when.after, when.by);
+        let changes = life.changes.iter().map(|change| span(change.when)).collect();
+        let unknown = life.unknown.iter().map(|act| span(act.when)).collect();
+        Ends { changes, unknown }
     }
-    let changes = || life.changes.iter().filter(|change| between(change.when));
-    let vague = |when: crate::times::When| when != crate::times::When::exact(when.by);
-    let is_vague = changes().any(|change| vague(change.when));
-    if changes().any(|change| change.when.by > until) || (is_vague && changes().count() > 1) {
-        return None;
+
+    /// When the first lease ended: as it was granted, or as the last change before `until` said.
+    /// `None`: a call of unknown outcome may have ended it, or one of which it is not known whether
+    /// it came before.
+    fn of_lease(&self, life: &Life<'_>, first: &Grant<'_>, until: LogTime) -> Option<LogTime> {
+        if self.unknown.below(&until).is_some_and(|by| by > first.at) {
+            return None;
+        }
+        let near = life.changes.get(self.changes.places(&until, first.at)).unwrap_or_default();
+        let changes = || near.iter().filter(|change| change.when.by > first.at);
+        let is_vague = changes().any(|change| change.when != When::exact(change.when.by));
+        if changes().any(|change| change.when.by > until) || (is_vague && changes().count() > 1) {
+            return None;
+        }
+        Some(changes().next_back().map_or(first.shown.visible_at, |change| change.visible_at))
     }
-    Some(changes().next_back().map_or(first.shown.visible_at, |change| change.visible_at))
 }
 
 #[cfg(test)]

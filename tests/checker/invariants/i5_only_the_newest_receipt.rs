@@ -3,6 +3,10 @@
 //! release gives. The newest is refused only when the message has expired, or when its last
 //! allowed lease has run out: then it may be among the dead letters, and is *not found*.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use crate::highest::Highest;
 use crate::history::LogTime;
 use crate::known::Known;
 use crate::story::{Life, Story};
@@ -11,15 +15,11 @@ use crate::times::When;
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (id, life) in &story.lives {
-        let issued = issued(life);
+        let issued = Issued::of(life);
         for (used, when) in uses(life) {
-            let given = issued.iter().find(|(given, _)| *given == Some(used));
-            let newer = given.and_then(|(_, given)| {
-                let between = |at: &When| given.by <= at.after && at.by <= when.after;
-                issued.iter().find(|(other, at)| *other != Some(used) && between(at))
-            });
+            let newer = issued.newer(used, when);
             let known = before(life, when).filter(|known| known.receipt != Some(used));
-            let newer = newer.map(|(_, at)| at.by).or(known.map(|known| known.after));
+            let newer = newer.map(|at| at.by).or(known.map(|known| known.after));
             if let Some(newer) = newer {
                 wrong.push(format!(
                     "{id}: the receipt {used} worked by T {}, though a newer one was given at T \
@@ -34,14 +34,39 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
 }
 
 /// Every receipt that was given, with its T; `None`: one that nobody has.
-fn issued<'a>(life: &Life<'a>) -> Vec<(Option<&'a str>, When)> {
-    let exact = |receipt: &'a str, at: LogTime| (Some(receipt), When::exact(at));
-    let sent = life.sent.iter().map(|sent| (&*sent.message.receipt, sent.message.inserted_at));
-    let granted = life.grants.iter().map(|grant| (&*grant.shown.receipt, grant.at));
-    let changed = life.changes.iter().map(|change| (change.gave, change.when));
-    let told = life.first_receipt.map(|receipt| (receipt, life.inserted_at));
-    let all = sent.chain(told).chain(granted).map(|(receipt, at)| exact(receipt, at));
-    all.chain(changed).collect()
+struct Issued<'a> {
+    all: Vec<(Option<&'a str>, When)>,
+    first: BTreeMap<&'a str, When>,
+    /// From the last to the first: behind which T each was given, and the earliest by when.
+    earliest: Highest<Reverse<LogTime>, Reverse<LogTime>>,
+}
+
+impl<'a> Issued<'a> {
+    fn of(life: &Life<'a>) -> Issued<'a> {
+        let exact = |receipt: &'a str, at: LogTime| (Some(receipt), When::exact(at));
+        let sent = life.sent.iter().map(|sent| (&*sent.message.receipt, sent.message.inserted_at));
+        let granted = life.grants.iter().map(|grant| (&*grant.shown.receipt, grant.at));
+        let changed = life.changes.iter().map(|change| (change.gave, change.when));
+        let told = life.first_receipt.map(|receipt| (receipt, life.inserted_at));
+        let all = sent.chain(told).chain(granted).map(|(receipt, at)| exact(receipt, at));
+        let all: Vec<(Option<&str>, When)> = all.chain(changed).collect();
+        let earliest = all.iter().map(|(_, at)| (Reverse(at.after), Reverse(at.by))).collect();
+        let mut first = BTreeMap::new();
+        for (receipt, at) in &all {
+            receipt.map(|receipt| first.entry(receipt).or_insert(*at));
+        }
+        Issued { all, first, earliest }
+    }
+
+    /// When another was given behind this one, and before it was used.
+    fn newer(&self, used: &str, when: When) -> Option<When> {
+        let given = self.first.get(used)?;
+        // Seldom is there any.
+        self.earliest.through(&Reverse(given.by)).filter(|by| by.0 <= when.after)?;
+        let between = |at: &When| given.by <= at.after && at.by <= when.after;
+        let newer = self.all.iter().find(|(other, at)| *other != Some(used) && between(at));
+        newer.map(|(_, at)| *at)
+    }
 }
 
 /// Every receipt that worked.

@@ -7,6 +7,8 @@ pub mod g3_planned_loses_nothing;
 pub mod g4_forced_loses_a_suffix;
 pub mod g5_fenced_answers_nothing;
 pub mod g6_tail_is_listed;
+#[cfg(test)]
+mod growth;
 pub mod i10_healed_means_serving;
 pub mod i11_replicas_agree;
 pub mod i1_acknowledged_is_kept;

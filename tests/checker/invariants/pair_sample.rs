@@ -90,6 +90,18 @@ impl PairSample {
         self.history.applied.push(applied);
     }
 
+    /// A tail of east: what is alive in it and what was deleted there, each with its body.
+    pub fn lists(&mut self, is_whole: bool, alive: &[(String, u64)], deleted: &[String]) {
+        self.listed(&[]);
+        let queue = || super::sample::QUEUE.to_owned();
+        let gone = |id: &String| Gone { id: id.clone(), queue: queue(), is_shared: false };
+        if let Some(listed) = self.history.pair.listed.last_mut() {
+            listed.is_whole = is_whole;
+            listed.alive = alive.iter().map(|(id, tag)| PairSample::alive(id, *tag)).collect();
+            listed.deleted = deleted.iter().map(gone).collect();
+        }
+    }
+
     /// East is the primary, and T is so at this index.
     pub fn seen(&mut self, index: u64, log_time: LogTime) {
         self.is(EAST, index, log_time, 0, Role::Primary, |_| ());

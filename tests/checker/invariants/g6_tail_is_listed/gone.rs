@@ -2,17 +2,23 @@
 //! acknowledged there, with whether the new primary may still have the message; every queue that
 //! was cleared or deleted; nothing that nobody asked to be deleted; and none of it as alive.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zoneq::queue::ids::MessageId;
 
-use crate::history::{Answer, Call, Deleted, Listed, Op, Outcome};
+use crate::history::{Answer, Call, Deleted, Gone, History, Listed, Op, Outcome};
 use crate::lineage::PairStory;
 
-pub fn check(pair: &PairStory<'_>, listed: &Listed) -> Vec<String> {
+pub fn check(pair: &PairStory<'_>, listed: &Listed, asked: &Asked<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     let own: Vec<&Op> = of_tail(pair, listed).collect();
     let alive: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
+    let mut told: BTreeMap<(&str, &str), &Gone> = BTreeMap::new();
+    for it in &listed.deleted {
+        told.entry((&it.queue, &it.id)).or_insert(it);
+    }
+    let removed = listed.removed.iter().map(|it| (&*it.queue, it.with_queue));
+    let removed: BTreeSet<(&str, bool)> = removed.collect();
     for (queue, id) in own.iter().flat_map(|op| deleted(op)) {
         if alive.contains(id) {
             wrong.push(format!(
@@ -24,8 +30,7 @@ pub fn check(pair: &PairStory<'_>, listed: &Listed) -> Vec<String> {
             continue;
         }
         let is_shared = is_shared(listed, id);
-        let is_it = |it: &&crate::history::Gone| it.id == id && it.queue == queue;
-        match listed.deleted.iter().find(is_it) {
+        match told.get(&(queue, id)) {
             None => wrong.push(format!(
                 "{id} of {queue} was deleted by {:?} and that was left behind, and its tail of {} \
                  does not say so",
@@ -39,8 +44,7 @@ pub fn check(pair: &PairStory<'_>, listed: &Listed) -> Vec<String> {
         }
     }
     for (queue, with_queue) in own.iter().filter_map(|op| emptied(op)) {
-        let is_it = |it: &crate::history::Emptied| it.queue == queue && it.with_queue == with_queue;
-        if listed.is_whole && !listed.removed.iter().any(is_it) {
+        if listed.is_whole && !removed.contains(&(queue, with_queue)) {
             wrong.push(format!(
                 "{queue} was emptied by {:?} (deleted: {with_queue}) and that was left behind, and \
                  its tail of {} does not say so",
@@ -48,25 +52,19 @@ pub fn check(pair: &PairStory<'_>, listed: &Listed) -> Vec<String> {
             ));
         }
     }
-    wrong.extend(unasked(pair, listed));
+    wrong.extend(asked.beyond(listed));
     wrong
 }
 
 /// What was acknowledged there, at the first try, and left behind.
-fn of_tail<'a>(pair: &PairStory<'a>, listed: &Listed) -> impl Iterator<Item = &'a Op> {
-    pair.writes()
-        .filter(|(op, mark)| {
-            let lineage = &pair.lineage;
-            let is_its = |index| {
-                lineage.place(op.site, index).is_some_and(|(of, _)| of.epoch == listed.epoch)
-            };
-            op.site == listed.cluster
-                && op.attempts == 1
-                && op.returned <= listed.at
-                && is_its(mark.index)
-                && lineage.left_behind(op.site, *mark).is_some()
-        })
-        .map(|(op, _)| op)
+pub fn of_tail<'a>(pair: &PairStory<'a>, listed: &Listed) -> impl Iterator<Item = &'a Op> {
+    let of_tail = pair.writes_of(&listed.epoch).filter(|(op, mark)| {
+        op.site == listed.cluster
+            && op.attempts == 1
+            && op.returned <= listed.at
+            && pair.lineage.left_behind(op.site, *mark).is_some()
+    });
+    of_tail.map(|(op, _)| op)
 }
 
 /// The messages that a call deleted, each with its queue.
@@ -95,27 +93,38 @@ fn is_shared(listed: &Listed, id: &str) -> Option<bool> {
     Some(MessageId::parse(id)?.number.0 < listed.first_number)
 }
 
-/// What is told as deleted, and nobody asked for.
-fn unasked(pair: &PairStory<'_>, listed: &Listed) -> Vec<String> {
-    let mut asked: BTreeSet<&str> = BTreeSet::new();
-    let mut emptied_by: BTreeSet<(&str, bool)> = BTreeSet::new();
-    for op in &pair.history.ops {
-        match &op.call {
-            Call::Delete { items, .. } => asked.extend(items.iter().map(|(id, _)| &**id)),
-            Call::Transact { deletes, .. } => {
-                asked.extend(deletes.iter().map(|(_, (id, _))| &**id));
+/// What anybody asked to be deleted: messages, and queues, cleared or with all they held.
+pub struct Asked<'a> {
+    ids: BTreeSet<&'a str>,
+    queues: BTreeSet<(&'a str, bool)>,
+}
+
+impl<'a> Asked<'a> {
+    pub fn of(history: &'a History) -> Asked<'a> {
+        let (mut ids, mut queues) = (BTreeSet::new(), BTreeSet::new());
+        for op in &history.ops {
+            match &op.call {
+                Call::Delete { items, .. } => ids.extend(items.iter().map(|(id, _)| &**id)),
+                Call::Transact { deletes, .. } => {
+                    ids.extend(deletes.iter().map(|(_, (id, _))| &**id));
+                }
+                _ => {}
             }
-            _ => {}
+            queues.extend(emptied(op));
         }
-        emptied_by.extend(emptied(op));
+        Asked { ids, queues }
     }
-    let deletes = listed.deleted.iter().filter(|it| !asked.contains(&*it.id));
-    let queues = listed.removed.iter();
-    let queues = queues.filter(|it| !emptied_by.contains(&(&*it.queue, it.with_queue)));
-    let words = |what: &dyn std::fmt::Debug| {
-        format!("the tail of {:?} tells of {what:?}, and nobody asked for that", listed.cluster)
-    };
-    deletes.map(|it| words(it)).chain(queues.map(|it| words(it))).collect()
+
+    /// What a tail tells of as deleted, and nobody asked for.
+    fn beyond(&self, listed: &Listed) -> Vec<String> {
+        let deletes = listed.deleted.iter().filter(|it| !self.ids.contains(&*it.id));
+        let queues = listed.removed.iter();
+        let queues = queues.filter(|it| !self.queues.contains(&(&*it.queue, it.with_queue)));
+        let words = |what: &dyn std::fmt::Debug| {
+            format!("the tail of {:?} tells of {what:?}, and nobody asked for that", listed.cluster)
+        };
+        deletes.map(|it| words(it)).chain(queues.map(|it| words(it))).collect()
+    }
 }
 
 #[cfg(test)]

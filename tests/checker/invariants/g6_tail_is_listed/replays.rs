@@ -11,7 +11,7 @@ use crate::history::{Alive, Answer, Call, History, Listed, Micros, Outcome, Show
 use crate::lineage::PairStory;
 use crate::queues::plan;
 use crate::surviving;
-use crate::tails::{left_behind, replayed, steps};
+use crate::tails::{LeftBehind, left_behind, replayed, steps};
 
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let mut wrong = changed(pair);
@@ -24,9 +24,10 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     for listed in &pair.history.pair.listed {
         newest.insert(&listed.epoch, listed);
     }
+    let left = left_behind(pair.history, &pair.lineage);
     for listed in newest.into_values() {
         wrong.extend(seen.twice(listed));
-        wrong.extend(seen.brought_back(pair, listed));
+        wrong.extend(seen.brought_back(left.get(&listed.epoch).into_iter().flatten(), listed));
         wrong.extend(seen.missing(pair, listed));
     }
     wrong
@@ -103,10 +104,13 @@ impl<'a> Seen<'a> {
     }
 
     /// One that was not alive at the tail's end. What had its last lease may have been.
-    fn brought_back(&self, pair: &PairStory<'_>, listed: &Listed) -> Vec<String> {
+    fn brought_back<'l>(
+        &self,
+        left: impl Iterator<Item = &'l LeftBehind<'l>>,
+        listed: &Listed,
+    ) -> Vec<String> {
         let alive: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
-        let lost = left_behind(pair.history, &pair.lineage, &listed.epoch);
-        let gone = lost.into_iter().filter(|(op, queue, new, id)| {
+        let gone = left.filter(|(op, queue, new, id)| {
             let is_own = MessageId::parse(id).is_none_or(|it| it.number.0 >= listed.first_number);
             op.site == listed.cluster
                 && op.attempts == 1
@@ -116,7 +120,7 @@ impl<'a> Seen<'a> {
                 && !alive.contains(id)
                 && !self.sent.contains(&new.tag)
         });
-        let back = gone.filter_map(|(_, _, new, id)| Some((id, self.ids.get(&new.tag)?)));
+        let back = gone.filter_map(|(_, _, new, id)| Some((*id, self.ids.get(&new.tag)?)));
         let words = |(id, ids): (&str, &BTreeSet<&str>)| {
             format!(
                 "{id} was not alive at the end of the tail of {:?}, and came as {ids:?}",
@@ -143,8 +147,9 @@ impl<'a> Seen<'a> {
         let told: BTreeSet<&str> = told.collect();
         let since = pair.lineage.all().find(|line| line.epoch == listed.epoch);
         let since = since.and_then(|line| pair.lineage.after(line)).map_or(0, |next| next.began);
+        let emptied = self.emptied(since);
         let missing = alive.filter(|it| {
-            !told.contains(&*it.id) && !self.is_seen(it) && !self.may_be_gone(it, since)
+            !told.contains(&*it.id) && !self.is_seen(it) && !self.may_be_gone(it, &emptied)
         });
         let missing: Vec<&str> = missing.map(|it| &*it.id).collect();
         let untold = done.skipped.saturating_sub(told.len() as u64);
@@ -165,17 +170,22 @@ impl<'a> Seen<'a> {
         })
     }
 
-    fn may_be_gone(&self, it: &Alive, since: Micros) -> bool {
+    fn may_be_gone(&self, it: &Alive, emptied: &BTreeSet<&str>) -> bool {
         let ending = &self.rest.ending;
-        let empties = |call: &Call| match call {
-            Call::Clear { queue } | Call::DeleteQueue { queue } => *queue == it.queue,
-            _ => false,
-        };
-        let may_act = |op: &&crate::history::Op| !matches!(op.outcome, Outcome::Failed(_));
-        let mut later = self.rest.ops.iter().filter(|op| op.returned >= since).filter(may_act);
         !ending.drained
             || it.expires_at.is_some_and(|at| at <= ending.at)
-            || later.any(|op| empties(&op.call))
+            || emptied.contains(&*it.queue)
+    }
+
+    /// Queues that may have been emptied since then.
+    fn emptied(&self, since: Micros) -> BTreeSet<&'a str> {
+        let later = self.rest.ops.iter().filter(|op| op.returned >= since);
+        let may_act = later.filter(|op| !matches!(op.outcome, Outcome::Failed(_)));
+        let emptied = may_act.filter_map(|op| match &op.call {
+            Call::Clear { queue } | Call::DeleteQueue { queue } => Some(&**queue),
+            _ => None,
+        });
+        emptied.collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::history::{LogTime, Redriven};
 use crate::queues::{plan, takes_dead_letters};
-use crate::redrives::Redrive;
+use crate::redrives::{Begun, Redrive};
 use crate::story::{Life, Story};
 
 /// A message that a redrive made.
@@ -31,28 +31,50 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
         }
         by_queue.entry(&was.queue).or_default().push(New { id, life, was });
     }
-    for (queue, news) in &by_queue {
+    let of_queues = story.redrives.by_queue();
+    let of_queues: BTreeMap<&str, OfQueue<'_>> =
+        of_queues.into_iter().map(|(queue, all)| (queue, OfQueue::of(all))).collect();
+    let none = OfQueue::default();
+    for (queue, news) in &mut by_queue {
         if !takes_dead_letters(queue) {
             wrong.push(format!("{} names a dead letter of {queue}, which has none", news[0].id));
         }
-        let redrives: Vec<&Redrive<'_>> =
-            story.redrives.all.iter().filter(|redrive| redrive.queue == *queue).collect();
-        wrong.extend(news.iter().filter_map(|new| unasked(story, new, &redrives)));
+        let redrives = of_queues.get(queue).unwrap_or(&none);
+        wrong.extend(news.iter().filter_map(|new| unasked(story, new, redrives)));
+        news.sort_by_key(|new| new.life.inserted_at);
     }
     for redrive in &story.redrives.all {
         let news = by_queue.get(redrive.queue).map_or(&[][..], Vec::as_slice);
-        wrong.extend(tally(story, redrive, news));
-        wrong.extend(too_fast(story, redrive, news));
+        let others = of_queues.get(redrive.queue).unwrap_or(&none);
+        wrong.extend(tally(story, redrive, news, others));
+        wrong.extend(too_fast(redrive, news, others));
     }
     wrong
 }
 
+/// The redrives of one queue.
+#[derive(Default)]
+struct OfQueue<'s> {
+    all: Vec<&'s Redrive<'s>>,
+    begun: Begun<'s, 's>,
+    /// Of these it is known how they ended.
+    told: Begun<'s, 's>,
+}
+
+impl<'s> OfQueue<'s> {
+    fn of(all: Vec<&'s Redrive<'s>>) -> OfQueue<'s> {
+        let begun = Begun::of(all.iter().copied());
+        let told = Begun::of(all.iter().copied().filter(|one| one.told.is_some()));
+        OfQueue { all, begun, told }
+    }
+}
+
 /// One that no redrive of its queue can have made, as each was asked.
-fn unasked(story: &Story<'_>, new: &New<'_>, redrives: &[&Redrive<'_>]) -> Option<String> {
+fn unasked(story: &Story<'_>, new: &New<'_>, redrives: &OfQueue<'_>) -> Option<String> {
     let at = new.life.inserted_at;
-    let made = redrives.iter().any(|one| one.may_run_at(at) && fits(story, new, one));
+    let made = redrives.begun.at(at).any(|one| fits(story, new, one));
     (!made).then(|| {
-        let running = redrives.iter().filter(|one| one.may_run_at(at));
+        let running = redrives.all.iter().filter(|one| one.may_run_at(at));
         let running: Vec<_> = running.map(|one| (one.id, one.asked)).collect();
         let (id, was, home) = (new.id, new.was, new.life.home);
         format!("{id} was sent back at T {at} to {home:?} from {was:?}, and there ran {running:?}")
@@ -81,35 +103,40 @@ fn fits(story: &Story<'_>, new: &New<'_>, redrive: &Redrive<'_>) -> bool {
         })
 }
 
-/// What a redrive made, if it is known which it was.
-fn made<'s, 'a>(redrive: &Redrive<'_>, news: &'s [New<'a>]) -> impl Iterator<Item = &'s New<'a>> {
-    news.iter().filter(|new| redrive.may_run_at(new.life.inserted_at))
+/// What a redrive made, if it is known which it was; `news` are in the order of T.
+fn made<'s, 'a>(redrive: &Redrive<'_>, news: &'s [New<'a>]) -> &'s [New<'a>] {
+    let until = |last: LogTime| news.partition_point(|new| new.life.inserted_at <= last);
+    news.get(until(redrive.start.when.after)..until(redrive.ended)).unwrap_or_default()
 }
 
 /// Whether another redrive may have made it: at the T at which one ends the next may begin.
-fn may_be_of_another(story: &Story<'_>, redrive: &Redrive<'_>, new: &New<'_>) -> bool {
+fn may_be_of_another(redrive: &Redrive<'_>, new: &New<'_>, others: &OfQueue<'_>) -> bool {
     let at = new.life.inserted_at;
     let is_edge = at == redrive.start.when.by || at == redrive.ended;
-    let others = story.redrives.all.iter().filter(|other| other.queue == redrive.queue);
-    let mut others = others.filter(|other| other.told.is_some() && other.id != redrive.id);
-    is_edge && others.any(|other| other.may_run_at(at))
+    is_edge && others.told.at(at).any(|other| other.id != redrive.id)
 }
 
 /// A redrive that tells of fewer or more than there are.
-fn tally(story: &Story<'_>, redrive: &Redrive<'_>, news: &[New<'_>]) -> Option<String> {
+fn tally(
+    story: &Story<'_>,
+    redrive: &Redrive<'_>,
+    news: &[New<'_>],
+    others: &OfQueue<'_>,
+) -> Option<String> {
     let told = redrive.told?;
-    let surely = made(redrive, news).filter(|new| !may_be_of_another(story, redrive, new));
-    let (surely, made) = (surely.count() as u64, made(redrive, news).count() as u64);
+    let made = made(redrive, news);
+    let surely = made.iter().filter(|new| !may_be_of_another(redrive, new, others));
+    let (surely, made) = (surely.count() as u64, made.len() as u64);
     let wrong = surely > told.moved || (story.all_seen && made < told.moved);
     let (id, queue, moved) = (redrive.id, redrive.queue, told.moved);
     wrong.then(|| format!("redrive {id} of {queue} sent {moved} back, and {made} appeared"))
 }
 
 /// A redrive that was to be slower.
-fn too_fast(story: &Story<'_>, redrive: &Redrive<'_>, news: &[New<'_>]) -> Option<String> {
+fn too_fast(redrive: &Redrive<'_>, news: &[New<'_>], others: &OfQueue<'_>) -> Option<String> {
     let rate = redrive.asked.rate.map(u64::from)?;
     let began = redrive.told?.started_at;
-    let own = made(redrive, news).filter(|new| !may_be_of_another(story, redrive, new));
+    let own = made(redrive, news).iter().filter(|new| !may_be_of_another(redrive, new, others));
     let mut times: Vec<LogTime> = own.map(|new| new.life.inserted_at).collect();
     times.sort_unstable();
     let ahead = (0..).zip(&times).find(|(before, at)| {

@@ -7,45 +7,53 @@
 use std::collections::BTreeMap;
 
 use super::reads::{Census, census};
+use crate::highest::Highest;
 use crate::history::{Answer, Call, LogTime, Op, Outcome};
 use crate::known::Spans;
 use crate::queues::{ALL, TENANT, plan};
 use crate::story::{SetBy, Story};
 use crate::times::When;
 
-/// What an account may hold, over time.
-struct Quota<'a> {
-    sets: Vec<&'a SetBy<'a>>,
+/// What an account may hold, over time; few values are ever set.
+struct Quota {
+    /// Of each value: when it was set, or may have been.
+    sets: BTreeMap<Option<u64>, Highest<LogTime, LogTime>>,
+    /// By the T by which each was sure to be set: the T behind which that was.
+    certain: Highest<LogTime, LogTime>,
 }
 
-impl Quota<'_> {
-    fn of(set: &SetBy<'_>) -> Option<u64> {
-        match set.act.op.call {
-            Call::SetQuota { messages, .. } => messages,
-            _ => None,
+impl Quota {
+    fn of(sets: &[SetBy<'_>], account: &str) -> Quota {
+        let mut by_value: BTreeMap<Option<u64>, Vec<(LogTime, LogTime)>> = BTreeMap::new();
+        let mut certain = Vec::new();
+        for set in sets {
+            let Call::SetQuota { account: of, messages } = &set.act.op.call else { continue };
+            if of != account {
+                continue;
+            }
+            let When { after, by } = set.act.when;
+            by_value.entry(*messages).or_default().push((after, by));
+            certain.extend(set.certain.then_some((by, after)));
         }
+        let sets = by_value.into_iter().map(|(value, when)| (value, when.into_iter().collect()));
+        Quota { sets: sets.collect(), certain: certain.into_iter().collect() }
     }
 
     /// What it may have been in any state from one T through another: what was set then, and
     /// before, unless something else surely came between. At first there is none.
     fn within(&self, from: LogTime, through: LogTime) -> Vec<Option<u64>> {
-        let replaced = |when: When| {
-            let later = |other: &&&SetBy<'_>| {
-                other.certain && other.act.when.after >= when.by && other.act.when.by <= from
-            };
-            self.sets.iter().any(|other| later(&other))
+        let replaced = self.certain.through(&from);
+        let may = |when: &Highest<LogTime, LogTime>| {
+            when.below(&through).is_some_and(|by| replaced.is_none_or(|replaced| by > replaced))
         };
-        let begun = self.sets.iter().filter(|set| set.act.when.after < through);
-        let may = begun.filter(|set| !replaced(set.act.when)).map(|set| Quota::of(set));
-        let first = When { after: 0, by: 0 };
-        may.chain((!replaced(first)).then_some(None)).collect()
+        let may = self.sets.iter().filter(|(_, when)| may(when));
+        may.map(|(value, _)| *value).chain(replaced.is_none().then_some(None)).collect()
     }
 }
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
     let account = TENANT;
-    let of = |set: &&SetBy<'_>| matches!(&set.act.op.call, Call::SetQuota { account: a, .. } if a == account);
-    let quota = Quota { sets: story.quotas.iter().filter(of).collect() };
+    let quota = Quota::of(&story.quotas, account);
     let counted = census(story);
     let mut held = Census::default();
     for plan in ALL.iter().filter(|plan| plan.account == account) {
@@ -88,7 +96,7 @@ fn is_of(call: &Call, account: &str) -> bool {
 }
 
 /// A send that worked though the account then held more than it may.
-fn over(op: &Op, when: When, quota: &Quota<'_>, held: &Census) -> Option<String> {
+fn over(op: &Op, when: When, quota: &Quota, held: &Census) -> Option<String> {
     let at = when.by;
     if when != When::exact(at) {
         return None;
@@ -109,7 +117,7 @@ fn over(op: &Op, when: When, quota: &Quota<'_>, held: &Census) -> Option<String>
 fn refused(
     op: &Op,
     (floor, ceiling): (LogTime, LogTime),
-    quota: &Quota<'_>,
+    quota: &Quota,
     held: &Census,
 ) -> Option<String> {
     let may = quota.within(floor, ceiling);

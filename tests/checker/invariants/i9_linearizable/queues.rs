@@ -3,6 +3,7 @@
 //! look shows of its settings and metadata is what was set last. A queue that was deleted comes
 //! back when it is asked for inside its window, and not behind it.
 
+use crate::highest::Highest;
 use crate::history::{Answer, Call, LogTime, Looked, Op, Outcome};
 use crate::known::Spans;
 use crate::queues::{plan, takes_dead_letters};
@@ -66,23 +67,27 @@ impl Certain {
 
 /// What one queue was.
 #[derive(Debug)]
-struct States<'a> {
+struct States {
     there: Certain,
     gone: Certain,
     paused: Certain,
     maybe_paused: Spans,
-    /// All deletions, and those that may have been.
-    deletions: Vec<Act<'a>>,
+    /// All deletions, and those that may have been: behind which T, and by when.
+    deletions: Highest<LogTime, LogTime>,
     /// All that made it, or may have.
-    creates: Vec<Act<'a>>,
+    creates: Highest<LogTime, LogTime>,
+}
+
+fn span(act: &Act<'_>) -> (LogTime, LogTime) {
+    (act.when.after, act.when.by)
 }
 
 fn pauses(act: &&Act<'_>) -> bool {
     matches!(act.op.call, Call::Pause { paused: true, .. })
 }
 
-impl<'a> States<'a> {
-    fn of(queue: &QueueStory<'a>) -> States<'a> {
+impl States {
+    fn of(queue: &QueueStory<'_>) -> States {
         let gone = queue.deletions.iter();
         let maybe_gone = queue.maybe_deletions.iter();
         let made = queue.creates.iter().chain(&queue.undeletes);
@@ -97,8 +102,8 @@ impl<'a> States<'a> {
             gone: Certain::of(gone.clone(), &made_at),
             paused: Certain::of(queue.pauses.iter().filter(pauses), &ended),
             maybe_paused: maybe_paused(queue),
-            deletions: gone.chain(maybe_gone).copied().collect(),
-            creates: queue.creates.iter().chain(&queue.maybe_creates).copied().collect(),
+            deletions: gone.chain(maybe_gone).map(span).collect(),
+            creates: queue.creates.iter().chain(&queue.maybe_creates).map(span).collect(),
         }
     }
 
@@ -132,10 +137,9 @@ impl<'a> States<'a> {
             return Some(format!("{queue} came back at T {at}, and was there"));
         }
         let window = plan(queue).undelete_window;
-        let lasts = |act: &Act<'_>| {
-            act.when.after < at && act.when.by.saturating_add(window) > when.after + 1
-        };
-        (!self.deletions.iter().any(lasts)).then(|| {
+        let deleted = self.deletions.below(&at);
+        let lasts = deleted.is_some_and(|by| by.saturating_add(window) > when.after + 1);
+        (!lasts).then(|| {
             format!("{queue} came back by T {at}, more than {window} us after it was deleted")
         })
     }
@@ -176,9 +180,8 @@ impl<'a> States<'a> {
 
     /// Whether it may have been created behind a deletion by then.
     fn may_be_made_again_by(&self, at: LogTime) -> bool {
-        let made = self.creates.iter().filter(|create| create.when.after < at);
-        let last = made.map(|create| create.when.by).max();
-        last.is_some_and(|last| self.deletions.iter().any(|gone| gone.when.after < last))
+        let last = self.creates.below(&at);
+        last.is_some_and(|last| self.deletions.below(&last).is_some())
     }
 
     /// A listing of what is there, or of what was deleted and can come back.

@@ -2,12 +2,11 @@
 //! once it has ended it stays as it ended; a listing shows every one that was begun, but for those
 //! that ended long ago.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Call, Job, LogTime, Outcome, Progress};
-use crate::redrives::{Listing, Redrive};
+use crate::redrives::{Begun, Listing, Redrive, Redrives};
 use crate::story::Story;
-use crate::times::When;
 
 /// Redrives of one queue that a listing shows.
 const KEPT: usize = 10;
@@ -32,11 +31,7 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
             }
         }
     }
-    for redrive in &story.redrives.all {
-        let of = |listing: &&Listing<'_>| listing.queue == redrive.queue;
-        let listings = story.redrives.listings.iter().filter(of);
-        wrong.extend(listings.filter_map(|listing| of_another(redrive, listing)));
-    }
+    wrong.extend(of_others(&story.redrives));
     wrong.extend(refused(story));
     wrong
 }
@@ -50,6 +45,42 @@ fn went_back((before, old): (LogTime, &Job), (at, new): (LogTime, &Job)) -> Opti
     let changed = old.progress != Progress::Running && old != new;
     (!same || fell || changed)
         .then(|| format!("a redrive is {old:?} at T {before} and {new:?} at T {at}"))
+}
+
+/// What listings say of redrives that is not as those were begun: a listing is held against those
+/// that it shows, and those that it must show.
+fn of_others(redrives: &Redrives<'_>) -> Vec<String> {
+    let mut by_id: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+    let mut begun: BTreeMap<&str, Vec<(LogTime, usize)>> = BTreeMap::new();
+    for (number, redrive) in redrives.all.iter().enumerate() {
+        by_id.entry((redrive.queue, redrive.id)).or_default().push(number);
+        if !redrive.id.is_empty() {
+            begun.entry(redrive.queue).or_default().push((redrive.start.when.by, number));
+        }
+    }
+    begun.values_mut().for_each(|all| all.sort_unstable());
+    let mut wrong = Vec::new();
+    for (place, listing) in redrives.listings.iter().enumerate() {
+        let ids = listing.jobs.iter().map(|job| (listing.queue, &*job.id));
+        let shown = ids.filter_map(|id| by_id.get(&id)).flatten().copied();
+        let all = begun.get(listing.queue).map_or(&[][..], Vec::as_slice);
+        let from = all.partition_point(|(by, _)| *by < kept_from(listing));
+        let to = all.partition_point(|(by, _)| *by <= listing.at);
+        let due = all.get(from..to).unwrap_or_default().iter().map(|(_, number)| *number);
+        for number in shown.chain(due).collect::<BTreeSet<usize>>() {
+            let redrive = redrives.all.get(number);
+            let words = redrive.and_then(|redrive| of_another(redrive, listing));
+            wrong.extend(words.map(|words| (number, place, words)));
+        }
+    }
+    wrong.sort_unstable();
+    wrong.into_iter().map(|(_, _, words)| words).collect()
+}
+
+/// A listing shows all that began at this T or later.
+fn kept_from(listing: &Listing<'_>) -> LogTime {
+    let newest = listing.jobs.iter().map(|job| job.started_at).max();
+    newest.filter(|_| listing.jobs.len() >= KEPT).unwrap_or(0)
 }
 
 /// What a listing says of a redrive that is not as it was begun.
@@ -66,8 +97,7 @@ fn of_another(redrive: &Redrive<'_>, listing: &Listing<'_>) -> Option<String> {
             Some(format!("redrive {} had ended by T {ended}, and runs at T {at}", redrive.id))
         }
         None if !redrive.id.is_empty() && redrive.start.when.by <= at => {
-            let newer = listing.jobs.iter().any(|job| job.started_at > redrive.start.when.by);
-            let forgotten = listing.jobs.len() >= KEPT && newer;
+            let forgotten = redrive.start.when.by < kept_from(listing);
             (!forgotten).then(|| format!("redrive {} is not shown at T {at}", redrive.id))
         }
         _ => None,
@@ -76,17 +106,16 @@ fn of_another(redrive: &Redrive<'_>, listing: &Listing<'_>) -> Option<String> {
 
 /// *Another redrive runs*, where none can have.
 fn refused(story: &Story<'_>) -> Vec<String> {
+    let of_queues = story.redrives.by_queue().into_iter();
+    let of_queues: BTreeMap<&str, Begun<'_, '_>> =
+        of_queues.map(|(queue, all)| (queue, Begun::of(all.into_iter()))).collect();
     let mut wrong = Vec::new();
     for ((op, floor), ceiling) in story.history.ops.iter().zip(&story.floors).zip(&story.ceilings) {
         let (Call::Redrive { queue, .. }, Outcome::Failed(why)) = (&op.call, &op.outcome) else {
             continue;
         };
-        let when = When { after: *floor, by: *ceiling };
-        let may_run = |redrive: &Redrive<'_>| {
-            redrive.start.when.after < when.by && when.after <= redrive.ended
-        };
-        let mut of = story.redrives.all.iter().filter(|redrive| redrive.queue == queue);
-        if why == "REDRIVE_RUNNING" && !of.any(may_run) {
+        let of = of_queues.get(queue.as_str());
+        if why == "REDRIVE_RUNNING" && !of.is_some_and(|of| of.touches(*floor, *ceiling)) {
             wrong.push(format!("{:?} met another between T {floor} and {ceiling}", op.call));
         }
     }
