@@ -14,6 +14,7 @@ pub mod exit;
 mod failback;
 pub mod inspect;
 pub mod lab;
+mod limits;
 mod mend;
 pub mod message;
 pub mod output;
