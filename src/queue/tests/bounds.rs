@@ -275,6 +275,20 @@ fn a_chain_of_dead_letter_queues_that_is_built_from_its_head_ends_too() {
     feed(&mut stage, 3, Some(4)).expect("as it was");
     let back = feed(&mut stage, last, Some(0)).expect_err("a circle");
     assert!(back.to_string().contains("leads back to queue"), "{back}");
+    let (name, id, new_name) = ("queue-0".to_owned(), None, None);
+    let undelete = Command::UndeleteQueue { name: name.clone(), id, new_name };
+    stage.run(Command::DeleteQueue { name: name.clone() }).expect("deleted");
+    stage.run(undelete.clone()).expect("brought back");
+    assert!(too_long(&feed(&mut stage, last, Some(last + 6))), "it is in the chain again");
+    // Without its head there is room at its end, and then none for the head.
+    stage.run(Command::DeleteQueue { name }).expect("deleted");
+    feed(&mut stage, last, Some(last + 6)).expect("there is room");
+    assert!(too_long(&stage.run(undelete.clone())));
+    // Cut in the middle, and both halves can grow.
+    feed(&mut stage, 4, None).expect("cut");
+    stage.run(undelete).expect("brought back");
+    assert!(too_long(&feed(&mut stage, last + 6, Some(last + 1))), "4 above and 5 below");
+    feed(&mut stage, last + 6, Some(last + 2)).expect("4 above and 4 below");
     stage.check();
 }
 
