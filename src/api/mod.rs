@@ -4,4 +4,5 @@
 
 pub mod admission;
 pub mod grpc;
+pub mod limits;
 pub mod metrics;

@@ -23,12 +23,11 @@ pub use self::receive::Receive;
 pub use self::send::Send;
 pub use self::transact::Transact;
 use super::exit::{Exit, Usage};
+use super::limits::BODY_BYTES;
 use super::output::{self, durability_json, message_json, message_row, messages};
 use super::{Context, pairs, parse_pair, parse_span};
 use crate::client::{MessageState, NewMessage, PeekOptions};
 
-/// The largest body that is read; the server's own limit is lower or equal.
-const LARGEST_BODY: u64 = 1 << 20;
 /// Messages in one delete or release; the server takes no more.
 const BATCH: usize = 1_000;
 
@@ -102,10 +101,10 @@ pub struct Clear {
 /// One whole body from a reader, refused when it is larger than any queue may allow.
 async fn read_body(reader: impl tokio::io::AsyncRead + Unpin, from: &str) -> anyhow::Result<Bytes> {
     let mut body = Vec::new();
-    let mut limited = reader.take(LARGEST_BODY + 1);
+    let mut limited = reader.take(BODY_BYTES + 1);
     limited.read_to_end(&mut body).await.with_context(|| format!("reading {from}"))?;
-    if body.len() as u64 > LARGEST_BODY {
-        let text = format!("the body from {from} is larger than {LARGEST_BODY} bytes");
+    if body.len() as u64 > BODY_BYTES {
+        let text = format!("the body from {from} is larger than {BODY_BYTES} bytes");
         return Err(Usage(text).into());
     }
     Ok(body.into())

@@ -14,6 +14,7 @@ pub mod exit;
 mod failback;
 pub mod inspect;
 pub mod lab;
+mod limits;
 mod mend;
 pub mod message;
 pub mod output;
@@ -353,6 +354,8 @@ pub fn pairs(given: Vec<(String, String)>) -> anyhow::Result<BTreeMap<String, St
 
 #[cfg(test)]
 mod tests {
+    use clap::ArgAction;
+
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -394,6 +397,21 @@ mod tests {
             }
         });
         assert!(seen.len() > 20, "the walk went through the verbs");
+    }
+
+    #[test]
+    fn every_switch_may_be_turned_on_by_a_1_in_its_variable() {
+        let mut seen = 0;
+        each_flag(&Cli::command(), "", &mut |path, flag| {
+            if flag.get_env().is_none() || !matches!(flag.get_action(), ArgAction::SetTrue) {
+                return;
+            }
+            let mut words = flag.get_value_parser().possible_values().into_iter().flatten();
+            let name = flag.get_id();
+            assert!(words.any(|word| word.matches("1", false)), "{path} --{name} takes no 1");
+            seen += 1;
+        });
+        assert!(seen > 20, "the walk went through the verbs: {seen}");
     }
 
     #[test]

@@ -235,13 +235,17 @@ pub fn message_json(message: &Message) -> Value {
     value
 }
 
-fn dead_letter_json(dead: &DeadLetter) -> Value {
-    let reason = match dead.reason {
+#[must_use]
+pub fn dead_letter_reason(reason: DeadLetterReason) -> &'static str {
+    match reason {
         DeadLetterReason::MaxDeliveries => "max_deliveries",
         DeadLetterReason::Unspecified => "unknown",
-    };
+    }
+}
+
+fn dead_letter_json(dead: &DeadLetter) -> Value {
     json!({
-        "reason": reason,
+        "reason": dead_letter_reason(dead.reason),
         "source": dead.source,
         "dead_lettered_at": time_json(dead.dead_lettered_at),
         "first_received_at": time_json(dead.first_received_at),

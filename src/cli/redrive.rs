@@ -3,14 +3,15 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::exit::Exit;
 use super::output::{self, durability_json, durability_text, messages, time_json};
 use super::{Context, parse_span};
 use crate::client::{
-    Client, ClientError, Reason, Redrive, RedriveFilter, RedriveOptions, RedriveState,
+    Client, ClientError, DeadLetterReason, Reason, Redrive, RedriveFilter, RedriveOptions,
+    RedriveState,
 };
 use crate::clock::{Clock as _, SystemClock};
 
@@ -60,6 +61,9 @@ pub struct Start {
     /// Only those that came from this queue
     #[arg(long, env = "ZONEQ_REDRIVE_START_SOURCE", value_name = "QUEUE")]
     source: Option<String>,
+    /// Only those that died of this
+    #[arg(long, env = "ZONEQ_REDRIVE_START_REASON", value_enum)]
+    reason: Option<Died>,
     /// Only those of this group
     #[arg(long, env = "ZONEQ_REDRIVE_START_GROUP")]
     group: Option<String>,
@@ -79,6 +83,13 @@ pub struct Start {
     #[arg(long, env = "ZONEQ_REDRIVE_START_WATCH", value_parser = FalseyValueParser::new(),
           conflicts_with = "dry_run")]
     watch: bool,
+}
+
+/// Why a message is a dead letter.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Died {
+    /// Given out as often as its queue allows, and not deleted
+    MaxDeliveries,
 }
 
 #[derive(Debug, Args)]
@@ -130,7 +141,7 @@ impl Start {
             max_messages_per_second: self.rate,
             filter: RedriveFilter {
                 source: self.source,
-                reason: None,
+                reason: self.reason.map(|Died::MaxDeliveries| DeadLetterReason::MaxDeliveries),
                 dead_since: self.dead_within.and_then(ago),
                 dead_before: self.dead_for.and_then(ago),
                 group: self.group,
@@ -257,6 +268,7 @@ fn redrive_json(redrive: &Redrive) -> Value {
         "max_messages_per_second": options.max_messages_per_second,
         "filter": {
             "source": filter.source,
+            "reason": filter.reason.map(output::dead_letter_reason),
             "group": filter.group,
             "dead_since": time_json(filter.dead_since),
             "dead_before": time_json(filter.dead_before),

@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::call::{Plan, Safety};
-use super::endpoints::{MOST_CONNECTIONS, Pool};
+use super::endpoints::Pool;
 use super::error::ClientError;
+use super::limits::{CONNECTIONS, LONGEST_RETRY, LONGEST_TIMEOUT};
 use super::send_stream::Lane;
-use super::session::{RETRY, SharedSession};
+use super::session::SharedSession;
 
 /// Receives that keep their session for the next one; more at once make new sessions.
 const KEPT_SESSIONS: usize = 256;
@@ -130,16 +131,18 @@ impl Builder {
         if self.account.is_empty() {
             return Err(ClientError::Invalid("account is empty".to_owned()));
         }
-        if self.connections == 0 || self.connections > MOST_CONNECTIONS {
+        if !CONNECTIONS.contains(&self.connections) {
             return Err(ClientError::Invalid(format!(
-                "connections is {}; allowed: 1 to {MOST_CONNECTIONS}",
-                self.connections
+                "connections is {}; allowed: {} to {}",
+                self.connections,
+                CONNECTIONS.start(),
+                CONNECTIONS.end()
             )));
         }
         let spans =
             [("deadline", self.deadline), ("attempt", self.attempt), ("connect", self.connect)];
         for (name, span) in spans {
-            if span.is_zero() || span > Duration::from_secs(86_400) {
+            if span.is_zero() || span > LONGEST_TIMEOUT {
                 return Err(ClientError::Invalid(format!(
                     "the {name} time-out is {span:?}; allowed: more than 0, at most 1 day"
                 )));
@@ -204,7 +207,7 @@ impl Client {
 impl Shared {
     /// How long a write under a session may be tried.
     pub(super) fn write_deadline(&self) -> Duration {
-        self.deadline.min(RETRY)
+        self.deadline.min(LONGEST_RETRY)
     }
 
     /// The stream whose turn it is, started when it is first needed.

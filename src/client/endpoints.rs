@@ -14,14 +14,13 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use super::breaker::{Breaker, Gate};
 use super::epochs::{Epochs, Line};
 use super::error::ClientError;
+use super::limits::ENDPOINTS;
 
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// A node that answers no ping for so long is silent.
 const PING_EVERY: Duration = Duration::from_millis(300);
 const PING_PATIENCE: Duration = Duration::from_millis(500);
-pub(super) const MOST_ENDPOINTS: usize = 64;
-pub(super) const MOST_CONNECTIONS: usize = 64;
 
 #[derive(Debug)]
 struct Node {
@@ -111,10 +110,12 @@ impl Pool {
         connect_timeout: Duration,
         connections: usize,
     ) -> Result<Pool, ClientError> {
-        if addresses.is_empty() || addresses.len() > MOST_ENDPOINTS {
+        if !ENDPOINTS.contains(&addresses.len()) {
             return Err(ClientError::Invalid(format!(
-                "{} endpoints were given; allowed: 1 to {MOST_ENDPOINTS}",
-                addresses.len()
+                "{} endpoints were given; allowed: {} to {}",
+                addresses.len(),
+                ENDPOINTS.start(),
+                ENDPOINTS.end()
             )));
         }
         let mut nodes = Vec::with_capacity(addresses.len());

@@ -29,6 +29,7 @@ mod call;
 mod endpoints;
 mod error;
 mod keep_alive;
+pub mod limits;
 mod outbox;
 mod receive_stream;
 mod redrive;

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::error::{ClientError, Failure, Verdict};
-use super::session::{Place, Session, WINDOW};
+use super::limits::SESSION_WRITES;
+use super::session::{Place, Session};
 use crate::proto::queue::v1 as pb;
 
 /// Who waits for the answer.
@@ -73,8 +74,8 @@ impl<Q: Clone, R, W: Waiter<R>> Outbox<Q, R, W> {
 
     /// How many more writes may be taken in.
     pub(super) fn room(&self) -> usize {
-        let window = self.session.as_ref().map_or(WINDOW, Session::room);
-        (window as usize).min((WINDOW as usize).saturating_sub(self.pending.len()))
+        let window = self.session.as_ref().map_or(SESSION_WRITES, Session::room);
+        (window as usize).min((SESSION_WRITES as usize).saturating_sub(self.pending.len()))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -420,7 +421,7 @@ mod tests {
             "a later refusal does not undo the doubt"
         );
         assert!(outbox.is_empty());
-        assert_eq!(outbox.room(), WINDOW as usize);
+        assert_eq!(outbox.room(), SESSION_WRITES as usize);
     }
 
     #[tokio::test(start_paused = true)]
@@ -476,7 +477,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_window_bounds_what_is_taken_in() {
         let mut outbox = Box3::new(true, 1);
-        let replies: Vec<Reply> = (0..WINDOW).map(|_| put(&mut outbox, "x")).collect();
+        let replies: Vec<Reply> = (0..SESSION_WRITES).map(|_| put(&mut outbox, "x")).collect();
         assert_eq!(outbox.room(), 0);
         let first = write(&mut outbox).tag;
         let second = write(&mut outbox).tag;

@@ -1,6 +1,6 @@
 //! Sessions: each write carries a client id and a sequence, so that a retry is never run twice.
 //!
-//! Laws: at most `WINDOW` sequences lie between the lowest unanswered and the newest, because the
+//! Laws: at most `SESSION_WRITES` sequences lie between the lowest unanswered and the newest, because the
 //! cluster keeps a bounded number of outcomes; `lowest_unanswered` never passes a write that may
 //! still be retried; a session that rested for long gets a new id before the cluster ends it.
 
@@ -12,15 +12,11 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::limits::SESSION_WRITES;
 use crate::proto::queue::v1 as pb;
 
-/// Writes in flight on one session at most.
-pub(super) const WINDOW: u64 = 1_000;
 /// A session that rested this long is replaced; the cluster ends it after twice that.
 const REST: Duration = Duration::from_secs(300);
-/// No write is tried for longer, however late its deadline: the cluster may forget the session of
-/// a client's first writes when it has heard nothing for twice that, and would run a retry again.
-pub(super) const RETRY: Duration = Duration::from_secs(300);
 
 /// The sequences of one client id.
 #[derive(Debug)]
@@ -68,7 +64,7 @@ impl Session {
 
     /// How many more writes fit into the window.
     pub(super) fn room(&self) -> u64 {
-        WINDOW.saturating_sub(self.next - self.lowest_unanswered())
+        SESSION_WRITES.saturating_sub(self.next - self.lowest_unanswered())
     }
 
     /// Takes the next place; `None` when the window is full.
@@ -215,7 +211,7 @@ mod tests {
     async fn the_window_is_bounded_by_the_oldest_not_by_the_number() {
         let mut session = Session::new(Instant::now());
         let oldest = take(&mut session);
-        for _ in 1..WINDOW {
+        for _ in 1..SESSION_WRITES {
             let place = take(&mut session);
             session.finish(&place, Instant::now());
         }
@@ -274,7 +270,7 @@ mod tests {
     async fn a_full_window_is_waited_for() {
         let shared = SharedSession::new();
         let mut tickets = Vec::new();
-        for _ in 0..WINDOW {
+        for _ in 0..SESSION_WRITES {
             tickets.push(shared.begin().await);
         }
         let waiting = tokio::time::timeout(Duration::from_secs(1), shared.begin()).await;
@@ -285,6 +281,6 @@ mod tests {
         });
         tokio::task::yield_now().await;
         drop(tickets.remove(0));
-        assert_eq!(next.await.expect("the task ends"), WINDOW + 1);
+        assert_eq!(next.await.expect("the task ends"), SESSION_WRITES + 1);
     }
 }

@@ -13,11 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::error::{Fate, GroupError, Reason};
+use super::limits::WAITING_READS;
 use super::proposer::RaftHandle;
 use super::transport::Peers;
-
-/// Askers that wait for a round; more are refused.
-const WAITING: usize = 16_384;
 
 type Answer = Result<(), GroupError>;
 
@@ -38,7 +36,7 @@ impl Confirmer {
         peers: Peers,
         within: Duration,
     ) -> (Confirmer, impl Future<Output = ()>) {
-        let (asks, waiting) = mpsc::channel(WAITING);
+        let (asks, waiting) = mpsc::channel(WAITING_READS);
         let confirmed = Confirmed::default();
         let rounds = run(raft, peers, within, waiting, Arc::clone(&confirmed));
         (Confirmer { asks, confirmed }, rounds)
@@ -75,7 +73,7 @@ async fn run(
     confirmed: Confirmed,
 ) {
     let mut asked = Vec::new();
-    while waiting.recv_many(&mut asked, WAITING).await > 0 {
+    while waiting.recv_many(&mut asked, WAITING_READS).await > 0 {
         // Who has given up needs no round.
         asked.retain(|ask| !ask.is_closed());
         if asked.is_empty() {

@@ -6,6 +6,7 @@ pub mod error;
 pub mod fastpath;
 pub mod forward;
 pub mod group;
+pub mod limits;
 pub mod log_clock;
 pub mod log_store;
 pub mod machine;

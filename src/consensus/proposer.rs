@@ -16,6 +16,7 @@ use openraft::impls::ProgressResponder;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::error::{GroupError, Reason};
+use super::limits::{COMMAND_BYTES, WAITING_COMMANDS};
 use super::log_clock::LogClock;
 use super::machine::Machine;
 use super::types::{Local, Proposal, TypeConfig, scoped};
@@ -31,10 +32,8 @@ const BATCH_COMMANDS: usize = 1_024;
 const BATCH_BYTES: usize = 256 << 10;
 /// Entries proposed and not yet applied.
 const ENTRIES_IN_FLIGHT: usize = 4;
-/// Commands that wait for a batch.
-const WAITING: usize = 8_192;
-/// Bytes accepted and not yet answered, in units of [`UNIT`].
-const UNITS_IN_FLIGHT: usize = (32 << 20) / UNIT;
+/// [`COMMAND_BYTES`] in units of [`UNIT`].
+const UNITS_IN_FLIGHT: usize = COMMAND_BYTES / UNIT;
 const UNIT: usize = 256;
 
 pub type RaftHandle = Raft<TypeConfig, Machine>;
@@ -96,7 +95,7 @@ impl Proposer {
         raft: RaftHandle,
         terms: tokio::sync::watch::Receiver<Option<Arc<Term>>>,
     ) -> (Proposer, impl Future<Output = ()>) {
-        let (jobs, waiting) = mpsc::channel(WAITING);
+        let (jobs, waiting) = mpsc::channel(WAITING_COMMANDS);
         let units = Arc::new(Semaphore::new(UNITS_IN_FLIGHT));
         // No random number is drawn when entries are proposed; openraft asks for a seed all the same.
         let seat = Seat::default();

@@ -15,6 +15,7 @@ use super::command::Settings;
 use super::dedup::Keys;
 use super::digest;
 use super::error::Rejection;
+use super::feeds::Feeds;
 use super::ids::{LogTime, QueueId};
 use super::order::Lineup;
 use super::redrive::Jobs;
@@ -30,8 +31,7 @@ pub struct Catalog {
     /// When the first message or key of each queue becomes due.
     expiries: BTreeSet<(LogTime, QueueId)>,
     totals: Settled,
-    /// Account and name of each dead-letter queue, with whose it is.
-    feeds: BTreeSet<(String, String, QueueId)>,
+    feeds: Feeds,
     /// Account, name and id of each queue that was deleted and is kept.
     deleted: BTreeSet<(String, String, QueueId)>,
     /// Of each account that keeps deleted queues: when each one's window ends.
@@ -178,7 +178,7 @@ impl Catalog {
         }
         self.names.entry(row.account.clone()).or_default().insert(row.name.clone(), row.id);
         self.hashed.insert((hash(&row.account, &row.name), row.id));
-        self.feeds.extend(feed(row));
+        self.change_feeds(row, Feeds::add);
     }
 
     fn leave(&mut self, row: &QueueRow) {
@@ -199,9 +199,7 @@ impl Catalog {
             }
         }
         self.hashed.remove(&(hash(&row.account, &row.name), row.id));
-        if let Some(feed) = feed(row) {
-            self.feeds.remove(&feed);
-        }
+        self.change_feeds(row, Feeds::remove);
     }
 
     /// Takes a queue out and puts it into its grave.
@@ -297,18 +295,34 @@ impl Catalog {
     /// Replaces a queue's settings; [`Catalog::settle_row`] must follow.
     pub fn set_settings(&mut self, id: QueueId, settings: &Settings) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
-        if let Some(feed) = feed(&queue.row) {
-            self.feeds.remove(&feed);
-        }
+        let before = queue.row.clone();
         queue.row.settings.clone_from(settings);
-        self.feeds.extend(feed(&queue.row));
+        let after = queue.row.clone();
+        self.change_feeds(&before, Feeds::remove);
+        self.change_feeds(&after, Feeds::add);
+    }
+
+    /// Adds or removes where the dead letters of a queue go.
+    fn change_feeds<F>(&mut self, row: &QueueRow, change: F)
+    where
+        F: Fn(&mut Feeds, &QueueRow, &dyn Fn(&str) -> Option<String>),
+    {
+        let mut feeds = std::mem::take(&mut self.feeds);
+        change(&mut feeds, row, &|name| {
+            let settings = &self.find(&row.account, name)?.row.settings;
+            settings.dead_letters.as_ref().map(|target| target.queue.clone())
+        });
+        self.feeds = feeds;
     }
 
     /// A queue whose dead letters go to the one of this name.
     pub fn fed_by(&self, account: &str, name: &str) -> Option<&Queue> {
-        let first = (account.to_owned(), name.to_owned(), QueueId(0));
-        let (of, to, id) = self.feeds.range(first..).next()?;
-        if of == account && to == name { self.queues.get(id) } else { None }
+        self.queues.get(&self.feeds.first(account, name)?)
+    }
+
+    /// How many queues, one behind the other, send their dead letters on to the one of this name.
+    pub fn levels_above(&self, account: &str, name: &str) -> usize {
+        self.feeds.above(account, name)
     }
 
     /// Moves all messages of a queue into its grave; the caller moves its mark and settles.
@@ -378,12 +392,6 @@ impl Catalog {
 /// Of an account and a name; each side by itself, so that a shift between them is no collision.
 fn hash(account: &str, name: &str) -> u64 {
     xxh3_64_with_seed(name.as_bytes(), xxh3_64(account.as_bytes()))
-}
-
-/// Where the dead letters of a queue go.
-fn feed(row: &QueueRow) -> Option<(String, String, QueueId)> {
-    let target = row.settings.dead_letters.as_ref()?;
-    Some((row.account.clone(), target.queue.clone(), row.id))
 }
 
 impl Settled {

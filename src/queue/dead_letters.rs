@@ -19,11 +19,13 @@ use super::rows::RowKey;
 use super::state::{State, Step};
 use super::verbs::draw;
 
-/// Whether a queue of this name may have these settings, as far as other queues go.
+/// Whether a queue of this name may have these settings, as far as other queues go. Where its dead
+/// letters already go there, it may.
 ///
 /// # Errors
 /// [`Rejection::QueueNotFound`]: the dead-letter queue is not there.
-/// [`Rejection::InvalidArgument`]: its own dead letters come back here, or the chain is too long.
+/// [`Rejection::InvalidArgument`]: its own dead letters come back here, or the chain is too long,
+/// counted from its first queue to its last.
 pub fn check(
     catalog: &Catalog,
     account: &str,
@@ -34,22 +36,33 @@ pub fn check(
         let field = "settings.dead_letter_queue".to_owned();
         Err(Rejection::InvalidArgument { field, problem, allowed })
     };
-    let mut next = settings.dead_letters.as_ref();
-    for _ in 0..DEAD_LETTER_CHAIN {
-        let Some(target) = next else { return Ok(()) };
-        if target.queue == name {
+    let now = catalog.find(account, name).and_then(|queue| target(&queue.row.settings));
+    let mut next = target(settings);
+    if next == now {
+        return Ok(());
+    }
+    let mut below = 0;
+    while let Some(queue) = next.filter(|_| below <= DEAD_LETTER_CHAIN) {
+        if queue == name {
             let problem = format!("leads back to queue {name:?}");
             return refuse(problem, "a queue whose own dead letters do not come here".to_owned());
         }
-        let found = catalog.find(account, &target.queue);
-        let queue = found.ok_or_else(|| Rejection::QueueNotFound(target.queue.clone()))?;
-        next = queue.row.settings.dead_letters.as_ref();
+        let found = catalog.find(account, queue);
+        let found = found.ok_or_else(|| Rejection::QueueNotFound(queue.to_owned()))?;
+        next = target(&found.row.settings);
+        below += 1;
     }
-    if next.is_none() {
+    let above = catalog.levels_above(account, name);
+    if below == 0 || above + below <= DEAD_LETTER_CHAIN {
         return Ok(());
     }
     let allowed = format!("at most {DEAD_LETTER_CHAIN} dead-letter queues one behind the other");
-    refuse("begins a longer chain".to_owned(), allowed)
+    refuse("makes a longer chain".to_owned(), allowed)
+}
+
+/// Where the dead letters of a queue with these settings go.
+fn target(settings: &Settings) -> Option<&str> {
+    settings.dead_letters.as_ref().map(|target| target.queue.as_str())
 }
 
 /// Whether a message was given out as often as its queue allows.

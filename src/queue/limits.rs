@@ -96,5 +96,7 @@ pub const MAX_UNDELETE_WINDOW: Span = Span::from_secs(7 * 24 * 3600);
 pub const DELETED_QUEUES: usize = 1_000;
 /// Accounts that have a quota.
 pub const ACCOUNT_QUOTAS: usize = 10_000;
-/// Queues on one page of a listing.
+/// Queues, accounts or messages on one page of a listing or a peek.
 pub const PAGE: usize = 1_000;
+/// Messages that one peek looks at; it may show none of them.
+pub const PEEK_SCAN: usize = 10_000;

@@ -14,6 +14,7 @@ mod dead_letters;
 pub mod dedup;
 mod digest;
 pub mod error;
+mod feeds;
 mod groups;
 pub mod ids;
 pub mod limits;

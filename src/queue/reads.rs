@@ -12,16 +12,13 @@ use super::command::SessionTag;
 use super::dead_letters;
 use super::error::Rejection;
 use super::ids::{LogTime, MessageId, Number, QueueId, Span};
-use super::limits::PAGE;
+use super::limits::{PAGE, PEEK_SCAN};
 use super::message::Message;
 use super::order::{Band, Lineup};
 use super::outcome::{Counts, Shown, Standing};
 use super::ranked::Key;
 use super::rows::QueueRow;
 use super::state::State;
-
-/// Messages that one peek looks at.
-const SCAN: usize = 10_000;
 
 /// A queue as listings show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +133,7 @@ impl State {
         let found = self.find_queue(account, queue)?;
         let (lineup, now) = (&found.lineup, self.log_time());
         let (mut token, mut shown) = (after.unwrap_or_default(), Vec::new());
-        for _ in 0..SCAN {
+        for _ in 0..PEEK_SCAN {
             let Some(number) = lineup.next_note(token.touched) else { return Ok((shown, None)) };
             if shown.len() >= max.clamp(1, PAGE) {
                 return Ok((shown, Some(token)));
@@ -242,7 +239,7 @@ struct Page<'a> {
 
 impl Page<'_> {
     fn full(&self) -> bool {
-        self.shown.len() >= self.max || self.scanned >= SCAN
+        self.shown.len() >= self.max || self.scanned >= PEEK_SCAN
     }
 
     fn look(&mut self, message: &Message) {

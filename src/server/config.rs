@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,15 +14,12 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::ServerError;
+use super::limits::{
+    BODY_MEMORY_BYTES, DISK_RESERVE_BYTES, ELECTION_HEARTBEATS, HEARTBEAT_MS, LONGEST_ELECTION_MS,
+    MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_REQUESTS, METRICS_QUEUES, NODE_NAMES, PEERS,
+};
 use crate::geo::other::Compression;
 use crate::storage::tables::EngineKind;
-
-/// Nodes that may form a cluster.
-const MOST_PEERS: usize = 15;
-/// Queues that metrics may name: each is six series.
-const MOST_NAMED_QUEUES: usize = 1_000;
-/// Letters of a cluster, region or zone name.
-const NAME_LENGTH: usize = 63;
 
 /// The keys as they were given; a file, the environment and flags are laid over each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -415,11 +413,11 @@ impl Config {
         self.check_listeners()?;
         self.check_peers()?;
         self.check_timers()?;
-        range("metrics_queues", self.metrics_queues, 0, MOST_NAMED_QUEUES)?;
-        range("max_in_flight_requests", self.max_in_flight_requests, 1, 1 << 24)?;
-        range("max_in_flight_bytes", self.max_in_flight_bytes, 8 << 20, 1 << 40)?;
-        range("body_memory_bytes", self.body_memory_bytes, 1 << 20, 1 << 40)?;
-        range("disk_reserve_bytes", self.disk_reserve_bytes, 0, 1 << 40)
+        range("metrics_queues", self.metrics_queues, METRICS_QUEUES)?;
+        range("max_in_flight_requests", self.max_in_flight_requests, MAX_IN_FLIGHT_REQUESTS)?;
+        range("max_in_flight_bytes", self.max_in_flight_bytes, MAX_IN_FLIGHT_BYTES)?;
+        range("body_memory_bytes", self.body_memory_bytes, BODY_MEMORY_BYTES)?;
+        range("disk_reserve_bytes", self.disk_reserve_bytes, DISK_RESERVE_BYTES)
     }
 
     fn check_listeners(&self) -> Result<(), ServerError> {
@@ -470,7 +468,7 @@ impl Config {
         if peers.is_empty() {
             return Ok(());
         }
-        range("peers", peers.len(), 1, MOST_PEERS)?;
+        range("peers", peers.len(), PEERS)?;
         for (at, peer) in peers.iter().enumerate() {
             if peer.id == 0 {
                 return Err(refuse("peers", format!("has the id 0 in {peer}"), "ids from 1"));
@@ -498,11 +496,13 @@ impl Config {
     }
 
     fn check_timers(&self) -> Result<(), ServerError> {
-        range("heartbeat_ms", self.heartbeat_ms, 10, 10_000)?;
+        range("heartbeat_ms", self.heartbeat_ms, HEARTBEAT_MS)?;
         let ElectionMs { min, max } = self.election_ms;
-        if min < self.heartbeat_ms.saturating_mul(2) || max <= min || max > 60_000 {
+        let least = self.heartbeat_ms.saturating_mul(ELECTION_HEARTBEATS);
+        if min < least || max <= min || max > LONGEST_ELECTION_MS {
             let allowed = format!(
-                "shortest at least twice heartbeat_ms ({}), longest more than that, up to 60000",
+                "shortest at least twice heartbeat_ms ({}), longest more than that, up to \
+                 {LONGEST_ELECTION_MS}",
                 self.heartbeat_ms
             );
             return Err(refuse("election_ms", format!("is {}", self.election_ms), allowed));
@@ -518,10 +518,10 @@ fn refuse(key: &str, problem: impl Into<String>, allowed: impl Into<String>) -> 
 fn range<T: PartialOrd + fmt::Display>(
     key: &str,
     value: T,
-    least: T,
-    most: T,
+    allowed: RangeInclusive<T>,
 ) -> Result<(), ServerError> {
-    if value < least || value > most {
+    if !allowed.contains(&value) {
+        let (least, most) = allowed.into_inner();
         return Err(refuse(key, format!("is {value}"), format!("{least} to {most}")));
     }
     Ok(())
@@ -529,10 +529,10 @@ fn range<T: PartialOrd + fmt::Display>(
 
 fn name(key: &str, value: &str) -> Result<(), ServerError> {
     let letters = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if (1..=NAME_LENGTH).contains(&value.len()) && value.bytes().all(letters) {
+    if NODE_NAMES.contains(&value.len()) && value.bytes().all(letters) {
         return Ok(());
     }
-    let allowed = format!("1 to {NAME_LENGTH} of a-z, 0-9 and -");
+    let allowed = format!("{} to {} of a-z, 0-9 and -", NODE_NAMES.start(), NODE_NAMES.end());
     Err(refuse(key, format!("is {value:?}"), allowed))
 }
 

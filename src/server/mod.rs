@@ -8,6 +8,7 @@ pub mod config;
 mod error;
 mod health;
 mod http;
+pub mod limits;
 mod mend;
 mod pair;
 mod restore;

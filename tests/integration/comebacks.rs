@@ -45,7 +45,12 @@ fn redrives(on: On<'_>, at: usize) {
     assert_eq!((&counted["matching"], &counted["held"]), (&2.into(), &0.into()), "{counted}");
     let none = on(&format!("{start} --dry-run --source others-{at}")).exits(0);
     assert_eq!(none["matching"], 0);
-    let done = on(&format!("{start} --group customer-0 --watch")).exits(0);
+    let counted = on(&format!("{start} --dry-run --reason max-deliveries")).exits(0);
+    assert_eq!(counted["matching"], 2);
+    on(&format!("{start} --reason boredom")).says(64, &["boredom", "max-deliveries"]);
+    let why = "--reason max-deliveries --group customer-0";
+    let done = on(&format!("{start} {why} --watch")).exits(0);
+    assert_eq!(done["redrive"]["filter"]["reason"], "max_deliveries", "{done}");
     assert_eq!((&done["redrive"]["state"], &done["redrive"]["moved"]), (&"done".into(), &1.into()));
     let back = on(&format!("receive work-{at} --delete"));
     let back = &back.items()[0];

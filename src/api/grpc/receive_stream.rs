@@ -19,6 +19,7 @@ use super::error::Refusal;
 use super::queue::QueueFace;
 use super::requests;
 use crate::api::admission::Permit;
+use crate::api::limits::{STREAM_CREDIT, STREAM_DELETES, STREAM_ITEM};
 use crate::consensus::error::GroupError;
 use crate::consensus::proposer::Done;
 use crate::proto::queue::v1 as pb;
@@ -26,14 +27,8 @@ use crate::queue::command::Receive;
 use pb::receive_stream_deleted::Result as Deleted;
 use pb::receive_stream_request::Request;
 
-/// Messages that a client may have asked for.
-const MOST_CREDIT: u32 = 10_000;
-/// Deletes of one stream that may be in flight.
-const DELETES: usize = 256;
 /// How long one wait for messages lasts before it begins again.
 const WAIT: Duration = Duration::from_secs(60);
-/// How long a grant or a delete may take once it is proposed.
-const WITHIN: Duration = Duration::from_secs(10);
 
 type Received = Result<Option<Done>, GroupError>;
 type DeleteEnded = (u64, Result<Done, GroupError>);
@@ -150,7 +145,7 @@ impl Session {
                 self.receiving = None;
                 Event::Received(received)
             }
-            frame = self.incoming.message(), if !self.ended && self.deletes.len() < DELETES => {
+            frame = self.incoming.message(), if !self.ended && self.deletes.len() < STREAM_DELETES => {
                 Event::Frame(frame)
             }
         }
@@ -161,7 +156,7 @@ impl Session {
         let max_messages = self.receive.max_messages.min(self.credit);
         let receive = Receive { max_messages, ..self.receive.clone() };
         async move {
-            let deadline = Instant::now() + WAIT + WITHIN;
+            let deadline = Instant::now() + WAIT + STREAM_ITEM;
             group.receive(&account, &receive, None, WAIT, deadline).await
         }
         .boxed()
@@ -177,13 +172,7 @@ impl Session {
         };
         match frame.request {
             Some(Request::Credit(credit)) => {
-                let sum = self.credit.saturating_add(credit.messages);
-                if sum > MOST_CREDIT {
-                    let problem = format!("would come to {sum} messages");
-                    let allowed = format!("at most {MOST_CREDIT} outstanding");
-                    return Err(Refusal::invalid("credit", problem, allowed).into());
-                }
-                self.credit = sum;
+                self.credit = more(self.credit, credit.messages)?;
             }
             Some(Request::Delete(delete)) => self.delete(delete),
             Some(Request::Open(_)) => {
@@ -216,7 +205,7 @@ impl Session {
         let (account, queue) = (self.account.clone(), self.receive.queue.clone());
         let envelope = convert::delete(account, queue, &delete.items, delete.session)?;
         let permit: Permit = self.face.admission.admit(delete.items.len() * 64)?;
-        let ending = self.face.group.submit(envelope, Instant::now() + WITHIN)?;
+        let ending = self.face.group.submit(envelope, Instant::now() + STREAM_ITEM)?;
         let tag = delete.tag;
         let ended = async move {
             let _permit = permit;
@@ -259,5 +248,33 @@ impl Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").field("credit", &self.credit).finish_non_exhaustive()
+    }
+}
+
+/// The credit after more was given.
+fn more(credit: u32, given: u32) -> Result<u32, Refusal> {
+    let sum = credit.saturating_add(given);
+    if sum > STREAM_CREDIT {
+        let problem = format!("would come to {sum} messages");
+        let allowed = format!("at most {STREAM_CREDIT} outstanding");
+        return Err(Refusal::invalid("credit", problem, allowed));
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credit_is_given_up_to_ten_thousand_messages() {
+        assert_eq!(more(0, STREAM_CREDIT).ok(), Some(STREAM_CREDIT));
+        assert_eq!(more(STREAM_CREDIT - 1, 1).ok(), Some(STREAM_CREDIT));
+        for (credit, given) in [(0, STREAM_CREDIT + 1), (STREAM_CREDIT, 1), (1, u32::MAX)] {
+            let refused = Status::from(more(credit, given).err().expect("refused"));
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+            let text = refused.message();
+            assert!(text.contains("credit would come to") && text.contains("10000"), "{text}");
+        }
     }
 }

@@ -8,7 +8,6 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures::Stream;
 use futures::stream::FuturesUnordered;
@@ -22,6 +21,7 @@ use super::queue::{QueueFace, other_write};
 use super::requests;
 use super::sizes::Filling;
 use crate::api::admission::Permit;
+use crate::api::limits::{STREAM_ITEM, STREAM_SENDS};
 use crate::consensus::error::GroupError;
 use crate::consensus::group::Leadership;
 use crate::consensus::proposer::Done;
@@ -29,12 +29,8 @@ use crate::proto::queue::v1 as pb;
 use crate::queue::outcome::Reply;
 use pb::send_stream_result::Result as Sent;
 
-/// Items of one stream that may be in flight.
-const IN_FLIGHT: usize = 4_096;
 /// Results in one frame.
 const FRAME: usize = 1_024;
-/// How long an item may take.
-const WITHIN: Duration = Duration::from_secs(10);
 
 /// The answers of one stream.
 pub(super) struct SendAnswers {
@@ -81,13 +77,13 @@ impl SendAnswers {
 
     /// Submits what has come in, while there is room.
     fn take_in(&mut self, cx: &mut Context<'_>) {
-        while self.closed.is_none() && self.flights.len() + self.refused.len() < IN_FLIGHT {
+        while self.closed.is_none() && self.flights.len() + self.refused.len() < STREAM_SENDS {
             match Pin::new(&mut self.incoming).poll_next(cx) {
                 Poll::Pending => return,
                 Poll::Ready(None) => self.closed = Some(None),
                 Poll::Ready(Some(Err(status))) => self.closed = Some(Some(status)),
                 Poll::Ready(Some(Ok(frame))) => {
-                    let deadline = Instant::now() + WITHIN;
+                    let deadline = Instant::now() + STREAM_ITEM;
                     for item in frame.items {
                         self.submit(item, deadline);
                     }

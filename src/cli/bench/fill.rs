@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -34,7 +35,7 @@ pub struct Backlog {
     max_secs: f64,
     /// Lease them before memory is measured, 1000 with one receive, for an hour; not those that
     /// --receives takes
-    #[arg(long, env = "ZONEQ_BENCH_BACKLOG_LEASED")]
+    #[arg(long, env = "ZONEQ_BENCH_BACKLOG_LEASED", value_parser = FalseyValueParser::new())]
     leased: bool,
     /// Receives measured at the end, one after the other, each with the delete of its message, 0
     /// to 100000

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -33,7 +34,7 @@ pub struct Queues {
     #[arg(value_parser = clap::value_parser!(u32).range(1_000..=100_000))]
     queues: u32,
     /// Leave the queues there
-    #[arg(long, env = "ZONEQ_BENCH_QUEUES_KEEP")]
+    #[arg(long, env = "ZONEQ_BENCH_QUEUES_KEEP", value_parser = FalseyValueParser::new())]
     keep: bool,
 }
 

@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader, S
 
 use super::BATCH;
 use crate::cli::exit::{Exit, Usage};
+use crate::cli::limits::ITEM_LINE_BYTES;
 use crate::cli::output::{self, durability_json, durability_text, messages};
 use crate::cli::{Context, parse_span};
 use crate::client::{
@@ -21,8 +22,6 @@ use crate::client::{
     ReleaseResult,
 };
 
-/// Bytes of one line: an id and a pop receipt have far fewer.
-const LONGEST_LINE: u64 = 1_024;
 /// Bytes that are read ahead: about a batch of lines.
 const READ_AHEAD: usize = 128 << 10;
 
@@ -331,7 +330,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 break;
             }
             let mut line = Vec::new();
-            let mut limited = (&mut self.reader).take(LONGEST_LINE + 1);
+            let mut limited = (&mut self.reader).take(ITEM_LINE_BYTES + 1);
             let length = limited.read_until(b'\n', &mut line).await.context("reading the lines")?;
             if length == 0 {
                 break;
@@ -348,8 +347,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             let text = format!("line {} {what}: write ID RECEIPT a line", self.number);
             anyhow::Error::from(Usage(text))
         };
-        if line.len() as u64 > LONGEST_LINE {
-            return Err(wrong(&format!("is longer than {LONGEST_LINE} bytes")));
+        if line.len() as u64 > ITEM_LINE_BYTES {
+            return Err(wrong(&format!("is longer than {ITEM_LINE_BYTES} bytes")));
         }
         let text = std::str::from_utf8(line).map_err(|_| wrong("is no text"))?;
         let mut words = text.split_whitespace();

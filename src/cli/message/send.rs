@@ -14,8 +14,9 @@ use clap::builder::FalseyValueParser;
 use serde_json::json;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _};
 
-use super::{LARGEST_BODY, key_is_for_one, open, read_body};
+use super::{key_is_for_one, open, read_body};
 use crate::cli::exit::{Exit, Usage};
+use crate::cli::limits::BODY_BYTES;
 use crate::cli::output::{durability_json, durability_text, messages, sent_json};
 use crate::cli::{Context, pairs, parse_pair, parse_span, parse_ttl};
 use crate::client::{Client, NewMessage, SentBatch, Ttl};
@@ -175,7 +176,7 @@ async fn read_batch(reader: &mut (dyn AsyncBufRead + Unpin)) -> anyhow::Result<(
     let (mut read, mut held) = (0u64, 0usize);
     while batch.len() < LINES_A_BATCH && held < BYTES_A_BATCH {
         let mut line = Vec::new();
-        let mut limited = (&mut *reader).take(LARGEST_BODY + 2);
+        let mut limited = (&mut *reader).take(BODY_BYTES + 2);
         let length = limited.read_until(b'\n', &mut line).await.context("reading the lines")?;
         if length == 0 {
             break;
@@ -187,8 +188,8 @@ async fn read_batch(reader: &mut (dyn AsyncBufRead + Unpin)) -> anyhow::Result<(
         if line.last() == Some(&b'\r') {
             line.pop();
         }
-        if line.len() as u64 > LARGEST_BODY {
-            return Err(Usage(format!("a line is longer than {LARGEST_BODY} bytes")).into());
+        if line.len() as u64 > BODY_BYTES {
+            return Err(Usage(format!("a line is longer than {BODY_BYTES} bytes")).into());
         }
         held += line.len();
         batch.push(Bytes::from(line));
@@ -222,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_or_body_beyond_every_limit_is_refused_as_usage() {
-        let long = vec![b'x'; LARGEST_BODY as usize + 10];
+        let long = vec![b'x'; BODY_BYTES as usize + 10];
         let mut reader = tokio::io::BufReader::new(&long[..]);
         let error = read_batch(&mut reader).await.expect_err("too long");
         assert_eq!(Exit::of(&error), Exit::Usage);

@@ -230,6 +230,114 @@ fn a_chain_of_dead_letter_queues_ends() {
     stage.check();
 }
 
+/// A queue of this number, and its dead letters go to the one of that.
+fn feeding(n: usize, to: Option<usize>) -> Box<Settings> {
+    let target = |to| DeadLetters { queue: format!("queue-{to}"), max_deliveries: 1 + n as u32 };
+    let (dead_letters, undelete_window) = (to.map(target), Span::from_secs(3_600));
+    Box::new(Settings { dead_letters, undelete_window, ..Settings::default() })
+}
+
+fn feed(stage: &mut Stage, n: usize, to: Option<usize>) -> Result<Reply, Rejection> {
+    let name = format!("queue-{n}");
+    stage.run(Command::SetSettings { name, settings: feeding(n, to) })
+}
+
+fn too_long(made: &Result<Reply, Rejection>) -> bool {
+    let Err(Rejection::InvalidArgument { field, problem, .. }) = made else { return false };
+    field == "settings.dead_letter_queue" && problem == "makes a longer chain"
+}
+
+/// Queues 0 to `last` of which each sends its dead letters to the next, set from the first on.
+fn chain_from_its_head(stage: &mut Stage, last: usize) {
+    for n in 0..=last {
+        stage.run(create(&format!("queue-{n}"))).expect("created");
+    }
+    for n in 0..last {
+        feed(stage, n, Some(n + 1)).expect("set");
+    }
+}
+
+#[test]
+fn a_chain_of_dead_letter_queues_that_is_built_from_its_head_ends_too() {
+    let mut stage = Stage::new();
+    let last = DEAD_LETTER_CHAIN;
+    chain_from_its_head(&mut stage, last);
+    for n in last + 1..last + 7 {
+        stage.run(create(&format!("queue-{n}"))).expect("created");
+    }
+    assert!(too_long(&feed(&mut stage, last, Some(last + 1))), "a ninth at its end");
+    assert!(too_long(&feed(&mut stage, last + 1, Some(0))), "one more before its head");
+    for n in last + 1..last + 5 {
+        feed(&mut stage, n, Some(n + 1)).expect("a chain of its own");
+    }
+    assert!(too_long(&feed(&mut stage, 4, Some(last + 1))), "4 above and 5 below");
+    feed(&mut stage, 3, Some(last + 1)).expect("3 above and 5 below");
+    feed(&mut stage, 3, Some(4)).expect("as it was");
+    let back = feed(&mut stage, last, Some(0)).expect_err("a circle");
+    assert!(back.to_string().contains("leads back to queue"), "{back}");
+    let (name, id, new_name) = ("queue-0".to_owned(), None, None);
+    let undelete = Command::UndeleteQueue { name: name.clone(), id, new_name };
+    stage.run(Command::DeleteQueue { name: name.clone() }).expect("deleted");
+    stage.run(undelete.clone()).expect("brought back");
+    assert!(too_long(&feed(&mut stage, last, Some(last + 6))), "it is in the chain again");
+    // Without its head there is room at its end, and then none for the head.
+    stage.run(Command::DeleteQueue { name }).expect("deleted");
+    feed(&mut stage, last, Some(last + 6)).expect("there is room");
+    assert!(too_long(&stage.run(undelete.clone())));
+    // Cut in the middle, and both halves can grow.
+    feed(&mut stage, 4, None).expect("cut");
+    stage.run(undelete).expect("brought back");
+    assert!(too_long(&feed(&mut stage, last + 6, Some(last + 1))), "4 above and 5 below");
+    feed(&mut stage, last + 6, Some(last + 2)).expect("4 above and 4 below");
+    stage.check();
+}
+
+#[test]
+fn a_queue_of_a_chain_that_is_too_long_already_can_be_set_anew_but_sent_nowhere_else() {
+    let mut stage = Stage::new();
+    let (last, more) = (DEAD_LETTER_CHAIN, 4);
+    chain_from_its_head(&mut stage, last);
+    for n in last + 1..=last + more {
+        stage.run(create(&format!("queue-{n}"))).expect("created");
+    }
+    // As an older node made it.
+    for n in last..last + more {
+        let id = stage.state.queue(ACCOUNT, &format!("queue-{n}")).expect("made").row.id;
+        stage.state.catalog.set_settings(id, &feeding(n, Some(n + 1)));
+        stage.state.catalog.settle_row(id);
+    }
+    for n in 0..last + more {
+        let mut settings = feeding(n, Some(n + 1));
+        settings.dead_letter_ttl = Some(Span::from_secs(9));
+        let name = format!("queue-{n}");
+        stage.run(Command::SetSettings { name, settings }).expect("set");
+    }
+    assert!(too_long(&feed(&mut stage, last, Some(last + 2))), "10 queues without one of them");
+    feed(&mut stage, last, None).expect("cut");
+    feed(&mut stage, last + 2, None).expect("cut");
+    stage.check();
+}
+
+#[test]
+fn the_bound_of_a_chain_is_the_same_in_whatever_order_its_rows_are_read() {
+    for order in [[0, 1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 4, 3, 2, 1, 0]]
+        .into_iter()
+        .chain([[4, 1, 7, 0, 8, 3, 5, 2, 6]])
+    {
+        let mut stage = Stage::new();
+        for n in order.into_iter().chain([9]) {
+            stage.run(create(&format!("queue-{n}"))).expect("created");
+        }
+        for n in 0..DEAD_LETTER_CHAIN {
+            feed(&mut stage, n, Some(n + 1)).expect("set");
+        }
+        stage.state = State::load(live_rows(&stage.state)).expect("a state");
+        assert!(too_long(&feed(&mut stage, DEAD_LETTER_CHAIN, Some(9))), "{order:?}");
+        feed(&mut stage, 3, None).expect("cut");
+        feed(&mut stage, DEAD_LETTER_CHAIN, Some(9)).expect("there is room");
+    }
+}
+
 #[test]
 fn clearing_a_million_messages_changes_one_row_and_they_are_freed_in_steps() {
     let mut state = million(TimeToLive::Default);

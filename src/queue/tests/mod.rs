@@ -10,6 +10,7 @@ mod old_copies;
 mod pair;
 mod random;
 mod refusals;
+mod region_limits;
 mod region_runs;
 mod region_transcripts;
 mod regions;

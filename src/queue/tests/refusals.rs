@@ -5,8 +5,8 @@ use super::stage::{
 };
 use super::stage::{secs, update};
 use crate::queue::command::{
-    BackOff, Command, Content, DeadLetters, Envelope, Quota, Receive, ReleaseAfter, SessionTag,
-    Settings, StringMap, TimeToLive, Update,
+    AccountQuota, BackOff, Command, Content, DeadLetters, Envelope, Quota, Receive, Redrive,
+    RedriveFilter, ReleaseAfter, SessionTag, Settings, StringMap, TimeToLive, Update,
 };
 use crate::queue::error::Rejection;
 use crate::queue::ids::{MessageId, Number, Receipt, Span};
@@ -135,6 +135,12 @@ fn arguments_out_of_range_name_their_field() {
     let long = "x".repeat(limits::HEADER_BYTES);
     let receipt = stage.send(&["one"])[0].receipt;
     let id = MessageId { epoch: receipt.epoch, number: Number(receipt.counter) };
+    let redrive = |ids, rate| {
+        let ids = (0..ids as u64).map(|n| MessageId { number: Number(n), ..id }).collect();
+        let filter = RedriveFilter { ids, ..RedriveFilter::default() };
+        let (queue, target) = (QUEUE.to_owned(), None);
+        Command::StartRedrive(Box::new(Redrive { queue, target, rate, filter }))
+    };
     let cases = [
         (send(Vec::new()), "messages"),
         (send(vec![text(""); limits::BATCH + 1]), "messages"),
@@ -167,6 +173,9 @@ fn arguments_out_of_range_name_their_field() {
         (with(back_off(9, week, 2)), "settings.back_off.most"),
         (with(back_off(8, 9, 0)), "settings.back_off.factor"),
         (with(back_off(8, 9, 11)), "settings.back_off.factor"),
+        (redrive(limits::REDRIVE_IDS + 1, None), "ids"),
+        (redrive(1, Some(0)), "max_messages_per_second"),
+        (redrive(1, Some(limits::REDRIVE_RATE.end() + 1)), "max_messages_per_second"),
         (delete(Vec::new()), "items"),
         (delete(vec![(id, receipt); limits::BATCH + 1]), "items"),
         (Command::SetMetadata { name: QUEUE.to_owned(), metadata: map("name", &long) }, "metadata"),
@@ -198,6 +207,9 @@ fn arguments_out_of_range_name_their_field() {
     for (command, expected) in cases {
         let rejection = refused(&mut stage, command.clone());
         assert_eq!(field(&rejection), expected, "{rejection}");
+    }
+    for rate in [None, Some(*limits::REDRIVE_RATE.start()), Some(*limits::REDRIVE_RATE.end())] {
+        assert_eq!(check::command(&redrive(limits::REDRIVE_IDS, rate)), Ok(()), "{rate:?}");
     }
     let body = vec![0; (64 << 10) + 1].into();
     let content = Some(Content { body, headers: StringMap::new() });
@@ -250,6 +262,25 @@ fn an_account_has_a_limited_number_of_queues() {
     assert!(stage.run(create("queue-7")).is_ok(), "one that is there may be made again");
     let envelope = Envelope { account: "another".to_owned(), ..plain(create(QUEUE)) };
     assert!(stage.apply(secs(1), vec![envelope]).outcomes[0].is_ok());
+}
+
+#[test]
+fn a_limited_number_of_accounts_have_a_quota() {
+    let mut stage = Stage::new();
+    let set = |n: usize, messages| {
+        let quota = AccountQuota { messages, ..AccountQuota::default() };
+        Envelope { account: format!("a{n:05}"), ..plain(Command::SetAccountQuota(quota)) }
+    };
+    let many = (0..limits::ACCOUNT_QUOTAS).map(|n| set(n, Some(1))).collect();
+    assert!(stage.apply(secs(1), many).outcomes.iter().all(Result::is_ok));
+    let mut one = |n, messages| stage.apply(secs(1), vec![set(n, messages)]).outcomes.remove(0);
+    let more = limits::ACCOUNT_QUOTAS;
+    let what = "the number of accounts with a quota".to_owned();
+    let full = Rejection::LimitReached { what, limit: more as u64 };
+    assert_eq!(one(more, Some(1)), Err(full));
+    assert!(one(7, Some(2)).is_ok(), "one that has a quota may have another");
+    assert!(one(7, None).is_ok() && one(more, Some(1)).is_ok(), "one that has none makes room");
+    stage.check();
 }
 
 #[test]
