@@ -553,6 +553,8 @@ async fn a_deposed_primary_is_fenced_when_it_comes_back_and_its_tail_is_listed()
     east.group.read(stale, soon(), |_, _| ()).await.expect("an old answer is still given");
     let head = east.pair.tail_head().expect("a tail");
     assert_eq!((&head.fenced_by, head.is_whole), (&by, true));
+    let after = head.fork.after.expect("they share something");
+    assert_eq!(head.whole_from, Some(after.index + 1), "from the first that west never got");
     assert!(head.log_entries >= 2, "{} entries", head.log_entries);
     let (page, next) = east.pair.tail_page(&head, None).await.expect("a page");
     let bodies: Vec<_> = page.iter().map(|(_, content)| content.body.clone()).collect();
