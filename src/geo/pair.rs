@@ -195,6 +195,7 @@ impl Pair {
         let standing = self.group.standing();
         let audit = self.group.store().read().state().audit().cloned().collect();
         let heard = self.heard.borrow().clone();
+        let follows = self.follows_since(heard.as_ref());
         let now = self.clock.monotonic_us();
         let clock = heard.as_ref().and_then(|it| it.clock);
         let heard = heard.map(|it| {
@@ -202,8 +203,8 @@ impl Pair {
             ((*it.status).clone(), age)
         });
         let zoned = self.group.status().redundancy;
-        let redundancy =
-            redundancy::named(&zoned, standing.as_ref(), heard.as_ref().map(|(it, _)| it));
+        let word = heard.as_ref().map(|(it, _)| it);
+        let redundancy = redundancy::named(&zoned, standing.as_ref(), word, follows);
         let lease_left = self.group.region_lease_left();
         let relies = standing.as_ref().is_some_and(|it| it.authority.leasing.in_force.is_some());
         let lease_trouble = (relies && lease_left.is_none()).then(|| {

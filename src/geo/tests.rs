@@ -14,6 +14,7 @@ mod limits;
 mod losses;
 mod patches;
 mod readings;
+mod redundancies;
 mod reseeds;
 mod resumes;
 mod shapes;

@@ -28,6 +28,8 @@ pub struct Watermark {
     pub positions_behind: u64,
     /// What they take in this node's log.
     pub bytes_behind: u64,
+    /// When the copy last said what it has of this log, by this node's monotonic time.
+    pub took_us: Option<u64>,
     /// Messages with a lower number were sent, as far as the copy knows.
     pub next_message: Option<u64>,
     /// Bytes a second that were acknowledged lately.
