@@ -47,7 +47,7 @@ use super::watermark::{GeoStatus, Watermark};
 use super::wire;
 use crate::clock::SharedClock;
 use crate::consensus::error::GroupError;
-use crate::consensus::group::{Group, Limits, Standing};
+use crate::consensus::group::{Agreement, Group, Limits, Standing};
 use crate::proto::geo::v1 as pb;
 use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
 use crate::queue::authority::{AuditRow, Authority, RegionSettings, Role};
@@ -101,6 +101,8 @@ pub struct PairStatus {
     pub messages_behind: Option<u64>,
     /// Of a primary: why the copy is too far behind, where it is.
     pub lag_trouble: Option<String>,
+    /// Of a primary: what differs in the other region, by its name, as of the last comparison.
+    pub differs: Option<(String, Agreement)>,
     /// How the line is shaped, on both sides.
     pub shaped: Option<Shaped>,
     /// What is left of the region lease that this node leads by.
@@ -234,6 +236,7 @@ impl Pair {
             copy,
             messages_behind,
             lag_trouble,
+            differs: own.and_then(|own| self.differs(own)),
             shaped,
             lease_left,
             lease_trouble,

@@ -368,6 +368,9 @@ fn a_forced_failover_keeps_what_was_shipped_and_lists_the_rest_as_the_tail() {
     let east = &pair.east;
     let fenced = pair.until(east, "the old primary is fenced", |it| it["role"] == "fenced");
     assert_eq!(fenced["redundancy"], "ZRS", "it has no copy");
+    let by =
+        "fenced by epoch 2 of region \"west\"; its tail is not dealt with: zoneq region tail list";
+    assert_eq!(fenced["trouble"], by);
     pair.run(east, "send orders never").says(2, &["fenced", "west"]);
     let tail = pair.run(east, "region tail list");
     assert_eq!(tail.items().len(), 1, "{tail:?}");
