@@ -18,6 +18,7 @@ mod limit;
 mod redundancy;
 mod replay;
 mod senders;
+mod settings;
 mod shape;
 mod toward;
 mod verify;
@@ -443,8 +444,6 @@ impl Pair {
     /// # Errors
     /// Refused for a cluster that is in no pair.
     pub async fn set_read_access(&self, who: &str, on: bool) -> Result<(), PairError> {
-        let settings = self.in_pair()?.settings;
-        let settings = RegionSettings { read_access: on, ..settings };
-        self.propose(RegionVerb::Configure(settings), who).await.map(drop)
+        self.configure(who, |settings| Ok(RegionSettings { read_access: on, ..settings })).await
     }
 }

@@ -17,6 +17,7 @@ mod readings;
 mod redundancies;
 mod reseeds;
 mod resumes;
+mod settings;
 mod shapes;
 mod sides;
 mod strangers;

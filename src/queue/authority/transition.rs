@@ -223,9 +223,9 @@ fn change(
         RegionVerb::Detach if matches!(next.role, Role::Detached | Role::Fenced { .. }) => {
             next.attachment = None;
         }
-        RegionVerb::Configure(settings) => {
-            super::bounds::check(settings)?;
-            next.settings = settings.clone();
+        RegionVerb::Configure(settings) => super::bounds::configure(next, None, settings)?,
+        RegionVerb::Reconfigure(change) => {
+            super::bounds::configure(next, Some(&change.before), &change.after)?;
         }
         RegionVerb::Decline { number } if next.role == Role::Secondary => {
             if *number <= next.epoch.number {
