@@ -169,6 +169,7 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
             out.last_sync_time = mark.last_sync.map(timestamp);
             out.copied_bytes = mark.copied_bytes;
             out.shipped_bytes = mark.shipped_bytes;
+            out.copy_bytes_total = mark.copy_total.map(|total| total.max(mark.copied_bytes));
         }
         Role::Secondary => {
             let known = status_of_copy(&status, authority.is_complete);
