@@ -319,6 +319,7 @@ pub fn status_json(status: &pb::GetRegionResponse) -> Value {
         "stalled_seconds": seconds(status.stalled.as_ref()),
         "tail": tail_name(status.tail),
         "copied_bytes": status.copied_bytes,
+        "copy_bytes_total": status.copy_bytes_total,
         "shipped_bytes": status.shipped_bytes,
         "messages_behind": status.messages_behind,
         "limit": status.limit.as_ref().map(limit::limit_json),
@@ -350,6 +351,7 @@ fn status_text(status: &pb::GetRegionResponse) -> String {
         text += &format!("; {word}, last sync {}", sync.as_deref().unwrap_or("not known"));
     }
     text += &line::behind(status);
+    text += &line::copied(status);
     if let Some(fate) = tail_name(status.tail) {
         text += &format!("; its tail is {fate}");
     }

@@ -1,6 +1,5 @@
 //! `zoneq region tail`: what a deposed primary has alone.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -8,11 +7,14 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+mod new_file;
+
 use super::Context;
 use super::exit::Exit;
 use super::output::{base64, from_base64, messages};
 use crate::client::Regions;
 use crate::proto::admin::v1 as pb;
+use new_file::NewFile;
 use pb::list_tail_response::Item;
 
 #[derive(Debug, Subcommand)]
@@ -20,7 +22,8 @@ pub enum TailVerb {
     /// Show the messages of the tail; run it on the region that is fenced
     #[command(after_help = "Example:\n  zoneq region tail list")]
     List,
-    /// Write the messages of the tail, with their bodies, as JSON lines, and what was deleted
+    /// Write the messages of the tail, with their bodies, as JSON lines, and what was deleted; the
+    /// file is there once it is whole
     #[command(after_help = "Example:\n  zoneq region tail export tail.jsonl")]
     Export(Export),
     /// Send the messages of the tail to the new primary, each once; again where it broke off
@@ -65,6 +68,7 @@ async fn walk(
             Some(Item::Deleted(one)) => found.deleted.push(one),
             Some(Item::Removed(all)) => found.removed.push(all),
             Some(Item::Message(message)) => {
+                found.due += u64::from(message.due != 0);
                 each(message)?;
                 found.count += 1;
             }
@@ -94,7 +98,7 @@ fn time(at: Option<&prost_types::Timestamp>) -> Option<String> {
 }
 
 fn summary(found: &Exported) -> (Value, String) {
-    let Exported { head, count, deleted, removed } = found;
+    let Exported { head, count, deleted, removed, .. } = found;
     let count = *count;
     let by = head.fenced_by.as_ref();
     let value = json!({
@@ -107,15 +111,49 @@ fn summary(found: &Exported) -> (Value, String) {
         "fenced_by_region": by.map(|epoch| &epoch.region),
         "log_entries": head.log_entries,
         "whole": head.whole,
+        "fork_index": head.fork_index,
+        "whole_from": head.whole_from,
+        "due": found.due,
     });
     let region = by.map_or("", |epoch| epoch.region.as_str());
-    let whole = if head.whole { "" } else { "; its log no longer holds all of the tail" };
+    let due = match found.due {
+        0 => String::new(),
+        due => format!(" ({due} of them due to be removed or moved)"),
+    };
     let text = format!(
-        "{} alive that region {region} never got; the tail has {} log entries{whole}",
+        "{} alive{due} that region {region} never got; the tail has {} log entries{}",
         messages(count),
-        head.log_entries
+        head.log_entries,
+        held(head)
     );
     (value, text)
+}
+
+/// Where the tail begins, and from where on the log holds it.
+fn held(head: &pb::TailHead) -> String {
+    let fork = match head.fork_index {
+        Some(fork) => format!(" after log index {fork}"),
+        None => String::new(),
+    };
+    match (head.whole, head.whole_from) {
+        (true, _) => fork,
+        (false, Some(from)) => format!(
+            "{fork}; its log holds it only from index {from} on, and what was deleted before is \
+             not listed"
+        ),
+        (false, None) => {
+            format!("{fork}; its log no longer holds any of it, and nothing deleted is listed")
+        }
+    }
+}
+
+/// Why a message is due, in one word.
+fn due(message: &pb::TailMessage) -> Option<&'static str> {
+    match message.due() {
+        pb::TailDue::Unspecified => None,
+        pb::TailDue::Expired => Some("expired"),
+        pb::TailDue::LastDeliveryOver => Some("last-delivery-over"),
+    }
 }
 
 async fn list(context: &Context, regions: &Regions) -> anyhow::Result<Exit> {
@@ -128,14 +166,15 @@ async fn list(context: &Context, regions: &Regions) -> anyhow::Result<Exit> {
             "bytes": message.body.len(),
             "inserted_at": time(message.inserted_at.as_ref()),
             "expires_at": time(message.expires_at.as_ref()),
+            "due": due(&message),
         }))?;
         let at = time(message.inserted_at.as_ref()).unwrap_or_default();
-        let bytes = message.body.len().to_string();
-        rows.push(vec![message.account, message.queue, message.id, bytes, at]);
+        let (bytes, due) = (message.body.len().to_string(), due(&message).unwrap_or_default());
+        rows.push(vec![message.account, message.queue, message.id, bytes, at, due.to_owned()]);
         Ok(())
     })
     .await?;
-    context.out.table(&["account", "queue", "id", "bytes", "inserted"], rows)?;
+    context.out.table(&["account", "queue", "id", "bytes", "inserted", "due"], rows)?;
     let mut rows = Vec::new();
     for one in &found.deleted {
         let (account, queue, id) = (one.account.clone(), one.queue.clone(), one.id.clone());
@@ -171,6 +210,8 @@ pub struct Exported {
     pub head: pb::TailHead,
     /// Messages that are alive.
     pub count: u64,
+    /// How many of those were due to be removed or moved.
+    pub due: u64,
     pub deleted: Vec<pb::TailDelete>,
     /// Queues that were cleared or deleted.
     pub removed: Vec<pb::TailRemoval>,
@@ -191,6 +232,7 @@ pub fn exported(message: &pb::TailMessage) -> Value {
         "priority": message.priority,
         "group": Some(&message.group).filter(|group| !group.is_empty()),
         "dequeue_count": message.dequeue_count,
+        "due": due(message),
     })
 }
 
@@ -221,21 +263,17 @@ pub fn read_exported(line: &str) -> anyhow::Result<Option<ExportedMessage>> {
     Ok(Some(ExportedMessage { id, queue, body, inserted_at, expires_at }))
 }
 
-/// Writes the tail to a file that is not there yet, and notes there that it is in one.
+/// Writes the tail to a file that is not there yet, and notes there that it is in one. The file is
+/// there once it is whole, so that an export that broke off can be run again.
 pub async fn write(regions: &Regions, path: &Path) -> anyhow::Result<Exported> {
-    let named = || format!("the file {}", path.display());
-    let file = std::fs::File::create_new(path).with_context(named)?;
-    let mut out = std::io::BufWriter::new(file);
-    let walked =
-        walk(regions, |message| writeln!(out, "{}", exported(&message)).with_context(named)).await;
+    let mut out = NewFile::begin(path)?;
+    let walked = walk(regions, |message| out.line(&exported(&message))).await;
     let found = walked?;
     let gone = found.deleted.iter().map(deleted_json);
     for line in gone.chain(found.removed.iter().map(removed_json)) {
-        writeln!(out, "{line}").with_context(named)?;
+        out.line(&line)?;
     }
-    let file = out.into_inner().map_err(|error| error.into_error()).with_context(named)?;
-    // The copy outlives the region whose only one it may be.
-    file.sync_all().with_context(named)?;
+    out.finish()?;
     regions.settle_tail(pb::TailFate::Exported).await?;
     Ok(found)
 }

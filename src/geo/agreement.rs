@@ -1,14 +1,16 @@
 //! Compares the data of the two regions every few seconds, from the node that leads the primary.
 //!
 //! Law: as [between nodes](crate::consensus::group::Group::note_comparison): after one and the same
-//! entry of the primary's log, and nothing is changed by it.
+//! entry of the primary's log, and nothing is changed by it. What differs the status says, until the
+//! regions are seen equal again.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::pair::Pair;
-use crate::queue::authority::Role;
+use crate::consensus::group::Agreement;
+use crate::queue::authority::{Authority, Role};
 
 /// How often it compares.
 const EVERY: Duration = Duration::from_secs(10);
@@ -33,6 +35,20 @@ pub async fn run(pair: Pair) {
     }
 }
 
+/// What comparisons with that region are kept under.
+fn replica(peer: &str) -> String {
+    format!("region {peer}")
+}
+
+impl Pair {
+    /// What differed in the copy of this primary when it was compared last.
+    pub(super) fn differs(&self, own: &Authority) -> Option<(String, Agreement)> {
+        let peer = own.attachment.as_ref().filter(|_| own.role == Role::Primary)?.peer.clone();
+        let found = self.group().agreed().remove(&replica(&peer))?;
+        (!found.differs.is_empty()).then_some((peer, found))
+    }
+}
+
 async fn look(pair: &Pair) {
     let Some(standing) = pair.group().standing() else { return };
     let Some(attached) = standing.authority.attachment else { return };
@@ -41,7 +57,7 @@ async fn look(pair: &Pair) {
     }
     match pair.compare(Instant::now() + WITHIN).await {
         Ok(comparison) => {
-            pair.group().note_comparison(format!("region {}", attached.peer), &comparison);
+            pair.group().note_comparison(replica(&attached.peer), &comparison);
         }
         Err(error) => tracing::debug!(%error, "the other region was not compared with"),
     }

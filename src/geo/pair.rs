@@ -18,6 +18,7 @@ mod limit;
 mod redundancy;
 mod replay;
 mod senders;
+mod settings;
 mod shape;
 mod toward;
 mod verify;
@@ -47,7 +48,7 @@ use super::watermark::{GeoStatus, Watermark};
 use super::wire;
 use crate::clock::SharedClock;
 use crate::consensus::error::GroupError;
-use crate::consensus::group::{Group, Limits, Standing};
+use crate::consensus::group::{Agreement, Group, Limits, Standing};
 use crate::proto::geo::v1 as pb;
 use crate::queue::authority::command::{Actor, RegionCommand, RegionReply, RegionVerb};
 use crate::queue::authority::{AuditRow, Authority, RegionSettings, Role};
@@ -101,6 +102,8 @@ pub struct PairStatus {
     pub messages_behind: Option<u64>,
     /// Of a primary: why the copy is too far behind, where it is.
     pub lag_trouble: Option<String>,
+    /// Of a primary: what differs in the other region, by its name, as of the last comparison.
+    pub differs: Option<(String, Agreement)>,
     /// How the line is shaped, on both sides.
     pub shaped: Option<Shaped>,
     /// What is left of the region lease that this node leads by.
@@ -195,6 +198,7 @@ impl Pair {
         let standing = self.group.standing();
         let audit = self.group.store().read().state().audit().cloned().collect();
         let heard = self.heard.borrow().clone();
+        let follows = self.follows_since(heard.as_ref());
         let now = self.clock.monotonic_us();
         let clock = heard.as_ref().and_then(|it| it.clock);
         let heard = heard.map(|it| {
@@ -202,8 +206,8 @@ impl Pair {
             ((*it.status).clone(), age)
         });
         let zoned = self.group.status().redundancy;
-        let redundancy =
-            redundancy::named(&zoned, standing.as_ref(), heard.as_ref().map(|(it, _)| it));
+        let word = heard.as_ref().map(|(it, _)| it);
+        let redundancy = redundancy::named(&zoned, standing.as_ref(), word, follows);
         let lease_left = self.group.region_lease_left();
         let relies = standing.as_ref().is_some_and(|it| it.authority.leasing.in_force.is_some());
         let lease_trouble = (relies && lease_left.is_none()).then(|| {
@@ -233,6 +237,7 @@ impl Pair {
             copy,
             messages_behind,
             lag_trouble,
+            differs: own.and_then(|own| self.differs(own)),
             shaped,
             lease_left,
             lease_trouble,
@@ -439,8 +444,6 @@ impl Pair {
     /// # Errors
     /// Refused for a cluster that is in no pair.
     pub async fn set_read_access(&self, who: &str, on: bool) -> Result<(), PairError> {
-        let settings = self.in_pair()?.settings;
-        let settings = RegionSettings { read_access: on, ..settings };
-        self.propose(RegionVerb::Configure(settings), who).await.map(drop)
+        self.configure(who, |settings| Ok(RegionSettings { read_access: on, ..settings })).await
     }
 }

@@ -318,6 +318,7 @@ impl Talk<'_> {
         let commit = RegionVerb::SeedCommit { attachment, id, chunks: number, digest };
         self.line.cross(0).await?;
         seed::step(self.other, &commit, COMMIT).await?;
+        self.news.send_modify(|mark| mark.copy_total = None);
         let bytes = self.news.borrow().copied_bytes;
         tracing::info!(chunks = number, bytes, %position, "the other region was given what differs");
         Ok(())
@@ -356,7 +357,7 @@ pub async fn give(
     // What is of another history, or was refused, is freed a chunk at a time.
     while seed::step(other, &RegionVerb::SeedDrop { attachment }, STEP).await? > 0 {}
     let half = Half { is_high: high_contents };
-    news.send_modify(|mark| mark.copied_bytes = 0);
+    news.send_modify(Watermark::begin_copy);
     let line = Crossing::new(group, clock, news, position);
     let mut talk = Talk { other, lineage, attachment, news, line };
     let fork = talk.fork(&ledger).await?;
@@ -365,7 +366,9 @@ pub async fn give(
     let base = Some(Digest(wire::narrow(&all.digest, "the digest").unwrap_or_default()));
     let resumes = None;
     let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
-    seed::begin_there(other, &begin, differences.bytes().await?).await?;
+    let bytes = differences.bytes().await?;
+    seed::begin_there(other, &begin, bytes).await?;
+    news.send_modify(|mark| mark.expect_copy(bytes));
     talk.give_all(differences, (id, 0)).await
 }
 
@@ -389,7 +392,7 @@ pub async fn go_on(
     let authority = seed::authority_of(&view)?;
     let position = seed::end_of(&view, &authority);
     let Authority { ledger, replayed, high_contents, lineage, .. } = authority;
-    news.send_modify(|mark| mark.copied_bytes = 0);
+    news.send_modify(Watermark::begin_copy);
     let line = Crossing::new(group, clock, news, position);
     let mut talk = Talk { other, lineage, attachment, news, line };
     let mut all = talk.inventory(Vec::new(), true).await?;
@@ -404,7 +407,9 @@ pub async fn go_on(
     let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
     let half = Half { is_high: high_contents };
     let mut differences = talk.compare(&view, (half, fork), &all).await?;
-    let number = seed::begin_there(other, &begin, differences.bytes().await?).await?;
+    let bytes = differences.bytes().await?;
+    let number = seed::begin_there(other, &begin, bytes).await?;
+    news.send_modify(|mark| mark.expect_copy(bytes));
     if number != seed.chunks {
         // Its old giver gave one more meanwhile, and cannot any more.
         all = talk.inventory(Vec::new(), true).await?;

@@ -138,7 +138,10 @@ pub async fn give(
     let begin = RegionVerb::SeedBegin { attachment, id, position, ledger, replayed, base, resumes };
     let (needed, _) = group.store().read().space();
     begin_there(other, &begin, needed).await?;
-    news.send_modify(|mark| mark.copied_bytes = 0);
+    news.send_modify(|mark| {
+        mark.begin_copy();
+        mark.expect_copy(needed);
+    });
     let half = Half { is_high: high_contents };
     let (mut chunks, mut number) = (Chunks::new(&view, half), 0);
     while let Some((rows, contents)) = chunks.next(line.chunk_bytes())? {
@@ -165,6 +168,7 @@ pub async fn give(
     let commit = RegionVerb::SeedCommit { attachment, id, chunks: number, digest };
     line.cross(0).await?;
     step(other, &commit, COMMIT).await?;
+    news.send_modify(|mark| mark.copy_total = None);
     tracing::info!(chunks = number, %position, "the other region was given a whole state");
     Ok(())
 }

@@ -416,8 +416,10 @@ impl Shipper {
         }
         let is_early = crate::mutants::is_chosen("last-sync-early");
         let log_time = if is_early { standing.log_time } else { LogTime(answer.log_time_us) };
+        let now = self.clock.monotonic_us();
         self.news.send_modify(|mark| {
             mark.acknowledge(through, log_time);
+            mark.took_us = Some(now);
             mark.next_message = (answer.next_message > 0).then_some(answer.next_message);
             self.group.note_copy(mark.shipped, mark.last_sync);
         });

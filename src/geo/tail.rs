@@ -2,8 +2,8 @@
 //!
 //! Laws: nothing is merged, and nothing is thrown away: it is listed from the state of the side
 //! that is fenced, which changes no more until it is given that of the new primary; each page looks
-//! whether it was. The head says whether the log still reaches back to the
-//! fork; messages that are alive are listed in any case, and what was deleted as long as the log
+//! whether it was. The head says where the fork is, and from which index on the log still holds the
+//! tail; messages that are there are listed in any case, and what was deleted as far as the log
 //! says so.
 
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub struct TailHead {
     pub log_entries: u64,
     /// The log still reaches back to the fork.
     pub is_whole: bool,
+    /// The first index of the tail that the log still holds; `None` = it holds none of it.
+    pub whole_from: Option<u64>,
 }
 
 /// A message that was deleted after the fork.
@@ -102,8 +104,11 @@ impl Pair {
         let first = fork.after.map_or(0, |after| after.index.saturating_add(1));
         let rested = |index: u64| rests.iter().any(|rest| rest.holds(index));
         let log_entries = count(self.group(), first, at.index, rested)?;
-        let is_whole = self.group().log_first().is_some_and(|held| held <= first);
-        Ok(TailHead { epoch, fenced_by, fork, log_entries, is_whole })
+        // Looked at after the entries were counted: nothing is called held that was not.
+        let held = self.group().log_first();
+        let is_whole = held.is_some_and(|held| held <= first);
+        let whole_from = held.map(|held| held.max(first)).filter(|from| *from <= at.index);
+        Ok(TailHead { epoch, fenced_by, fork, log_entries, is_whole, whole_from })
     }
 
     /// Messages that entries of the tail's log from index `from` on say are deleted, and that are not
@@ -158,7 +163,7 @@ impl Pair {
         nothing && page.is_empty() && next.is_none()
     }
 
-    /// A page of the messages of this tail that are alive, with their contents.
+    /// A page of the messages of this tail that are there, with their contents.
     ///
     /// # Errors
     /// As [`Pair::tail_head`], also where this side is fenced no more; when contents cannot be

@@ -28,6 +28,8 @@ pub struct Watermark {
     pub positions_behind: u64,
     /// What they take in this node's log.
     pub bytes_behind: u64,
+    /// When the copy last said what it has of this log, by this node's monotonic time.
+    pub took_us: Option<u64>,
     /// Messages with a lower number were sent, as far as the copy knows.
     pub next_message: Option<u64>,
     /// Bytes a second that were acknowledged lately.
@@ -36,6 +38,8 @@ pub struct Watermark {
     pub promoted: bool,
     /// Bytes of the state that was given to the copy last.
     pub copied_bytes: u64,
+    /// About how many there are to be; `None` = no state is being given, or it is not known yet.
+    pub copy_total: Option<u64>,
     /// Bytes of batches of the log that were put on the line since this node leads, before they
     /// are compressed.
     pub shipped_bytes: u64,
@@ -59,6 +63,16 @@ impl Watermark {
         self.status = GeoStatus::Unavailable;
         self.trouble = Some(why);
         self.stalled_since_us.get_or_insert(now_us);
+    }
+
+    /// A state begins to be given.
+    pub fn begin_copy(&mut self) {
+        (self.copied_bytes, self.copy_total) = (0, None);
+    }
+
+    /// So many bytes of a state are still to come.
+    pub fn expect_copy(&mut self, bytes: u64) {
+        self.copy_total = Some(self.copied_bytes.saturating_add(bytes));
     }
 
     /// The copy takes what it is given, or has all.
@@ -152,6 +166,16 @@ mod tests {
         mark.status = GeoStatus::Live;
         mark.go_on();
         assert_eq!((mark.status, mark.trouble), (GeoStatus::Live, None));
+    }
+
+    #[test]
+    fn what_is_expected_of_a_copy_is_beside_what_was_given_of_it() {
+        let mut mark = Watermark { copied_bytes: 7, copy_total: Some(9), ..Watermark::default() };
+        mark.begin_copy();
+        assert_eq!((mark.copied_bytes, mark.copy_total), (0, None));
+        mark.copied_bytes = 40;
+        mark.expect_copy(100);
+        assert_eq!((mark.copied_bytes, mark.copy_total), (40, Some(140)));
     }
 
     #[test]

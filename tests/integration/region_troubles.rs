@@ -200,7 +200,8 @@ fn a_third_cluster_and_a_primary_whose_copy_left_are_refused_and_say_so() {
         says(it, "this cluster is attached to")
     });
     assert_eq!((&left["status"], &left["role"]), (&"unavailable".into(), &"primary".into()));
-    pair.until(east, "east says what the other is", |it| it["peer_role"] == "detached");
+    let said = pair.until(east, "it says what the other is", |it| it["peer_role"] == "detached");
+    assert_eq!(said["redundancy"], "ZRS", "no copy follows: {said}");
     let kept = pair.ok(west, "region status");
     assert_eq!((&kept["role"], &kept["writable"]), (&"detached".into(), &false.into()), "{kept}");
     pair.ok(east, "region protect");

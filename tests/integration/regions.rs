@@ -368,10 +368,15 @@ fn a_forced_failover_keeps_what_was_shipped_and_lists_the_rest_as_the_tail() {
     let east = &pair.east;
     let fenced = pair.until(east, "the old primary is fenced", |it| it["role"] == "fenced");
     assert_eq!(fenced["redundancy"], "ZRS", "it has no copy");
+    let by =
+        "fenced by epoch 2 of region \"west\"; its tail is not dealt with: zoneq region tail list";
+    assert_eq!(fenced["trouble"], by);
     pair.run(east, "send orders never").says(2, &["fenced", "west"]);
     let tail = pair.run(east, "region tail list");
     assert_eq!(tail.items().len(), 1, "{tail:?}");
     assert_eq!(tail.items()[0]["id"], lost.as_str());
+    let (head, fork) = (tail.result(), tail.result()["fork_index"].as_u64().expect("a fork"));
+    assert_eq!((&head["whole"], &head["whole_from"]), (&true.into(), &(fork + 1).into()));
     let exported = pair.home.path().join("tail.jsonl");
     let line = format!("region tail export {}", exported.display());
     assert_eq!(pair.ok(east, &line)["messages"], 1);

@@ -8,6 +8,7 @@ mod epochs;
 mod line;
 mod loss;
 mod tail;
+mod trouble;
 
 pub(super) use line::{change_in, limit_in};
 pub(super) use tail::fate_in;
@@ -154,6 +155,7 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
         shape: status.shaped.as_ref().map(line::shape_out),
         limit: line::limit_out(&status, authority),
         last_forced: authority.loss.as_deref().map(loss::loss_out),
+        trouble: trouble::of(&status, authority),
         clock_ahead: status.clock.map(|it| signed(it.by_us)),
         clock_within: status.clock.map(|it| lasting(it.within)),
         ..base
@@ -167,14 +169,11 @@ fn status_out(own: &str, status: PairStatus) -> pb::GetRegionResponse {
             out.last_sync_time = mark.last_sync.map(timestamp);
             out.copied_bytes = mark.copied_bytes;
             out.shipped_bytes = mark.shipped_bytes;
-            let troubles =
-                [&mark.trouble, &status.lease_trouble, &status.lag_trouble].into_iter().flatten();
-            out.trouble = troubles.cloned().collect::<Vec<_>>().join("; ");
+            out.copy_bytes_total = mark.copy_total.map(|total| total.max(mark.copied_bytes));
         }
         Role::Secondary => {
             let known = status_of_copy(&status, authority.is_complete);
             out.status = known.into();
-            out.trouble = status.refuses.clone().unwrap_or_default();
             out.last_sync_time =
                 (standing.log_time > LogTime(0)).then(|| timestamp(standing.log_time));
             // What does not come now takes no time that is known.

@@ -116,8 +116,9 @@ fn copy(page: &mut Page, status: &pb::GetRegionResponse) {
             page.gauge(name, help, value);
         }
     }
-    let help = "1 while shipping stands still or is too far behind, for a reason that `region \
-                status` says; told by the leader.";
+    let help = "1 while shipping stands still or is too far behind, the regions hold different \
+                data, or this one is fenced or in conflict, for a reason that `region status` \
+                says; told by the leader.";
     page.flag("zoneq_geo_trouble", help, !status.trouble.is_empty());
     if is_ahead(status) {
         let help = "Bytes of the state that this node gave its copy last, while it led.";

@@ -263,6 +263,14 @@ pub fn behind(status: &pb::GetRegionResponse) -> String {
     text
 }
 
+/// How much of a whole state was given, while it is.
+pub fn copied(status: &pb::GetRegionResponse) -> String {
+    let total = status.copy_bytes_total;
+    total.map_or(String::new(), |total| {
+        format!("; copied {} of about {total} bytes", status.copied_bytes)
+    })
+}
+
 /// The line between the regions, in the words of the status.
 pub fn said(status: &pb::GetRegionResponse) -> String {
     let mut text = String::new();
@@ -366,6 +374,16 @@ mod tests {
             last_forced_said(&unknown),
             "; what the promotion to epoch 3 by force lost was not known"
         );
+    }
+
+    #[test]
+    fn how_much_of_a_whole_state_was_given_is_said_while_it_is_given() {
+        let given = |copy_bytes_total| {
+            let copied_bytes = 300;
+            copied(&pb::GetRegionResponse { copied_bytes, copy_bytes_total, ..Default::default() })
+        };
+        assert_eq!(given(Some(5_000)), "; copied 300 of about 5000 bytes");
+        assert_eq!(given(None), "");
     }
 
     #[test]

@@ -64,7 +64,6 @@ impl Pair {
     }
 
     async fn configure_lease(&self, who: &str, lease: Option<Span>) -> Result<(), PairError> {
-        let settings = RegionSettings { lease, ..self.in_pair()?.settings };
-        self.propose(RegionVerb::Configure(settings), who).await.map(drop)
+        self.configure(who, |settings| Ok(RegionSettings { lease, ..settings })).await
     }
 }

@@ -3,7 +3,6 @@
 use super::Pair;
 use super::toward::elsewhere;
 use crate::geo::error::PairError;
-use crate::queue::authority::command::RegionVerb;
 use crate::queue::authority::{RegionSettings, Role, check_settings};
 use crate::queue::ids::Span;
 
@@ -43,8 +42,11 @@ impl Pair {
             );
             return Err(elsewhere(&why, &authority, "limit"));
         }
-        let settings = change.over(authority.settings);
-        check_settings(&settings).map_err(|refusal| PairError::Refused(refusal.to_string()))?;
-        self.propose(RegionVerb::Configure(settings), who).await.map(drop)
+        self.configure(who, |settings| {
+            let settings = change.over(settings);
+            check_settings(&settings).map_err(|refusal| PairError::Refused(refusal.to_string()))?;
+            Ok(settings)
+        })
+        .await
     }
 }

@@ -8,7 +8,6 @@ use crate::geo::error::PairError;
 use crate::geo::failover::MAX_PAUSE;
 use crate::geo::shaper;
 use crate::proto::geo::v1 as pb;
-use crate::queue::authority::command::RegionVerb;
 use crate::queue::authority::shape::{Outage, Shape, TraceStep};
 use crate::queue::authority::{Authority, RegionSettings, Role};
 use crate::queue::ids::{LogTime, Span};
@@ -75,10 +74,12 @@ impl Pair {
         }
         let not_leading = || PairError::not_now("this node does not lead");
         let now = self.group.stamp().ok_or_else(not_leading)?;
-        let shape = change.over(&authority.settings.shape, now);
-        shape.check().map_err(|refusal| PairError::Refused(refusal.to_string()))?;
-        let settings = RegionSettings { shape, ..authority.settings };
-        self.propose(RegionVerb::Configure(settings), who).await.map(drop)
+        self.configure(who, |settings| {
+            let shape = change.clone().over(&settings.shape, now);
+            shape.check().map_err(|refusal| PairError::Refused(refusal.to_string()))?;
+            Ok(RegionSettings { shape, ..settings })
+        })
+        .await
     }
 
     /// How the line is shaped, by this side's own word or by the other one's; only a primary

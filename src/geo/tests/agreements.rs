@@ -1,6 +1,7 @@
 //! Two regions compare what they hold.
 
 use super::*;
+use crate::queue::ids::Digest;
 use crate::queue::milestones::{Comparison, EVERY};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,6 +52,14 @@ async fn a_primary_compares_its_copy_by_itself() {
     })
     .await;
     assert!(east.group.agreed()["region west"].differs.is_empty());
+    assert_eq!(east.pair.status().differs, None);
+    // Nothing rots here: it is only said that something did.
+    let Some(own) = east.group.milestones().pop().map(|it| it.mark()) else { panic!("it has one") };
+    let differ = Comparison::Differ { own, other: Digest(0), parts: Vec::new() };
+    east.group.note_comparison("region west".to_owned(), &differ);
+    let (region, found) = east.pair.status().differs.expect("the status says so");
+    assert_eq!((region.as_str(), found.index), ("west", own.at.index));
+    assert_eq!(west.pair.status().differs, None, "who compares is the primary");
     east.stop().await;
     west.stop().await;
 }

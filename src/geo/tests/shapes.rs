@@ -154,11 +154,16 @@ async fn a_whole_state_is_given_no_faster_than_the_line_is_shaped() {
     let attach = Attach { region, lineage: 7, attachment, ledger, ..Attach::default() };
     let began = Instant::now();
     west.region(RegionVerb::Attach(attach)).await.expect("attached");
+    east.until_known("how much there is", |mark| {
+        mark.copy_total.is_some_and(|total| total > 800_000 && mark.copied_bytes < total)
+    })
+    .await;
     west.until_applied("all is there", |west| west.total() == 20).await;
     let (took, copied) = (began.elapsed(), east.watermark.borrow().copied_bytes);
     assert!(copied > 800_000, "{copied} bytes were given");
     let least = Duration::from_micros(copied * 1_000_000 / RATE);
     assert!(took >= least, "{copied} bytes crossed in {took:?}, and take {least:?}");
+    east.until_known("nothing is given any more", |mark| mark.copy_total.is_none()).await;
     east.stop().await;
     west.stop().await;
 }

@@ -77,7 +77,7 @@ async fn a_tail_is_listed_though_the_log_is_gone_and_is_not_called_whole() {
     east.purge().await;
     assert_eq!(east.group.log_first(), None);
     let head = east.pair.tail_head().expect("a tail");
-    assert_eq!((head.log_entries, head.is_whole), (0, false));
+    assert_eq!((head.log_entries, head.is_whole, head.whole_from), (0, false, None));
     let (page, next) = east.pair.tail_page(&head, None).await.expect("a page");
     assert_eq!((page.len(), next), (5, None), "what is alive is listed");
     assert_eq!(east.pair.tail_deletes(0).expect("listed"), (Vec::new(), None));

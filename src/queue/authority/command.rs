@@ -26,6 +26,13 @@ pub struct RegionCommand {
     pub verb: RegionVerb,
 }
 
+/// A change of settings, made from those that were read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reconfigure {
+    pub before: RegionSettings,
+    pub after: RegionSettings,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegionVerb {
     /// Makes a cluster that stands alone the primary of a pair.
@@ -43,6 +50,8 @@ pub enum RegionVerb {
     /// A secondary keeps its copy and follows nobody.
     Detach,
     Configure(RegionSettings),
+    /// The same, where they are still what they were when they were read.
+    Reconfigure(Box<Reconfigure>),
     /// Begins a planned failover: writes are refused from here on.
     Seal,
     /// Takes a seal back, before its release only.
@@ -257,6 +266,9 @@ impl RegionVerb {
             RegionVerb::Configure(settings) => {
                 format!("set the pair: {}", settings_said(settings))
             }
+            RegionVerb::Reconfigure(change) => {
+                format!("set the pair: {}", settings_said(&change.after))
+            }
             RegionVerb::Seal => "seal itself for a failover".to_owned(),
             RegionVerb::Unseal => "take its seal back".to_owned(),
             RegionVerb::Release { to, .. } => format!("hand over to region {:?}", to.region),
@@ -320,8 +332,9 @@ impl RegionCommand {
             RegionVerb::Attach(Attach { ledger, .. })
             | RegionVerb::Fence { ledger, .. }
             | RegionVerb::SeedBegin { ledger, .. } => ledger.len() * LINE,
-            RegionVerb::Configure(settings) => {
-                (settings.shape.outages.len() + settings.shape.trace.len()) * LINE
+            RegionVerb::Configure(settings) => settings_size(settings),
+            RegionVerb::Reconfigure(change) => {
+                settings_size(&change.before) + settings_size(&change.after)
             }
             RegionVerb::SeedChunk(chunk) => {
                 let bodies: usize = chunk.contents.iter().map(|(_, it)| it.size()).sum();
@@ -331,6 +344,10 @@ impl RegionCommand {
             _ => self.by.who.len(),
         }
     }
+}
+
+fn settings_size(settings: &RegionSettings) -> usize {
+    (settings.shape.outages.len() + settings.shape.trace.len()) * LINE
 }
 
 fn settings_said(settings: &RegionSettings) -> String {

@@ -1,7 +1,10 @@
 //! What a deposed primary has alone: the messages that it gave numbers after the fork.
 //!
-//! Law: both sides share one history up to the fork, and numbers only grow in it; so a message
-//! that is alive here is of the tail if, and only if, its number is the fork's or a higher one.
+//! Laws:
+//! * Both sides share one history up to the fork, and numbers only grow in it; so a message that is
+//!   alive here is of the tail if, and only if, its number is the fork's or a higher one.
+//! * What is listed is what a replay goes through. A message that was due when this side was fenced
+//!   is never removed or moved any more: it is listed too, with why it is due.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -24,6 +27,24 @@ pub struct TailMessage {
     pub account: String,
     pub queue: String,
     pub shown: Shown,
+    /// Why it would not be here any more, had this side gone on.
+    pub due: Option<Due>,
+}
+
+/// Why a message is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It would have been removed, or moved to the dead letters.
+    Expired,
+    /// Its last delivery is over: it would have been moved to the dead letters.
+    LastDeliveryOver,
+}
+
+impl Due {
+    fn of(message: &Message, now: LogTime) -> Option<Due> {
+        let why = if message.is_expired(now) { Due::Expired } else { Due::LastDeliveryOver };
+        message.is_due(now).then_some(why)
+    }
 }
 
 /// Where a listing of the tail goes on.
@@ -34,9 +55,9 @@ pub struct TailCursor {
 }
 
 impl State {
-    /// Messages alive whose number is `from` or a higher one, by queue and number; and where the
-    /// next page begins, if there is one. A page may be empty and have a next. Those of a deleted
-    /// queue are deleted with it, though that may still be undeleted.
+    /// Messages whose number is `from` or a higher one, by queue and number, those that are due
+    /// among them; and where the next page begins, if there is one. A page may be empty and have a
+    /// next. Those of a deleted queue are deleted with it, though that may still be undeleted.
     #[must_use]
     pub fn tail(
         &self,
@@ -57,12 +78,13 @@ impl State {
             let page: Vec<Message> = queue.lineup.numbered_from(first, room);
             let last = page.last().map(|message| message.number);
             let full = page.len() == room;
-            found.extend(page.into_iter().filter(|message| !message.is_due(now)).map(|message| {
+            found.extend(page.into_iter().map(|message| {
                 let standing = queue.lineup.standing(&message, now);
                 let note = queue.lineup.note(message.number).cloned();
                 TailMessage {
                     account: queue.row.account.clone(),
                     queue: queue.row.name.clone(),
+                    due: Due::of(&message, now),
                     shown: message.shown(id, standing, note),
                 }
             }));

@@ -216,9 +216,9 @@ fn change(
             return resolve(next, counters, at, (keep, *number));
         }
         RegionVerb::Detach => detach(next, verb)?,
-        RegionVerb::Configure(settings) => {
-            super::bounds::check(settings)?;
-            next.settings = settings.clone();
+        RegionVerb::Configure(settings) => super::bounds::configure(next, None, settings)?,
+        RegionVerb::Reconfigure(change) => {
+            super::bounds::configure(next, Some(&change.before), &change.after)?;
         }
         RegionVerb::Decline { number } if next.role == Role::Secondary => {
             if *number <= next.epoch.number {

@@ -2,7 +2,9 @@
 
 use super::pair::{Side, protected};
 use super::stage::{QUEUE, create, plain, secs, send, text};
-use crate::queue::authority::command::{Attach, RegionReply, RegionVerb, SeedChunk};
+use crate::queue::authority::command::{
+    Attach, Reconfigure, RegionReply, RegionVerb, SeedChunk,
+};
 use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::authority::{Authority, Fork, LedgerLine, RegionEpoch, RegionSettings, Role};
 use crate::queue::command::{Command, NewMessage, TimeToLive};
@@ -318,6 +320,26 @@ fn a_seed_that_is_given_up_is_freed_and_one_that_is_not_whole_is_not_taken() {
     assert!(east.stage.state.is_empty());
     assert!(east.stage.contents.is_empty());
     assert_eq!(east.region(begin(&west, 6)), Ok(RegionReply::Seeded { next: 0 }));
+}
+
+#[test]
+fn a_change_of_settings_that_are_others_by_now_changes_nothing() {
+    let (_, mut west) = protected();
+    let before = west.stage.state.authority().expect("in a pair").settings.clone();
+    let read = RegionSettings { read_access: true, ..before.clone() };
+    let leased = RegionSettings { lease: Some(Span::from_secs(5)), ..before.clone() };
+    let change = |before: &RegionSettings, after: &RegionSettings| {
+        let (before, after) = (before.clone(), after.clone());
+        RegionVerb::Reconfigure(Box::new(Reconfigure { before, after }))
+    };
+    west.region(change(&before, &read)).expect("they are what they were");
+    let refused = west.region(change(&before, &leased)).expect_err("reads are on");
+    assert!(matches!(refused, RegionRefusal::Mismatch { .. }), "{refused}");
+    let settings = |side: &Side| side.stage.state.authority().expect("in a pair").settings.clone();
+    assert_eq!(settings(&west), read);
+    let both = RegionSettings { lease: leased.lease, ..read.clone() };
+    west.region(change(&read, &both)).expect("read again");
+    assert_eq!(settings(&west), both);
 }
 
 #[test]

@@ -6,10 +6,11 @@ use super::stage::{ACCOUNT, QUEUE, create, delete, plain, receive, secs, send, t
 use crate::queue::authority::command::{Actor, Attach, RegionReply, RegionVerb};
 use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::authority::replay::{ReplayTail, Replayed, Skip, TailOutcome};
+use crate::queue::authority::tail::Due;
 use crate::queue::authority::{Role, TailFate};
 use crate::queue::command::{
-    Command, DeadLetters, Envelope, NewMessage, Redrive, RedriveFilter, SessionTag, Settings,
-    StringMap, TimeToLive, Transact,
+    Command, DeadLetters, Envelope, NewMessage, Receive, Redrive, RedriveFilter, SessionTag,
+    Settings, StringMap, TimeToLive, Transact,
 };
 use crate::queue::dedup;
 use crate::queue::ids::{Epoch, MessageId, Number, Span};
@@ -215,6 +216,33 @@ fn what_expired_or_has_no_queue_any_more_is_not_sent_unless_all_is_asked_for() {
         let made = west.stage.state.queue(ACCOUNT, "fresh").is_some();
         assert_eq!(made, all, "a queue is made anew only if all is asked for");
     }
+}
+
+#[test]
+fn what_was_due_and_not_moved_yet_is_listed_with_why_as_a_replay_goes_through_it() {
+    let (mut east, mut west) = shipped();
+    with_dead_letters(&mut east);
+    let short = TimeToLive::For(Span::from_secs(10));
+    sent(&mut east, vec![NewMessage { ttl: short, ..text("expired") }, text("alive")]);
+    send_strictly(&mut east, text("last"));
+    // Time moves on to the end of the lease, and nothing that is due is moved.
+    let visibility = Some(Span::from_secs(10));
+    let queue = STRICT.to_owned();
+    let asked = Receive { queue, max_messages: 1, max_bytes: 1 << 20, visibility };
+    east.commit(secs(3), vec![plain(Command::Receive(asked))]);
+    east.commit(secs(60), Vec::new());
+    depose(&mut east, &mut west);
+
+    let (found, next) = east.stage.state.tail(Number(2), None, 1_000);
+    assert_eq!(next, None);
+    let mut listed: Vec<_> = found.iter().map(|it| (it.shown.id, it.due)).collect();
+    listed.sort_unstable_by_key(|(id, _)| id.number);
+    let whys: Vec<Option<Due>> = listed.iter().map(|(_, due)| *due).collect();
+    assert_eq!(whys, [Some(Due::Expired), None, Some(Due::LastDeliveryOver)]);
+    let replayed = part(&east, Number(0), (1 << 20, false));
+    let replayed = replayed.units.iter().flat_map(|unit| &unit.messages).map(|it| it.id);
+    let listed: Vec<MessageId> = listed.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(replayed.collect::<Vec<_>>(), listed);
 }
 
 #[test]

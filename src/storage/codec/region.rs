@@ -12,7 +12,7 @@ use super::{losses, replay, seeds};
 use crate::proto::log::v1 as pb;
 use crate::proto::log::v1::region_command::Verb as Wire;
 use crate::queue::authority::command::{
-    Actor, Attach, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
+    Actor, Attach, Reconfigure, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
 };
 use crate::queue::authority::lease::Leasing;
 use crate::queue::authority::shape::Shape;
@@ -60,6 +60,7 @@ pub(super) fn verb_to(verb: &RegionVerb) -> Wire {
         }),
         RegionVerb::Detach => Wire::Detach(pb::RegionDetach {}),
         RegionVerb::Configure(settings) => Wire::Configure(settings_to(settings)),
+        RegionVerb::Reconfigure(change) => Wire::Reconfigure(reconfigure_to(change)),
         RegionVerb::Seal => Wire::Seal(pb::RegionSeal {}),
         RegionVerb::Unseal => Wire::Unseal(pb::RegionUnseal {}),
         RegionVerb::Release { to, seal, acknowledged } => Wire::Release(pb::RegionRelease {
@@ -145,6 +146,7 @@ fn verb_from(verb: Wire) -> Result<RegionVerb, CodecError> {
         }),
         Wire::Detach(_) => RegionVerb::Detach,
         Wire::Configure(it) => RegionVerb::Configure(settings_from(it)),
+        Wire::Reconfigure(it) => RegionVerb::Reconfigure(Box::new(reconfigure_from(it)?)),
         Wire::Seal(_) => RegionVerb::Seal,
         Wire::Unseal(_) => RegionVerb::Unseal,
         Wire::Release(it) => RegionVerb::Release {
@@ -301,6 +303,18 @@ fn settings_from(settings: pb::RegionSettings) -> RegionSettings {
         throttle: settings.throttle,
         lease: settings.lease_us.map(Span),
     }
+}
+
+fn reconfigure_to(change: &Reconfigure) -> pb::RegionReconfigure {
+    let Reconfigure { before, after } = change;
+    pb::RegionReconfigure { before: Some(settings_to(before)), after: Some(settings_to(after)) }
+}
+
+fn reconfigure_from(change: pb::RegionReconfigure) -> Result<Reconfigure, CodecError> {
+    Ok(Reconfigure {
+        before: settings_from(need(change.before, COMMAND, "settings before")?),
+        after: settings_from(need(change.after, COMMAND, "settings after")?),
+    })
 }
 
 fn leasing_to(leasing: Leasing) -> pb::Leasing {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{content, entry, id, map, note, number, sent, span, time};
 use crate::queue::authority::command::{
-    Actor, Attach, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
+    Actor, Attach, Reconfigure, RegionCommand, RegionVerb, ShippedBatch, ShippedEntry,
 };
 use crate::queue::authority::lease::Leasing;
 use crate::queue::authority::loss::{ForcedLoss, LostMessages, LostQueue};
@@ -130,6 +130,9 @@ fn verb(inner: BoxedStrategy<Vec<Entry>>) -> BoxedStrategy<RegionVerb> {
         ),
         Just(RegionVerb::Detach),
         settings().prop_map(RegionVerb::Configure),
+        (settings(), settings()).prop_map(|(before, after)| {
+            RegionVerb::Reconfigure(Box::new(Reconfigure { before, after }))
+        }),
         any::<bool>().prop_map(|on| RegionVerb::SetGranting { on }),
         (wide(), any::<u32>(), prop::option::of(span())).prop_map(|(attachment, epoch, lease)| {
             RegionVerb::AcceptLease { attachment, epoch: Epoch(epoch), lease }

@@ -8,7 +8,7 @@ use crate::geo::tail::{Gone, TailDelete, TailHead, TailPage, TailRemoval};
 use crate::proto::admin::v1 as pb;
 use crate::queue::authority::TailFate;
 use crate::queue::authority::replay::Skip;
-use crate::queue::authority::tail::TailCursor;
+use crate::queue::authority::tail::{Due, TailCursor};
 
 pub fn head_out(head: TailHead) -> pb::ListTailResponse {
     let head = pb::TailHead {
@@ -17,6 +17,8 @@ pub fn head_out(head: TailHead) -> pb::ListTailResponse {
         first_number: head.fork.next_number,
         log_entries: head.log_entries,
         whole: head.is_whole,
+        fork_index: head.fork.after.map(|after| after.index),
+        whole_from: head.whole_from,
     };
     pb::ListTailResponse { item: Some(pb::list_tail_response::Item::Head(head)) }
 }
@@ -25,7 +27,13 @@ pub fn page_out((messages, next): TailPage) -> (Vec<pb::ListTailResponse>, Optio
     let messages = messages.into_iter().map(|(message, content)| {
         let shown = message.shown;
         let group = shown.note.as_ref().and_then(|note| note.group.as_deref());
+        let due = match message.due {
+            None => pb::TailDue::Unspecified,
+            Some(Due::Expired) => pb::TailDue::Expired,
+            Some(Due::LastDeliveryOver) => pb::TailDue::LastDeliveryOver,
+        };
         let message = pb::TailMessage {
+            due: due.into(),
             account: message.account,
             queue: message.queue,
             id: shown.id.to_string(),
