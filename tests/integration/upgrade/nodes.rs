@@ -22,12 +22,12 @@ pub type Who = (&'static str, u64);
 
 /// A clock that goes on from a given moment.
 #[derive(Debug)]
-struct From {
+struct GoesOn {
     begins_us: u64,
     running: SystemClock,
 }
 
-impl Clock for From {
+impl Clock for GoesOn {
     fn wall_us(&self) -> u64 {
         self.begins_us + self.running.monotonic_us()
     }
@@ -79,7 +79,7 @@ impl Nodes {
         let place = |at: u16| format!("127.0.0.1:{}", first + at);
         let names: BTreeMap<String, String> =
             all.iter().map(|who| name(*who)).zip((0..).map(place)).collect();
-        let clock: SharedClock = Arc::new(From { begins_us, running: SystemClock::default() });
+        let clock: SharedClock = Arc::new(GoesOn { begins_us, running: SystemClock::default() });
         let runtime = Runtime::new().expect("a runtime");
         let begin = |who: &Who| {
             let mut parts = parts();
