@@ -1,16 +1,23 @@
 //! Data folders that earlier versions wrote are opened by this one.
 //!
-//! Each is the folder of a node that was killed with SIGKILL in the middle of its work, packed
-//! with what it answered before. `ZONEQ_RECORD_FIXTURE=NAME cargo test --test integration
-//! upgrade` writes one more; those that are there never change.
+//! Each is what nodes that ended in the middle of their work left on their disks, packed with
+//! what they answered before: one node alone, the nodes of a cluster, or both sides of a pair of
+//! regions. Those that are there never change. To write one more, of a cluster or, with a name
+//! that ends with `-pair`, of a pair:
+//! `ZONEQ_RECORD_FIXTURE=NAME cargo test --test integration upgrade::one_more`.
+
+mod cluster;
+mod nodes;
+mod pair;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::serving::{Serving, alone};
-use super::stage::{Ran, wait, zoneq};
+use super::stage::{Ran, zoneq};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -22,53 +29,114 @@ fn tar(arguments: &[&str]) {
     assert!(ended.success(), "tar {arguments:?}");
 }
 
-/// Something of every kind that outlives the process.
-fn fill(on: &dyn Fn(&str) -> Ran) {
-    for line in [
-        "queue create dead",
-        "queue create work --dead-letter-queue dead --max-deliveries 1 --ttl never \
-         --metadata team=shop --back-off 2s,1m,3 --max-messages 1000",
-        "queue create resting --ttl never",
-        "queue create held --ttl never",
-        "send work first --header colour=green --priority 1 --group customer-1",
-        "send work second --key once --priority 9",
-        "send work second --key once",
-        "send work later --delay 7d",
-        "send resting asleep",
-        "queue pause resting",
-        "account set-quota --max-queues 50",
-        // Its lease ends at once, so that it is a dead letter.
-        "send work poison --priority 0",
-        "receive work --visibility 0s",
-        "send held leased --group customer-1",
-        "receive held --visibility 7d",
-    ] {
-        on(line).exits(0);
-    }
-    wait("the poison is a dead letter", || {
-        let dead = on("queue show dead").exits(0);
-        (dead["queue"]["counts"]["total"] == 1).then_some(())
-    });
+/// Packs these folders of `home`, without what a node makes again, and what is known of them.
+fn pack(home: &Path, folders: &[String], archive: &Path, known: &Value) {
+    let to = archive.parent().expect("a folder");
+    std::fs::create_dir_all(to).expect("a folder");
+    let (archive, from) = (archive.display().to_string(), home.display().to_string());
+    let line = ["-czf", &archive, "--exclude=spare-*", "--exclude=reserve", "-C", &from];
+    let folders = folders.iter().map(String::as_str);
+    tar(&line.into_iter().chain(folders).collect::<Vec<_>>());
+    let text = serde_json::to_string_pretty(known).expect("JSON") + "\n";
+    std::fs::write(to.join("shown.json"), text).expect("a file");
 }
 
-/// What stays as it was however much later the folder is opened.
-fn shown(on: &dyn Fn(&str) -> Ran) -> Value {
+/// What an earlier version left.
+struct Kept {
+    archive: PathBuf,
+    known: Value,
+}
+
+impl Kept {
+    /// All of a kind, which is the name of the archive.
+    #[track_caller]
+    fn all(kind: &str) -> Vec<Kept> {
+        let folders = std::fs::read_dir(fixtures()).expect("the fixtures");
+        let archives = folders
+            .map(|entry| entry.expect("a folder").path().join(kind).with_extension("tar.gz"))
+            .filter(|archive| archive.is_file());
+        let read = |archive: PathBuf| {
+            let text = std::fs::read_to_string(archive.with_file_name("shown.json"));
+            let known = serde_json::from_str(&text.expect("what it answered")).expect("JSON");
+            Kept { archive, known }
+        };
+        let mut all: Vec<Kept> = archives.map(read).collect();
+        all.sort_by(|one, other| one.archive.cmp(&other.archive));
+        assert!(!all.is_empty(), "there is none of the kind {kind:?}");
+        all
+    }
+
+    fn unpack(&self) -> TempDir {
+        let home = tempfile::tempdir().expect("a folder");
+        let (archive, to) = (self.archive.display().to_string(), home.path().display().to_string());
+        tar(&["-xzf", &archive, "-C", &to]);
+        home
+    }
+
+    /// The wall time at which its nodes ended.
+    fn at_us(&self) -> u64 {
+        self.known["at_us"].as_u64().expect("a time")
+    }
+
+    /// What those who wrote it were told, and may come back with.
+    fn told(&self) -> &Value {
+        &self.known["told"]
+    }
+
+    /// Fails unless all of what was shown is shown again.
+    #[track_caller]
+    fn compare(&self, expected: &Value, found: &Value) {
+        for (part, expected) in expected.as_object().expect("an object") {
+            assert_eq!(&found[part], expected, "{part} of {}", self.archive.display());
+        }
+    }
+}
+
+/// Every message of a queue, each once.
+fn messages(on: &dyn Fn(&str) -> Ran, queue: &str) -> Vec<Value> {
+    let mut messages = Vec::new();
+    for state in ["visible", "leased", "delayed", "blocked", "dead"] {
+        messages.extend(on(&format!("peek {queue} --max 100 --state {state}")).items());
+    }
+    messages.sort_by_key(|message| message["id"].to_string());
+    messages.dedup_by_key(|message| message["id"].to_string());
+    messages
+}
+
+/// A queue without what grows while it is looked at.
+fn ageless(mut queue: Value) -> Value {
+    queue["counts"].as_object_mut().expect("counts").remove("oldest_age_ms");
+    queue
+}
+
+/// A queue and its messages, as they are while no time passes. A long body is shown as a sum.
+fn looked_at(on: &dyn Fn(&str) -> Ran, account: &str, queue: &str) -> Value {
+    let on = |line: &str| on(&format!("{line} --account {account}"));
+    let shown = ageless(on(&format!("queue show {queue}")).exits(0)["queue"].take());
+    let mut messages = messages(&on, queue);
+    for message in &mut messages {
+        let body = message["body"].as_str().expect("a text").to_owned();
+        if body.len() > 100 {
+            message["body"] =
+                json!({ "bytes": body.len(), "sum": crc32c::crc32c(body.as_bytes()) });
+        }
+    }
+    json!({ "queue": shown, "messages": messages })
+}
+
+/// What stays as it was however much later the folder of a node alone is opened.
+fn lasting(on: &dyn Fn(&str) -> Ran) -> Value {
     let queue = |name: &str| {
         let mut queue = on(&format!("queue show {name}")).exits(0)["queue"].take();
         let total = queue["counts"]["total"].take();
         queue["counts"] = json!({ "total": total });
-        let mut messages = Vec::new();
-        for state in ["visible", "leased", "delayed", "dead"] {
-            messages.extend(on(&format!("peek {name} --max 100 --state {state}")).items());
-        }
+        let mut messages = messages(on, name);
         for message in &mut messages {
             let fields = message.as_object_mut().expect("a message");
             for passing in ["visible_at", "state", "lease_expires_at"] {
                 fields.remove(passing);
             }
         }
-        messages.sort_by_key(|message| message["id"].to_string());
-        messages.dedup();
         json!({ "queue": queue, "messages": messages })
     };
     json!({
@@ -85,48 +153,22 @@ fn on(url: &str, dir: &Path) -> impl Fn(&str) -> Ran + use<> {
     move |line: &str| zoneq(&dir, &format!("{line} --json -e {url}"))
 }
 
-#[track_caller]
-fn record(name: &str) {
-    let home = tempfile::tempdir().expect("a folder");
-    let line = format!("{} --disk-reserve-bytes 0", alone(home.path()));
-    let node = Serving::start(home.path(), &line);
-    let on = on(&node.url(), home.path());
-    fill(&on);
-    let shown = shown(&on);
-    node.kill();
-    let folder = fixtures().join(name);
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let packed = folder.join("data.tar.gz").display().to_string();
-    let from = home.path().display().to_string();
-    tar(&["-czf", &packed, "--exclude=spare-*", "-C", &from, "data"]);
-    let text = serde_json::to_string_pretty(&shown).expect("JSON") + "\n";
-    std::fs::write(folder.join("shown.json"), text).expect("a file");
+#[test]
+fn one_more_is_written_when_it_is_asked_for() {
+    let Ok(name) = std::env::var("ZONEQ_RECORD_FIXTURE") else { return };
+    let folder = fixtures().join(&name);
+    assert!(!folder.exists(), "what is there never changes");
+    if name.ends_with("-pair") { pair::record(&folder) } else { cluster::record(&folder) }
 }
 
 #[test]
 fn a_data_folder_of_an_earlier_version_is_opened_with_all_that_is_in_it() {
-    if let Ok(name) = std::env::var("ZONEQ_RECORD_FIXTURE") {
-        record(&name);
-    }
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(fixtures())
-        .expect("the fixtures")
-        .map(|entry| entry.expect("a folder").path())
-        .collect();
-    folders.sort();
-    assert!(!folders.is_empty());
-    for folder in folders {
-        let home = tempfile::tempdir().expect("a folder");
-        let packed = folder.join("data.tar.gz").display().to_string();
-        tar(&["-xzf", &packed, "-C", &home.path().display().to_string()]);
+    for kept in Kept::all("data") {
+        let home = kept.unpack();
         let line = format!("{} --disk-reserve-bytes 0", alone(home.path()));
         let node = Serving::start(home.path(), &line);
         let on = on(&node.url(), home.path());
-        let text = std::fs::read_to_string(folder.join("shown.json")).expect("what it answered");
-        let expected: Value = serde_json::from_str(&text).expect("JSON");
-        let found = shown(&on);
-        for (part, expected) in expected.as_object().expect("an object") {
-            assert_eq!(&found[part], expected, "{part} of {}", folder.display());
-        }
+        kept.compare(&kept.known, &lasting(&on));
         // It goes on from there.
         on("send work and-on").exits(0);
         node.stop();
