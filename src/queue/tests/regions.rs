@@ -2,9 +2,7 @@
 
 use super::pair::{Side, protected};
 use super::stage::{QUEUE, create, plain, secs, send, text};
-use crate::queue::authority::command::{
-    Attach, Reconfigure, RegionReply, RegionVerb, SeedChunk,
-};
+use crate::queue::authority::command::{Attach, Reconfigure, RegionReply, RegionVerb, SeedChunk};
 use crate::queue::authority::refusal::RegionRefusal;
 use crate::queue::authority::{Authority, Fork, LedgerLine, RegionEpoch, RegionSettings, Role};
 use crate::queue::command::{Command, NewMessage, TimeToLive};
