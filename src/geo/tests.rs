@@ -49,7 +49,7 @@ use super::watermark::{GeoStatus, Watermark};
 use crate::clock::{Clock as _, SharedClock, SystemClock};
 use crate::consensus::error::{Fate, GroupError, Reason};
 use crate::consensus::group::{Freshness, Group, GroupConfig};
-use crate::consensus::network::{ChannelOptions, Network as _, TcpNetwork};
+use crate::consensus::network::{ChannelOptions, Listener, Network as _, TcpNetwork};
 use crate::consensus::types::Member;
 use crate::consensus::zones::Wanted;
 use crate::queue::authority::command::{
@@ -88,6 +88,18 @@ struct Region {
 
 async fn free_address() -> String {
     TcpNetwork.listen("127.0.0.1:0").await.unwrap().local.to_string()
+}
+
+/// A connection that somebody else makes may have the port for a moment.
+async fn listener_at(at: &str) -> Listener {
+    loop {
+        match TcpNetwork.listen(at).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            listener => return listener.expect("it listens"),
+        }
+    }
 }
 
 fn soon() -> Instant {
@@ -180,7 +192,7 @@ impl Region {
         let failover = failover::run(group.clone(), watermark.clone());
         let (region, mark) = (name.to_owned(), watermark.clone());
         let pair = Pair::new(group.clone(), region, other, mark, heard, clock);
-        let listener = TcpNetwork.listen(at).await.unwrap();
+        let listener = listener_at(at).await;
         let serve = tonic::transport::Server::builder()
             .add_service(started.peer_service.into_server())
             .add_service(Receiver::new(group.clone(), pair.clone()).into_server())

@@ -370,6 +370,7 @@ pub fn tail_part() -> log::ReplayTail {
         epoch: Some(log::RegionEpoch { number: 3, region: "east".to_owned() }),
         after: 5,
         through: 9,
+        ended_at_us: 11,
         queues: vec![queue],
         ..Default::default()
     }

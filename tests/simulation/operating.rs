@@ -97,6 +97,12 @@ impl Working {
                 let whom = if verb == Verb::Wipe { Whom::WhoKnowsNothing } else { Whom::All };
                 self.operator.history.lock().pair.close_to(whom, 1 - region);
                 tokio::time::sleep(workload::LONGEST).await;
+                // What was handed over may have gone on meanwhile.
+                let still = self.operator.look(region).await;
+                if still.is_none_or(|it| it.role != "primary") {
+                    self.operator.history.lock().pair.open(1 - region);
+                    return;
+                }
                 let parted = self.operator.act(region, verb).await;
                 let pause = self.operator.dice.below(3_000);
                 tokio::time::sleep(Duration::from_millis(pause)).await;

@@ -257,7 +257,7 @@ impl Replay {
     }
 
     fn filled(&self, part: TailPart, contents: Vec<Content>) -> ReplayTail {
-        let TailPart { through, last, queues, mut units, .. } = part;
+        let TailPart { through, last, ended_at, queues, mut units, .. } = part;
         let messages = units.iter_mut().flat_map(|unit| &mut unit.messages);
         for (message, content) in messages.zip(contents) {
             message.content = content;
@@ -269,6 +269,7 @@ impl Replay {
             through,
             last,
             first: self.first,
+            ended_at,
             all: self.all,
             queues,
             units,

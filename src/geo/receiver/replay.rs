@@ -119,7 +119,8 @@ impl Receiver {
                 let Payload::Commands(bytes) = entry.payload else { continue };
                 let entry = codec::decode_entry(entry.position, bytes);
                 let entry = entry.map_err(|error| lost(&error))?;
-                entry.commands.iter().for_each(|envelope| note(envelope, wanted, &mut found));
+                let commands = entry.commands.iter();
+                commands.for_each(|envelope| note(envelope, fenced, wanted, &mut found));
             }
             from = last.saturating_add(1);
             // It is much reading: others get their turn.
@@ -129,7 +130,14 @@ impl Receiver {
     }
 }
 
-fn note(envelope: &Envelope, wanted: &BTreeSet<Turn>, found: &mut BTreeSet<Turn>) {
+/// Notes who ran by a command. A batch of the fenced epoch came when this side had been promoted:
+/// it is in the log, and was refused.
+fn note(
+    envelope: &Envelope,
+    fenced: &RegionEpoch,
+    wanted: &BTreeSet<Turn>,
+    found: &mut BTreeSet<Turn>,
+) {
     if let Some(tag) = &envelope.session {
         let turn = (tag.client, tag.sequence);
         if wanted.contains(&turn) {
@@ -138,8 +146,55 @@ fn note(envelope: &Envelope, wanted: &BTreeSet<Turn>, found: &mut BTreeSet<Turn>
     }
     if let Command::Region(asked) = &envelope.command
         && let RegionVerb::ApplyShipped(batch) = &asked.verb
+        && batch.line.epoch.number > fenced.number
     {
         let inner = batch.entries.iter().flat_map(|shipped| &shipped.entry.commands);
-        inner.for_each(|envelope| note(envelope, wanted, found));
+        inner.for_each(|envelope| note(envelope, fenced, wanted, found));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::authority::command::{Actor, RegionCommand, ShippedBatch, ShippedEntry};
+    use crate::queue::authority::{Head, LedgerLine};
+    use crate::queue::command::{Entry, SessionTag};
+    use crate::queue::ids::{Epoch, LogTime, Position};
+
+    fn epoch(number: u32) -> RegionEpoch {
+        RegionEpoch { number: Epoch(number), region: "east".to_owned() }
+    }
+
+    fn sent(client: u128) -> Envelope {
+        let tag = SessionTag { client, sequence: 2, lowest_unanswered: 2 };
+        let command = Command::Pulse;
+        Envelope { session: Some(tag), account: String::new(), command }
+    }
+
+    fn shipped(number: u32, client: u128) -> Envelope {
+        let (position, stamp) = (Position::default(), LogTime(1));
+        let commands = vec![sent(client)];
+        let entry = Entry { position, stamp, epoch: Epoch(number), commands };
+        let batch = ShippedBatch {
+            attachment: 1,
+            line: LedgerLine { epoch: epoch(number), ..LedgerLine::default() },
+            after: None,
+            through: position,
+            release: None,
+            head: Head::default(),
+            entries: vec![ShippedEntry::from(entry)],
+        };
+        let (by, verb) = (Actor::default(), RegionVerb::ApplyShipped(batch));
+        let command = Command::Region(Box::new(RegionCommand { by, verb }));
+        Envelope { session: None, account: String::new(), command }
+    }
+
+    #[test]
+    fn what_came_from_the_deposed_side_after_the_promotion_did_not_run() {
+        let (wanted, mut found) = (BTreeSet::from([(1, 2), (4, 2), (5, 2)]), BTreeSet::new());
+        for envelope in [sent(1), shipped(3, 4), shipped(4, 5)] {
+            note(&envelope, &epoch(3), &wanted, &mut found);
+        }
+        assert_eq!(found, BTreeSet::from([(1, 2), (5, 2)]), "by a client, and in a later epoch");
     }
 }

@@ -13,6 +13,8 @@
 //!   a replayed send has that answer from then on.
 //! * A message that both sides had goes its way here. What a redrive of the deposed side made of it
 //!   is not sent while it is here; where it is not, it may have been sent again here too.
+//! * Times are those of the deposed side, whose clock may have been ahead: nothing waits longer from
+//!   now on than it had left at the tail's end, and nothing died later than now.
 //! * Quotas do not bind: what is in a tail was admitted once.
 //!
 //! It is a command of data: it moves T and is shipped on as any other.
@@ -60,6 +62,8 @@ pub struct ReplayTail {
     /// Its lowest number: messages with lower ones were sent before the histories parted. 0 = not
     /// told.
     pub first: Number,
+    /// The deposed side's log time at its end. `LogTime(0)` = not told.
+    pub ended_at: LogTime,
     /// Those too that expired, that may have been sent again, and those of queues that are gone.
     pub all: bool,
     pub queues: Vec<TailQueue>,
@@ -172,6 +176,16 @@ impl ReplayTail {
         const MESSAGE: usize = 128;
         let messages = self.units.iter().flat_map(|unit| &unit.messages);
         messages.map(|message| message.content.size() + MESSAGE).sum()
+    }
+}
+
+impl ReplayTail {
+    /// A time of the deposed side, as far from now at most as it was from the tail's end.
+    fn as_of(&self, at: LogTime, now: LogTime) -> LogTime {
+        match self.ended_at {
+            LogTime(0) => at,
+            ended_at => at.min(now.after(at.since(ended_at))),
+        }
     }
 }
 
@@ -351,7 +365,7 @@ fn replay(
         }
         let sent = not_shared(state, asked, message, step.now);
         let sent = sent.and_then(|()| found.unwrap_or(Err(Skip::QueueGone)));
-        let sent = sent.and_then(|id| send(state, asked.all, id, message, step));
+        let sent = sent.and_then(|id| send(state, asked, id, message, step));
         outcomes.push(match sent {
             Ok(sent) => {
                 renamed.push((message.id, sent));
@@ -413,9 +427,23 @@ fn answer_for(
     state.sessions.answer_for(session.client, session.sequence, &Ok(reply), &mut step.changes);
 }
 
+/// The note of a message as it is from now on.
+fn note_of_here(given: &Note, number: Number, now: LogTime) -> Note {
+    let until_now = |(first, last): (LogTime, LogTime)| (first.min(now), last.min(now));
+    let mut note = given.clone();
+    note.received = note.received.map(until_now);
+    if let Some(dead) = &mut note.dead {
+        // Its place is among the messages of here.
+        dead.arrived = number;
+        dead.at = dead.at.min(now);
+        dead.received = dead.received.map(until_now);
+    }
+    note
+}
+
 fn send(
     state: &mut State,
-    all: bool,
+    asked: &ReplayTail,
     id: QueueId,
     given: &TailSend,
     step: &mut Step,
@@ -431,7 +459,7 @@ fn send(
         return Err(Skip::Duplicate);
     }
     let is_expired = given.expires_at.is_some_and(|at| at <= now);
-    if is_expired && !all {
+    if is_expired && !asked.all {
         return Err(Skip::Expired);
     }
     let number = verbs::draw(&mut state.counters);
@@ -444,7 +472,7 @@ fn send(
         priority: given.priority,
         inserted_at: now,
         expires_at: if is_expired { ttl.map(|ttl| now.after(ttl)) } else { given.expires_at },
-        visible_at: given.visible_at.max(now),
+        visible_at: asked.as_of(given.visible_at, now).max(now),
         dequeue_count: 0,
         receipt: Receipt { epoch, counter: number },
         content: ContentId(number),
@@ -452,12 +480,8 @@ fn send(
         last: false,
         released: false,
     };
-    let mut note = given.note.clone();
+    let mut note = note_of_here(&given.note, message.number, now);
     note.group = note.group.map(|group| queue.lineup.group_name(&group));
-    if let Some(dead) = &mut note.dead {
-        // Its place is among the messages of here.
-        dead.arrived = message.number;
-    }
     if note.is_empty() && message.visible_at == now {
         queue.lineup.add_untouched(&message, &mut step.changes);
     } else {

@@ -116,6 +116,8 @@ pub struct TailPart {
     pub through: Number,
     /// There is no more.
     pub last: bool,
+    /// This side's log time, which is that of the tail's end.
+    pub ended_at: LogTime,
     pub queues: Vec<TailQueue>,
     pub units: Vec<TailUnit>,
     /// When each unit was sent, in order.
@@ -231,7 +233,8 @@ impl State {
         after: Number,
         (bytes, all): (usize, bool),
     ) -> TailPart {
-        let mut part = TailPart { through: after, ..TailPart::default() };
+        let ended_at = self.log_time();
+        let mut part = TailPart { through: after, ended_at, ..TailPart::default() };
         let mut places = BTreeMap::new();
         let mut size = 0;
         let behind = (Bound::Excluded(after), Bound::Unbounded);

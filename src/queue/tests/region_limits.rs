@@ -148,6 +148,7 @@ fn empty_tail(number: u32, who: String) -> ReplayTail {
         through: Number(0),
         last: true,
         first: Number(1),
+        ended_at: LogTime(0),
         all: false,
         queues: Vec::new(),
         units: Vec::new(),

@@ -65,6 +65,7 @@ fn part(east: &Side, after: Number, (bytes, all): (usize, bool)) -> ReplayTail {
         through: found.through,
         last: found.last,
         first: Number(fork.next_number),
+        ended_at: state.log_time(),
         all,
         queues: found.queues,
         units: found.units,
@@ -500,6 +501,29 @@ fn a_key_that_is_kept_for_the_first_message_does_not_refuse_what_a_redrive_made_
             _ => panic!("all: {all}, {outcomes:?}"),
         }
     }
+}
+
+#[test]
+fn what_is_sent_again_waits_no_longer_than_was_left_where_the_clocks_are_apart() {
+    let (mut east, mut west) = shipped();
+    with_dead_letters(&mut east);
+    ship(&mut east, &mut west);
+    // East's clock was set an hour ahead behind the fork.
+    pulse(&mut east, 3_600);
+    send_strictly(&mut east, text("letter"));
+    bury(&mut east);
+    sent(&mut east, vec![NewMessage { delay: Span::from_secs(5), ..text("late") }]);
+    depose(&mut east, &mut west);
+    let outcomes = replay_all(&east, &mut west, (1 << 20, false));
+    assert!(matches!(outcomes[..], [TailOutcome::Sent(_), TailOutcome::Sent(_)]), "{outcomes:?}");
+    let all = messages(&west);
+    let of = |body: &str| &all.iter().find(|(it, _)| it == body).expect("sent again").1;
+    let letter = of("letter");
+    let dead = letter.note.as_ref().and_then(|note| note.dead.as_ref()).expect("a letter");
+    assert_eq!(dead.at, letter.inserted_at, "nobody died later than now");
+    assert!(dead.received.is_none_or(|(_, last)| last <= letter.inserted_at));
+    let late = of("late");
+    assert_eq!(late.visible_at, late.inserted_at.after(Span::from_secs(5)));
 }
 
 #[test]

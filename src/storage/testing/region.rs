@@ -256,7 +256,8 @@ pub(in crate::storage) fn replay() -> BoxedStrategy<ReplayTail> {
     (by, ends, queues, units)
         .prop_map(|(by, (epoch, after, through, last, first, all), queues, units)| {
             let (after, through, first) = (Number(after), Number(through), Number(first));
-            ReplayTail { by, epoch, after, through, last, first, all, queues, units }
+            let ended_at = crate::queue::ids::LogTime(first.0 / 2);
+            ReplayTail { by, epoch, after, through, last, first, ended_at, all, queues, units }
         })
         .boxed()
 }
