@@ -95,12 +95,15 @@ impl Working {
                 // cannot tell.
                 let verb = self.operator.how_to_part();
                 let whom = if verb == Verb::Wipe { Whom::WhoKnowsNothing } else { Whom::All };
+                let was_closed = self.operator.history.lock().pair.is_closed(1 - region);
                 self.operator.history.lock().pair.close_to(whom, 1 - region);
                 tokio::time::sleep(workload::LONGEST).await;
                 // What was handed over may have gone on meanwhile.
                 let still = self.operator.look(region).await;
                 if still.is_none_or(|it| it.role != "primary") {
-                    self.operator.history.lock().pair.open(1 - region);
+                    if !was_closed {
+                        self.operator.history.lock().pair.open(1 - region);
+                    }
                     return;
                 }
                 let parted = self.operator.act(region, verb).await;

@@ -259,7 +259,8 @@ where
             Ok(None) => match here_of_pair(group, call, kind, here(request.clone())).await {
                 Ok(answer) => return Ok(Response::new(answer)),
                 Err(refusal) if kind.may_be_tried_again(&refusal) => refusal.into(),
-                Err(refusal) => return Err(refusal.into()),
+                // A role or a queue that refuses it now says nothing of what went before.
+                Err(refusal) => return Err(doubt.unwrap_or_else(|| refusal.into())),
             },
             Ok(Some(way)) => {
                 let passed = signed(&way, call, request.clone());
@@ -269,7 +270,10 @@ where
                         Ok(answer) => return Ok(Response::new(answer.into_inner())),
                         Err(status) => {
                             way.note(&status);
-                            judge(status, kind)?
+                            match judge(status, kind) {
+                                Ok(again) => again,
+                                Err(status) => return Err(doubt.unwrap_or(status)),
+                            }
                         }
                     },
                     () = way.moved() => match kind {
