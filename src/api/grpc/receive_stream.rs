@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(more(0, STREAM_CREDIT).ok(), Some(STREAM_CREDIT));
         assert_eq!(more(STREAM_CREDIT - 1, 1).ok(), Some(STREAM_CREDIT));
         for (credit, given) in [(0, STREAM_CREDIT + 1), (STREAM_CREDIT, 1), (1, u32::MAX)] {
-            let refused = Status::from(more(credit, given).err().expect("refused"));
+            let refused = Status::from(more(credit, given).expect_err("refused"));
             assert_eq!(refused.code(), tonic::Code::InvalidArgument);
             let text = refused.message();
             assert!(text.contains("credit would come to") && text.contains("10000"), "{text}");
