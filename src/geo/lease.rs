@@ -105,7 +105,8 @@ impl LeaseKeeper {
         if let Err(refused) = self.renew(&kept, pace).await {
             tracing::debug!(why = refused.why, "no region lease");
             self.group.region_lease().note_trouble(refused.why);
-            if refused.by_its_state {
+            // To end one is for the operator, as above.
+            if refused.by_its_state && kept.authority.settings.lease.is_some() {
                 let deadline = Instant::now() + WITHIN;
                 let agreed =
                     agree(&self.other, &kept.authority, "the region lease", deadline).await;
