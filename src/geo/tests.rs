@@ -92,9 +92,12 @@ async fn free_address() -> String {
 
 /// A connection that somebody else makes may have the port for a moment.
 async fn listener_at(at: &str) -> Listener {
+    let give_up = soon();
     loop {
         match TcpNetwork.listen(at).await {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < give_up =>
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             listener => return listener.expect("it listens"),
