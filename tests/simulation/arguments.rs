@@ -61,7 +61,8 @@ pub struct Arguments {
     /// Stops at the first seed that fails
     #[arg(long)]
     pub fail_fast: bool,
-    /// Runs every deliberate break of the code until it is caught, within this many seeds
+    /// Runs every deliberate break of the code until it is caught, within this many seeds, and
+    /// then none with the same guards off; with --seed this one of the one --mutant
     #[arg(long)]
     pub mutants: bool,
     /// Only this one of them

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use crate::arguments::Arguments;
 use crate::doors::Front;
 use crate::layout::{Layout, host_name, region_of};
-use crate::schedule::{Choice, Fault, Named, Schedule, Step};
-use crate::world::{CLIENT_HOSTS, Order, World};
+use crate::schedule::{Fault, Schedule, Step};
+use crate::seeds::FAULT;
+use crate::world::{CLIENT_HOSTS, LATENCY, Order, World};
 
 mod doors;
 mod line;
@@ -18,15 +20,19 @@ pub struct Faults {
     /// A line that flaps is cut at this moment.
     is_cut: bool,
     doorway: doors::Doorway,
+    /// Says what begins, for whoever has to know should the process die.
+    tells: bool,
 }
 
 impl Faults {
     /// Those that a seed draws, as far as they are chosen.
-    pub fn new(seed: u64, layout: Layout, choice: Choice, named: Option<Named>) -> Faults {
+    pub fn new(seed: u64, layout: Layout, arguments: &Arguments) -> Faults {
+        let named = arguments.schedule;
         let has_doors = Front::of(seed, &layout, named).is_some();
-        let schedule = Schedule::new(seed, layout, choice);
+        let schedule = Schedule::new(seed, layout, arguments.choice());
         let schedule = if has_doors { schedule.with_doors(seed, named) } else { schedule };
-        Faults { schedule, is_cut: false, doorway: doors::Doorway::default() }
+        let doorway = doors::Doorway::default();
+        Faults { schedule, is_cut: false, doorway, tells: arguments.verdict }
     }
 
     /// Begins and ends what is due.
@@ -49,6 +55,9 @@ impl Faults {
                 ));
                 let seconds = world.now() as f64 / 1e6;
                 let words = format!("{number} at {seconds:.1} s: {fault:?}");
+                if self.tells {
+                    println!("{FAULT}{words}");
+                }
                 world.history.lock().faults.push(words);
                 match fault {
                     Fault::AtDoor(door) => doors::begin(world, door, &mut self.doorway),
@@ -117,6 +126,7 @@ fn begin(world: &mut World, fault: Fault) {
         }
         Fault::Outrun(id) => isolate(world, id, false, true),
         Fault::Loss(one_in) => world.sim.set_fail_rate(1.0 / one_in as f64),
+        Fault::Late(id, delay) => delay_all(world, id, Some(delay)),
         Fault::SlowDisk(id, delay) => slow(world, &[id], delay),
         Fault::SlowDisks(delay) => slow(world, &all, delay),
         Fault::FullDisk(id, left) => fill(world, &[id], Some(left)),
@@ -163,6 +173,7 @@ fn end(world: &mut World, fault: Fault) {
         }
         Fault::Outrun(id) => isolate(world, id, false, false),
         Fault::Loss(_) => world.sim.set_fail_rate(0.0),
+        Fault::Late(id, _) => delay_all(world, id, None),
         Fault::SlowDisk(id, _) => slow(world, &[id], Duration::ZERO),
         Fault::SlowDisks(_) => slow(world, &all, Duration::ZERO),
         Fault::FullDisk(id, _) => fill(world, &[id], None),
@@ -216,6 +227,25 @@ fn cut(world: &mut World, a: &str, b: &str, cut: bool) {
 /// Every way from a node to another, as the machines at its ends.
 fn ways(world: &World, from: u64, to: u64) -> Vec<(String, String)> {
     world.wires.doors.ways(&host_name(from), &host_name(to))
+}
+
+/// Messages between two machines take this long in both directions, or as long as they do anyhow.
+fn delay_way(world: &World, a: &str, b: &str, delay: Option<Duration>) {
+    let (shortest, longest) = delay.map_or(LATENCY, |delay| (delay, delay));
+    world.sim.set_link_latency(a, b, shortest);
+    world.sim.set_link_max_message_latency(a, b, longest);
+}
+
+/// The same of everything between a node, the others of its region, and clients.
+fn delay_all(world: &World, id: u64, delay: Option<Duration>) {
+    let own = host_name(id);
+    let others = world.layout.of_region(region_of(id)).iter().filter(|other| **other != id);
+    let clients = CLIENT_HOSTS.into_iter().map(str::to_owned);
+    for other in others.map(|other| host_name(*other)).chain(clients) {
+        for (a, b) in world.wires.doors.ways(&own, &other) {
+            delay_way(world, &a, &b, delay);
+        }
+    }
 }
 
 fn isolate(world: &mut World, id: u64, from_clients: bool, isolated: bool) {

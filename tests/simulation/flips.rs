@@ -53,6 +53,16 @@ impl Flip {
         Flip { place, roll: dice.next() }
     }
 
+    /// The same of a node that nobody replaces: its vote stays readable.
+    pub fn draw_of_a_member(dice: &mut Dice) -> Flip {
+        let place = match dice.below(7) {
+            0..3 => Place::Log,
+            3..5 => Place::Tables,
+            _ => Place::Bodies,
+        };
+        Flip { place, roll: dice.next() }
+    }
+
     /// Under which name it is counted.
     pub fn name(self) -> &'static str {
         match self.place {

@@ -63,14 +63,14 @@ fn main() -> ExitCode {
     if arguments.is_for_others() {
         return ExitCode::SUCCESS;
     }
+    if arguments.mutants {
+        return mutants::run(&arguments);
+    }
     if let Some(seed) = arguments.seed.filter(|_| arguments.shrink) {
         return shrink::run(&arguments, seed);
     }
     if let Some(seed) = arguments.seed {
         return seeds::one(&arguments, seed);
-    }
-    if arguments.mutants {
-        return mutants::run(&arguments);
     }
     seeds::many(&arguments)
 }

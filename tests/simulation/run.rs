@@ -139,8 +139,7 @@ fn stages(world: &mut World, seed: u64, arguments: &Arguments) -> turmoil::Resul
     let at_work = clients(world, seed, &stop);
     let operator = world.layout.is_pair().then(|| operate(world, seed, &stop));
     let changes = world.layout.has_spares().then(|| change_members(world, seed, &stop));
-    let mut faults =
-        Faults::new(seed, world.layout.clone(), arguments.choice(), arguments.schedule);
+    let mut faults = Faults::new(seed, world.layout.clone(), arguments);
     let end = arguments.secs * 1_000_000;
     while world.now() < end {
         world.step()?;

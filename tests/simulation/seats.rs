@@ -58,6 +58,16 @@ struct Plan {
     weak_zone: u64,
 }
 
+/// The zone whose nodes may be hurt. Of two regions, which have no zone in common, it is one of a
+/// region of three: what a single node loses nobody else has. 0 = none.
+fn weak_zone(seed: u64, layout: &Layout) -> u64 {
+    let regions = (0..layout.regions()).map(|region| layout.of_region(region));
+    let whole = regions.filter(|hosts| hosts.len() > 1).flatten();
+    let zones: Vec<u64> = whole.copied().filter(|host| layout.founders().contains(host)).collect();
+    let nth = Dice::new(seed ^ WEAK).below(zones.len() as u64) as usize;
+    zones.get(nth).copied().unwrap_or(0)
+}
+
 /// Cheap to clone; all clones are the same plan.
 #[derive(Clone, Debug, Default)]
 pub struct Seats(Arc<Mutex<Plan>>);
@@ -69,7 +79,7 @@ impl Seats {
         let seat = |host: &u64| (*host, Seat { node: node_id(*host), zone: *host });
         let seats: BTreeMap<u64, Seat> = founders.iter().map(seat).collect();
         let next = seats.values().map(|seat| seat.node).max().unwrap_or(0) + 1;
-        let weak_zone = 1 + Dice::new(seed ^ WEAK).below(3);
+        let weak_zone = weak_zone(seed, layout);
         Seats(Arc::new(Mutex::new(Plan { seats, next, weak_zone, ..Plan::default() })))
     }
 

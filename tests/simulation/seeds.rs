@@ -38,8 +38,9 @@ const NAMED_SECONDS: u64 = 12;
 const ENOUGH: u64 = 20;
 /// Signs of the bar that shows how far it is.
 const BAR: u64 = 40;
-/// The mark before a verdict in a seed's output.
+/// The mark before a verdict in a seed's output, and before a fault as it begins.
 const VERDICT: &str = "verdict ";
+pub const FAULT: &str = "fault ";
 
 /// Runs one seed in this process.
 pub fn one(arguments: &Arguments, seed: u64) -> ExitCode {
@@ -135,7 +136,7 @@ fn decode(text: &str) -> Option<Verdict> {
     })
 }
 
-fn line(arguments: &Arguments, verdict: &Verdict) -> String {
+pub fn line(arguments: &Arguments, verdict: &Verdict) -> String {
     let regions = match arguments.schedule {
         Some(named) => format!(" ({})", named.name()),
         None if arguments.regions() > 1 => " (two regions)".to_owned(),
@@ -174,14 +175,24 @@ pub fn show(verdict: &Verdict) {
 /// What came of a seed's process.
 pub enum Ended {
     Verdict(Verdict),
-    /// It died without one: a panic or an abort. The end of what it said.
-    Died(String),
+    /// It died without one, by a signal or an abort: the end of what it said, and the faults that
+    /// had begun.
+    Died {
+        words: String,
+        faults: Vec<String>,
+    },
+}
+
+impl Ended {
+    fn unborn(words: impl Into<String>) -> Ended {
+        Ended::Died { words: words.into(), faults: Vec::new() }
+    }
 }
 
 /// Runs a seed in a process of its own, under a mutant or none.
 pub fn in_process(arguments: &Arguments, seed: u64, mutant: Option<&str>) -> Ended {
     let Ok(own) = std::env::current_exe() else {
-        return Ended::Died("this binary does not know where it is".to_owned());
+        return Ended::unborn("this binary does not know where it is");
     };
     let mut command = Command::new(own);
     command.args(["--verdict", "--seed", &seed.to_string()]);
@@ -201,7 +212,7 @@ pub fn in_process(arguments: &Arguments, seed: u64, mutant: Option<&str>) -> End
     }
     let output = match command.output() {
         Ok(output) => output,
-        Err(error) => return Ended::Died(error.to_string()),
+        Err(error) => return Ended::unborn(error.to_string()),
     };
     let said = String::from_utf8_lossy(&output.stdout);
     let verdict = said.lines().find_map(|line| decode(line.strip_prefix(VERDICT)?));
@@ -213,7 +224,9 @@ pub fn in_process(arguments: &Arguments, seed: u64, mutant: Option<&str>) -> End
             // A panic says where and why; what follows it is the way there.
             let why = lines.skip_while(|line| !line.contains("panicked at")).take(3);
             let why: Vec<&str> = why.collect();
-            Ended::Died(if why.is_empty() { output.status.to_string() } else { why.join("\n  ") })
+            let words = if why.is_empty() { output.status.to_string() } else { why.join("\n  ") };
+            let begun = said.lines().filter_map(|line| line.strip_prefix(FAULT));
+            Ended::Died { words, faults: begun.map(str::to_owned).collect() }
         }
     }
 }
@@ -361,7 +374,7 @@ fn is_twice(arguments: &Arguments, seeds: &[(Arguments, u64)], at: usize) -> boo
 /// The verdict of a seed, and what else is wrong with it.
 fn judge(arguments: &Arguments, seed: u64, twice: bool) -> (Option<Verdict>, String) {
     match in_process(arguments, seed, None) {
-        Ended::Died(words) => (None, format!("seed {seed:<6} died:\n  {words}")),
+        Ended::Died { words, .. } => (None, format!("seed {seed:<6} died:\n  {words}")),
         Ended::Verdict(first) if twice => {
             let words = match in_process(arguments, seed, None) {
                 Ended::Verdict(again) if again.hash == first.hash => String::new(),
@@ -369,7 +382,9 @@ fn judge(arguments: &Arguments, seed: u64, twice: bool) -> (Option<Verdict>, Str
                     "seed {seed:<6} gave trace {:016x}, and then {:016x}: a run does not repeat",
                     first.hash, again.hash
                 ),
-                Ended::Died(words) => format!("seed {seed:<6} died the second time:\n  {words}"),
+                Ended::Died { words, .. } => {
+                    format!("seed {seed:<6} died the second time:\n  {words}")
+                }
             };
             (Some(first), words)
         }

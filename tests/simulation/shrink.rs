@@ -32,7 +32,7 @@ struct Search {
 /// The promises that a run broke, and the faults that began in it.
 fn outcome(arguments: &Arguments, seed: u64) -> (Vec<String>, Vec<String>) {
     match in_process(arguments, seed, arguments.mutant.as_deref()) {
-        Ended::Died(_) => (vec![DEATH.to_owned()], Vec::new()),
+        Ended::Died { faults, .. } => (vec![DEATH.to_owned()], faults),
         Ended::Verdict(verdict) => {
             (verdict.broken.into_iter().map(|(name, _)| name).collect(), verdict.faults)
         }
@@ -72,7 +72,7 @@ impl Search {
 /// What the whole seed breaks; nothing if it keeps every promise.
 fn promise(arguments: &Arguments, seed: u64) -> Option<String> {
     match in_process(arguments, seed, arguments.mutant.as_deref()) {
-        Ended::Died(words) => {
+        Ended::Died { words, .. } => {
             println!("seed {seed} died:\n  {words}");
             Some(DEATH.to_owned())
         }

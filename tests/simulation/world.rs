@@ -28,6 +28,8 @@ use crate::strangers::{self, OTHER_CLUSTER, OTHER_SERVER};
 mod upkeep;
 
 pub const CLIENT_HOSTS: [&str; 2] = ["c1", "c2"];
+/// The network's own shortest and longest latency, in force where no fault changes it.
+pub const LATENCY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
 /// How long a node that stopped by itself stays down.
 const RESTART_AFTER: Micros = 1_000_000;
 const ORDERS: usize = 16;
@@ -368,8 +370,8 @@ impl World {
             .epoch(std::time::UNIX_EPOCH)
             .simulation_duration(Duration::from_secs(3_600))
             .tick_duration(Duration::from_millis(1))
-            .min_message_latency(Duration::from_millis(1))
-            .max_message_latency(Duration::from_millis(8))
+            .min_message_latency(LATENCY.0)
+            .max_message_latency(LATENCY.1)
             .tcp_capacity(4_096)
             .enable_random_order();
         let mut sim = builder.build();

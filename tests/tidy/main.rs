@@ -14,6 +14,7 @@ mod keys;
 mod metrics;
 mod protos;
 mod rooms;
+mod seeds;
 mod sizes;
 mod source;
 

@@ -1,8 +1,6 @@
 //! What is done to a pair of regions as such, and to the line between them.
 
-use std::time::Duration;
-
-use super::fill;
+use super::{delay_way, fill};
 use crate::history::Micros;
 use crate::layout::host_name;
 use crate::schedule::Fault;
@@ -10,8 +8,6 @@ use crate::world::World;
 
 /// A line that flaps is cut and whole for so long each.
 const FLAP: Micros = 150_000;
-/// The network's own longest and shortest latency, in force where no fault changes it.
-const LATENCY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
 
 /// Finds out whom it hits.
 pub fn aimed(world: &World, fault: Fault) -> Fault {
@@ -42,7 +38,7 @@ pub fn begin(world: &mut World, fault: Fault) {
         Fault::CutLineFrom(region) => cut(world, &[region], true),
         Fault::DelayLine(delay) => {
             for (a, b) in world.layout.line() {
-                world.sim.set_link_latency(host_name(a), host_name(b), delay);
+                delay_way(world, &host_name(a), &host_name(b), Some(delay));
             }
         }
         _ => {}
@@ -64,8 +60,7 @@ pub fn end(world: &mut World, fault: Fault) {
         Fault::CutLineFrom(region) => cut(world, &[region], false),
         Fault::DelayLine(_) => {
             for (a, b) in world.layout.line() {
-                world.sim.set_link_latency(host_name(a), host_name(b), LATENCY.0);
-                world.sim.set_link_max_message_latency(host_name(a), host_name(b), LATENCY.1);
+                delay_way(world, &host_name(a), &host_name(b), None);
             }
         }
         _ => {}
