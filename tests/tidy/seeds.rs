@@ -107,8 +107,14 @@ fn a_forgotten_seed_is_found() {
     assert_eq!(finds("| a bug | the simulator, seed 46 | the seed | fixed |"), 0);
     assert_eq!(finds("| a bug | the simulator, seed 2 | the seed | fixed |"), 0);
     assert_eq!(finds("| a bug | the simulator, seed 3 | the seed | fixed |"), 1);
-    assert_eq!(finds("| a bug | `cargo sim --regions 2 --seed 46` | a test, the seed | fixed |"), 1);
-    assert_eq!(finds("| a bug | two regions, seeds 70 (I1, G2), 71, and 72, I9 | the seeds | |"), 2);
+    assert_eq!(
+        finds("| a bug | `cargo sim --regions 2 --seed 46` | a test, the seed | fixed |"),
+        1
+    );
+    assert_eq!(
+        finds("| a bug | two regions, seeds 70 (I1, G2), 71, and 72, I9 | the seeds | |"),
+        2
+    );
     assert_eq!(finds("| a bug | two regions, seeds 70 and 71 | seed 70 | fixed |"), 0);
     assert_eq!(finds("| a bug | the simulator, seed 99 | `a::test` | fixed |"), 0);
 }

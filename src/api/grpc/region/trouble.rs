@@ -17,11 +17,7 @@ pub fn of(status: &PairStatus, authority: &Authority) -> String {
         }
         Role::Secondary => status.refuses.iter().cloned().collect(),
         Role::Fenced { by, fork, .. } => vec![fenced(by, fork.is_some(), authority)],
-        Role::Conflict { with, .. } => vec![format!(
-            "region {with:?} has the same epoch {}, and neither takes writes: zoneq region resolve \
-             --keep {with} or --keep {}",
-            authority.epoch.number.0, authority.region
-        )],
+        Role::Conflict { with, .. } => vec![conflict(with, authority)],
         Role::Standalone | Role::Detached => Vec::new(),
     };
     said.join("; ")
@@ -41,6 +37,14 @@ fn fenced(by: &RegionEpoch, has_fork: bool, authority: &Authority) -> String {
     format!("fenced by epoch {} of region {there:?}; {what}", by.number.0)
 }
 
+fn conflict(with: &str, authority: &Authority) -> String {
+    format!(
+        "region {with:?} has the same epoch {}, and neither takes writes: zoneq region resolve \
+         --keep {with} or --keep {}",
+        authority.epoch.number.0, authority.region
+    )
+}
+
 /// What the last comparison of both regions found.
 fn differs(peer: &str, found: &Agreement) -> String {
     format!(
@@ -56,6 +60,31 @@ mod tests {
     use crate::queue::authority::seed::Seeding;
     use crate::queue::authority::{Attachment, TailFate};
     use crate::queue::ids::Epoch;
+
+    #[test]
+    fn a_side_in_conflict_says_with_whom_and_how_that_is_decided() {
+        let epoch = RegionEpoch { number: Epoch(3), region: "east".to_owned() };
+        let region = "east".to_owned();
+        let authority = Authority { epoch, region, ..Authority::default() };
+        assert_eq!(
+            conflict("west", &authority),
+            "region \"west\" has the same epoch 3, and neither takes writes: zoneq region resolve \
+             --keep west or --keep east"
+        );
+    }
+
+    #[test]
+    fn data_that_differ_are_told_with_the_entry_and_the_queues() {
+        let found = Agreement {
+            differs: vec!["queue \"orders\"".to_owned(), "sessions".to_owned()],
+            index: 1_024,
+        };
+        assert_eq!(
+            differs("west", &found),
+            "region \"west\" held different data at entry 1024: queue \"orders\", sessions; zoneq \
+             region verify compares again"
+        );
+    }
 
     fn fenced_with(tail: Option<TailFate>, fork: bool, is_given: bool) -> String {
         let by = RegionEpoch { number: Epoch(3), region: "west".to_owned() };
