@@ -2,6 +2,7 @@
 
 mod agreements;
 mod behind;
+mod bootstraps;
 mod clocks;
 mod compresses;
 mod crowded;

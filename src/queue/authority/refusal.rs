@@ -44,7 +44,9 @@ pub enum RegionRefusal {
     Gap { expected: Option<Position> },
     #[error("the entries are of another history: the copy ends at {}, and theirs at {}", place(.expected), place(.found))]
     Diverged { expected: Option<Position>, found: Option<Position> },
-    #[error("this copy never had all that its primary had: promote it only if that is accepted")]
+    #[error(
+        "this copy never had all that its primary had: who accepts that says --accept-incomplete"
+    )]
     Incomplete,
     #[error("a whole state is under way to this copy: it is empty until that is there")]
     Seeding,

@@ -57,15 +57,12 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
 struct OfQueue<'s> {
     all: Vec<&'s Redrive<'s>>,
     begun: Begun<'s, 's>,
-    /// Of these it is known how they ended.
-    told: Begun<'s, 's>,
 }
 
 impl<'s> OfQueue<'s> {
     fn of(all: Vec<&'s Redrive<'s>>) -> OfQueue<'s> {
         let begun = Begun::of(all.iter().copied());
-        let told = Begun::of(all.iter().copied().filter(|one| one.told.is_some()));
-        OfQueue { all, begun, told }
+        OfQueue { all, begun }
     }
 }
 
@@ -109,11 +106,12 @@ fn made<'s, 'a>(redrive: &Redrive<'_>, news: &'s [New<'a>]) -> &'s [New<'a>] {
     news.get(until(redrive.start.when.after)..until(redrive.ended)).unwrap_or_default()
 }
 
-/// Whether another redrive may have made it: at the T at which one ends the next may begin.
+/// Whether another redrive may have made it: at the T at which one ends the next may begin. That
+/// other one may be known by a start of unknown outcome only.
 fn may_be_of_another(redrive: &Redrive<'_>, new: &New<'_>, others: &OfQueue<'_>) -> bool {
     let at = new.life.inserted_at;
     let is_edge = at == redrive.start.when.by || at == redrive.ended;
-    is_edge && others.told.at(at).any(|other| other.id != redrive.id)
+    is_edge && others.begun.at(at).any(|other| other.id != redrive.id)
 }
 
 /// A redrive that tells of fewer or more than there are.
@@ -253,6 +251,25 @@ mod tests {
         };
         assert_eq!((next(8, 9), next(10, 11)), (0, 0));
         assert_eq!(next(5, 20), 1, "it ran, and says that it made none");
+    }
+
+    #[test]
+    fn what_appeared_where_the_next_began_may_be_of_one_whose_start_was_not_answered() {
+        let before = |is_asked: bool| {
+            let mut sample = Sample::default();
+            sample.dead_letter("m", 3);
+            if is_asked {
+                let (queue, asked) = ("gamma-dead".to_owned(), Asked::default());
+                let unknown = Outcome::Unknown("nobody said".to_owned());
+                sample.add(4, 5, Call::Redrive { queue, asked }, unknown);
+            }
+            sample.redrive("gamma-dead", "next", 8);
+            sample.receive_redriven("new", "m", 9, 12);
+            let job = Sample::job("next", Progress::Done, 0);
+            sample.list_redrive(21, Job { started_at: 8, ended_at: Some(9), ..job });
+            broken(sample)
+        };
+        assert_eq!((before(true), before(false)), (0, 1));
     }
 
     #[test]
