@@ -1,4 +1,4 @@
-//! Who changes the membership of one region while faults go on, by the verbs that operators have:
+//! Who changes the membership of a region while faults go on, by the verbs that operators have:
 //! adds nodes, makes them voters, replaces and removes them, and takes their hosts back under new
 //! node ids. What is drawn sets a goal, who is to vote; each turn does the next step towards it.
 //!
@@ -72,6 +72,8 @@ pub struct Operator {
     acknowledged: BTreeSet<u64>,
     /// Nodes that are known to refuse to start.
     refused: BTreeSet<u64>,
+    /// Of the region, which may begin anew under the operator's hands.
+    generation: u64,
 }
 
 fn limited<T>(message: T, within: Duration) -> tonic::Request<T> {
@@ -98,7 +100,8 @@ impl Operator {
         let goal: BTreeSet<u64> = seats.all().into_keys().collect();
         let (acknowledged, refused) = (goal.clone(), BTreeSet::new());
         let dice = Dice::new(seed ^ 0x7365_6174_7300);
-        Operator { dice, history, seats, hosts, channels, goal, acknowledged, refused }
+        let generation = seats.generation();
+        Operator { dice, history, seats, hosts, channels, goal, acknowledged, refused, generation }
     }
 
     /// Works until told to stop, and then until the members are who they are to be; whether they
@@ -126,8 +129,24 @@ impl Operator {
         self.history.lock().event(now_us().unwrap_or_default(), what);
     }
 
+    /// Whether the region began anew, so that what this operator knows is of a cluster that was.
+    fn is_of_before(&self) -> bool {
+        self.seats.generation() != self.generation
+    }
+
+    /// A region that began anew has its founders, who are to vote.
+    fn look_for_beginnings(&mut self) {
+        if self.is_of_before() {
+            self.generation = self.seats.generation();
+            self.goal = self.seats.all().into_keys().collect();
+            self.acknowledged = self.goal.clone();
+            self.refused.clear();
+        }
+    }
+
     /// Does the next step; whether there is none.
     async fn turn(&mut self, ends: bool) -> bool {
+        self.look_for_beginnings();
         self.help_to_mend().await;
         let Some(members) = self.look().await else { return false };
         self.look_for_refusals(&members).await;
@@ -293,6 +312,10 @@ impl Operator {
             return;
         }
         for (node, host) in self.seats.all() {
+            // A yes of the cluster that was says nothing of who sits now.
+            if self.is_of_before() {
+                return;
+            }
             if !self.goal.contains(&node) {
                 self.note(format_args!("node {node} leaves host {host}"));
                 self.grant(Wish::Leave(host)).await;

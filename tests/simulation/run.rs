@@ -11,7 +11,7 @@ use crate::doors::Front;
 use crate::faults::Faults;
 use crate::history::{DRAIN, Ending, History, Micros, SharedHistory};
 use crate::invariants;
-use crate::layout::{Layout, OPERATOR, region_of};
+use crate::layout::{Layout, MEMBERS_OPERATOR, OPERATOR, region_of};
 use crate::members;
 use crate::network::{CLOCK, SimNetwork, Wires};
 use crate::operating::{Working, operator};
@@ -240,6 +240,7 @@ impl Operation {
         let until = world.now() + 3 * PATIENCE;
         while self.end.borrow().is_none() && world.now() < until {
             world.step()?;
+            world.grant_wishes();
             self.grant(world);
         }
         Ok(self.end.borrow().unwrap_or(false))
@@ -272,8 +273,9 @@ fn change_members(
     let end = Rc::clone(&done);
     let (wires, layout, stop) = (world.wires.clone(), world.layout.clone(), Arc::clone(stop));
     let (history, seats) = (world.history.clone(), world.seats.clone());
-    world.sim.client(OPERATOR, async move {
-        let network = SimNetwork { host: OPERATOR.to_owned(), wires };
+    let host = if world.layout.is_pair() { MEMBERS_OPERATOR } else { OPERATOR };
+    world.sim.client(host, async move {
+        let network = SimNetwork { host: host.to_owned(), wires };
         let operator = members::Operator::new(seed, &layout, &network, history, seats);
         *end.borrow_mut() = Some(operator.work(stop).await);
         Ok(())

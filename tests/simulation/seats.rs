@@ -4,7 +4,8 @@
 //! Laws: a node id is given once. A node that is hurt has a disk that lost or rotted something, and
 //! may refuse to start, in the words of the pages for operators; all nodes that are ever hurt in a
 //! run are of one zone, so that a majority stays whole. The list names every node that sits, but
-//! for one that refused.
+//! for one that refused. Of two regions only the first one's members change, and so only its nodes
+//! may refuse.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,12 +57,24 @@ struct Plan {
     refused: BTreeSet<u64>,
     /// Of all nodes that are ever hurt.
     weak_zone: u64,
+    /// How often the first of two regions began anew, with its founders.
+    generation: u64,
+}
+
+/// The region whose members change.
+const CHANGING: usize = 0;
+
+/// The node that a host has at first, in a zone of its own.
+fn founder(host: u64) -> Seat {
+    Seat { node: node_id(host), zone: host }
 }
 
 /// The zone whose nodes may be hurt. Of two regions, which have no zone in common, it is one of a
-/// region of three: what a single node loses nobody else has. 0 = none.
+/// region of three: what a single node loses nobody else has; and where the members of one change
+/// it is of that one. 0 = none.
 fn weak_zone(seed: u64, layout: &Layout) -> u64 {
-    let regions = (0..layout.regions()).map(|region| layout.of_region(region));
+    let regions = if layout.has_spares() { 1 } else { layout.regions() };
+    let regions = (0..regions).map(|region| layout.of_region(region));
     let whole = regions.filter(|hosts| hosts.len() > 1).flatten();
     let zones: Vec<u64> = whole.copied().filter(|host| layout.founders().contains(host)).collect();
     let nth = Dice::new(seed ^ WEAK).below(zones.len() as u64) as usize;
@@ -76,8 +89,8 @@ impl Seats {
     /// A node on each host but the spare ones.
     pub fn new(seed: u64, layout: &Layout) -> Seats {
         let founders = layout.founders();
-        let seat = |host: &u64| (*host, Seat { node: node_id(*host), zone: *host });
-        let seats: BTreeMap<u64, Seat> = founders.iter().map(seat).collect();
+        let seats: BTreeMap<u64, Seat> =
+            founders.iter().map(|host| (*host, founder(*host))).collect();
         let next = seats.values().map(|seat| seat.node).max().unwrap_or(0) + 1;
         let weak_zone = weak_zone(seed, layout);
         Seats(Arc::new(Mutex::new(Plan { seats, next, weak_zone, ..Plan::default() })))
@@ -98,9 +111,29 @@ impl Seats {
         of.find(|(_, seat)| seat.node == node).map(|(host, _)| *host)
     }
 
-    /// All nodes that sit, with their hosts.
+    /// All nodes that sit in the region whose members change, with their hosts.
     pub fn all(&self) -> BTreeMap<u64, u64> {
-        self.plan().seats.iter().map(|(host, seat)| (seat.node, *host)).collect()
+        let plan = self.plan();
+        let of = plan.seats.iter().filter(|(host, _)| region_of(**host) == CHANGING);
+        of.map(|(host, seat)| (seat.node, *host)).collect()
+    }
+
+    /// The region whose members change begins anew: its founders sit where they did at first, and
+    /// nothing is wished for or asked for any more.
+    pub fn begin_anew(&self, founders: &[u64]) {
+        let mut plan = self.plan();
+        plan.seats.retain(|host, _| region_of(*host) != CHANGING);
+        plan.seats.extend(founders.iter().map(|host| (*host, founder(*host))));
+        plan.hurt.clear();
+        plan.refused.clear();
+        plan.wishes.clear();
+        plan.changes.clear();
+        plan.generation += 1;
+    }
+
+    /// How often it did.
+    pub fn generation(&self) -> u64 {
+        self.plan().generation
     }
 
     /// The list of peers for the node of this host, with where each host is heard by peers. One
@@ -110,7 +143,8 @@ impl Seats {
         let is_listed = |(of, seat): &(&u64, &Seat)| {
             let is_of_region = region_of(**of) == region_of(host);
             let came_later = **of == host && seat.node != node_id(host);
-            is_of_region && !came_later && !plan.refused.contains(&seat.node)
+            let refused = region_of(host) == CHANGING && plan.refused.contains(&seat.node);
+            is_of_region && !came_later && !refused
         };
         let peer = |(host, seat): (&u64, &Seat)| {
             let (name, Seat { node, zone }) = (host_name(*host), seat);
@@ -183,7 +217,8 @@ impl Seats {
     /// Nodes that sit and have refused to start.
     pub fn refused(&self) -> BTreeSet<u64> {
         let plan = self.plan();
-        let sit: BTreeSet<u64> = plan.seats.values().map(|seat| seat.node).collect();
+        let of = plan.seats.iter().filter(|(host, _)| region_of(**host) == CHANGING);
+        let sit: BTreeSet<u64> = of.map(|(_, seat)| seat.node).collect();
         plan.refused.intersection(&sit).copied().collect()
     }
 
@@ -191,7 +226,8 @@ impl Seats {
     pub fn may_refuse(&self, host: u64, why: &str) -> bool {
         let mut plan = self.plan();
         let Some(node) = plan.seats.get(&host).map(|seat| seat.node) else { return false };
-        let may = plan.hurt.contains(&node) && REFUSALS.iter().any(|words| why.contains(words));
+        let is_hurt = region_of(host) == CHANGING && plan.hurt.contains(&node);
+        let may = is_hurt && REFUSALS.iter().any(|words| why.contains(words));
         if may {
             plan.refused.insert(node);
         }

@@ -18,7 +18,7 @@ use zoneq::storage::disk::faulty::{Dice, FaultyDisk};
 use crate::doors::{Front, GATEWAY, PEER_PORT};
 use crate::flips::Flip;
 use crate::history::{Applied, Cluster, Micros, SharedHistory};
-use crate::layout::{Layout, OPERATOR, REGIONS, host_name, region_of};
+use crate::layout::{Layout, MEMBERS_OPERATOR, OPERATOR, REGIONS, host_name, region_of};
 use crate::network::{SimClock, SimNetwork, Wires, now_us};
 use crate::real_clock;
 use crate::seats::{Seat, Seats, zone_name};
@@ -482,7 +482,9 @@ impl World {
         let nodes = self.hosts.iter().map(|host| host.name.clone());
         let has_operator = self.layout.is_pair() || self.layout.has_spares();
         let operator = has_operator.then_some(OPERATOR);
-        let clients = CLIENT_HOSTS.into_iter().chain(operator).map(str::to_owned);
+        let has_two = self.layout.is_pair() && self.layout.has_spares();
+        let second = has_two.then_some(MEMBERS_OPERATOR);
+        let clients = CLIENT_HOSTS.into_iter().chain(operator).chain(second).map(str::to_owned);
         let gateway = self.wires.doors.front().and_then(|front| front.behind);
         let gateway = gateway.map(|_| GATEWAY.to_owned());
         nodes.chain(clients).chain(gateway).filter(|other| other != name).collect()
@@ -543,6 +545,11 @@ impl World {
             if let Some(host) = self.host(*id) {
                 host.replace_disk();
             }
+        }
+        if region == 0 && self.layout.has_spares() {
+            let founders = self.layout.founders().into_iter();
+            let founders: Vec<u64> = founders.filter(|host| hosts.contains(host)).collect();
+            self.seats.begin_anew(&founders);
         }
         hosts.iter().for_each(|id| self.power_on(*id));
     }
