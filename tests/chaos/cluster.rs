@@ -20,7 +20,7 @@ use crate::history::{Applied, Cluster as Site, REGIONS, SharedHistory};
 use crate::machine::Means;
 use crate::node::{Node, OwnClock, Under};
 use crate::session::Plan;
-use crate::wires::Namespaces;
+use crate::wires::Wires;
 use crate::workload::Reached;
 use crate::{now, say};
 
@@ -28,7 +28,7 @@ pub const ZONES: u64 = 3;
 /// How long a node has for a look at it.
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two looks.
-const BEAT: Duration = Duration::from_millis(50);
+pub const BEAT: Duration = Duration::from_millis(50);
 /// How long a node that stopped by itself stays down.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// Tables, log, bodies and reserve of a zone, with room.
@@ -48,6 +48,15 @@ pub struct Place {
     pub ports: Vec<u16>,
     /// Where the nodes of the other region are reached, if there is one.
     pub other: Vec<String>,
+    /// Of nodes that have a network of their own each.
+    pub wires: Option<Wires>,
+}
+
+impl Place {
+    /// The machine of a node, or of clients.
+    pub fn host(&self, id: u64) -> String {
+        self.wires.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |wires| wires.address(id))
+    }
 }
 
 pub struct Cluster {
@@ -55,7 +64,7 @@ pub struct Cluster {
     home: PathBuf,
     pub nodes: Vec<Node>,
     pub disks: Vec<Disk>,
-    pub wires: Option<Namespaces>,
+    pub wires: Option<Wires>,
     channels: Vec<Channel>,
     /// What nodes are started under when no fault says otherwise.
     usual: Under,
@@ -73,22 +82,13 @@ impl Cluster {
         means: &[Means],
         history: SharedHistory,
     ) -> Result<Cluster, String> {
-        let wires = match means.contains(&Means::Namespaces) {
-            true => Some(Namespaces::new(ZONES)?),
-            false => None,
-        };
-        let ports = match wires {
-            Some(_) => vec![7401, 7501, 7402, 7502, 7403, 7503],
-            None if place.ports.is_empty() => free_ports(2 * ZONES as usize)?,
-            None => place.ports.clone(),
-        };
-        let host = |id: u64| match &wires {
-            Some(wires) => wires.address(id),
-            None => "127.0.0.1".to_owned(),
+        let ports = match place.ports.is_empty() {
+            true => free_ports(2 * ZONES as usize)?,
+            false => place.ports.clone(),
         };
         let at = |id: u64, which: usize| {
             let port = ports.get(2 * (id as usize - 1) + which).copied().unwrap_or_default();
-            format!("{}:{port}", host(id))
+            format!("{}:{port}", place.host(id))
         };
         let peer = |id: u64| format!("{id}=z{id}@{}/{}", at(id, 1), at(id, 0));
         let peers = (1..=ZONES).map(peer).collect::<Vec<_>>().join(",");
@@ -98,17 +98,13 @@ impl Cluster {
         };
         let (mut nodes, mut disks, mut channels) = (Vec::new(), Vec::new(), Vec::new());
         for id in 1..=ZONES {
-            let data = if means.contains(&Means::Disks) {
-                let disk = Disk::new(home, &format!("z{id}"), DISK_BYTES)?;
-                let data = disk.mount.join("data");
-                disks.push(disk);
-                data
-            } else {
-                home.join(format!("z{id}.data"))
-            };
+            if means.contains(&Means::Disks) {
+                disks.push(Disk::new(home, &format!("z{id}"), DISK_BYTES)?);
+            }
+            let data = data(home, disks.last(), id);
             let args = args(id, place, &data, (at(id, 0), at(id, 1)), &peers);
             let mut node = Node::new(id, at(id, 0), args, home.join(format!("z{id}.log")));
-            node.namespace = wires.as_ref().map(|wires| wires.zone(id));
+            node.namespace = place.wires.as_ref().map(|wires| wires.zone(id));
             if let (true, Some(library)) =
                 (means.contains(&Means::Faketime), &plan.machine.faketime)
             {
@@ -124,6 +120,7 @@ impl Cluster {
             nodes.push(node);
         }
         let (region, home, restarts) = (place.region, home.to_owned(), Vec::new());
+        let wires = place.wires.clone();
         Ok(Cluster { region, home, nodes, disks, wires, channels, usual, history, restarts })
     }
 
@@ -138,9 +135,19 @@ impl Cluster {
         REGIONS.get(self.region).copied().unwrap_or_default()
     }
 
-    /// Where a node has its data, where it has no disk of its own.
+    /// Where a node has its data.
     pub fn data(&self, id: u64) -> PathBuf {
-        self.home.join(format!("z{id}.data"))
+        let disk = usize::try_from(id).ok().and_then(|id| self.disks.get(id.checked_sub(1)?));
+        data(&self.home, disk, id)
+    }
+
+    /// Mounts all disks again, so that they show what they hold and no more; nodes have ended.
+    pub async fn remount(&mut self) -> Result<(), String> {
+        for disk in &mut self.disks {
+            disk.unmount().await?;
+            disk.power_on()?;
+        }
+        Ok(())
     }
 
     /// Ends all nodes and starts them with empty folders: another cluster. What they had is kept
@@ -150,8 +157,8 @@ impl Cluster {
         let was = self.site();
         let mut kept = Vec::new();
         for id in 1..=ZONES {
-            let (data, beside) =
-                (self.data(id), self.home.join(format!("z{id}.{}", was.generation)));
+            let data = self.data(id);
+            let beside = data.with_file_name(format!("z{id}.{}", was.generation));
             std::fs::rename(&data, &beside)
                 .map_err(|error| format!("{}: {error}", data.display()))?;
             kept.push(beside);
@@ -388,6 +395,14 @@ impl Cluster {
     /// What the nodes say, in words.
     pub async fn words(&self) -> String {
         words(&self.statuses().await)
+    }
+}
+
+/// Where a node has its data: on a disk of its own, or beside the others'.
+fn data(home: &Path, disk: Option<&Disk>, id: u64) -> PathBuf {
+    match disk {
+        Some(disk) => disk.mount.join("data"),
+        None => home.join(format!("z{id}.data")),
     }
 }
 

@@ -62,6 +62,9 @@ impl Disk {
 
     /// Unmounts it once nobody has files open.
     pub async fn unmount(&mut self) -> Result<(), String> {
+        if !self.is_mounted {
+            return Ok(());
+        }
         let mount = self.mount.display().to_string();
         let mut tried = Ok(String::new());
         for _ in 0..TRIES {

@@ -32,6 +32,8 @@ pub enum Harm {
     OneWay,
     /// Nobody and the node hear each other, clients neither.
     Isolate,
+    /// Some of the packets to it and from it are lost, those of clients too.
+    Loss,
     PowerCut,
     FullDisk,
     SlowSync,
@@ -39,7 +41,7 @@ pub enum Harm {
     ClockStep,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub name: &'static str,
     pub what: &'static str,
@@ -49,7 +51,7 @@ pub struct Fault {
     lasts: (u64, u64),
 }
 
-const fn fault(
+pub const fn fault(
     name: &'static str,
     what: &'static str,
     whom: Whom,
@@ -59,7 +61,7 @@ const fn fault(
     Fault { name, what, whom, harm, lasts }
 }
 
-pub const ALL: [Fault; 18] = [
+pub const ALL: [Fault; 20] = [
     fault("kill-node", "SIGKILL of a follower", Whom::Follower, Harm::Kill, (300, 1_500)),
     fault("kill-leader", "SIGKILL of the leader", Whom::Leader, Harm::Kill, (900, 1_500)),
     fault("kill-zone", "SIGKILL of a zone, whoever is in it", Whom::Zone, Harm::Kill, (300, 2_500)),
@@ -100,6 +102,20 @@ pub const ALL: [Fault; 18] = [
         Whom::Leader,
         Harm::Isolate,
         (2_000, 3_500),
+    ),
+    fault(
+        "loss-node",
+        "5 to 30 % of the packets of a follower lost",
+        Whom::Follower,
+        Harm::Loss,
+        (1_000, 4_000),
+    ),
+    fault(
+        "loss-leader",
+        "5 to 30 % of the packets of the leader lost",
+        Whom::Leader,
+        Harm::Loss,
+        (2_000, 5_000),
     ),
     fault("power-zone", "power cut of one zone", Whom::Zone, Harm::PowerCut, (300, 1_500)),
     fault("power-all", "power cut of all zones at once", Whom::All, Harm::PowerCut, (0, 800)),
@@ -161,6 +177,7 @@ impl Fault {
         match self.harm {
             Harm::Kill | Harm::Stop | Harm::Partition => None,
             Harm::OneWay | Harm::Isolate => Some(Means::Namespaces),
+            Harm::Loss => Some(Means::Loss),
             Harm::PowerCut | Harm::FullDisk => Some(Means::Disks),
             Harm::SlowSync | Harm::FailingSync => Some(Means::Strace),
             Harm::ClockStep => Some(Means::Faketime),
@@ -226,32 +243,46 @@ impl Fault {
                 let both: Vec<_> = ways.flat_map(|(a, b)| [(a, b), (b, a)]).collect();
                 lose(cluster, &both, lasts).await
             }
+            Harm::Loss => lose_some(cluster, victims, lasts, dice).await,
             Harm::PowerCut => power_cut(cluster, victims, lasts).await,
-            Harm::FullDisk => {
-                for id in victims {
-                    // From nothing at all to what the node's own reserve brings back.
-                    let left = dice.below(64 << 10);
-                    cluster.disk(*id).ok_or("no disk")?.fill(left)?;
-                }
-                let passed = cluster.pass(lasts).await;
-                for id in victims {
-                    cluster.disk(*id).ok_or("no disk")?.free();
-                }
-                passed
-            }
+            Harm::FullDisk => full_disk(cluster, victims, lasts, dice).await,
             Harm::SlowSync => slow_sync(cluster, victims, lasts, dice).await,
             Harm::FailingSync => failing_sync(cluster, victims, lasts, dice).await,
-            Harm::ClockStep => {
-                let off = [-30_000, -2_500, -900, 900, 2_500, 30_000];
-                for id in victims {
-                    let ms = off.get(dice.below(off.len() as u64) as usize).copied().unwrap_or(0);
-                    set_clock(cluster, *id, ms)?;
-                }
-                cluster.pass(lasts).await?;
-                victims.iter().try_for_each(|id| set_clock(cluster, *id, 0))
-            }
+            Harm::ClockStep => clock_step(cluster, victims, lasts, dice).await,
         }
     }
+}
+
+async fn full_disk(
+    cluster: &mut Cluster,
+    victims: &[u64],
+    lasts: Duration,
+    dice: &mut Dice,
+) -> Result<(), String> {
+    for id in victims {
+        // From nothing at all to what the node's own reserve brings back.
+        let left = dice.below(64 << 10);
+        cluster.disk(*id).ok_or("no disk")?.fill(left)?;
+    }
+    let passed = cluster.pass(lasts).await;
+    for id in victims {
+        cluster.disk(*id).ok_or("no disk")?.free();
+    }
+    passed
+}
+
+/// All of them by the same, as a time server that is wrong would.
+async fn clock_step(
+    cluster: &mut Cluster,
+    victims: &[u64],
+    lasts: Duration,
+    dice: &mut Dice,
+) -> Result<(), String> {
+    let off = [-30_000, -2_500, -900, 900, 2_500, 30_000];
+    let ms = off.get(dice.below(off.len() as u64) as usize).copied().unwrap_or(0);
+    victims.iter().try_for_each(|id| set_clock(cluster, *id, ms))?;
+    cluster.pass(lasts).await?;
+    victims.iter().try_for_each(|id| set_clock(cluster, *id, 0))
 }
 
 fn set_clock(cluster: &mut Cluster, id: u64, ms: i64) -> Result<(), String> {
@@ -298,6 +329,19 @@ async fn lose(cluster: &mut Cluster, ways: &[(u64, u64)], lasts: Duration) -> Re
     set(cluster, true)?;
     cluster.pass(lasts).await?;
     set(cluster, false)
+}
+
+async fn lose_some(
+    cluster: &mut Cluster,
+    victims: &[u64],
+    lasts: Duration,
+    dice: &mut Dice,
+) -> Result<(), String> {
+    let wires = cluster.wires.clone().ok_or("no namespaces")?;
+    wires.lose_some(victims, 5 + dice.below(26))?;
+    let passed = cluster.pass(lasts).await;
+    wires.lose_none()?;
+    passed
 }
 
 /// The file systems stop first, all at once, and the processes die after them, as they may still

@@ -24,6 +24,8 @@ pub enum Means {
     Disks,
     /// A network of its own for each zone.
     Namespaces,
+    /// The same, and `nft`, which loses packets by chance.
+    Loss,
     /// `strace`, which delays and fails system calls.
     Strace,
     /// `libfaketime`, which moves a process's wall clock.
@@ -31,16 +33,23 @@ pub enum Means {
 }
 
 impl Means {
-    pub const ALL: [Means; 4] = [Means::Disks, Means::Namespaces, Means::Strace, Means::Faketime];
-
     pub fn name(self) -> &'static str {
         match self {
             Means::Disks => "loop file systems",
             Means::Namespaces => "network namespaces",
+            Means::Loss => "packet loss",
             Means::Strace => "strace",
             Means::Faketime => "libfaketime",
         }
     }
+}
+
+/// What these faults need, each once.
+pub fn needed(means: impl Iterator<Item = Option<Means>>) -> Vec<Means> {
+    let mut means: Vec<Means> = means.flatten().collect();
+    means.sort_unstable();
+    means.dedup();
+    means
 }
 
 /// What was found.
@@ -59,6 +68,7 @@ impl Machine {
             let tried = match means {
                 Means::Disks => try_disk(home).await,
                 Means::Namespaces => Namespaces::new(1).map(drop),
+                Means::Loss => try_loss(),
                 Means::Strace => try_strace(),
                 Means::Faketime => try_faketime(faketime.as_deref()),
             };
@@ -73,6 +83,22 @@ impl Machine {
     pub fn lacks(&self, means: Means) -> Option<String> {
         let why = self.lacks.get(&means)?;
         Some(format!("{}: {why}", means.name()))
+    }
+
+    /// Those faults that can be run, and why not the others.
+    pub fn sort_out<F: Copy>(
+        &self,
+        wanted: &[F],
+        means: impl Fn(&F) -> Option<Means>,
+    ) -> (Vec<F>, Vec<(F, String)>) {
+        let (mut able, mut not_run) = (Vec::new(), Vec::new());
+        for fault in wanted {
+            match means(fault).and_then(|means| self.lacks(means)) {
+                Some(why) => not_run.push((*fault, why)),
+                None => able.push(*fault),
+            }
+        }
+        (able, not_run)
     }
 }
 
@@ -109,6 +135,12 @@ async fn try_disk(home: &Path) -> Result<(), String> {
         return Err("what was not synced before a power cut is still there".to_owned());
     }
     Ok(())
+}
+
+fn try_loss() -> Result<(), String> {
+    let network = Namespaces::new(1)?;
+    network.lose_some(1, 50)?;
+    network.lose_none()
 }
 
 fn try_strace() -> Result<(), String> {

@@ -29,13 +29,16 @@ mod pairs;
 mod prober;
 mod region_faults;
 mod regions;
+#[allow(dead_code, unused_imports, reason = "its tests run elsewhere")]
+mod repeat;
 mod replayed;
 mod session;
 mod wires;
 #[path = "../workload/mod.rs"]
 mod workload;
+mod zone_faults;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -50,6 +53,7 @@ use faults::Fault;
 use history::{Micros, SharedHistory};
 use machine::{Machine, Means};
 use prober::Gap;
+use repeat::Repeated;
 use session::{Plan, Verdict};
 use tokio::time::Instant;
 use zoneq::clock::{Clock as _, SystemClock};
@@ -162,25 +166,20 @@ async fn probe(
     lying: bool,
 ) -> Result<(Able, Vec<(&'static Fault, String)>), String> {
     let home = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let means: Vec<Means> = Means::ALL
-        .into_iter()
-        .filter(|means| {
-            let is_for = |fault: &&Fault| fault.means() == Some(*means);
-            wanted.iter().any(is_for) || (lying && *means == Means::Strace)
-        })
-        .collect();
+    let lies = lying.then_some(Means::Strace);
+    let means = machine::needed(wanted.iter().map(|fault| fault.means()).chain([lies]));
     let machine = Machine::probe(&means, home.path()).await;
     if let Some(why) = machine.lacks(Means::Strace).filter(|_| lying) {
         return Err(format!("disks cannot be made to lie: {why}"));
     }
-    let (mut able, mut not_run) = (Vec::new(), Vec::new());
-    for fault in wanted {
-        match fault.means().and_then(|means| machine.lacks(means)) {
-            Some(why) => not_run.push((*fault, why)),
-            None => able.push(*fault),
-        }
-    }
+    let (able, not_run) = machine.sort_out(wanted, |fault| fault.means());
     Ok(((machine, able), not_run))
+}
+
+/// Each of them once.
+fn each<F: Copy>(faults: &[F], name: impl Fn(F) -> &'static str) -> Vec<F> {
+    let mut known = BTreeSet::new();
+    faults.iter().copied().filter(|fault| known.insert(name(*fault))).collect()
 }
 
 /// The seed that was asked for, or one of this moment.
@@ -214,7 +213,7 @@ async fn run(arguments: &Arguments, machine: &Machine, faults: &[&'static Fault]
         }
     }
     println!("{NOT_JUDGED}");
-    for fault in faults {
+    for fault in each(faults, |fault| fault.name) {
         let Some(gaps) = gaps.get(fault.name) else { continue };
         let line = figures::line(fault, seed, gaps);
         println!("{}", figures::words(&line));
@@ -226,7 +225,7 @@ async fn run(arguments: &Arguments, machine: &Machine, faults: &[&'static Fault]
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What came of one cluster; its history is kept when it is asked for, or broke a promise.
+/// What came of one cluster.
 fn tell(arguments: &Arguments, plan: &Plan<'_>, number: u64, verdict: &Verdict) {
     let history = verdict.history.lock();
     let mut names: Vec<&str> = plan.rounds.iter().map(|fault| fault.name).collect();
@@ -245,16 +244,34 @@ fn tell(arguments: &Arguments, plan: &Plan<'_>, number: u64, verdict: &Verdict) 
         history.unexpected_stops.len(),
         if verdict.broken.is_empty() { "every promise kept" } else { "BROKEN" }
     );
-    show(&verdict.broken);
-    let kept = arguments.history.clone().or_else(|| {
-        let name = format!("chaos-{}.jsonl", plan.seed);
-        (!verdict.broken.is_empty()).then(|| arguments.figures.with_file_name(name))
-    });
-    if let Some(path) = kept {
-        match written::write(&path, &history) {
-            Ok(()) => println!("  its history is in {}", path.display()),
-            Err(why) => eprintln!("chaos: {why}"),
+    let rounds = plan.rounds.iter().map(|fault| fault.name).collect();
+    let repeated = Repeated { seed: plan.seed, regions: 1, rounds, lying_disks: plan.lying };
+    conclude(arguments, &repeated, &verdict.broken, &history);
+}
+
+/// What was broken, the command that repeats it, and where its history is kept, when it is asked
+/// for or a promise was broken.
+fn conclude(
+    arguments: &Arguments,
+    repeated: &Repeated<'_>,
+    broken: &[(String, String)],
+    history: &history::History,
+) {
+    show(broken);
+    let is_broken = !broken.is_empty();
+    if is_broken {
+        println!("  repeat it: {}", repeat::command(repeated));
+    }
+    let of_pair = if repeated.regions > 1 { "-regions" } else { "" };
+    let name = format!("chaos-{}{of_pair}.jsonl", repeated.seed);
+    let beside = || is_broken.then(|| arguments.figures.with_file_name(name));
+    let Some(path) = arguments.history.clone().or_else(beside) else { return };
+    match written::write(&path, history) {
+        Ok(()) => {
+            println!("  its history is in {}", path.display());
+            println!("  judge it: {}", repeat::judge(&path));
         }
+        Err(why) => eprintln!("chaos: {why}"),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cluster::{Cluster, PATIENCE, ZONES};
 use crate::history::{Answer, Cluster as Site, Ending, Op, Outcome, REGIONS, SharedHistory, Verb};
 use crate::invariants;
 use crate::lineage::PairStory;
-use crate::machine::Machine;
+use crate::machine::{Machine, needed};
 use crate::prober::{Gap, Prober};
 use crate::region_faults::{Came, Forced, RegionFault};
 use crate::regions::{Regions, Task};
@@ -71,7 +71,8 @@ async fn live(plan: &PairPlan<'_>, verdict: &mut PairVerdict) -> Result<(), Stri
     let of_nodes = Plan { seed: plan.seed, rounds: &[], machine: plan.machine, lying: false };
     // A region in no pair is no place for clients.
     history.lock().pair.close(1);
-    let mut regions = Regions::start(home.path(), &of_nodes, &history).await?;
+    let means = needed(plan.rounds.iter().map(|fault| fault.means()));
+    let mut regions = Regions::start(home.path(), &of_nodes, &means, &history).await?;
     let lived = hurt_and_heal(plan, &mut regions, verdict).await;
     let ended = match lived {
         Ok(ending) => ending,
@@ -80,6 +81,9 @@ async fn live(plan: &PairPlan<'_>, verdict: &mut PairVerdict) -> Result<(), Stri
     let is_whole = ended.paired && ended.steady;
     history.lock().ending = ended;
     [0, 1].into_iter().try_for_each(|region| regions.kill(region))?;
+    for side in &mut regions.sides {
+        side.remount().await?;
+    }
     verdict.replayed = replay_all(&regions, verdict)?;
     verdict.forced.iter_mut().for_each(|lost| lost.truly = truly_lost(&history, &lost.forced));
     if !is_whole {

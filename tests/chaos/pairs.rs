@@ -9,10 +9,11 @@ use tokio::time::Instant;
 use crate::arguments::Arguments;
 use crate::gaps::percentile;
 use crate::history::Micros;
-use crate::machine::Machine;
+use crate::machine::{Machine, needed};
 use crate::pair::{self, Lost, PairPlan, PairVerdict};
 use crate::region_faults::{self, RegionFault};
-use crate::{seed, show, written};
+use crate::repeat::Repeated;
+use crate::{conclude, each, seed};
 
 /// Rounds of one pair; the next ones get another.
 const ROUNDS_OF_A_PAIR: usize = 12;
@@ -20,6 +21,9 @@ const ROUNDS_OF_A_PAIR: usize = 12;
 /// The faults asked for.
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static RegionFault>, String> {
     let all = || region_faults::ALL.iter();
+    if arguments.list {
+        return Ok(all().collect());
+    }
     if !arguments.faults.is_empty() {
         let named = |name: &String| {
             let found = all().find(|fault| fault.name == name);
@@ -107,16 +111,48 @@ pub async fn chaos(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if arguments.list {
-        let all = region_faults::ALL.iter();
-        all.for_each(|fault| println!("{:<18} {}", fault.name, fault.what));
-        return ExitCode::SUCCESS;
-    }
     if arguments.lying_disks {
         eprintln!("chaos: disks lie in one region only; leave --regions away");
         return ExitCode::from(2);
     }
-    let machine = Machine::probe(&[], std::path::Path::new("")).await;
+    let (machine, faults) = match able(&faults).await {
+        Ok(able) => able,
+        Err(why) => {
+            eprintln!("chaos: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if arguments.list {
+        faults.iter().for_each(|fault| println!("{:<18} {}", fault.name, fault.what));
+        return ExitCode::SUCCESS;
+    }
+    if faults.is_empty() {
+        println!("chaos: nothing was run");
+        return ExitCode::SUCCESS;
+    }
+    run(arguments, &machine, &faults).await
+}
+
+/// Those that the machine can run; of the others it is said why not.
+async fn able(
+    wanted: &[&'static RegionFault],
+) -> Result<(Machine, Vec<&'static RegionFault>), String> {
+    let home = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let means = needed(wanted.iter().map(|fault| fault.means()));
+    let machine = Machine::probe(&means, home.path()).await;
+    let (able, not_run) = machine.sort_out(wanted, |fault| fault.means());
+    for (fault, why) in &not_run {
+        println!("chaos: {} is not run: {why}", fault.name);
+    }
+    Ok((machine, able))
+}
+
+/// All rounds, so many to a pair, and the figures.
+async fn run(
+    arguments: &Arguments,
+    machine: &Machine,
+    faults: &[&'static RegionFault],
+) -> ExitCode {
     let seed = seed(arguments);
     let until = arguments.minutes.map(|m| Instant::now() + Duration::from_secs(60 * m));
     println!(
@@ -131,7 +167,7 @@ pub async fn chaos(arguments: &Arguments) -> ExitCode {
         for rounds in rounds.chunks(ROUNDS_OF_A_PAIR) {
             let logs = arguments.figures.with_file_name("");
             let seed = seed.wrapping_add(sum.pairs);
-            let plan = PairPlan { seed, rounds, machine: &machine, logs };
+            let plan = PairPlan { seed, rounds, machine, logs };
             let verdict = pair::run(&plan).await;
             sum.add(&verdict);
             tell(arguments, &plan, sum.pairs, &verdict);
@@ -141,12 +177,12 @@ pub async fn chaos(arguments: &Arguments) -> ExitCode {
         }
     }
     let (pairs, failed) = (sum.pairs, sum.failed);
-    sum.tell(&faults);
+    sum.tell(&each(faults, |fault| fault.name));
     println!("chaos: {pairs} pairs, {failed} broke a promise");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What came of one pair; its history is kept when it is asked for, or broke a promise.
+/// What came of one pair.
 fn tell(arguments: &Arguments, plan: &PairPlan<'_>, number: u64, verdict: &PairVerdict) {
     let history = verdict.history.lock();
     let pair = &history.pair;
@@ -164,15 +200,7 @@ fn tell(arguments: &Arguments, plan: &PairPlan<'_>, number: u64, verdict: &PairV
         verdict.replayed,
         if verdict.broken.is_empty() { "every promise kept" } else { "BROKEN" }
     );
-    show(&verdict.broken);
-    let kept = arguments.history.clone().or_else(|| {
-        let name = format!("chaos-{}-regions.jsonl", plan.seed);
-        (!verdict.broken.is_empty()).then(|| arguments.figures.with_file_name(name))
-    });
-    if let Some(path) = kept {
-        match written::write(&path, &history) {
-            Ok(()) => println!("  its history is in {}", path.display()),
-            Err(why) => eprintln!("chaos: {why}"),
-        }
-    }
+    let rounds = plan.rounds.iter().map(|fault| fault.name).collect();
+    let repeated = Repeated { seed: plan.seed, regions: 2, rounds, lying_disks: false };
+    conclude(arguments, &repeated, &verdict.broken, &history);
 }

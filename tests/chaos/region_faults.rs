@@ -1,5 +1,6 @@
 //! The faults of two regions: what is done to the pair, and what its operator does meanwhile.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -11,10 +12,13 @@ use zoneq::queue::authority::RegionEpoch;
 use zoneq::storage::disk::faulty::Dice;
 
 use crate::cluster::{Address, Cluster};
+use crate::faults::Fault;
 use crate::history::{Micros, Verb};
+use crate::machine::Means;
 use crate::operator::Client;
 use crate::prober::{ACCOUNT, QUEUE};
 use crate::regions::{Regions, Task};
+use crate::zone_faults::{self, At};
 use crate::{now, say};
 
 /// How long it may take until a promoted region acknowledges a write.
@@ -48,6 +52,8 @@ pub enum Harm {
     Cut,
     Kill(Whose),
     Stop(Whose),
+    /// A fault of one region.
+    Zones(At, Fault),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +69,7 @@ pub struct RegionFault {
     pub harm: Harm,
 }
 
-const fn fault(name: &'static str, what: &'static str, harm: Harm) -> RegionFault {
+pub const fn fault(name: &'static str, what: &'static str, harm: Harm) -> RegionFault {
     RegionFault { name, what, harm }
 }
 
@@ -71,7 +77,11 @@ const fn forced(before: Before, kills_heir: bool) -> Harm {
     Harm::Forced { before, kills_heir }
 }
 
-pub const ALL: [RegionFault; 12] = [
+/// All of them, those of whole regions first.
+pub static ALL: LazyLock<Vec<RegionFault>> =
+    LazyLock::new(|| OF_REGIONS.into_iter().chain(zone_faults::all()).collect());
+
+const OF_REGIONS: [RegionFault; 12] = [
     fault(
         "forced-killed",
         "SIGKILL of the primary region, the other promoted by force",
@@ -146,6 +156,13 @@ pub enum Came {
 }
 
 impl RegionFault {
+    pub fn means(&self) -> Option<Means> {
+        match &self.harm {
+            Harm::Zones(_, fault) => fault.means(),
+            _ => None,
+        }
+    }
+
     /// Hurts, lasts, and ends; the operator has not mended yet.
     pub async fn strike(&self, regions: &mut Regions, dice: &mut Dice) -> Result<Came, String> {
         let (primary, copy) = regions.roles().await?;
@@ -175,6 +192,11 @@ impl RegionFault {
             Harm::Planned { kills } => {
                 let from = if dice.below(2) == 0 { primary } else { copy };
                 planned(regions, (from, copy), kills.map(of), dice).await
+            }
+            Harm::Zones(at, fault) => {
+                let at = at.regions((primary, copy), dice);
+                zone_faults::strike(regions, &at, &fault, dice).await?;
+                Ok(Came::Done)
             }
             Harm::Forced { before, kills_heir } => {
                 hurt(regions, primary, before)?;

@@ -19,9 +19,11 @@ use zoneq::storage::disk::faulty::Dice;
 use crate::cluster::{Address, Cluster, PATIENCE, Place, ZONES, free_ports};
 use crate::history::{Cluster as Site, REGIONS, SharedHistory, Told, Verb};
 use crate::looks::{Looks, Watch};
+use crate::machine::Means;
 use crate::node::{Node, Under};
 use crate::operator::{self, Client, Operator, Wishes};
 use crate::session::Plan;
+use crate::wires::{CLIENTS, Wires};
 use crate::{now, say};
 
 /// Salt of what becomes of tails.
@@ -64,26 +66,30 @@ pub struct Regions {
 }
 
 impl Regions {
-    /// Starts both and the line.
+    /// Starts both and the line, with what the faults need.
     pub async fn start(
         home: &Path,
         plan: &Plan<'_>,
+        means: &[Means],
         history: &SharedHistory,
     ) -> Result<Regions, String> {
         let ports = free_ports(2 * PORTS + 2 * ZONES as usize)?;
         let (nodes, carried) = ports.split_at(2 * PORTS);
-        let peer_ports = nodes.iter().skip(1).step_by(2);
-        let line = start_line(home, carried, peer_ports).await?;
-        let side = |region: usize| {
-            let folder = home.join(REGIONS[region]);
+        let (of_nodes, of_line) = (nodes.chunks(PORTS), carried.chunks(ZONES as usize));
+        let wires: [Option<Wires>; 2] = Wires::of_regions(means)?;
+        let mut places: Vec<Place> =
+            wires.into_iter().zip(of_nodes).enumerate().map(place).collect();
+        let links: Vec<Vec<Link>> = places.iter().zip(of_line).map(links).collect();
+        let line = start_line(home, &links.concat()).await?;
+        for (place, links) in places.iter_mut().zip(links.iter().rev()) {
+            place.other = links.iter().map(|link| link.from.clone()).collect();
+        }
+        let side = |place: &Place| {
+            let folder = home.join(REGIONS[place.region]);
             std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-            let of = |region: usize| &carried[region * ZONES as usize..][..ZONES as usize];
-            let other = of(1 - region).iter().map(|port| format!("127.0.0.1:{port}")).collect();
-            let ports = nodes[region * PORTS..][..PORTS].to_vec();
-            let place = Place { region, ports, other };
-            Cluster::start(&folder, &place, plan, &[], history.clone())
+            Cluster::start(&folder, place, plan, means, history.clone())
         };
-        let sides = [side(0)?, side(1)?];
+        let sides = [side(&places[0])?, side(&places[1])?];
         let wishes = Wishes::default();
         let operator = operator(plan.seed, &sides, history, &wishes);
         let (operator, looks, left) = (Some(operator), Looks::default(), Vec::new());
@@ -239,20 +245,37 @@ impl Regions {
     }
 }
 
-/// The line: listens on these ports, for the nodes that have those.
-async fn start_line<'a>(
-    home: &Path,
-    carried: &[u16],
-    peer_ports: impl Iterator<Item = &'a u16>,
-) -> Result<Node, String> {
-    let links = carried.iter().zip(peer_ports);
-    let links = links.map(|(from, to)| format!("127.0.0.1:{from}=127.0.0.1:{to}"));
-    let args = ["lab", "carry"].map(str::to_owned).into_iter().chain(links).collect();
+/// Where the line listens, and the node that it has there.
+#[derive(Clone, Debug)]
+struct Link {
+    from: String,
+    to: String,
+}
+
+/// A region's place, which knows nothing of the other yet.
+fn place((region, (wires, ports)): (usize, (Option<Wires>, &[u16]))) -> Place {
+    Place { region, ports: ports.to_vec(), other: Vec::new(), wires }
+}
+
+/// What the line has of a region, by the ports that it listens on for it.
+fn links((place, carried): (&Place, &[u16])) -> Vec<Link> {
+    let peer_ports = place.ports.iter().skip(1).step_by(2);
+    let link = |(id, (from, to)): (u64, (&u16, &u16))| Link {
+        from: format!("{}:{from}", place.host(CLIENTS)),
+        to: format!("{}:{to}", place.host(id)),
+    };
+    (1..).zip(carried.iter().zip(peer_ports)).map(link).collect()
+}
+
+/// The line, which listens.
+async fn start_line(home: &Path, links: &[Link]) -> Result<Node, String> {
+    let words = links.iter().map(|link| format!("{}={}", link.from, link.to));
+    let args = ["lab", "carry"].map(str::to_owned).into_iter().chain(words).collect();
     let mut line = Node::new(0, String::new(), args, home.join("line.log"));
     line.start(&Under::Nothing)?;
     let until = Instant::now() + PATIENCE;
-    for port in carried {
-        while TcpStream::connect(("127.0.0.1", *port)).await.is_err() {
+    for link in links {
+        while TcpStream::connect(&link.from).await.is_err() {
             if let Some(why) = line.ended() {
                 return Err(format!("the line ended: {why}"));
             }

@@ -12,9 +12,10 @@ use crate::cluster::{Address, Cluster, PATIENCE, Place};
 use crate::faults::Fault;
 use crate::history::{DRAIN, Ending, SharedHistory};
 use crate::invariants;
-use crate::machine::{Machine, Means};
+use crate::machine::{Machine, needed};
 use crate::prober::{Gap, Prober};
 use crate::queues::ALL;
+use crate::wires::Wires;
 use crate::workload::{self, Worker};
 use crate::{clock, now, say};
 
@@ -58,11 +59,10 @@ pub async fn run(plan: &Plan<'_>) -> Verdict {
 async fn live(plan: &Plan<'_>, verdict: &mut Verdict) -> Result<(), String> {
     let history = verdict.history.clone();
     let home = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let mut means: Vec<Means> = plan.rounds.iter().filter_map(|fault| fault.means()).collect();
-    means.sort_unstable();
-    means.dedup();
-    let mut cluster =
-        Cluster::start(home.path(), &Place::default(), plan, &means, history.clone())?;
+    let means = needed(plan.rounds.iter().map(|fault| fault.means()));
+    let [wires] = Wires::of_regions(&means)?;
+    let place = Place { wires, ..Place::default() };
+    let mut cluster = Cluster::start(home.path(), &place, plan, &means, history.clone())?;
     cluster.whole(PATIENCE).await?;
     let stop = Arc::new(AtomicBool::new(false));
     let prober = Prober::start(&cluster.addresses(), &history).await?;

@@ -1,15 +1,69 @@
-//! A network of its own for each zone, so that packets can be dropped one way.
+//! A network of its own for each zone, so that packets can be dropped one way, or some of them.
 //!
 //! Every zone is a namespace with one wire to a router, which is a namespace too; clients stand
-//! outside and have a wire to the router as well. The router drops what a rule says, silently.
+//! outside and have a wire to the router as well, and so does the line between two regions. The
+//! router drops what a rule says, silently.
 //!
 //! Laws: nothing outside these namespaces is changed but for one interface and one route, which
-//! go with them.
+//! go with them. Two regions have one router, and a region knows its own places alone.
 
-use crate::machine::run;
+use std::sync::Arc;
+
+use crate::cluster::ZONES;
+use crate::machine::{Means, run};
 
 /// Where clients are, as a place on the router; zones count from one.
 pub const CLIENTS: u64 = 0;
+
+/// The wires of one region.
+#[derive(Clone, Debug)]
+pub struct Wires {
+    all: Arc<Namespaces>,
+    /// Places of the regions before it.
+    before: u64,
+}
+
+impl Wires {
+    /// Those of so many regions, each or none, as the faults need them.
+    pub fn of_regions<const N: usize>(means: &[Means]) -> Result<[Option<Wires>; N], String> {
+        if !means.iter().any(|means| matches!(means, Means::Namespaces | Means::Loss)) {
+            return Ok([const { None }; N]);
+        }
+        let all = Arc::new(Namespaces::new(N as u64 * ZONES)?);
+        let of = |region| Wires { all: Arc::clone(&all), before: region as u64 * ZONES };
+        Ok(std::array::from_fn(|region| Some(of(region))))
+    }
+
+    fn place(&self, id: u64) -> u64 {
+        if id == CLIENTS { CLIENTS } else { self.before + id }
+    }
+
+    /// The namespace of a zone.
+    pub fn zone(&self, id: u64) -> String {
+        self.all.zone(self.place(id))
+    }
+
+    pub fn address(&self, id: u64) -> String {
+        self.all.address(self.place(id))
+    }
+
+    /// Drops, or no longer drops, what goes from one zone to another, or to or from clients.
+    pub fn drop_packets(&self, from: u64, to: u64, drops: bool) -> Result<(), String> {
+        self.all.drop_packets(self.place(from), self.place(to), drops)
+    }
+
+    /// Loses so many in a hundred of the packets to each of these zones and from it.
+    pub fn lose_some(&self, ids: &[u64], percent: u64) -> Result<(), String> {
+        ids.iter().try_for_each(|id| self.all.lose_some(self.place(*id), percent))
+    }
+
+    /// Loses none of them any more.
+    pub fn lose_none(&self) -> Result<(), String> {
+        self.all.lose_none()
+    }
+}
+/// The router's table of what is lost by chance.
+const LOSS: &str = "loss";
 
 #[derive(Debug)]
 pub struct Namespaces {
@@ -86,6 +140,30 @@ impl Namespaces {
         let verb = if drops { "add" } else { "del" };
         let (router, from, to) = (self.router(), self.address(from), self.address(to));
         ip(&format!("-n {router} rule {verb} from {from} to {to} pref 100 blackhole"))
+    }
+
+    /// Loses so many in a hundred of the packets to a place and from it, each by itself.
+    pub fn lose_some(&self, place: u64, percent: u64) -> Result<(), String> {
+        self.nft(&format!("add table ip {LOSS}"))?;
+        let hook = "{ type filter hook forward priority 0 ; }";
+        self.nft(&format!("add chain ip {LOSS} forward {hook}"))?;
+        for way in ["saddr", "daddr"] {
+            let (at, dice) = (self.address(place), "numgen random mod 100");
+            self.nft(&format!("add rule ip {LOSS} forward ip {way} {at} {dice} < {percent} drop"))?;
+        }
+        Ok(())
+    }
+
+    /// Loses none any more.
+    pub fn lose_none(&self) -> Result<(), String> {
+        self.nft(&format!("delete table ip {LOSS}"))
+    }
+
+    /// What the router's filter is told.
+    fn nft(&self, line: &str) -> Result<(), String> {
+        let network = format!("--net=/run/netns/{}", self.router());
+        let words = [&network, "nft"].into_iter().chain(line.split_whitespace());
+        run("nsenter", &words.collect::<Vec<_>>()).map(drop)
     }
 }
 

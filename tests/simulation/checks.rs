@@ -16,6 +16,9 @@ mod flips;
 mod layout;
 #[cfg(test)]
 mod power_cut;
+#[path = "../chaos/repeat.rs"]
+#[allow(dead_code, reason = "chaos says it, the tests only read")]
+mod repeat;
 #[allow(dead_code, unused_imports, reason = "what faults do is the simulator's")]
 mod schedule;
 
