@@ -1,9 +1,11 @@
-//! How far each node had applied its log, and when that was seen: nodes are asked all the time.
+//! How far each node had applied its log, how far that log was, and when that was seen: nodes are
+//! asked all the time.
 //!
 //! Laws: an answer counts from the moment at which it was asked for to the one at which it came;
 //! what nobody answered is not known. Both sides of a pair are looked at meanwhile as an operator
 //! does, so that whatever is shown of the last sync time is judged.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +15,7 @@ use tonic::transport::Channel;
 use zoneq::proto::admin::v1 as pb;
 use zoneq::proto::admin::v1::cluster_service_client::ClusterServiceClient;
 
+use crate::cluster::ZONES;
 use crate::history::{Cluster, Micros, NEVER, SharedHistory};
 use crate::now;
 use crate::operator::Operator;
@@ -23,20 +26,28 @@ const WITHIN: Duration = Duration::from_millis(300);
 /// Between two looks at both sides.
 const SIDES_EVERY: Duration = Duration::from_millis(150);
 
-/// A node had applied all to this index by then.
+/// A node had applied all to this index, and its log ended there, between two times.
 #[derive(Clone, Copy, Debug)]
 struct Look {
+    asked: Micros,
     by: Micros,
     cluster: Cluster,
-    index: u64,
+    node: u64,
+    applied: u64,
+    end: u64,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Looks(Arc<Mutex<Vec<Look>>>);
 
-/// The looks at one cluster: by when all to which index was applied somewhere, both rising.
+/// The looks at one cluster.
 #[derive(Clone, Debug, Default)]
-pub struct Seen(Vec<(Micros, u64)>);
+pub struct Seen {
+    /// By when all to which index was applied somewhere, both rising.
+    applied: Vec<(Micros, u64)>,
+    /// Of each node when it was asked and how far its log had been at most, both rising.
+    ends: BTreeMap<u64, Vec<(Micros, u64)>>,
+}
 
 impl Looks {
     fn add(&self, look: Look) {
@@ -45,29 +56,46 @@ impl Looks {
 
     pub fn of(&self, cluster: Cluster) -> Seen {
         let looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = looks.iter().filter(|look| look.cluster == cluster);
-        let mut all: Vec<(Micros, u64)> = own.map(|look| (look.by, look.index)).collect();
-        all.sort_unstable();
+        let own = || looks.iter().filter(|look| look.cluster == cluster);
+        let mut applied: Vec<(Micros, u64)> = own().map(|look| (look.by, look.applied)).collect();
+        applied.sort_unstable();
         let mut highest = 0;
-        all.retain(|(_, index)| {
+        applied.retain(|(_, index)| {
             let is_news = *index > highest;
             highest = highest.max(*index);
             is_news
         });
-        Seen(all)
+        let mut ends: BTreeMap<u64, Vec<(Micros, u64)>> = BTreeMap::new();
+        for look in own() {
+            let of = ends.entry(look.node).or_default();
+            let before = of.last().map_or(0, |(_, end)| *end);
+            of.push((look.asked, look.end.max(before)));
+        }
+        Seen { applied, ends }
     }
 }
 
 impl Seen {
     /// By when it was applied; never, where nobody saw that.
     pub fn by(&self, index: u64) -> Micros {
-        let at = self.0.partition_point(|(_, seen)| *seen < index);
-        self.0.get(at).map_or(NEVER, |(by, _)| *by)
+        let at = self.applied.partition_point(|(_, seen)| *seen < index);
+        self.applied.get(at).map_or(NEVER, |(by, _)| *by)
+    }
+
+    /// Since when it may have been applied: no log of any node had it when it was asked then, so
+    /// that no majority did.
+    pub fn since(&self, index: u64) -> Micros {
+        let lacked = |looks: &Vec<(Micros, u64)>| {
+            let lacked = looks.partition_point(|(_, end)| *end < index);
+            lacked.checked_sub(1).and_then(|last| looks.get(last)).map_or(0, |(asked, _)| *asked)
+        };
+        let of = |id| self.ends.get(&id).map_or(0, lacked);
+        (1..=ZONES).map(of).min().unwrap_or_default()
     }
 
     /// The last that was seen to be applied.
     pub fn last(&self) -> u64 {
-        self.0.last().map_or(0, |(_, index)| *index)
+        self.applied.last().map_or(0, |(_, index)| *index)
     }
 }
 
@@ -114,14 +142,17 @@ async fn watch_node(
     let cluster = || Cluster { region, generation: history.lock().pair.generation(region) };
     while !stop.load(Ordering::Relaxed) {
         let before = cluster();
-        let asked = service.get_status(pb::GetStatusRequest::default());
-        let answer = tokio::time::timeout(WITHIN, asked).await;
+        let asked = now();
+        let answer = service.get_status(pb::GetStatusRequest::default());
+        let answer = tokio::time::timeout(WITHIN, answer).await;
         // A generation begins while no node of the one before lives.
         if let Ok(Ok(answer)) = answer
             && cluster() == before
         {
-            let index = answer.into_inner().applied_index;
-            looks.add(Look { by: now(), cluster: before, index });
+            let answer = answer.into_inner();
+            let (node, applied, end) =
+                (answer.node_id, answer.applied_index, answer.last_log_index);
+            looks.add(Look { asked, by: now(), cluster: before, node, applied, end });
         }
         tokio::time::sleep(EVERY).await;
     }

@@ -13,11 +13,11 @@ use crate::cluster::{Cluster, PATIENCE, ZONES};
 use crate::history::{Answer, Cluster as Site, Ending, Op, Outcome, REGIONS, SharedHistory, Verb};
 use crate::invariants;
 use crate::lineage::PairStory;
-use crate::machine::{Machine, needed};
+use crate::machine::{Machine, Means, needed};
 use crate::prober::{Gap, Prober};
 use crate::region_faults::{Came, Forced, RegionFault};
 use crate::regions::{Regions, Task};
-use crate::replayed::replay;
+use crate::replayed::{Clocks, replay};
 use crate::session::{Closing, IDLE, IDLE_TRIES, Plan, led, work};
 use crate::{now, say};
 
@@ -84,7 +84,9 @@ async fn live(plan: &PairPlan<'_>, verdict: &mut PairVerdict) -> Result<(), Stri
     for side in &mut regions.sides {
         side.remount().await?;
     }
-    verdict.replayed = replay_all(&regions, verdict)?;
+    let moved = means.contains(&Means::Faketime);
+    let clocks = if moved { Clocks::Moved } else { Clocks::True };
+    verdict.replayed = replay_all(&regions, clocks, verdict)?;
     verdict.forced.iter_mut().for_each(|lost| lost.truly = truly_lost(&history, &lost.forced));
     if !is_whole {
         keep_logs(home.path(), plan)?;
@@ -206,7 +208,7 @@ async fn all_led(regions: &Regions) -> [Vec<Option<(u64, u64)>>; 2] {
 }
 
 /// Writes down what each cluster was, from the logs that their nodes left; how many entries.
-fn replay_all(regions: &Regions, verdict: &PairVerdict) -> Result<u64, String> {
+fn replay_all(regions: &Regions, clocks: Clocks, verdict: &PairVerdict) -> Result<u64, String> {
     let history = &mut verdict.history.lock();
     let left = regions.left.iter().map(|left| (left.site, left.data.clone()));
     let data = |side: &Cluster| (1..=ZONES).map(|id| side.data(id)).collect();
@@ -219,7 +221,7 @@ fn replay_all(regions: &Regions, verdict: &PairVerdict) -> Result<u64, String> {
     for (site, nodes) in left.chain(last).collect::<Vec<(_, Vec<PathBuf>)>>() {
         let seen = regions.looks.of(site);
         // A node that was behind when it ended may lack the end.
-        let tried = nodes.iter().map(|data| replay(history, site, data, &seen));
+        let tried = nodes.iter().map(|data| replay(history, site, data, &seen, clocks));
         let mut failed = "there is no log".to_owned();
         let done = tried.flat_map(|it| it.map_err(|why| failed = why).ok()).next();
         entries += done.ok_or(failed)?;

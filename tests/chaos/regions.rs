@@ -75,11 +75,14 @@ impl Regions {
     ) -> Result<Regions, String> {
         let ports = free_ports(2 * PORTS + 2 * ZONES as usize)?;
         let (nodes, carried) = ports.split_at(2 * PORTS);
-        let (of_nodes, of_line) = (nodes.chunks(PORTS), carried.chunks(ZONES as usize));
-        let wires: [Option<Wires>; 2] = Wires::of_regions(means)?;
-        let mut places: Vec<Place> =
-            wires.into_iter().zip(of_nodes).enumerate().map(place).collect();
-        let links: Vec<Vec<Link>> = places.iter().zip(of_line).map(links).collect();
+        let [of_east, of_west] = Wires::of_regions(means)?;
+        let place = |region: usize, wires: Option<Wires>| {
+            let ports = nodes[region * PORTS..][..PORTS].to_vec();
+            Place { region, ports, other: Vec::new(), wires }
+        };
+        let mut places = [place(0, of_east), place(1, of_west)];
+        let carried = |region: usize| &carried[region * ZONES as usize..][..ZONES as usize];
+        let links = [0, 1].map(|region| links(&places[region], carried(region)));
         let line = start_line(home, &links.concat()).await?;
         for (place, links) in places.iter_mut().zip(links.iter().rev()) {
             place.other = links.iter().map(|link| link.from.clone()).collect();
@@ -252,13 +255,8 @@ struct Link {
     to: String,
 }
 
-/// A region's place, which knows nothing of the other yet.
-fn place((region, (wires, ports)): (usize, (Option<Wires>, &[u16]))) -> Place {
-    Place { region, ports: ports.to_vec(), other: Vec::new(), wires }
-}
-
-/// What the line has of a region, by the ports that it listens on for it.
-fn links((place, carried): (&Place, &[u16])) -> Vec<Link> {
+/// What the line has of a region's nodes, by the ports that it listens on for them.
+fn links(place: &Place, carried: &[u16]) -> Vec<Link> {
     let peer_ports = place.ports.iter().skip(1).step_by(2);
     let link = |(id, (from, to)): (u64, (&u16, &u16))| Link {
         from: format!("{}:{from}", place.host(CLIENTS)),

@@ -8,7 +8,9 @@
 //! Laws: an entry is taken for applied up to the last one that a node was seen to have applied.
 //! When it first was is not known but between two times: the stamp that its proposer gave it, and
 //! the first look that saw it applied. Whichever of the two blames nobody wrongly is written down:
-//! the second one for what ends a right to answer, which is a fence, the first for all else.
+//! the second one for what ends a right to answer, which is a fence, the first for all else. Where
+//! faults move clocks a stamp tells no time; then the last looks at which no log had the entry are
+//! the first of the two.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,10 +32,19 @@ const READ_BYTES: usize = 4 << 20;
 /// The node that is told of: all of a cluster are the same at the same position.
 const NODE: u64 = 1;
 
+/// Whether the clocks of nodes tell the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clocks {
+    True,
+    /// A fault moves them.
+    Moved,
+}
+
 /// A state on its way through a log.
 struct Replay<'a> {
     cluster: Cluster,
     seen: &'a Seen,
+    clocks: Clocks,
     state: State,
     authority: Option<Arc<Authority>>,
     /// When the entry before was stamped.
@@ -47,6 +58,7 @@ pub fn replay(
     cluster: Cluster,
     data: &Path,
     seen: &Seen,
+    clocks: Clocks,
 ) -> Result<u64, String> {
     let words = |error: zoneq::storage::error::StorageError| {
         format!("the log in {} cannot be read: {error}", data.display())
@@ -63,7 +75,7 @@ pub fn replay(
         return Err(format!("the log in {} ends at {last}, before {through}", data.display()));
     }
     let (state, authority, stamped) = (State::new(), None, 0);
-    let mut replay = Replay { cluster, seen, state, authority, stamped };
+    let mut replay = Replay { cluster, seen, clocks, state, authority, stamped };
     let mut next = log_begin(&log).map_err(words)?;
     let begin = next;
     while next <= seen.last() {
@@ -103,7 +115,11 @@ impl Replay<'_> {
         self.authority = Some(Arc::clone(&authority));
         let by = self.seen.by(index);
         let is_silent = matches!(authority.role, Role::Fenced { .. } | Role::Conflict { .. });
-        let at = if is_silent { by } else { self.stamped.min(by) };
+        let since = match self.clocks {
+            Clocks::True => self.stamped,
+            Clocks::Moved => self.seen.since(index),
+        };
+        let at = if is_silent { by } else { since.min(by) };
         let log_time = self.state.log_time().0;
         let digest = Some(digest);
         let sighted = Sighted { at, cluster, node: NODE, index, log_time, digest, authority };
