@@ -5,7 +5,6 @@
 //! what nobody answered is not known. Both sides of a pair are looked at meanwhile as an operator
 //! does, so that whatever is shown of the last sync time is judged.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,9 +15,10 @@ use zoneq::proto::admin::v1 as pb;
 use zoneq::proto::admin::v1::cluster_service_client::ClusterServiceClient;
 
 use crate::cluster::ZONES;
-use crate::history::{Cluster, Micros, NEVER, SharedHistory};
+use crate::history::{Cluster, SharedHistory};
 use crate::now;
 use crate::operator::Operator;
+use crate::seen::{Look, Seen};
 
 /// Between two looks at a node, and how long it has for one.
 const EVERY: Duration = Duration::from_millis(15);
@@ -26,28 +26,8 @@ const WITHIN: Duration = Duration::from_millis(300);
 /// Between two looks at both sides.
 const SIDES_EVERY: Duration = Duration::from_millis(150);
 
-/// A node had applied all to this index, and its log ended there, between two times.
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    asked: Micros,
-    by: Micros,
-    cluster: Cluster,
-    node: u64,
-    applied: u64,
-    end: u64,
-}
-
 #[derive(Clone, Debug, Default)]
 pub struct Looks(Arc<Mutex<Vec<Look>>>);
-
-/// The looks at one cluster.
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// By when all to which index was applied somewhere, both rising.
-    applied: Vec<(Micros, u64)>,
-    /// Of each node when it was asked and how far its log had been at most, both rising.
-    ends: BTreeMap<u64, Vec<(Micros, u64)>>,
-}
 
 impl Looks {
     fn add(&self, look: Look) {
@@ -56,46 +36,7 @@ impl Looks {
 
     pub fn of(&self, cluster: Cluster) -> Seen {
         let looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = || looks.iter().filter(|look| look.cluster == cluster);
-        let mut applied: Vec<(Micros, u64)> = own().map(|look| (look.by, look.applied)).collect();
-        applied.sort_unstable();
-        let mut highest = 0;
-        applied.retain(|(_, index)| {
-            let is_news = *index > highest;
-            highest = highest.max(*index);
-            is_news
-        });
-        let mut ends: BTreeMap<u64, Vec<(Micros, u64)>> = BTreeMap::new();
-        for look in own() {
-            let of = ends.entry(look.node).or_default();
-            let before = of.last().map_or(0, |(_, end)| *end);
-            of.push((look.asked, look.end.max(before)));
-        }
-        Seen { applied, ends }
-    }
-}
-
-impl Seen {
-    /// By when it was applied; never, where nobody saw that.
-    pub fn by(&self, index: u64) -> Micros {
-        let at = self.applied.partition_point(|(_, seen)| *seen < index);
-        self.applied.get(at).map_or(NEVER, |(by, _)| *by)
-    }
-
-    /// Since when it may have been applied: no log of any node had it when it was asked then, so
-    /// that no majority did.
-    pub fn since(&self, index: u64) -> Micros {
-        let lacked = |looks: &Vec<(Micros, u64)>| {
-            let lacked = looks.partition_point(|(_, end)| *end < index);
-            lacked.checked_sub(1).and_then(|last| looks.get(last)).map_or(0, |(asked, _)| *asked)
-        };
-        let of = |id| self.ends.get(&id).map_or(0, lacked);
-        (1..=ZONES).map(of).min().unwrap_or_default()
-    }
-
-    /// The last that was seen to be applied.
-    pub fn last(&self) -> u64 {
-        self.applied.last().map_or(0, |(_, index)| *index)
+        Seen::of(&looks, cluster, ZONES)
     }
 }
 

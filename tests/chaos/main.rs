@@ -32,6 +32,8 @@ mod regions;
 #[allow(dead_code, unused_imports, reason = "its tests run elsewhere")]
 mod repeat;
 mod replayed;
+#[allow(dead_code, unused_imports, reason = "its tests run elsewhere")]
+mod seen;
 mod session;
 mod wires;
 #[path = "../workload/mod.rs"]

@@ -25,7 +25,7 @@ use zoneq::storage::log::{Log, LogEntry, LogOptions, Payload};
 
 use crate::began;
 use crate::history::{Applied, Cluster, History, Micros, Sighted};
-use crate::looks::Seen;
+use crate::seen::Seen;
 
 /// Bytes of entries that are read at once.
 const READ_BYTES: usize = 4 << 20;

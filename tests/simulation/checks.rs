@@ -21,6 +21,9 @@ mod power_cut;
 mod repeat;
 #[allow(dead_code, unused_imports, reason = "what faults do is the simulator's")]
 mod schedule;
+#[path = "../chaos/seen.rs"]
+#[allow(dead_code, reason = "chaos looks, the tests only read")]
+mod seen;
 
 use checker::{
     highest, history, invariants, known, lineage, parts, queues, redrives, retold, sampled, search,
