@@ -96,10 +96,16 @@ pub fn fill(story: &mut Story<'_>) {
     let none = QueueStory::default();
     let all_seen = story.all_seen;
     for life in story.lives.values_mut() {
+        life.find_expiry();
         let arrivals = arrivals(life);
+        let seen = last_seen(life);
         let of = |name: &str| story.queues.get(name).unwrap_or(&none);
-        let stays = |name: &str, from| stays_through(life, of(name), name, from, all_seen);
-        life.known = states(points(life, &arrivals), of, stays);
+        let stays = |name: &str, from| {
+            let seen = if all_seen { None } else { Some(seen.get(name).copied().unwrap_or(0)) };
+            stays_through(life, of(name), name, from, seen)
+        };
+        let stays_in = &stays;
+        let known = states(points(life, &arrivals), of, stays_in);
         let mut stays: Vec<(&str, LogTime)> = Vec::new();
         if life.inserted_at > 0 && !life.home.is_empty() {
             stays.push((life.home, life.inserted_at));
@@ -109,22 +115,34 @@ pub fn fill(story: &mut Story<'_>) {
         let stays = stays.iter().zip(leaves.collect::<Vec<_>>());
         let presence = stays.map(|((queue, from), leaves)| {
             let leaves = leaves.min(life.sent_back(queue).unwrap_or(LogTime::MAX));
-            let through = stays_through(life, of(queue), queue, *from, all_seen);
+            let through = stays_in(queue, *from);
             presence(life, of(queue), queue, *from, (leaves, through))
         });
-        life.presence = presence.collect();
+        let presence: Vec<Presence<'_>> = presence.collect();
+        (life.known, life.presence) = (known, presence);
     }
     story.ghosts = ghosts(story);
     story.heads = heads(story);
 }
 
-/// Through which T no redrive took a message out of a queue in which it was at `from`.
+/// The last T at which a message was seen, of each queue.
+fn last_seen<'a>(life: &Life<'a>) -> BTreeMap<&'a str, LogTime> {
+    let mut last: BTreeMap<&str, LogTime> = BTreeMap::new();
+    for seen in life.shown() {
+        let at = last.entry(seen.queue).or_default();
+        *at = seen.at.max(*at);
+    }
+    last
+}
+
+/// Through which T no redrive took a message out of a queue in which it was at `from`, and `seen`
+/// last; `None`: what had become of it would have been seen.
 fn stays_through(
     life: &Life<'_>,
     story: &QueueStory<'_>,
     queue: &str,
     from: LogTime,
-    all_seen: bool,
+    seen: Option<LogTime>,
 ) -> LogTime {
     if !plan(queue).redriven {
         return LogTime::MAX;
@@ -132,12 +150,7 @@ fn stays_through(
     if let Some(at) = life.sent_back(queue) {
         return at.saturating_sub(1);
     }
-    if all_seen {
-        // What had become of it would have been seen.
-        return LogTime::MAX;
-    }
-    let seen = life.shown().filter(|seen| seen.queue == queue).map(|seen| seen.at).max();
-    story.redriven.quiet_through(from).max(seen.unwrap_or(0))
+    seen.map_or(LogTime::MAX, |seen| story.redriven.quiet_through(from).max(seen))
 }
 
 /// Sends of unknown outcome of which nothing was ever seen, and messages that a redrive made of

@@ -4,11 +4,14 @@
 //! Law: it is told from the ledger of the highest epoch that any node was in, so from what was
 //! applied, and not from what operators were answered.
 
-use std::collections::BTreeMap;
+pub mod places;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use zoneq::queue::authority::{LedgerLine, RegionEpoch, Role};
 
 use crate::history::{Cluster, History, LogTime, Mark, Micros, Op, Outcome, REGIONS, Sighted};
+use places::{Beyond, Earliest, begun, each_once, newest, next, ours, released, written};
 
 /// One epoch.
 #[derive(Clone, Debug)]
@@ -50,6 +53,13 @@ pub struct Lineage {
     begun: BTreeMap<Cluster, Vec<(Option<u64>, usize)>>,
     /// Of each epoch: which of `lines` went on after it, or without it.
     next: BTreeMap<RegionEpoch, usize>,
+    /// Of each epoch: which of `all` it is.
+    numbers: BTreeMap<RegionEpoch, usize>,
+    /// Of each cluster: when it was first seen in each of its epochs, in order, and which of `all`
+    /// that is.
+    written: BTreeMap<Cluster, Vec<(Micros, usize)>>,
+    /// Of each cluster: the T of what it has given up, and since when it went that way.
+    given_up: BTreeMap<Cluster, Earliest>,
 }
 
 fn is_writer(role: &Role) -> bool {
@@ -62,12 +72,8 @@ fn is_of(cluster: Cluster, epoch: &RegionEpoch) -> bool {
 
 impl Lineage {
     pub fn of(history: &History) -> Lineage {
-        // A copy that became a cluster of its own has a history of its own.
-        let ours = history.pair.sighted.iter().map(|it| it.authority.lineage).find(|id| *id > 0);
-        let is_ours = |id: u128| id == 0 || Some(id) == ours;
-        let sighted = history.pair.sighted.iter().filter(|it| is_ours(it.authority.lineage));
-        let sighted: Vec<&Sighted> = sighted.collect();
-        let newest = sighted.iter().copied().max_by_key(|it| (it.authority.epoch.clone(), it.at));
+        let sighted: Vec<&Sighted> = ours(&history.pair.sighted).map(|(_, it)| it).collect();
+        let newest = newest(&history.pair.sighted).and_then(|it| history.pair.sighted.get(it));
         let Some(newest) = newest else { return Lineage::default() };
         let ledger = &newest.authority.ledger;
         let mut writers: BTreeMap<&RegionEpoch, Cluster> = BTreeMap::new();
@@ -82,6 +88,7 @@ impl Lineage {
                 *lowest = seen.log_time.min(*lowest);
             }
         }
+        let released = released(&sighted);
         let line = |(line, before): (&LedgerLine, Option<&LedgerLine>)| Line {
             epoch: line.epoch.clone(),
             before: before.map(|it| it.epoch.clone()),
@@ -89,28 +96,37 @@ impl Lineage {
             previous: line.previous.map(|at| at.index),
             first: line.first.map(|at| at.index),
             began: began.get(&line.epoch).copied().unwrap_or_default(),
-            is_planned: was_handed_over(&sighted, line),
+            is_planned: line.previous.is_some_and(|at| released.contains(&(&line.epoch, at))),
             fork_time: times.get(&line.epoch).copied().unwrap_or(LogTime::MAX),
             left_since: Micros::MAX,
         };
         let mut lines: Vec<Line> = with_before(ledger).map(line).collect();
+        let beyond = Beyond::of(&sighted);
         for next in 1..lines.len() {
             let (Some(cluster), previous) = (lines[next - 1].cluster, lines[next].previous) else {
                 continue;
             };
-            let beyond = sighted.iter().filter(|it| it.cluster == cluster);
-            let beyond = beyond.filter(|it| Some(it.index) > previous).map(|it| it.at);
-            lines[next].left_since = beyond.min().unwrap_or(Micros::MAX);
+            lines[next].left_since = beyond.first(cluster, previous).unwrap_or(Micros::MAX);
         }
-        let is_kept = |epoch: &RegionEpoch| ledger.iter().any(|line| line.epoch == *epoch);
-        let all = sighted.iter().flat_map(|seen| with_before(&seen.authority.ledger));
+        let kept: BTreeSet<&RegionEpoch> = ledger.iter().map(|line| &line.epoch).collect();
+        let all = each_once(sighted.iter().copied()).flat_map(|it| with_before(&it.ledger));
         let left = all.filter(|(line, _)| writers.contains_key(&line.epoch));
         let left: BTreeMap<&RegionEpoch, _> = left.map(|it| (&it.0.epoch, it)).collect();
-        let left = left.into_iter().filter(|(epoch, _)| !is_kept(epoch));
+        let left = left.into_iter().filter(|(epoch, _)| !kept.contains(epoch));
         let dead: Vec<Line> = left.map(|(_, it)| line(it)).collect();
-        let (begun, next) = (begun(lines.iter().chain(&dead)), next(&lines, &dead));
-        let (copies, places) = (copies(&sighted), places(&sighted));
-        Lineage { lines, dead, copies, places, begun, next }
+        let mut lineage = Lineage {
+            begun: begun(lines.iter().chain(&dead)),
+            next: next(&lines, &dead),
+            numbers: numbers(lines.iter().chain(&dead)),
+            written: written(lines.iter().chain(&dead)),
+            copies: copies(&sighted),
+            places: places(&sighted),
+            given_up: BTreeMap::new(),
+            lines,
+            dead,
+        };
+        lineage.given_up = lineage.given_up();
+        lineage
     }
 
     /// Every epoch that a cluster wrote in, those that went on first.
@@ -131,9 +147,18 @@ impl Lineage {
         let own = self.begun.get(&cluster)?;
         let before = own.partition_point(|(first, _)| first.is_none_or(|first| first < index));
         let (_, number) = *own.get(before.checked_sub(1)?)?;
-        let dead = || self.dead.get(number.checked_sub(self.lines.len())?);
-        let line = self.lines.get(number).or_else(dead)?;
+        let line = self.numbered(number)?;
         Some((line, self.after(line)))
+    }
+
+    fn numbered(&self, number: usize) -> Option<&Line> {
+        let dead = || self.dead.get(number.checked_sub(self.lines.len())?);
+        self.lines.get(number).or_else(dead)
+    }
+
+    /// What is known of an epoch that a cluster wrote in.
+    pub fn line(&self, epoch: &RegionEpoch) -> Option<&Line> {
+        self.numbered(*self.numbers.get(epoch)?)
     }
 
     fn is_dead(&self, line: &Line) -> bool {
@@ -171,8 +196,9 @@ impl Lineage {
 
     /// The epoch in which a cluster was the writer last, as of then.
     fn written(&self, cluster: Cluster, at: Micros) -> Option<&Line> {
-        let is_its = |line: &&Line| line.cluster == Some(cluster) && line.began <= at;
-        self.all().filter(is_its).max_by_key(|line| line.began)
+        let own = self.written.get(&cluster)?;
+        let begun = own.partition_point(|(began, _)| *began <= at);
+        self.numbered(own.get(begun.checked_sub(1)?)?.1)
     }
 
     /// The epoch that went on without the one in which a cluster was the writer last, as of then,
@@ -189,14 +215,23 @@ impl Lineage {
     /// Whether a state with this T may be of a tail that the cluster has given up since: one of its
     /// nodes that is behind still has it, and answers reads that may be old.
     pub fn may_be_of_tail(&self, cluster: Cluster, at: LogTime, told: Micros) -> bool {
-        self.all().filter(|line| line.cluster == Some(cluster)).any(|line| {
-            let Some(next) = self.after(line) else { return false };
-            let is_left = self.is_dead(line) || !next.is_planned;
+        let since = self.given_up.get(&cluster).and_then(|given_up| given_up.at(at));
+        since.is_some_and(|since| since <= told)
+    }
+
+    fn given_up(&self) -> BTreeMap<Cluster, Earliest> {
+        let mut all: BTreeMap<Cluster, Vec<(LogTime, LogTime, Micros)>> = BTreeMap::new();
+        for line in self.all() {
+            let (Some(cluster), Some(next)) = (line.cluster, self.after(line)) else { continue };
             let places = self.places.get(&(cluster, line.epoch.clone()));
             let end = places.and_then(|places| places.keys().next_back());
-            let is_in = next.fork_time <= at && end.is_some_and(|end| at <= *end);
-            is_left && next.left_since <= told && is_in
-        })
+            let is_left = self.is_dead(line) || !next.is_planned;
+            if let Some(end) = end.filter(|_| is_left) {
+                let stretch = (next.fork_time, *end, next.left_since);
+                all.entry(cluster).or_default().push(stretch);
+            }
+        }
+        all.into_iter().map(|(cluster, all)| (cluster, Earliest::of(&all))).collect()
     }
 
     /// The epochs that a promotion by force began, each after the one before it.
@@ -211,7 +246,7 @@ impl Lineage {
         let handed = self.all().filter(|line| line.is_planned);
         handed.filter_map(|line| {
             let before = line.before.as_ref()?;
-            Some((self.all().find(|it| it.epoch == *before)?, line))
+            Some((self.line(before)?, line))
         })
     }
 }
@@ -222,21 +257,12 @@ fn with_before(ledger: &[LedgerLine]) -> impl Iterator<Item = (&LedgerLine, Opti
     ledger.iter().zip(before)
 }
 
-fn begun<'a>(all: impl Iterator<Item = &'a Line>) -> BTreeMap<Cluster, Vec<(Option<u64>, usize)>> {
-    let mut begun: BTreeMap<Cluster, Vec<(Option<u64>, usize)>> = BTreeMap::new();
+fn numbers<'a>(all: impl Iterator<Item = &'a Line>) -> BTreeMap<RegionEpoch, usize> {
+    let mut numbers = BTreeMap::new();
     for (number, line) in all.enumerate() {
-        if let Some(cluster) = line.cluster {
-            begun.entry(cluster).or_default().push((line.first, number));
-        }
+        numbers.entry(line.epoch.clone()).or_insert(number);
     }
-    begun.values_mut().for_each(|own| own.sort_unstable());
-    begun
-}
-
-fn next(lines: &[Line], dead: &[Line]) -> BTreeMap<RegionEpoch, usize> {
-    let after = |line: &Line| lines.iter().position(|later| later.epoch > line.epoch);
-    let next = lines.iter().chain(dead).filter_map(|line| Some((line.epoch.clone(), after(line)?)));
-    next.collect()
+    numbers
 }
 
 /// What nodes were that had not yet applied what another had, or were started anew, says nothing
@@ -270,14 +296,6 @@ fn places(sighted: &[&Sighted]) -> Places {
     places
 }
 
-/// Whether a cluster was seen to release to that epoch, just where it begins.
-fn was_handed_over(sighted: &[&Sighted], line: &LedgerLine) -> bool {
-    sighted.iter().any(|seen| match &seen.authority.role {
-        Role::Released { to, at } => *to == line.epoch && line.previous == Some(*at),
-        _ => false,
-    })
-}
-
 /// An acknowledged write, and where it stands.
 pub type Write<'a> = (&'a Op, Mark);
 
@@ -288,6 +306,8 @@ pub struct PairStory<'a> {
     pub lineage: Lineage,
     /// The acknowledged writes of each epoch.
     placed: BTreeMap<RegionEpoch, Vec<Write<'a>>>,
+    /// Of these: the index of each, in order, and which it is.
+    indexes: BTreeMap<RegionEpoch, Vec<(u64, usize)>>,
     /// Those of no epoch.
     pub strays: Vec<Write<'a>>,
 }
@@ -303,8 +323,26 @@ impl<'a> PairStory<'a> {
                 None => strays.push(write),
             }
         }
-        let placed = placed.into_iter().map(|(epoch, writes)| (epoch.clone(), writes)).collect();
-        PairStory { history, lineage, placed, strays }
+        let placed: BTreeMap<RegionEpoch, Vec<Write<'_>>> =
+            placed.into_iter().map(|(epoch, writes)| (epoch.clone(), writes)).collect();
+        let of = |(epoch, writes): (&RegionEpoch, &Vec<Write<'_>>)| {
+            let numbered = (0..).zip(writes);
+            let mut of: Vec<_> = numbered.map(|(at, (_, mark))| (mark.index, at)).collect();
+            of.sort_unstable();
+            (epoch.clone(), of)
+        };
+        let indexes = placed.iter().map(of).collect();
+        PairStory { history, lineage, placed, indexes, strays }
+    }
+
+    /// The acknowledged writes of an epoch that stand beyond a place of its log.
+    pub fn writes_beyond(&self, epoch: &RegionEpoch, place: Option<u64>) -> Vec<Write<'a>> {
+        let all = self.indexes.get(epoch).map_or(&[][..], Vec::as_slice);
+        let beyond = all.partition_point(|(index, _)| Some(*index) <= place);
+        let mut beyond: Vec<usize> = all.iter().skip(beyond).map(|(_, number)| *number).collect();
+        beyond.sort_unstable();
+        let writes = self.placed.get(epoch).map_or(&[][..], Vec::as_slice);
+        beyond.into_iter().filter_map(|number| writes.get(number)).copied().collect()
     }
 
     /// The acknowledged writes of an epoch.

@@ -4,7 +4,7 @@
 //! A redrive has surely ended where a listing says so, where it was cancelled, and where none ran:
 //! a queue has one at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::highest::Highest;
 use crate::history::{Answer, Asked, Call, History, Job, LogTime, Op, Outcome, Progress};
@@ -19,6 +19,8 @@ pub struct Redrive<'a> {
     pub id: &'a str,
     pub queue: &'a str,
     pub asked: &'a Asked,
+    /// The ids that it asked for; none = any.
+    pub ids: BTreeSet<&'a str>,
     pub start: Act<'a>,
     /// By when it had ended, surely.
     pub ended: LogTime,
@@ -97,7 +99,8 @@ impl<'a> Redrives<'a> {
                         _ => continue,
                     };
                     let (start, ended) = (Act { op, when }, LogTime::MAX);
-                    let redrive = Redrive { id, queue, asked, start, ended, told: None };
+                    let ids = asked.ids.iter().map(|id| &**id).collect();
+                    let redrive = Redrive { id, queue, asked, ids, start, ended, told: None };
                     redrives.all.push(redrive);
                 }
                 (

@@ -8,9 +8,13 @@
 //! unless somebody asked the region that began it for a promotion by force between the last look
 //! that did not show it and the first that did. A call belongs to the region of the epoch that its
 //! answer names; one that names none, and took nothing, says nothing of any region.
+//!
+//! `begun` says which epochs were asked for by force.
+
+mod begun;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use zoneq::cli::drill::history::{Look, Part};
@@ -18,17 +22,30 @@ use zoneq::queue::authority::{Authority, LedgerLine, RegionEpoch, Role};
 
 use crate::highest::Highest;
 use crate::history::{
-    Answer, Cluster, History, LogTime, Micros, Op, Outcome, REGIONS, Sighted, Told, Verb,
+    Answer, Cluster, History, LogTime, Micros, Op, Outcome, REGIONS, Sighted, Told,
 };
+use crate::lineage::places::newest;
 use crate::parts::authority;
+use begun::Begun;
 
 /// The looks and calls of a history that is being read.
 #[derive(Debug, Default)]
 pub struct Sampled {
-    seen: Vec<(Look, Arc<Authority>)>,
+    seen: Vec<Seen>,
     /// Of calls: the number of the epoch that each was acknowledged under.
     epochs: Vec<(usize, Option<u32>)>,
-    ledgers: BTreeMap<Cluster, Vec<LedgerLine>>,
+    /// The ledgers that looks told of, each once, the first an empty one.
+    ledgers: Vec<Vec<LedgerLine>>,
+    /// Of each cluster the one that was told last.
+    last: BTreeMap<Cluster, usize>,
+}
+
+/// A look, what it said but for the ledger, and which ledger that was.
+#[derive(Debug)]
+struct Seen {
+    look: Look,
+    authority: Authority,
+    ledger: usize,
 }
 
 /// Of each cluster: the indexes that looks found there, each with when the look began.
@@ -42,13 +59,16 @@ impl Sampled {
     pub fn look(&mut self, mut look: Look) -> Result<(), String> {
         let part: Part = std::mem::take(&mut look.part);
         let mut read = authority(part)?;
-        let ledger = self.ledgers.entry(look.told.cluster).or_default();
-        if read.ledger.is_empty() {
-            read.ledger.clone_from(ledger);
-        } else {
-            ledger.clone_from(&read.ledger);
+        if self.ledgers.is_empty() {
+            self.ledgers.push(Vec::new());
         }
-        self.seen.push((look, Arc::new(read)));
+        let told = std::mem::take(&mut read.ledger);
+        let ledger = self.last.entry(look.told.cluster).or_default();
+        if !told.is_empty() {
+            *ledger = self.ledgers.len();
+            self.ledgers.push(told);
+        }
+        self.seen.push(Seen { look, authority: read, ledger: *ledger });
         Ok(())
     }
 
@@ -59,19 +79,19 @@ impl Sampled {
 
     /// Tells the history what the looks say.
     pub fn tell(mut self, history: &mut History) -> Result<(), String> {
-        self.seen.sort_by_key(|(look, _)| look.told.invoked);
+        self.seen.sort_by_key(|seen| seen.look.told.invoked);
         self.place(&mut history.ops)?;
         let reached = self.reached();
-        let mut sighted: Vec<Sighted> =
-            self.seen.iter().map(|seen| as_sighted(seen, &reached)).collect();
-        sighted.extend(self.handed_over(history, &reached));
-        sighted.sort_by_key(|seen| (seen.cluster, seen.index, seen.at));
-        history.pair.sighted.extend(sighted);
-        let later = self.seen.iter().map(|(look, it)| {
+        let looked = self.seen.iter().map(|seen| (as_sighted(seen, &reached), Some(seen.ledger)));
+        let mut sighted: Vec<(Sighted, Option<usize>)> = looked.collect();
+        sighted.extend(self.handed_over(history, &reached).into_iter().map(|seen| (seen, None)));
+        sighted.sort_by_key(|(seen, _)| (seen.cluster, seen.index, seen.at));
+        history.pair.sighted.extend(self.with_ledgers(sighted));
+        let later = self.seen.iter().map(|Seen { look, authority: it, .. }| {
             (Reverse(look.told.invoked), (&it.epoch, it.role == Role::Secondary))
         });
         let later: Followed<'_> = later.collect();
-        let all = self.seen.iter().map(|(look, _)| {
+        let all = self.seen.iter().map(|Seen { look, .. }| {
             let told = look.told.clone();
             let last_sync = told.last_sync.filter(|_| is_followed(&told, &later));
             Told { last_sync, ..told }
@@ -80,9 +100,28 @@ impl Sampled {
         Ok(())
     }
 
+    /// Gives each ledger to the last state that had it, and to the newest state its own: nobody
+    /// asks for it of others.
+    fn with_ledgers(&self, all: Vec<(Sighted, Option<usize>)>) -> Vec<Sighted> {
+        let (mut sighted, ledgers): (Vec<Sighted>, Vec<Option<usize>>) = all.into_iter().unzip();
+        let newest = newest(&sighted);
+        let mut told = BTreeSet::new();
+        for (place, (seen, ledger)) in sighted.iter_mut().zip(ledgers).enumerate().rev() {
+            let Some(ledger) = ledger else { continue };
+            if told.insert(ledger) || newest == Some(place) {
+                Arc::make_mut(&mut seen.authority).ledger = self.ledger(ledger).to_vec();
+            }
+        }
+        sighted
+    }
+
+    fn ledger(&self, number: usize) -> &[LedgerLine] {
+        self.ledgers.get(number).map_or(&[], Vec::as_slice)
+    }
+
     fn reached(&self) -> Reached {
         let mut reached: BTreeMap<Cluster, Vec<(u64, Micros)>> = BTreeMap::new();
-        for (look, _) in &self.seen {
+        for Seen { look, .. } in &self.seen {
             let of = reached.entry(look.told.cluster).or_default();
             of.push((look.index, look.told.invoked));
         }
@@ -91,60 +130,54 @@ impl Sampled {
 
     /// What nobody may have seen: each release to the epoch after it, where it began.
     fn handed_over(&self, history: &History, reached: &Reached) -> Vec<Sighted> {
-        let newest = self.seen.iter().max_by_key(|(_, it)| (it.epoch.clone(), it.ledger.len()));
-        let Some((_, newest)) = newest else { return Vec::new() };
-        let joins = newest.ledger.windows(2).filter_map(|two| match two {
+        let height = |it: &Seen| (it.authority.epoch.clone(), self.ledger(it.ledger).len());
+        let newest = self.seen.iter().max_by_key(|it| height(it));
+        let Some(newest) = newest else { return Vec::new() };
+        let (begun, ends) = (Begun::of(self, history), self.ends());
+        let joins = self.ledger(newest.ledger).windows(2).filter_map(|two| match two {
             [before, line] => Some((before, line, line.previous?)),
             _ => None,
         });
-        let released = joins.filter(|(_, line, _)| !self.was_forced(history, &line.epoch));
+        let released = joins.filter(|(_, line, _)| !begun.was_forced(&line.epoch));
         let sighted = released.filter_map(|(before, line, at)| {
             let cluster = cluster_of(&before.epoch)?;
-            let role = Role::Released { to: line.epoch.clone(), at };
-            let ledger = newest.ledger.iter().take_while(|it| it.epoch != line.epoch);
             let authority = Arc::new(Authority {
-                lineage: newest.lineage,
+                lineage: newest.authority.lineage,
                 region: before.epoch.region.clone(),
                 epoch: before.epoch.clone(),
-                ledger: ledger.cloned().collect(),
-                role,
+                role: Role::Released { to: line.epoch.clone(), at },
                 ..Authority::default()
             });
-            let (index, log_time) = (at.index, self.end_of(cluster, &before.epoch)?);
+            let (index, log_time) = (at.index, *ends.get(&(cluster, &before.epoch))?);
             let at = since(reached, cluster, index);
             Some(Sighted { at, cluster, node: 0, index, log_time, digest: None, authority })
         });
         sighted.collect()
     }
 
-    /// The latest T that a cluster told of in an epoch.
-    fn end_of(&self, cluster: Cluster, epoch: &RegionEpoch) -> Option<LogTime> {
-        let own = self.seen.iter().filter(|(look, _)| look.told.cluster == cluster);
-        own.filter(|(_, it)| it.epoch == *epoch).map(|(look, _)| look.log_time).max()
-    }
-
-    fn was_forced(&self, history: &History, epoch: &RegionEpoch) -> bool {
-        let Some(cluster) = cluster_of(epoch) else { return false };
-        let own = || self.seen.iter().filter(|(look, _)| look.told.cluster == cluster);
-        let shows = |it: &Authority| it.ledger.iter().any(|line| line.epoch == *epoch);
-        let first = own().find(|(_, it)| shows(it)).map(|(look, _)| look.told.returned);
-        let Some(first) = first else { return false };
-        let before = own().filter(|(look, it)| !shows(it) && look.told.returned <= first);
-        let last = before.map(|(look, _)| look.told.invoked).max().unwrap_or_default();
-        history.pair.acts.iter().any(|act| {
-            matches!(act.verb, Verb::Force { .. })
-                && act.cluster == cluster
-                && act.returned >= last
-                && act.invoked <= first
-        })
+    /// The latest T that each cluster told of in each epoch.
+    fn ends(&self) -> BTreeMap<(Cluster, &RegionEpoch), LogTime> {
+        let mut ends: BTreeMap<(Cluster, &RegionEpoch), LogTime> = BTreeMap::new();
+        for Seen { look, authority, .. } in &self.seen {
+            let end = ends.entry((look.told.cluster, &authority.epoch)).or_default();
+            *end = look.log_time.max(*end);
+        }
+        ends
     }
 
     /// Says of each call which region answered it.
     fn place(&self, ops: &mut [Op]) -> Result<(), String> {
         let mut regions: BTreeMap<u32, Cluster> = BTreeMap::new();
-        for (_, it) in &self.seen {
-            let all = it.ledger.iter().map(|line| &line.epoch).chain([&it.epoch]);
-            regions.extend(all.filter_map(|epoch| Some((epoch.number.0, cluster_of(epoch)?))));
+        let mut told = BTreeSet::new();
+        // What was told last counts.
+        for Seen { authority, ledger, .. } in self.seen.iter().rev() {
+            let lines = if told.insert(*ledger) { self.ledger(*ledger) } else { &[] };
+            let all = [&authority.epoch].into_iter().chain(lines.iter().rev().map(|it| &it.epoch));
+            for epoch in all {
+                if let Some(cluster) = cluster_of(epoch) {
+                    regions.entry(epoch.number.0).or_insert(cluster);
+                }
+            }
         }
         for (at, epoch) in &self.epochs {
             let Some(op) = ops.get_mut(*at) else { continue };
@@ -175,12 +208,12 @@ fn since(reached: &Reached, cluster: Cluster, index: u64) -> Micros {
     reached.get(&cluster).and_then(|less| less.below(&index)).unwrap_or_default()
 }
 
-fn as_sighted((look, authority): &(Look, Arc<Authority>), reached: &Reached) -> Sighted {
+fn as_sighted(Seen { look, authority, .. }: &Seen, reached: &Reached) -> Sighted {
     let Look { told, index, log_time, .. } = look;
     let is_silent = matches!(authority.role, Role::Fenced { .. } | Role::Conflict { .. });
     let at = if is_silent { told.returned } else { since(reached, told.cluster, *index) };
     let (cluster, index, log_time) = (told.cluster, *index, *log_time);
-    let authority = Arc::clone(authority);
+    let authority = Arc::new(authority.clone());
     Sighted { at, cluster, node: 0, index, log_time, digest: None, authority }
 }
 
@@ -191,10 +224,10 @@ fn cluster_of(epoch: &RegionEpoch) -> Option<Cluster> {
 
 #[cfg(test)]
 pub mod tests {
-    use zoneq::cli::drill::history::{Join, Place};
+    use zoneq::cli::drill::history::{EpochId, Join, Place};
 
     use super::*;
-    use crate::history::{Act, Ending, Mark};
+    use crate::history::{Act, Ending, Mark, Verb};
     use crate::invariants::broken;
     use crate::invariants::sample::Sample;
 
@@ -230,9 +263,47 @@ pub mod tests {
             index: u64,
             sync: Option<u64>,
         ) {
-            let (invoked, returned) = (self.tick(), self.tick());
             let ledger = joins(epoch);
             let id = ledger.last().expect("an epoch").epoch.clone();
+            self.says(region, role, (id, ledger), index, sync);
+        }
+
+        /// A region says so, and that its ledger is as it was, with an epoch of east at its end.
+        pub fn is_as_before(
+            &mut self,
+            region: usize,
+            role: &str,
+            epoch: u64,
+            index: u64,
+            sync: Option<u64>,
+        ) {
+            let id = (2 * epoch as u32 - 1, "east".to_owned());
+            self.says(region, role, (id, Vec::new()), index, sync);
+        }
+
+        /// East is the primary of so many epochs, with one of west before each but the first.
+        pub fn tells(&mut self, epochs: u64) {
+            let at = |index| Some(Place { index, ..Place::default() });
+            let joins = (1..2 * epochs as u32).map(|number| Join {
+                epoch: (number, REGIONS[(number as usize + 1) % 2].to_owned()),
+                previous: at(5 * u64::from(number) - 1).filter(|_| number > 1),
+                first: at(5 * u64::from(number)).filter(|_| number > 1),
+            });
+            let joins: Vec<Join> = joins.collect();
+            let id = joins.last().expect("an epoch").epoch.clone();
+            self.says(1, "secondary", (id.clone(), joins.clone()), 10 * epochs, None);
+            self.says(0, "primary", (id, joins), 10 * epochs, None);
+        }
+
+        fn says(
+            &mut self,
+            region: usize,
+            role: &str,
+            (id, ledger): (EpochId, Vec<Join>),
+            index: u64,
+            sync: Option<u64>,
+        ) {
+            let (invoked, returned) = (self.tick(), self.tick());
             let part = Part {
                 lineage: 1,
                 region: REGIONS[region].to_owned(),

@@ -102,6 +102,8 @@ pub struct Life<'a> {
     /// It is of a tail, and was sent again by who sends tails.
     pub is_replayed: bool,
     pub inserted_at: LogTime,
+    /// When it expires at home, as far as is known.
+    expires_at: Option<LogTime>,
     pub priority: u8,
     pub group: Option<u64>,
     /// In the order of T.
@@ -141,12 +143,15 @@ impl<'a> Life<'a> {
 
     /// When it expires in this queue, as far as is known.
     pub fn expires_at(&self, queue: &str) -> Option<LogTime> {
-        if queue != self.home {
-            return None;
-        }
+        self.expires_at.filter(|_| queue == self.home)
+    }
+
+    /// Finds when it expires at home, as its send was told or as it was shown there first.
+    pub fn find_expiry(&mut self) {
         let sent = self.sent.map(|sent| sent.message.expires_at);
-        let shown = || self.shown().find(|s| s.queue == queue).map(|seen| seen.shown.expires_at);
-        sent.or_else(shown).flatten()
+        let shown = self.shown().find(|seen| seen.queue == self.home);
+        let shown = shown.map(|seen| seen.shown.expires_at);
+        self.expires_at = sent.or(shown).flatten();
     }
 }
 

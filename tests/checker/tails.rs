@@ -8,9 +8,10 @@
 //! its own, and is nobody's successor.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use zoneq::queue::authority::replay::Replayed;
-use zoneq::queue::authority::{Authority, RegionEpoch, Role};
+use zoneq::queue::authority::{RegionEpoch, Role};
 
 use crate::highest::Highest;
 use crate::history::{
@@ -18,6 +19,7 @@ use crate::history::{
     Sighted, TAIL,
 };
 use crate::lineage::Lineage;
+use crate::lineage::places::each_once;
 
 /// A body of its own for what a redrive made in a tail.
 const COPY: u64 = 1 << 62;
@@ -43,28 +45,30 @@ pub struct Tails {
     spans: Highest<LogTime, LogTime>,
 }
 
-/// How far the tail of an epoch was replayed, in a state.
-pub fn replayed<'a>(authority: &'a Authority, epoch: &RegionEpoch) -> Option<&'a Replayed> {
-    authority.replayed.iter().find(|it| it.epoch == *epoch)
+/// How far each tail was replayed, in a state.
+pub fn all_replayed(seen: &Sighted) -> BTreeMap<&RegionEpoch, &Replayed> {
+    // Of an epoch that is told twice the first counts.
+    seen.authority.replayed.iter().rev().map(|it| (&it.epoch, it)).collect()
 }
 
-/// States of a cluster, each with the one before it, in the order of its log.
-pub fn steps(history: &History) -> impl Iterator<Item = (&Sighted, &Sighted)> {
+/// States of a cluster, each with the one before it, in the order of its log, where they differ.
+pub fn changes(history: &History) -> impl Iterator<Item = (&Sighted, &Sighted)> {
     let mut of: BTreeMap<Cluster, Vec<&Sighted>> = BTreeMap::new();
     for seen in &history.pair.sighted {
         of.entry(seen.cluster).or_default().push(seen);
     }
-    of.into_values().flat_map(|mut seen| {
+    let steps = of.into_values().flat_map(|mut seen| {
         seen.sort_by_key(|it| it.index);
         let pairs: Vec<_> = seen.windows(2).map(|two| (two[0], two[1])).collect();
         pairs
-    })
+    });
+    steps.filter(|(before, after)| !Arc::ptr_eq(&before.authority, &after.authority))
 }
 
 impl Tails {
     pub fn of(history: &History, lineage: &Lineage) -> Tails {
-        let sighted = history.pair.sighted.iter();
-        let epochs = sighted.flat_map(|seen| &seen.authority.replayed).map(|it| &it.epoch);
+        let states = each_once(history.pair.sighted.iter());
+        let epochs = states.flat_map(|state| &state.replayed).map(|it| &it.epoch);
         let epochs: BTreeSet<&RegionEpoch> = epochs.collect();
         let mut tails = Tails::default();
         if epochs.is_empty() {
@@ -74,15 +78,19 @@ impl Tails {
         let known = Known::of(history);
         let not_sent = not_sent(history);
         let left = left_behind(history, lineage);
+        let mut listings: BTreeMap<&RegionEpoch, Vec<&Listed>> = BTreeMap::new();
+        for listed in &history.pair.listed {
+            listings.entry(&listed.epoch).or_default().push(listed);
+        }
         for epoch in epochs {
-            let line = lineage.all().find(|line| line.epoch == *epoch);
+            let line = lineage.line(epoch);
             let next = line.and_then(|line| lineage.after(line));
             let since = next.map_or(0, |next| next.began);
             for (_, queue, new, id) in left.get(epoch).into_iter().flatten() {
                 tails.add(queue, as_sent(new), since);
                 tails.ids.insert((*id).to_owned());
             }
-            for listed in history.pair.listed.iter().filter(|it| it.epoch == *epoch) {
+            for listed in listings.get(epoch).into_iter().flatten() {
                 tails.list(listed, (&known, &not_sent), since);
             }
         }
@@ -186,17 +194,22 @@ fn all_shown(rest: &mut History) -> impl Iterator<Item = &mut Shown> {
 }
 
 /// What redrives made of a copy has the copy's body.
-fn rename_successors(rest: &mut History, mut copies: BTreeSet<String>) {
-    while !copies.is_empty() {
-        let mut made = BTreeSet::new();
-        for shown in all_shown(rest) {
-            let is_of = shown.redriven.as_ref().is_some_and(|was| copies.contains(&was.id));
-            if let Some(tag) = shown.tag.filter(|tag| is_of && tag & COPY == 0) {
+fn rename_successors(rest: &mut History, copies: BTreeSet<String>) {
+    let mut made: BTreeMap<String, Vec<&mut Shown>> = BTreeMap::new();
+    for shown in all_shown(rest) {
+        if let Some(was) = shown.redriven.as_ref().map(|was| was.id.clone()) {
+            made.entry(was).or_default().push(shown);
+        }
+    }
+    let mut copies: Vec<String> = copies.into_iter().collect();
+    while let Some(copy) = copies.pop() {
+        // Each is renamed once, so of a copy that is met again there is nothing left.
+        for shown in made.remove(&copy).into_iter().flatten() {
+            if let Some(tag) = shown.tag.filter(|tag| tag & COPY == 0) {
                 shown.tag = Some(tag | COPY);
-                made.insert(shown.id.clone());
+                copies.push(shown.id.clone());
             }
         }
-        copies = made;
     }
 }
 
@@ -249,12 +262,11 @@ fn not_sent(history: &History) -> BTreeSet<&str> {
 fn spans(history: &History) -> Highest<LogTime, LogTime> {
     let writes = |seen: &Sighted| !matches!(seen.authority.role, Role::Secondary | Role::Detached);
     let took = |(before, after): &(&Sighted, &Sighted)| {
-        after.authority.replayed.iter().any(|now| {
-            let known = replayed(&before.authority, &now.epoch);
-            known.map_or(0, |known| known.sent) < now.sent
-        })
+        let before = all_replayed(before);
+        let sent = |now: &Replayed| before.get(&now.epoch).map_or(0, |known| known.sent);
+        after.authority.replayed.iter().any(|now| sent(now) < now.sent)
     };
-    let all = steps(history).filter(|(before, after)| writes(before) && writes(after));
+    let all = changes(history).filter(|(before, after)| writes(before) && writes(after));
     all.filter(took).map(|(before, after)| (before.log_time, after.log_time)).collect()
 }
 

@@ -6,8 +6,8 @@ use crate::lineage::PairStory;
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (old, new) in pair.lineage.planned() {
-        let beyond = pair.writes_of(&old.epoch).filter(|(_, mark)| Some(mark.index) > new.previous);
-        wrong.extend(beyond.map(|(op, mark)| {
+        let beyond = pair.writes_beyond(&old.epoch, new.previous);
+        wrong.extend(beyond.into_iter().map(|(op, mark)| {
             let (from, to) = (&old.epoch, &new.epoch);
             format!(
                 "{from:?} was handed over to {to:?} at {:?}, and {:?} was acknowledged at {mark:?}",

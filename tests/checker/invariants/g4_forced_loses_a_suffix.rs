@@ -17,7 +17,7 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let latest = latest(&pair.history.pair.told);
     for (old, kept) in forced.chain(dead) {
         let Some(shown) = latest.get(&old.epoch) else { continue };
-        let lost = pair.writes_of(&old.epoch).filter(|(_, mark)| Some(mark.index) > kept);
+        let lost = pair.writes_beyond(&old.epoch, kept).into_iter();
         let early = lost.filter(|(_, mark)| Some(mark.at) <= shown.last_sync);
         wrong.extend(early.map(|(op, mark)| {
             let (epoch, call) = (&old.epoch, &op.call);

@@ -5,13 +5,14 @@
 //! region lease acknowledges nothing that was committed after the promotion, heard or not: so
 //! nothing that was asked for after a node was seen to be promoted.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use zoneq::queue::authority::Role;
+use zoneq::queue::authority::{RegionEpoch, Role};
 
 use crate::highest::Highest;
 use crate::history::{Call, Cluster, Micros, Op, Outcome, Sighted};
-use crate::lineage::{Line, PairStory, Write};
+use crate::lineage::{PairStory, Write};
 
 /// A time in which a cluster was fenced, or in conflict.
 struct Fence {
@@ -95,9 +96,11 @@ impl<'a> Answered<'a> {
 /// What a deposed primary acknowledged though its lease had ended before the promotion.
 fn beyond_the_lease(pair: &PairStory<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
+    let primaries = primaries(&pair.history.pair.sighted);
     for (deposed, next) in pair.lineage.forced() {
         let Some(cluster) = deposed.cluster else { continue };
-        if next.cluster == Some(cluster) || !relies_on_lease(pair, cluster, deposed, next.began) {
+        let own = primaries.get(&(cluster, &deposed.epoch)).map_or(&[][..], Vec::as_slice);
+        if next.cluster == Some(cluster) || !relies_on_lease(own, next.began) {
             continue;
         }
         let began = next.began;
@@ -114,12 +117,19 @@ fn beyond_the_lease(pair: &PairStory<'_>) -> Vec<String> {
     wrong
 }
 
-/// Whether a cluster relied on a region lease when the epoch after its own began, and until its
-/// own ended.
-fn relies_on_lease(pair: &PairStory<'_>, cluster: Cluster, own: &Line, until: Micros) -> bool {
-    let sighted = pair.history.pair.sighted.iter();
-    let own = sighted.filter(|it| it.cluster == cluster && it.authority.epoch == own.epoch);
-    let own = own.filter(|it| it.authority.role == Role::Primary);
+/// What was seen of each cluster as the primary of each epoch.
+fn primaries(sighted: &[Sighted]) -> BTreeMap<(Cluster, &RegionEpoch), Vec<&Sighted>> {
+    let mut all: BTreeMap<(Cluster, &RegionEpoch), Vec<&Sighted>> = BTreeMap::new();
+    for seen in sighted.iter().filter(|seen| seen.authority.role == Role::Primary) {
+        all.entry((seen.cluster, &seen.authority.epoch)).or_default().push(seen);
+    }
+    all
+}
+
+/// Whether a cluster, of which this was seen, relied on a region lease when the epoch after its own
+/// began, and until its own ended.
+fn relies_on_lease(own: &[&Sighted], until: Micros) -> bool {
+    let own = own.iter().copied();
     let lease = |seen: &Sighted| seen.authority.leasing.in_force;
     // A restart goes back to what its tables held: what counts is the order of the log.
     let Some(last) = own.clone().filter(|it| it.at <= until).max_by_key(|it| it.index) else {
@@ -128,27 +138,44 @@ fn relies_on_lease(pair: &PairStory<'_>, cluster: Cluster, own: &Line, until: Mi
     lease(last).is_some() && own.filter(|it| it.index > last.index).all(|it| lease(it).is_some())
 }
 
-fn fences(pair: &PairStory<'_>) -> Vec<Fence> {
-    let sighted = &pair.history.pair.sighted;
-    let end = |role: &Role| match role {
+/// Where a role that answers nothing began.
+fn end_of(role: &Role) -> Option<u64> {
+    match role {
         Role::Fenced { at, .. } | Role::Conflict { at, .. } => Some(at.index),
         _ => None,
-    };
+    }
+}
+
+fn fences(pair: &PairStory<'_>) -> Vec<Fence> {
+    let sighted = &pair.history.pair.sighted;
     // A restart goes back to what its tables held: once is enough.
     let mut begun: BTreeMap<(Cluster, u64), &Sighted> = BTreeMap::new();
-    for seen in sighted {
-        if let Some(end) = end(&seen.authority.role) {
+    // What is no fence, from the end of the log to its beginning: the first look beyond a place.
+    let mut others: BTreeMap<Cluster, Vec<(Reverse<u64>, Reverse<usize>)>> = BTreeMap::new();
+    for (number, seen) in sighted.iter().enumerate() {
+        if let Some(end) = end_of(&seen.authority.role) {
             begun.entry((seen.cluster, end)).or_insert(seen);
+        } else {
+            let of = others.entry(seen.cluster).or_default();
+            of.push((Reverse(seen.index), Reverse(number)));
         }
     }
-    let all = begun.into_iter().map(|((cluster, end_at), first)| {
-        let own = pair.lineage.all().filter(|line| line.cluster == Some(cluster));
-        let again = own.filter_map(|line| line.first).filter(|first| *first > end_at).min();
-        let of_cluster = sighted.iter().filter(|it| it.cluster == cluster);
-        let mut later = of_cluster.filter(|it| it.index > first.index);
-        let other = later.find(|it| end(&it.authority.role).is_none());
-        let until = other.map_or(Micros::MAX, |it| it.at);
-        Fence { cluster, end: end_at, again, since: first.at, until }
+    let others: BTreeMap<Cluster, Highest<_, _>> =
+        others.into_iter().map(|(of, all)| (of, all.into_iter().collect())).collect();
+    let mut firsts: BTreeMap<Cluster, Vec<u64>> = BTreeMap::new();
+    for line in pair.lineage.all() {
+        if let (Some(cluster), Some(first)) = (line.cluster, line.first) {
+            firsts.entry(cluster).or_default().push(first);
+        }
+    }
+    firsts.values_mut().for_each(|firsts| firsts.sort_unstable());
+    let all = begun.into_iter().map(|((cluster, end), first)| {
+        let own = firsts.get(&cluster).map_or(&[][..], Vec::as_slice);
+        let again = own.get(own.partition_point(|first| *first <= end)).copied();
+        let other = others.get(&cluster).and_then(|all| all.below(&Reverse(first.index)));
+        let until = other.and_then(|Reverse(number)| sighted.get(number));
+        let until = until.map_or(Micros::MAX, |it| it.at);
+        Fence { cluster, end, again, since: first.at, until }
     });
     all.collect()
 }

@@ -3,145 +3,97 @@
 //! history that went on, unless it is sent there, which happens once (`replays`).
 
 mod gone;
+mod left;
 mod replays;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{Act, Answer, Call, Listed, LogTime, Op, Outcome, SentMessage, Verb};
+use crate::history::{Answer, Cluster, Listed, Op, Outcome, Verb};
 use crate::lineage::PairStory;
-use crate::queues::plan;
+use left::Left;
 
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let acts = &pair.history.pair.acts;
-    for act in acts.iter().filter(|act| act.verb == Verb::BeginAnew) {
-        // A copy has nothing alone.
-        let is_promoted = |it: &Act| it.verb == Verb::PromoteCopy && it.cluster == act.cluster;
-        if !acts.iter().any(is_promoted)
-            && !pair.history.pair.listed.iter().any(|listed| listed.cluster == act.cluster)
-        {
-            wrong.push(format!(
-                "the tail of {:?} was thrown away before it was listed",
-                act.cluster
-            ));
-        }
-    }
+    let mut wrong = unread(pair);
     let asked = gone::Asked::of(pair.history);
+    let left = left::all(pair);
+    let none = Left::default();
     let mut merged = merged(pair);
     for (place, listed) in pair.history.pair.listed.iter().enumerate() {
-        wrong.extend(gone::check(pair, listed, &asked));
-        let ids: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
-        let ended = Ended::of(pair, listed);
-        for (op, message) in lost(pair, listed) {
-            if !ids.contains(&*message.id) && !ended.may_hold(op, message) {
-                let (id, at) = (&message.id, message.inserted_at);
-                wrong.push(format!(
-                    "{id} was acknowledged by {:?} at T {at} and left behind, and its tail of {} does not list it",
-                    listed.cluster, listed.at
-                ));
-            }
-        }
+        let of_epoch = left.get(&listed.epoch);
+        let left = of_epoch.and_then(|left| left.get(&listed.cluster)).unwrap_or(&none);
+        wrong.extend(gone::check(left, listed, &asked));
+        wrong.extend(unlisted(left, listed));
         wrong.extend(merged.remove(&place).unwrap_or_default());
     }
     wrong.extend(replays::check(pair));
     wrong
 }
 
+/// Tails that were thrown away before anybody listed them.
+fn unread(pair: &PairStory<'_>) -> Vec<String> {
+    let acts = &pair.history.pair.acts;
+    // A copy has nothing alone.
+    let promoted = acts.iter().filter(|it| it.verb == Verb::PromoteCopy).map(|it| it.cluster);
+    let read = promoted.chain(pair.history.pair.listed.iter().map(|listed| listed.cluster));
+    let read: BTreeSet<Cluster> = read.collect();
+    let anew = acts.iter().filter(|it| it.verb == Verb::BeginAnew);
+    let unread = anew.filter(|it| !read.contains(&it.cluster));
+    let words = |cluster| format!("the tail of {cluster:?} was thrown away before it was listed");
+    unread.map(|act| words(act.cluster)).collect()
+}
+
+/// Messages whose sends were left behind, and that are not alive at the end of the tail though
+/// nothing became of them.
+fn unlisted(left: &Left<'_>, listed: &Listed) -> Vec<String> {
+    let alive: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
+    let deleted: BTreeSet<&str> = listed.deleted.iter().map(|it| &*it.id).collect();
+    let removed: BTreeSet<&str> = listed.removed.iter().map(|it| &*it.queue).collect();
+    let is_told = |id: &str| alive.contains(id) || (listed.is_whole && deleted.contains(id));
+    let mut due: Vec<_> = if listed.is_whole {
+        left.sent.by(listed.at, |queue| removed.contains(queue)).collect()
+    } else {
+        left.kept.by(listed.at, |()| false).collect()
+    };
+    due.retain(|lost| !is_told(&lost.message.id));
+    due.sort_by_key(|lost| lost.place);
+    let words = |lost: &left::Lost<'_>| {
+        let (id, at) = (&lost.message.id, lost.message.inserted_at);
+        format!(
+            "{id} was acknowledged by {:?} at T {at} and left behind, and its tail of {} does not list it",
+            listed.cluster, listed.at
+        )
+    };
+    due.into_iter().map(words).collect()
+}
+
 /// By tail, in the order in which they were listed: what of it others showed.
 fn merged(pair: &PairStory<'_>) -> BTreeMap<usize, Vec<String>> {
-    let mut tails: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
-    for (place, listed) in pair.history.pair.listed.iter().enumerate() {
+    let all = &pair.history.pair.listed;
+    // What a cluster shows of its own tail says nothing, however often that is listed.
+    let mut tails: BTreeMap<&str, BTreeMap<Cluster, BTreeSet<usize>>> = BTreeMap::new();
+    for (place, listed) in all.iter().enumerate() {
         for it in &listed.alive {
-            tails.entry(&it.id).or_default().insert(place);
+            let of = tails.entry(&it.id).or_default();
+            of.entry(listed.cluster).or_default().insert(place);
         }
     }
     let mut wrong: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for op in &pair.history.ops {
         let mut told = BTreeSet::new();
-        for (id, place) in shown(op).filter_map(|id| Some((id, tails.get(id)?))).flat_map(each) {
-            let Some(listed) = pair.history.pair.listed.get(place) else { continue };
-            if op.site != listed.cluster && told.insert(place) {
-                wrong.entry(place).or_default().push(format!(
-                    "{id} is of the tail of {:?}, and {:?} showed it to {:?}",
-                    listed.cluster, op.site, op.call
-                ));
+        for (id, of) in shown(op).filter_map(|id| Some((id, tails.get(id)?))) {
+            let others = of.iter().filter(|(cluster, _)| **cluster != op.site);
+            for (cluster, place) in others.flat_map(|(of, all)| all.iter().map(move |it| (of, *it)))
+            {
+                if told.insert(place) {
+                    wrong.entry(place).or_default().push(format!(
+                        "{id} is of the tail of {cluster:?}, and {:?} showed it to {:?}",
+                        op.site, op.call
+                    ));
+                }
             }
         }
     }
     wrong
-}
-
-fn each<'a>(
-    (id, places): (&'a str, &'a BTreeSet<usize>),
-) -> impl Iterator<Item = (&'a str, usize)> {
-    places.iter().map(move |place| (id, *place))
-}
-
-/// Messages of this cluster whose sends were left behind.
-fn lost<'a>(
-    pair: &PairStory<'a>,
-    listed: &Listed,
-) -> impl Iterator<Item = (&'a Op, &'a SentMessage)> {
-    let of_tail: Vec<&'a Op> = gone::of_tail(pair, listed).collect();
-    of_tail.into_iter().flat_map(|op| match &op.outcome {
-        Outcome::Ok(Answer::Sent { messages, .. }) => messages
-            .iter()
-            .filter(|message| !message.duplicate)
-            .map(|message| (op, message))
-            .collect::<Vec<_>>(),
-        _ => Vec::new(),
-    })
-}
-
-/// What need not be alive at the end of a tail any more.
-struct Ended<'a> {
-    /// The latest T that was seen there.
-    time: LogTime,
-    ids: BTreeSet<&'a str>,
-    queues: BTreeSet<&'a str>,
-}
-
-impl<'a> Ended<'a> {
-    fn of(pair: &PairStory<'a>, listed: &'a Listed) -> Ended<'a> {
-        let of_cluster = pair.history.pair.sighted.iter().filter(|it| it.cluster == listed.cluster);
-        let time = of_cluster.map(|it| it.log_time).max().unwrap_or_default();
-        let (mut ids, mut queues) = (BTreeSet::new(), BTreeSet::new());
-        if listed.is_whole {
-            ids.extend(listed.deleted.iter().map(|it| &*it.id));
-            queues.extend(listed.removed.iter().map(|it| &*it.queue));
-            return Ended { time, ids, queues };
-        }
-        let may_act = |op: &&Op| !matches!(op.outcome, Outcome::Failed(_));
-        for op in pair.history.ops.iter().filter(may_act) {
-            match &op.call {
-                Call::Delete { items, .. } => ids.extend(items.iter().map(|(id, _)| &**id)),
-                Call::Transact { deletes, .. } => {
-                    ids.extend(deletes.iter().map(|(_, (id, _))| &**id));
-                }
-                Call::Clear { queue } | Call::DeleteQueue { queue } => {
-                    queues.insert(queue);
-                }
-                _ => {}
-            }
-        }
-        Ended { time, ids, queues }
-    }
-
-    /// Whether that may be so of a message.
-    fn may_hold(&self, sent: &Op, message: &SentMessage) -> bool {
-        let queue = sent.call.sends().zip(match &sent.outcome {
-            Outcome::Ok(Answer::Sent { messages, .. }) => messages.as_slice(),
-            _ => &[],
-        });
-        let mut queue = queue.filter(|(_, it)| it.id == message.id).map(|((queue, _), _)| queue);
-        let Some(queue) = queue.next() else { return true };
-        message.expires_at.is_some_and(|at| at <= self.time)
-            // A dead letter that is sent back has another id.
-            || plan(queue).dead_letters.is_some()
-            || plan(queue).redriven
-            || self.ids.contains(&*message.id)
-            || self.queues.contains(queue)
-    }
 }
 
 /// The ids that an answer shows.

@@ -1,6 +1,8 @@
 //! To judge four times as many calls takes about four times as long, whatever they are: a loop
 //! over all of a kind for each of another kind is found here, and not on a run of a day.
 
+mod pairs;
+
 use std::time::Duration;
 
 use super::broken;
@@ -41,7 +43,7 @@ type Judged = fn(u64) -> Duration;
 
 /// Each with the rounds of the shorter history: so many that a loop over all pairs would be most of
 /// the work.
-const KINDS: [(&str, u64, Judged); 10] = [
+const KINDS: [(&str, u64, Judged); 18] = [
     ("quotas", 500, |rounds| of_one(quotas(rounds))),
     ("clears", 1_500, |rounds| of_one(clears(rounds))),
     ("deletions of a queue", 500, |rounds| of_one(deletions(rounds))),
@@ -52,6 +54,14 @@ const KINDS: [(&str, u64, Judged); 10] = [
     ("looks", 500, looks),
     ("a whole tail", 2_000, |rounds| of_pair(tail(rounds, true))),
     ("a tail that is not whole", 1_500, |rounds| of_pair(tail(rounds, false))),
+    ("queues", 400, |rounds| of_one(queues(rounds))),
+    ("a redrive that names its messages", 1_500, |rounds| of_one(named(rounds))),
+    ("looks that do not find it", 1_500, |rounds| of_one(not_found(rounds))),
+    ("a dead letter that is looked at", 500, dead_letter),
+    ("epochs that are handed over", 400, |rounds| timed(&pairs::handed_over(rounds))),
+    ("epochs that are forced", 300, |rounds| timed(&pairs::forced(rounds))),
+    ("epochs and looks", 500, epochs_and_looks),
+    ("a tail that is listed again", 700, |rounds| timed(&pairs::listed_again(rounds))),
 ];
 
 fn of_one(sample: Sample) -> Duration {
@@ -179,6 +189,111 @@ fn redrives(rounds: u64) -> Sample {
     sample
 }
 
+/// One queue after the other is made, listed, used and deleted.
+fn queues(rounds: u64) -> Sample {
+    let mut sample = Sample::default();
+    for round in 0..rounds {
+        let (at, name, id) = (begin(round), format!("queue{round}"), format!("m{round}"));
+        let queue = || name.clone();
+        let list = |sample: &mut Sample, at, queues| {
+            let (account, deleted, stale) = ("default".to_owned(), false, false);
+            let call = Call::List { account, deleted, stale };
+            sample.add(3, at, call, Outcome::Ok(Answer::Listed { at, queues }));
+        };
+        sample.done(at, Call::Create { queue: queue() });
+        list(&mut sample, at + 1, vec![queue()]);
+        sample.send_new(&name, &id, at + 2, new(at));
+        let receipt = format!("r{}", at + 3);
+        let message = Shown { inserted_at: at + 2, ..shown(&id, at, &receipt, at + 12, 1) };
+        sample.receive_from(&name, 2, vec![message], at + 3, 9);
+        delete(&mut sample, &name, &id, &receipt, at + 4);
+        sample.done(at + 5, Call::DeleteQueue { queue: queue() });
+        list(&mut sample, at + 6, Vec::new());
+    }
+    sample
+}
+
+/// Many dead letters are sent back by one redrive, which names them all.
+fn named(rounds: u64) -> Sample {
+    let mut sample = Sample::default();
+    let (began, ids) = (begin(rounds), |round| (format!("m{round}"), format!("n{round}")));
+    for round in 0..rounds {
+        let (at, (was, _)) = (begin(round), ids(round));
+        sample.send_new("gamma", &was, at, new(at));
+        let dead = Shown { inserted_at: at, ..shown(&was, at, "", at + 1, 0) };
+        let dead = Sample::dead("gamma", 3, at + 1, dead);
+        let call =
+            Call::Peek { queue: "gamma-dead".to_owned(), standing: Standing::Dead, stale: false };
+        let answer = Answer::Seen { at: at + 2, messages: vec![dead] };
+        sample.add(2, at + 2, call, Outcome::Ok(answer));
+    }
+    let asked = Asked { ids: (0..rounds).map(|round| ids(round).0).collect(), ..Asked::default() };
+    let call = Call::Redrive { queue: "gamma-dead".to_owned(), asked };
+    let (mark, id) = (mark(began), "job".to_owned());
+    let answer = Answer::Redriving { mark, id, started: true };
+    sample.add(3, began, call, Outcome::Ok(answer));
+    for round in 0..rounds {
+        let (at, (was, id)) = (began + 10 * (round + 1), ids(round));
+        let receipt = format!("r{at}");
+        let back = shown(&id, begin(round), &receipt, at + 12, 1);
+        let back = Sample::redriven(&was, at, back);
+        sample.receive_from("gamma", 2, vec![back], at + 1, 11);
+        delete(&mut sample, "gamma", &id, &receipt, at + 2);
+    }
+    sample
+}
+
+/// A message is deleted, as often as it is tried, and not found after that.
+fn not_found(rounds: u64) -> Sample {
+    let mut sample = Sample::default();
+    sample.send("m", 1);
+    for round in 0..rounds {
+        sample.get_fails("m", 10 + round);
+        sample.history.ops.last_mut().expect("a look").outcome =
+            Outcome::Failed("NODE_DOWN".to_owned());
+    }
+    for round in 0..rounds {
+        sample.unknown_delete("m", "r1", 10 + rounds + round);
+    }
+    for round in 0..rounds {
+        sample.get_fails("m", 10 + 2 * rounds + round);
+    }
+    sample
+}
+
+/// A message that died is looked at and kept under a lease, and nobody takes it.
+fn dead_letter(rounds: u64) -> Duration {
+    let mut sample = Sample::default();
+    sample.send_new("gamma", "m", 1, new(1));
+    let dead = |at: u64, receipt: &str, until: u64, count: u32| {
+        let dead = Shown { inserted_at: 1, ..shown("m", 1, receipt, until, count) };
+        Sample::dead("gamma", 3, at, dead)
+    };
+    let queue = || "gamma-dead".to_owned();
+    sample.receive_from(
+        "gamma-dead",
+        2,
+        vec![dead(2, "r", begin(rounds), 1)],
+        3,
+        begin(rounds) - 3,
+    );
+    for round in 0..rounds {
+        let (at, until) = (begin(round), begin(rounds) + round);
+        let used = if round == 0 { "r".to_owned() } else { format!("u{}", round - 1) };
+        let (id, visibility, tag) = ("m".to_owned(), Some(until - at), None);
+        let call = Call::Update { queue: queue(), id, receipt: used, visibility, tag };
+        let answer =
+            Answer::Updated { mark: mark(at), receipt: format!("u{round}"), visible_at: until };
+        sample.add(2, at, call, Outcome::Ok(answer));
+        let call = Call::Peek { queue: queue(), standing: Standing::Dead, stale: false };
+        let answer = Answer::Seen { at: at + 1, messages: vec![dead(2, "", until, 1)] };
+        sample.add(3, at + 1, call, Outcome::Ok(answer));
+    }
+    let mut history = sample.ended();
+    history.ending.drained = false;
+    timed(&history)
+}
+
 /// One message is given out, updated and released, again and again.
 fn long_life(rounds: u64) -> Sample {
     let mut sample = Sample::default();
@@ -236,6 +351,20 @@ fn looks(rounds: u64) -> Duration {
     for index in 1..=rounds {
         watched.is(1, "secondary", 1, index, None);
         watched.is(0, "primary", 1, index, Some(10 * index));
+    }
+    let (took, broken) = measured(|| watched.judged());
+    assert_eq!(broken, Vec::<&str>::new());
+    took
+}
+
+/// Who asks both regions again and again is told each time of many epochs.
+fn epochs_and_looks(rounds: u64) -> Duration {
+    let mut watched = Watched::default();
+    watched.tells(rounds);
+    let index = 10 * rounds;
+    for round in 1..=rounds {
+        watched.is_as_before(1, "secondary", rounds, index + round, None);
+        watched.is_as_before(0, "primary", rounds, index + round, Some(10 * round));
     }
     let (took, broken) = measured(|| watched.judged());
     assert_eq!(broken, Vec::<&str>::new());

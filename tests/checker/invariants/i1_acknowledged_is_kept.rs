@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{Answer, Applied, Call, Cluster, DRAIN, Op, Outcome};
+use crate::history::{Answer, Applied, Call, Cluster, DRAIN, Micros, Outcome};
 use crate::queues::max_deliveries;
 use crate::story::{Life, Story};
 
@@ -17,7 +17,7 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
             None => life.expires_at(life.home).is_none_or(|at| at > story.history.ending.at),
         };
         let is_known = life.sent.is_some() || life.shown().next().is_some();
-        if !is_known || !has_time || may_be_gone(story, life, None) || !life.became.is_empty() {
+        if !is_known || !has_time || may_be_gone(story, life) || !life.became.is_empty() {
             continue;
         }
         if story.history.ending.drained && !drained(life) {
@@ -59,12 +59,19 @@ fn elsewhere(story: &Story<'_>) -> Vec<String> {
     wrong
 }
 
-/// Whether a delete or a clear that had begun by then explains that it is not there.
-fn may_be_gone(story: &Story<'_>, life: &Life<'_>, by: Option<&Op>) -> bool {
-    let begun = |op: &Op| op.client != DRAIN && by.is_none_or(|by| op.invoked <= by.returned);
-    life.deletes.iter().any(|delete| begun(delete.op))
-        || life.maybe_deleted().any(|act| begun(act.op))
-        || story.maybe_cleared(life)
+/// Whether a delete or a clear of a client explains that it is not there.
+fn may_be_gone(story: &Story<'_>, life: &Life<'_>) -> bool {
+    let deletes = life.deletes.iter().map(|delete| delete.op);
+    let mut deletes = deletes.chain(life.maybe_deleted().map(|act| act.op));
+    deletes.any(|op| op.client != DRAIN) || story.maybe_cleared(life)
+}
+
+/// When the first delete began that explains that a message is not there: any that worked, and of
+/// a client also one that may have.
+fn first_delete(life: &Life<'_>) -> Option<Micros> {
+    let maybe = life.maybe_deleted().map(|act| act.op).filter(|op| op.client != DRAIN);
+    let all = life.deletes.iter().map(|delete| delete.op).chain(maybe);
+    all.map(|op| op.invoked).min()
 }
 
 fn drained(life: &Life<'_>) -> bool {
@@ -81,6 +88,7 @@ fn may_have_died(story: &Story<'_>, life: &Life<'_>) -> bool {
 /// Linearizable looks, begun after the acknowledgement, that did not find it.
 fn not_found(story: &Story<'_>) -> Vec<String> {
     let mut lost = Vec::new();
+    let mut first: BTreeMap<&str, Option<Micros>> = BTreeMap::new();
     for op in &story.history.ops {
         let (Call::Get { id, queue, stale: false }, Outcome::Failed(why)) = (&op.call, &op.outcome)
         else {
@@ -88,13 +96,13 @@ fn not_found(story: &Story<'_>) -> Vec<String> {
         };
         let Some(life) = story.lives.get(id.as_str()) else { continue };
         let Some(sent) = life.sent.filter(|sent| sent.op.returned <= op.invoked) else { continue };
-        let gone_by_drain = life.deletes.iter().any(|delete| delete.op.invoked <= op.returned);
+        let gone = *first.entry(id).or_insert_with(|| first_delete(life));
         if why == "MESSAGE_NOT_FOUND"
             && life.home == queue
             && sent.message.expires_at.is_none()
-            && !gone_by_drain
+            && !gone.is_some_and(|first| first <= op.returned)
             && !may_have_died(story, life)
-            && !may_be_gone(story, life, Some(op))
+            && !story.maybe_cleared(life)
         {
             lost.push(format!(
                 "{id} was acknowledged at T {}, and a read said not found",

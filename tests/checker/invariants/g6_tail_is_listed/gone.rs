@@ -6,69 +6,84 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zoneq::queue::ids::MessageId;
 
+use super::left::{Deletion, Left};
 use crate::history::{Answer, Call, Deleted, Gone, History, Listed, Op, Outcome};
-use crate::lineage::PairStory;
 
-pub fn check(pair: &PairStory<'_>, listed: &Listed, asked: &Asked<'_>) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let own: Vec<&Op> = of_tail(pair, listed).collect();
-    let alive: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
-    let mut told: BTreeMap<(&str, &str), &Gone> = BTreeMap::new();
-    for it in &listed.deleted {
-        told.entry((&it.queue, &it.id)).or_insert(it);
+pub fn check(left: &Left<'_>, listed: &Listed, asked: &Asked<'_>) -> Vec<String> {
+    let mut wrong = alive(left, listed);
+    if listed.is_whole {
+        wrong.extend(untold(left, listed));
     }
-    let removed = listed.removed.iter().map(|it| (&*it.queue, it.with_queue));
-    let removed: BTreeSet<(&str, bool)> = removed.collect();
-    for (queue, id) in own.iter().flat_map(|op| deleted(op)) {
-        if alive.contains(id) {
-            wrong.push(format!(
-                "{id} was deleted by {:?}, and its tail lists it as alive",
-                listed.cluster
-            ));
-        }
-        if !listed.is_whole {
-            continue;
-        }
-        let is_shared = is_shared(listed, id);
-        match told.get(&(queue, id)) {
-            None => wrong.push(format!(
-                "{id} of {queue} was deleted by {:?} and that was left behind, and its tail of {} \
-                 does not say so",
-                listed.cluster, listed.at
-            )),
-            Some(told) if is_shared.is_some_and(|is| is != told.is_shared) => {
-                let (is, first) = (told.is_shared, listed.first_number);
-                wrong.push(format!("{id} is told as shared: {is}, and the tail begins at {first}"));
-            }
-            Some(_) => {}
-        }
-    }
-    for (queue, with_queue) in own.iter().filter_map(|op| emptied(op)) {
-        if listed.is_whole && !removed.contains(&(queue, with_queue)) {
-            wrong.push(format!(
-                "{queue} was emptied by {:?} (deleted: {with_queue}) and that was left behind, and \
-                 its tail of {} does not say so",
-                listed.cluster, listed.at
-            ));
-        }
+    wrong.sort_by_key(|(place, is_untold, _)| (*place, *is_untold));
+    let mut wrong: Vec<String> = wrong.into_iter().map(|(_, _, words)| words).collect();
+    if listed.is_whole {
+        wrong.extend(not_emptied(left, listed));
     }
     wrong.extend(asked.beyond(listed));
     wrong
 }
 
-/// What was acknowledged there, at the first try, and left behind.
-pub fn of_tail<'a>(pair: &PairStory<'a>, listed: &Listed) -> impl Iterator<Item = &'a Op> {
-    let of_tail = pair.writes_of(&listed.epoch).filter(|(op, mark)| {
-        op.site == listed.cluster
-            && op.attempts == 1
-            && op.returned <= listed.at
-            && pair.lineage.left_behind(op.site, *mark).is_some()
-    });
-    of_tail.map(|(op, _)| op)
+/// What is wrong with what a tail tells of a delete: its place among all, whether the tail does not
+/// tell of it rightly, and the words.
+type Wrong = (usize, bool, String);
+
+/// What was deleted and is listed as alive.
+fn alive(left: &Left<'_>, listed: &Listed) -> Vec<Wrong> {
+    let ids: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
+    let deletions = ids.into_iter().filter_map(|id| left.by_id.get(id)).flatten();
+    let deletions = deletions.filter(|it| it.op.returned <= listed.at);
+    let words = |it: &Deletion<'_>| {
+        let (id, by) = (it.id, listed.cluster);
+        format!("{id} was deleted by {by:?}, and its tail lists it as alive")
+    };
+    deletions.map(|it| (it.place, false, words(it))).collect()
+}
+
+/// Deletes that the tail does not tell of, or not as what they are.
+fn untold(left: &Left<'_>, listed: &Listed) -> Vec<Wrong> {
+    let mut told: BTreeMap<(&str, &str), &Gone> = BTreeMap::new();
+    for it in &listed.deleted {
+        told.entry((&it.queue, &it.id)).or_insert(it);
+    }
+    let mut wrong = Vec::new();
+    for Deletion { place, queue, id, .. } in left.deleted.by(listed.at, |()| false) {
+        let is_shared = is_shared(listed, id);
+        let words = match told.get(&(*queue, *id)) {
+            None => format!(
+                "{id} of {queue} was deleted by {:?} and that was left behind, and its tail of {} \
+                 does not say so",
+                listed.cluster, listed.at
+            ),
+            Some(told) if is_shared.is_some_and(|is| is != told.is_shared) => {
+                let (is, first) = (told.is_shared, listed.first_number);
+                format!("{id} is told as shared: {is}, and the tail begins at {first}")
+            }
+            Some(_) => continue,
+        };
+        wrong.push((*place, true, words));
+    }
+    wrong
+}
+
+/// Queues that were emptied, and the tail does not say so.
+fn not_emptied(left: &Left<'_>, listed: &Listed) -> Vec<String> {
+    let removed = listed.removed.iter().map(|it| (&*it.queue, it.with_queue));
+    let removed: BTreeSet<(&str, bool)> = removed.collect();
+    let mut due: Vec<_> = left.emptied.by(listed.at, |it| removed.contains(it)).collect();
+    due.sort_by_key(|(place, _)| *place);
+    let words = |(_, op): &(usize, &Op)| {
+        let (queue, with_queue) = emptied(op).unwrap_or_default();
+        format!(
+            "{queue} was emptied by {:?} (deleted: {with_queue}) and that was left behind, and \
+             its tail of {} does not say so",
+            listed.cluster, listed.at
+        )
+    };
+    due.into_iter().map(words).collect()
 }
 
 /// The messages that a call deleted, each with its queue.
-fn deleted(op: &Op) -> Vec<(&str, &str)> {
+pub fn deleted(op: &Op) -> Vec<(&str, &str)> {
     match (&op.call, &op.outcome) {
         (Call::Delete { queue, items }, Outcome::Ok(Answer::Deleted { outcomes, .. })) => {
             let done = items.iter().zip(outcomes).filter(|(_, it)| **it == Deleted::Done);
@@ -81,7 +96,7 @@ fn deleted(op: &Op) -> Vec<(&str, &str)> {
     }
 }
 
-fn emptied(op: &Op) -> Option<(&str, bool)> {
+pub fn emptied(op: &Op) -> Option<(&str, bool)> {
     match &op.call {
         Call::Clear { queue } => Some((queue, false)),
         Call::DeleteQueue { queue } => Some((queue, true)),
@@ -134,6 +149,7 @@ mod tests {
 
     use crate::history::{Emptied, Gone};
     use crate::invariants::pair_sample::PairSample;
+    use crate::lineage::PairStory;
 
     /// Before the fork, where the tail begins with 6, and behind it.
     const SHARED: u64 = 3;

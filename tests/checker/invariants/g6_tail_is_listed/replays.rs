@@ -4,18 +4,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use zoneq::queue::authority::RegionEpoch;
 use zoneq::queue::authority::replay::Replayed;
 use zoneq::queue::ids::MessageId;
 
-use crate::history::{Alive, Answer, Call, History, Listed, Micros, Outcome, Shown};
+use crate::history::{Alive, Answer, Call, Cluster, History, Listed, Micros, Outcome, Shown};
 use crate::lineage::PairStory;
 use crate::queues::plan;
 use crate::surviving;
-use crate::tails::{LeftBehind, left_behind, replayed, steps};
+use crate::tails::{LeftBehind, all_replayed, changes, left_behind};
 
 pub fn check(pair: &PairStory<'_>) -> Vec<String> {
     let mut wrong = changed(pair);
-    if pair.history.pair.sighted.iter().all(|seen| seen.authority.replayed.is_empty()) {
+    let mut states = pair.history.pair.sighted.iter();
+    if states.all(|seen| seen.authority.replayed.is_empty()) {
         return wrong;
     }
     let Some(rest) = surviving::of(pair.history) else { return wrong };
@@ -25,10 +27,11 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
         newest.insert(&listed.epoch, listed);
     }
     let left = left_behind(pair.history, &pair.lineage);
+    let known = Known::of(pair, &rest);
     for listed in newest.into_values() {
         wrong.extend(seen.twice(listed));
         wrong.extend(seen.brought_back(left.get(&listed.epoch).into_iter().flatten(), listed));
-        wrong.extend(seen.missing(pair, listed));
+        wrong.extend(seen.missing(&known, listed));
     }
     wrong
 }
@@ -36,12 +39,13 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
 /// Replays that went on after their end, or back.
 fn changed(pair: &PairStory<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (before, after) in steps(pair.history) {
+    for (before, after) in changes(pair.history) {
         if before.authority.epoch != after.authority.epoch {
             continue;
         }
+        let replayed = all_replayed(after);
         for known in &before.authority.replayed {
-            let Some(now) = replayed(&after.authority, &known.epoch) else { continue };
+            let Some(now) = replayed.get(&known.epoch).copied() else { continue };
             let fell = now.through < known.through || now.sent < known.sent;
             if fell || (known.done && now != known) {
                 wrong.push(format!(
@@ -131,25 +135,27 @@ impl<'a> Seen<'a> {
     }
 
     /// Those that are nowhere at the end, though nothing became of them.
-    fn missing(&self, pair: &PairStory<'_>, listed: &Listed) -> Vec<String> {
-        let Some(done) = done(pair, listed) else { return Vec::new() };
+    fn missing(&self, known: &Known<'_>, listed: &Listed) -> Vec<String> {
+        let Some(done) = known.done.get(&listed.epoch).filter(|it| it.done) else {
+            return Vec::new();
+        };
         let mut wrong = Vec::new();
         // What a queue holds that was deleted there, and might have come back, is not sent.
-        let deleted = deleted_queues(pair, listed);
-        let alive = listed.alive.iter().filter(|it| !deleted.contains(&*it.queue));
+        let told = listed.removed.iter().filter(|it| it.with_queue).map(|it| &*it.queue);
+        let told: BTreeSet<&str> = told.collect();
+        let is_deleted =
+            |queue: &str| told.contains(queue) || known.may_be_deleted(listed.cluster, queue);
+        let alive = listed.alive.iter().filter(|it| !is_deleted(&it.queue));
         let count = alive.clone().count();
         if done.sent + done.skipped < count as u64 {
             let epoch = &listed.epoch;
             wrong.push(format!("the tail of {epoch:?} lists {count}, and its replay {done:?}"));
         }
-        let replays = pair.history.pair.replays.iter().filter(|it| it.epoch == listed.epoch);
-        let told = replays.flat_map(|it| it.skipped.iter().map(|(id, _)| &**id));
-        let told: BTreeSet<&str> = told.collect();
-        let since = pair.lineage.all().find(|line| line.epoch == listed.epoch);
-        let since = since.and_then(|line| pair.lineage.after(line)).map_or(0, |next| next.began);
-        let emptied = self.emptied(since);
+        let told = known.skipped.get(&listed.epoch).into_iter().flatten();
+        let told: BTreeSet<&str> = told.copied().collect();
+        let since = pair_since(known.pair, &listed.epoch);
         let missing = alive.filter(|it| {
-            !told.contains(&*it.id) && !self.is_seen(it) && !self.may_be_gone(it, &emptied)
+            !told.contains(&*it.id) && !self.is_seen(it) && !self.may_be_gone(it, known, since)
         });
         let missing: Vec<&str> = missing.map(|it| &*it.id).collect();
         let untold = done.skipped.saturating_sub(told.len() as u64);
@@ -170,49 +176,78 @@ impl<'a> Seen<'a> {
         })
     }
 
-    fn may_be_gone(&self, it: &Alive, emptied: &BTreeSet<&str>) -> bool {
+    fn may_be_gone(&self, it: &Alive, known: &Known<'_>, since: Micros) -> bool {
         let ending = &self.rest.ending;
         !ending.drained
             || it.expires_at.is_some_and(|at| at <= ending.at)
-            || emptied.contains(&*it.queue)
-    }
-
-    /// Queues that may have been emptied since then.
-    fn emptied(&self, since: Micros) -> BTreeSet<&'a str> {
-        let later = self.rest.ops.iter().filter(|op| op.returned >= since);
-        let may_act = later.filter(|op| !matches!(op.outcome, Outcome::Failed(_)));
-        let emptied = may_act.filter_map(|op| match &op.call {
-            Call::Clear { queue } | Call::DeleteQueue { queue } => Some(&**queue),
-            _ => None,
-        });
-        emptied.collect()
+            || known.emptied.get(&*it.queue).is_some_and(|last| *last >= since)
     }
 }
 
-/// Queues that were deleted in a tail, or may have been.
-fn deleted_queues<'a>(pair: &PairStory<'a>, listed: &'a Listed) -> BTreeSet<&'a str> {
-    let told = listed.removed.iter().filter(|it| it.with_queue).map(|it| &*it.queue);
+/// When the epoch began that went on after this one.
+fn pair_since(pair: &PairStory<'_>, epoch: &RegionEpoch) -> Micros {
+    let line = pair.lineage.line(epoch);
+    line.and_then(|line| pair.lineage.after(line)).map_or(0, |next| next.began)
+}
+
+/// What all tails are held against, put in order once.
+struct Known<'a> {
+    pair: &'a PairStory<'a>,
+    /// What the replay of each tail came to, as the history that went on has it.
+    done: BTreeMap<&'a RegionEpoch, &'a Replayed>,
+    /// Ids of messages of each tail that were told as not sent.
+    skipped: BTreeMap<&'a RegionEpoch, Vec<&'a str>>,
+    /// Of each queue: when a clear or a deletion was over last that may have emptied it.
+    emptied: BTreeMap<&'a str, Micros>,
+    /// Queues that may have been deleted, in the tails of one cluster or, of `None`, of any.
+    deleted: BTreeSet<(Option<Cluster>, &'a str)>,
+}
+
+impl<'a> Known<'a> {
+    fn of(pair: &'a PairStory<'a>, rest: &'a History) -> Known<'a> {
+        let mut skipped: BTreeMap<&RegionEpoch, Vec<&str>> = BTreeMap::new();
+        for replay in &pair.history.pair.replays {
+            let ids = replay.skipped.iter().map(|(id, _)| &**id);
+            skipped.entry(&replay.epoch).or_default().extend(ids);
+        }
+        let mut emptied: BTreeMap<&str, Micros> = BTreeMap::new();
+        for op in rest.ops.iter().filter(|op| !matches!(op.outcome, Outcome::Failed(_))) {
+            if let Call::Clear { queue } | Call::DeleteQueue { queue } = &op.call {
+                let last = emptied.entry(queue).or_default();
+                *last = op.returned.max(*last);
+            }
+        }
+        let (done, deleted) = (done(pair), deleted_queues(pair));
+        Known { pair, done, skipped, emptied, deleted }
+    }
+
+    fn may_be_deleted(&self, cluster: Cluster, queue: &str) -> bool {
+        self.deleted.contains(&(None, queue)) || self.deleted.contains(&(Some(cluster), queue))
+    }
+}
+
+/// Queues that were deleted in the tails of clusters, or may have been.
+fn deleted_queues<'a>(pair: &PairStory<'a>) -> BTreeSet<(Option<Cluster>, &'a str)> {
     let asked = pair.history.ops.iter().filter_map(|op| {
         let Call::DeleteQueue { queue } = &op.call else { return None };
-        let may_be = match &op.outcome {
+        match &op.outcome {
             Outcome::Ok(answer) => {
-                let mark = answer.mark()?;
-                op.site == listed.cluster && pair.lineage.left_behind(op.site, mark).is_some()
+                let left = pair.lineage.left_behind(op.site, answer.mark()?);
+                left.map(|_| (Some(op.site), &**queue))
             }
-            Outcome::Unknown(_) => true,
-            Outcome::Failed(_) => false,
-        };
-        may_be.then_some(&**queue)
+            Outcome::Unknown(_) => Some((None, &**queue)),
+            Outcome::Failed(_) => None,
+        }
     });
-    told.chain(asked).collect()
+    asked.collect()
 }
 
-/// What the replay of a tail came to, as the history that went on has it; `None` = not to its end.
-fn done<'a>(pair: &PairStory<'a>, listed: &Listed) -> Option<&'a Replayed> {
-    let line = pair.lineage.lines.last()?;
-    let of = pair.history.pair.sighted.iter().filter(|it| it.authority.epoch == line.epoch);
-    let newest = of.max_by_key(|it| it.at)?;
-    replayed(&newest.authority, &listed.epoch).filter(|it| it.done)
+/// What replays came to, as the newest look at the history that went on has it.
+fn done<'a>(pair: &PairStory<'a>) -> BTreeMap<&'a RegionEpoch, &'a Replayed> {
+    let last = pair.lineage.lines.last().map(|line| &line.epoch);
+    let sighted = pair.history.pair.sighted.iter();
+    let newest = sighted.filter(|it| Some(&it.authority.epoch) == last).max_by_key(|it| it.at);
+    newest.map(all_replayed).unwrap_or_default()
 }
 
 #[cfg(test)]

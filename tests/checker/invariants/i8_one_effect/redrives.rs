@@ -91,7 +91,7 @@ fn fits(story: &Story<'_>, new: &New<'_>, redrive: &Redrive<'_>) -> bool {
         Some(target) => home == target,
         None => dead.map_or(came_back, |dead| dead.source == home),
     };
-    (asked.ids.is_empty() || asked.ids.contains(&new.was.id))
+    (redrive.ids.is_empty() || redrive.ids.contains(&*new.was.id))
         && (asked.group.is_none() || asked.group == new.life.group)
         && (at_target || home.is_empty())
         && dead.is_none_or(|dead| {

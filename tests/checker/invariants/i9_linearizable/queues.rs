@@ -3,6 +3,10 @@
 //! look shows of its settings and metadata is what was set last. A queue that was deleted comes
 //! back when it is asked for inside its window, and not behind it.
 
+mod listings;
+
+use std::collections::BTreeMap;
+
 use crate::highest::Highest;
 use crate::history::{Answer, Call, LogTime, Looked, Op, Outcome};
 use crate::known::Spans;
@@ -11,25 +15,22 @@ use crate::story::{Act, QueueStory, Story};
 use crate::times::When;
 
 pub fn check(story: &Story<'_>) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for (name, queue) in &story.queues {
-        let state = States::of(queue);
-        for op in story.history.ops.iter().zip(&story.floors).zip(&story.ceilings) {
-            let ((op, floor), ceiling) = op;
-            if op.call.queue() == Some(name) {
-                wrong.extend(state.refused(op, *floor, *ceiling));
-                wrong.extend(state.answered(op, *floor));
-            }
-            if let (Call::List { account, deleted, .. }, Outcome::Ok(Answer::Listed { at, queues })) =
-                (&op.call, &op.outcome)
-                && plan(name).account == account
-            {
-                wrong.extend(state.listed(name, *at, queues, *deleted));
-            }
-        }
+    let states: BTreeMap<&str, States> =
+        story.queues.iter().map(|(name, queue)| (*name, States::of(queue))).collect();
+    let mut wrong = listings::check(story, &states);
+    let calls = story.history.ops.iter().zip(&story.floors).zip(&story.ceilings).enumerate();
+    for (number, ((op, floor), ceiling)) in calls {
+        let Some((name, state)) = op.call.queue().and_then(|name| states.get_key_value(name))
+        else {
+            continue;
+        };
+        let refused = state.refused(op, *floor, *ceiling);
+        let words = refused.into_iter().chain(state.answered(op, *floor));
+        wrong.extend(words.map(|words| (*name, number, words)));
     }
-    wrong.extend(registers(story));
-    wrong
+    // By queue, and of each in the order of the calls.
+    wrong.sort_by_key(|(name, number, _)| (*name, *number));
+    wrong.into_iter().map(|(_, _, words)| words).chain(registers(story)).collect()
 }
 
 /// From when through when something was so without doubt, in order: for reads from the first
@@ -185,8 +186,7 @@ impl States {
     }
 
     /// A listing of what is there, or of what was deleted and can come back.
-    fn listed(&self, name: &str, at: LogTime, queues: &[String], deleted: bool) -> Option<String> {
-        let shown = queues.iter().any(|queue| queue == name);
+    fn listed(&self, name: &str, at: LogTime, shown: bool, deleted: bool) -> Option<String> {
         let (is, is_not) =
             if deleted { (&self.gone, &self.there) } else { (&self.there, &self.gone) };
         // Of a queue that was made again an older one may be among the deleted, and of one that
@@ -236,7 +236,6 @@ fn set(call: &Call) -> Option<(&str, bool, u64)> {
 
 /// A look shows a value that no later one had surely replaced by then.
 fn registers(story: &Story<'_>) -> Vec<String> {
-    use std::collections::BTreeMap;
     let mut all: BTreeMap<(&str, bool), Vec<(When, u64)>> = BTreeMap::new();
     let mut when: BTreeMap<(&str, bool, u64), When> = BTreeMap::new();
     for set_by in &story.sets {

@@ -75,14 +75,16 @@ impl Census {
     /// How many were there at most in the states from one T through another.
     pub fn most_within(&self, from: LogTime, through: LogTime) -> usize {
         let came = self.may_have_come.partition_point(|at| *at <= through);
-        came - self.may_have_left.partition_point(|at| *at <= from)
+        // Where no order explains the calls, what came last may be told before what came first.
+        came.saturating_sub(self.may_have_left.partition_point(|at| *at <= from))
     }
 
     /// How many were there at least, and at most, in the state at this T.
     pub fn between(&self, at: LogTime) -> (usize, usize) {
         let count = |times: &[LogTime], at| times.partition_point(|time| *time < at);
-        let least = count(&self.came, at + 1) - count(&self.left, at);
-        (least, count(&self.may_have_come, at + 1) - count(&self.may_have_left, at))
+        let least = count(&self.came, at + 1).saturating_sub(count(&self.left, at));
+        let most = count(&self.may_have_come, at + 1);
+        (least, most.saturating_sub(count(&self.may_have_left, at)))
     }
 }
 

@@ -33,19 +33,24 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
             by_queue.entry(queue).or_default().push(visible);
         }
     }
+    type Bounded<'s> = (&'s Op, LogTime, LogTime);
+    let mut calls: BTreeMap<&str, Vec<Bounded<'_>>> = BTreeMap::new();
+    for ((op, floor), ceiling) in story.history.ops.iter().zip(&story.floors).zip(&story.ceilings) {
+        if let Call::Receive { queue, .. } = &op.call {
+            calls.entry(queue).or_default().push((op, *floor, *ceiling));
+        }
+    }
     let mut wrong = Vec::new();
     for (name, mut all) in by_queue {
         let paused = story.queues.get(name).map(maybe_paused).unwrap_or_default();
         let gone = story.queues.get(name).map(maybe_gone).unwrap_or_default();
-        let calls = story.history.ops.iter().zip(&story.floors).zip(&story.ceilings);
-        let calls = calls.filter(|((op, _), _)| op.call.queue() == Some(name));
         let mut receives: Vec<Given<'_>> = Vec::new();
         let covered = covered(&all);
-        for ((op, floor), ceiling) in calls {
-            let Some(given) = Given::of(story, op, *floor) else { continue };
+        for (op, floor, ceiling) in calls.remove(name).into_iter().flatten() {
+            let Some(given) = Given::of(story, op, floor) else { continue };
             if given.count == 0 && given.when != When::exact(given.when.by) {
-                if !gone.touches(floor.saturating_sub(1), *ceiling) {
-                    wrong.extend(nothing(op, *floor, *ceiling, &covered, &paused));
+                if !gone.touches(floor.saturating_sub(1), ceiling) {
+                    wrong.extend(nothing(op, floor, ceiling, &covered, &paused));
                 }
             } else if given.when == When::exact(given.when.by)
                 && !paused.touches(given.when.after, given.when.by)
