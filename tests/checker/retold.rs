@@ -1,12 +1,17 @@
 //! The calls that a broken promise is about, told in order and in words: those of the messages that
-//! its sentence names, or those next to a call whose session it names.
+//! its sentence names, or those next to a call whose session it names. What a promise of two regions
+//! rests on, `pair` tells.
 //!
 //! Laws: few lines; where there are more calls the first and the last are told, and how many there
 //! are in between.
 
+pub mod pair;
+
 use std::collections::BTreeSet;
 
-use crate::history::{Answer, Call, Deleted, Item, NEVER, Op, Outcome, Released, Session, Shown};
+use crate::history::{
+    Answer, Call, Deleted, Item, Micros, NEVER, Op, Outcome, Released, Session, Shown,
+};
 use crate::story::Story;
 
 /// Lines of one case, half of them of its beginning.
@@ -20,11 +25,16 @@ pub fn with_calls(story: &Story<'_>, case: &str) -> String {
         ids if ids.is_empty() => of_session(story, case),
         ids => of_messages(story, &ids),
     };
+    shortened(case, &lines, "calls ")
+}
+
+/// The sentence and the lines; of many the first and the last.
+fn shortened(case: &str, lines: &[String], what: &str) -> String {
     let mut text = case.to_owned();
     let left_out = lines.len().saturating_sub(LINES);
     for (at, line) in lines.iter().enumerate() {
         if left_out > 0 && at == LINES / 2 {
-            text.push_str(&format!("\n      … {left_out} more calls …"));
+            text.push_str(&format!("\n      … {left_out} more {what}…"));
         }
         if at < LINES / 2 || at >= LINES / 2 + left_out {
             text.push_str(&format!("\n      {line}"));
@@ -70,9 +80,12 @@ fn of_session(story: &Story<'_>, case: &str) -> Vec<String> {
     near.map(words).collect()
 }
 
+fn seconds(at: Micros) -> String {
+    format!("{}.{:06}", at / 1_000_000, at % 1_000_000)
+}
+
 /// Who called, when, what, and what was answered as a whole.
 fn line(op: &Op, what: &str) -> String {
-    let seconds = |at: u64| format!("{}.{:06}", at / 1_000_000, at % 1_000_000);
     let until = match op.returned {
         NEVER => "never answered".to_owned(),
         at => format!("to {} s", seconds(at)),

@@ -9,11 +9,12 @@ use zoneq::queue::authority::{RegionEpoch, Role};
 use crate::highest::Highest;
 use crate::history::{Act, LogTime, Micros, Told, Verb};
 use crate::lineage::PairStory;
+use crate::retold::pair::{Case, Fact};
 
 /// How far the copy of each epoch was by when: the index in the primary's log.
 type Progress<'a> = BTreeMap<&'a RegionEpoch, Highest<Micros, u64>>;
 
-pub fn check(pair: &PairStory<'_>) -> Vec<String> {
+pub fn check<'p>(pair: &'p PairStory<'_>) -> Vec<Case<'p>> {
     let mut wrong = falls(&pair.history.pair.told, &pair.history.pair.acts);
     let progress = progress(pair);
     let mut by_epoch: BTreeMap<&RegionEpoch, Vec<&Told>> = BTreeMap::new();
@@ -34,11 +35,13 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
                 |index: u64, at: u64| at <= shown && copied.is_none_or(|copied| copied < index);
             let missing = writes.iter().find(|(_, mark)| is_missing(mark.index, mark.at));
             if let Some((op, mark)) = missing {
-                wrong.push(format!(
+                let words = format!(
                     "a last sync time of {shown} is shown in {:?} at {} us, when the copy has all \
                      to {copied:?}, and {:?} was acknowledged at {mark:?}",
                     told.epoch, told.returned, op.call
-                ));
+                );
+                let copied = Fact::Copied(&told.epoch, told.returned);
+                wrong.push(Case::new(words).on([Fact::Call(op), copied, Fact::Told(told)]));
             }
         }
     }
@@ -64,7 +67,7 @@ fn progress<'a>(pair: &'a PairStory<'_>) -> Progress<'a> {
 }
 
 /// Looks of which the later shows less.
-fn falls(told: &[Told], acts: &[Act]) -> Vec<String> {
+fn falls<'p>(told: &'p [Told], acts: &[Act]) -> Vec<Case<'p>> {
     let wipes = acts.iter().filter(|act| matches!(act.verb, Verb::Wipe));
     let wipes: Highest<Micros, Micros> = wipes.map(|act| (act.invoked, act.returned)).collect();
     let wiped = |earlier: &Told, later: &Told| {
@@ -77,7 +80,9 @@ fn falls(told: &[Told], acts: &[Act]) -> Vec<String> {
         match highest.get(&key) {
             Some(earlier) if earlier.last_sync > later.last_sync && !wiped(earlier, later) => {
                 if earlier.returned <= later.invoked {
-                    wrong.push(format!("the last sync time falls: {earlier:?}, then {later:?}"));
+                    let words = format!("the last sync time falls: {earlier:?}, then {later:?}");
+                    let looks = [Fact::Told(earlier), Fact::Told(later)];
+                    wrong.push(Case::new(words).on(looks));
                 }
             }
             _ => {
@@ -137,5 +142,39 @@ mod tests {
         sample.told(50);
         sample.told(40);
         assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn the_write_that_the_copy_lacks_is_told_with_the_looks_at_copy_and_primary() {
+        let mut sample = PairSample::protected();
+        sample.write(5, 50);
+        sample.copied(5, 50);
+        sample.write(6, 60);
+        sample.told(50);
+        sample.told(60);
+        assert_eq!(
+            sample.told_of("G1"),
+            [
+                "0.000040 s, node 4 of west: is secondary in epoch 1 of east, has all to 5, at \
+                 index 5 and T 50",
+                "0.000050 s to 0.000060 s, client 1: CreateQueue of queue, answered by east, \
+                 at T 60",
+                "0.000090 s to 0.000100 s, east: shows the last sync time T 60 of epoch 1 of \
+                 east",
+            ]
+        );
+        let mut sample = PairSample::protected();
+        sample.copied(5, 50);
+        sample.told(50);
+        sample.told(40);
+        assert_eq!(
+            sample.told_of("G1"),
+            [
+                "0.000030 s to 0.000040 s, east: shows the last sync time T 50 of epoch 1 of \
+                 east",
+                "0.000050 s to 0.000060 s, east: shows the last sync time T 40 of epoch 1 of \
+                 east",
+            ]
+        );
     }
 }

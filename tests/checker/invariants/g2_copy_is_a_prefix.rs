@@ -7,8 +7,9 @@ use zoneq::queue::authority::{RegionEpoch, Role};
 
 use crate::history::{Applied, Cluster};
 use crate::lineage::PairStory;
+use crate::retold::pair::{Case, Fact};
 
-pub fn check(pair: &PairStory<'_>) -> Vec<String> {
+pub fn check<'p>(pair: &'p PairStory<'_>) -> Vec<Case<'p>> {
     let applied = pair.history.applied.iter().map(|it| ((it.cluster, it.index), it));
     let applied: BTreeMap<(Cluster, u64), &Applied> = applied.collect();
     let writers = pair.lineage.all().filter_map(|it| Some((&it.epoch, it.cluster?)));
@@ -24,13 +25,17 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
             continue;
         };
         let host = seen.node;
-        if (there.term, there.leader) != (at.term, at.node) {
-            wrong.push(format!("host {host} has all to {at:?}, where the primary has {there:?}"));
+        let words = if (there.term, there.leader) != (at.term, at.node) {
+            format!("host {host} has all to {at:?}, where the primary has {there:?}")
         } else if let Some(here) = seen.digest.filter(|here| *here != there.digest) {
-            wrong.push(format!(
+            format!(
                 "host {host} has all to {at:?} with the digest {here:032x}, and the primary had {there:?}"
-            ));
-        }
+            )
+        } else {
+            continue;
+        };
+        let primary = Fact::At(there.cluster, there.index);
+        wrong.push(Case::new(words).on([primary, Fact::Seen(seen)]));
     }
     wrong
 }
@@ -58,5 +63,25 @@ mod tests {
         sample.applied(5, 77);
         sample.copied_as(5, 50, 78);
         assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn what_the_primary_did_at_that_position_is_told_with_the_look_at_the_copy() {
+        let mut sample = PairSample::protected();
+        sample.write(4, 40);
+        sample.write(5, 50);
+        sample.seen(5, 50);
+        sample.applied(5, 77);
+        sample.copied_as(5, 50, 78);
+        assert_eq!(
+            sample.told_of("G2"),
+            [
+                "0.000040 s to 0.000050 s, client 1: CreateQueue of queue, answered by east, \
+                 at T 50",
+                "0.000060 s, node 1 of east: is primary in epoch 1 of east, at index 5 and T 50",
+                "0.000070 s, node 4 of west: is secondary in epoch 1 of east, has all to 5, at \
+                 index 5 and T 50",
+            ]
+        );
     }
 }

@@ -8,8 +8,9 @@ use zoneq::queue::authority::RegionEpoch;
 
 use crate::history::Told;
 use crate::lineage::PairStory;
+use crate::retold::pair::{Case, Fact};
 
-pub fn check(pair: &PairStory<'_>) -> Vec<String> {
+pub fn check<'p>(pair: &'p PairStory<'_>) -> Vec<Case<'p>> {
     let mut wrong = Vec::new();
     let forced = pair.lineage.forced().map(|(old, new)| (old, new.previous));
     // Nothing went on from these.
@@ -21,17 +22,20 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
         let early = lost.filter(|(_, mark)| Some(mark.at) <= shown.last_sync);
         wrong.extend(early.map(|(op, mark)| {
             let (epoch, call) = (&old.epoch, &op.call);
-            format!(
+            let words = format!(
                 "of {epoch:?} what came after {kept:?} was left behind, and with it {call:?} at \
                  {mark:?}, though it was told {shown:?}"
-            )
+            );
+            let next = pair.lineage.after(old).map(|next| Fact::Began(&next.epoch));
+            Case::new(words).on([Fact::Call(op), Fact::Told(shown)]).on(next)
         }));
     }
     wrong.extend(pair.strays.iter().map(|(op, mark)| {
-        format!(
+        let words = format!(
             "{:?} of {:?} was acknowledged at {mark:?}, and belongs to no epoch",
             op.call, op.site
-        )
+        );
+        Case::new(words).on([Fact::Call(op)])
     }));
     wrong
 }
@@ -80,7 +84,7 @@ mod tests {
         sample.handed_to(7);
         sample.write_of_the_other(101, 80);
         sample.taken_back(8);
-        assert_eq!(check(&PairStory::of(&sample.history)), Vec::<String>::new());
+        assert_eq!(check(&PairStory::of(&sample.history)).len(), 0);
         sample.told_by_the_other(80);
         assert_eq!(check(&PairStory::of(&sample.history)).len(), 1);
     }
@@ -92,5 +96,26 @@ mod tests {
         let last = sample.history.ops.last_mut().expect("a write");
         last.site = Cluster { region: 1, generation: 3 };
         assert_eq!(check(&PairStory::of(&sample.history)).len(), 1);
+    }
+
+    #[test]
+    fn what_was_lost_is_told_with_the_look_that_covered_it_and_the_promotion() {
+        let mut sample = PairSample::protected();
+        sample.write(5, 50);
+        sample.send("m", 6);
+        sample.told(6);
+        sample.forces();
+        sample.promoted(5);
+        assert_eq!(
+            sample.told_of("G4"),
+            [
+                "0.000040 s to 0.000050 s, client 1: sends m to queue, answered by east, at T 6",
+                "0.000060 s to 0.000070 s, east: shows the last sync time T 6 of epoch 1 of \
+                 east",
+                "0.000080 s to 0.000080 s, the operator of east: region failover --force",
+                "0.000090 s, node 4 of west: is standalone in epoch 2 of west, at index 100 \
+                 and T 50",
+            ]
+        );
     }
 }

@@ -13,9 +13,11 @@ use zoneq::queue::authority::{RegionEpoch, Role};
 use crate::highest::Highest;
 use crate::history::{Call, Cluster, Micros, Op, Outcome, Sighted};
 use crate::lineage::{PairStory, Write};
+use crate::retold::pair::{Case, Fact};
 
 /// A time in which a cluster was fenced, or in conflict.
-struct Fence {
+struct Fence<'a> {
+    first: &'a Sighted,
     cluster: Cluster,
     /// What it acknowledged may stand up to this index of its log, and from the other one on.
     end: u64,
@@ -25,23 +27,29 @@ struct Fence {
     until: Micros,
 }
 
-pub fn check(pair: &PairStory<'_>) -> Vec<String> {
+pub fn check<'p>(pair: &'p PairStory<'_>) -> Vec<Case<'p>> {
     let mut wrong = Vec::new();
     let of_clusters = Answered::of(pair);
     for fence in fences(pair) {
-        let Fence { cluster, end, since, .. } = fence;
+        let Fence { cluster, end, since, first, .. } = fence;
+        let by = match &first.authority.role {
+            Role::Fenced { by, .. } => Some(Fact::Began(by)),
+            _ => None,
+        };
         let Some(answered) = of_clusters.get(&cluster) else { continue };
         wrong.extend(answered.writes_behind(&fence).into_iter().map(|(_, (op, mark))| {
-            format!(
+            let words = format!(
                 "{cluster:?} was fenced at {end}, and {:?} was acknowledged at {mark:?}",
                 op.call
-            )
+            );
+            Case::new(words).on(by).on([Fact::Seen(first), Fact::Call(op)])
         }));
         wrong.extend(answered.reads_behind(&fence).into_iter().map(|(_, op)| {
             let (call, at) = (&op.call, op.invoked);
-            format!(
+            let words = format!(
                 "{cluster:?} was fenced at {since} us, and answered {call:?} of {at} us as if it led"
-            )
+            );
+            Case::new(words).on(by).on([Fact::Seen(first), Fact::Call(op)])
         }));
     }
     wrong.extend(beyond_the_lease(pair));
@@ -76,7 +84,7 @@ impl<'a> Answered<'a> {
         all
     }
 
-    fn writes_behind(&self, fence: &Fence) -> Vec<(usize, Write<'a>)> {
+    fn writes_behind(&self, fence: &Fence<'_>) -> Vec<(usize, Write<'a>)> {
         let through = |last: u64| self.writes.partition_point(|(_, (_, mark))| mark.index <= last);
         let late = through(fence.end)..through(fence.again.unwrap_or(u64::MAX));
         let mut late = self.writes.get(late).unwrap_or_default().to_vec();
@@ -84,7 +92,7 @@ impl<'a> Answered<'a> {
         late
     }
 
-    fn reads_behind(&self, fence: &Fence) -> Vec<(usize, &'a Op)> {
+    fn reads_behind(&self, fence: &Fence<'_>) -> Vec<(usize, &'a Op)> {
         let near = self.reads.get(self.asked.places(&fence.until, fence.since));
         let late = near.into_iter().flatten().filter(|(_, op)| op.invoked > fence.since).copied();
         let mut late: Vec<(usize, &Op)> = late.collect();
@@ -94,24 +102,24 @@ impl<'a> Answered<'a> {
 }
 
 /// What a deposed primary acknowledged though its lease had ended before the promotion.
-fn beyond_the_lease(pair: &PairStory<'_>) -> Vec<String> {
+fn beyond_the_lease<'p>(pair: &'p PairStory<'_>) -> Vec<Case<'p>> {
     let mut wrong = Vec::new();
     let primaries = primaries(&pair.history.pair.sighted);
     for (deposed, next) in pair.lineage.forced() {
         let Some(cluster) = deposed.cluster else { continue };
         let own = primaries.get(&(cluster, &deposed.epoch)).map_or(&[][..], Vec::as_slice);
-        if next.cluster == Some(cluster) || !relies_on_lease(own, next.began) {
-            continue;
-        }
+        let lease = relies_on_lease(own, next.began).filter(|_| next.cluster != Some(cluster));
+        let Some(lease) = lease else { continue };
         let began = next.began;
         let own = pair.writes_of(&deposed.epoch).filter(|(op, _)| op.site == cluster);
         let late = own.filter(|(op, _)| op.invoked > began);
         wrong.extend(late.map(|(op, mark)| {
             let (call, at) = (&op.call, op.invoked);
-            format!(
+            let words = format!(
                 "{cluster:?} relied on a lease, the other region was promoted at {began} us, and \
                  {call:?} of {at} us was acknowledged at {mark:?}"
-            )
+            );
+            Case::new(words).on([Fact::Seen(lease), Fact::Began(&next.epoch), Fact::Call(op)])
         }));
     }
     wrong
@@ -126,16 +134,15 @@ fn primaries(sighted: &[Sighted]) -> BTreeMap<(Cluster, &RegionEpoch), Vec<&Sigh
     all
 }
 
-/// Whether a cluster, of which this was seen, relied on a region lease when the epoch after its own
-/// began, and until its own ended.
-fn relies_on_lease(own: &[&Sighted], until: Micros) -> bool {
+/// What shows that a cluster, of which this was seen, relied on a region lease when the epoch after
+/// its own began, and until its own ended.
+fn relies_on_lease<'p>(own: &[&'p Sighted], until: Micros) -> Option<&'p Sighted> {
     let own = own.iter().copied();
     let lease = |seen: &Sighted| seen.authority.leasing.in_force;
     // A restart goes back to what its tables held: what counts is the order of the log.
-    let Some(last) = own.clone().filter(|it| it.at <= until).max_by_key(|it| it.index) else {
-        return false;
-    };
-    lease(last).is_some() && own.filter(|it| it.index > last.index).all(|it| lease(it).is_some())
+    let last = own.clone().filter(|it| it.at <= until).max_by_key(|it| it.index)?;
+    let mut later = own.filter(|it| it.index > last.index);
+    (lease(last).is_some() && later.all(|it| lease(it).is_some())).then_some(last)
 }
 
 /// Where a role that answers nothing began.
@@ -146,12 +153,12 @@ fn end_of(role: &Role) -> Option<u64> {
     }
 }
 
-fn fences(pair: &PairStory<'_>) -> Vec<Fence> {
+fn fences<'p>(pair: &'p PairStory<'_>) -> Vec<Fence<'p>> {
     let sighted = &pair.history.pair.sighted;
     // A restart goes back to what its tables held: once is enough.
     let mut begun: BTreeMap<(Cluster, u64), &Sighted> = BTreeMap::new();
     // What is no fence, from the end of the log to its beginning: the first look beyond a place.
-    let mut others: BTreeMap<Cluster, Vec<(Reverse<u64>, Reverse<usize>)>> = BTreeMap::new();
+    let mut others: BTreeMap<Cluster, Vec<_>> = BTreeMap::new();
     for (number, seen) in sighted.iter().enumerate() {
         if let Some(end) = end_of(&seen.authority.role) {
             begun.entry((seen.cluster, end)).or_insert(seen);
@@ -175,7 +182,7 @@ fn fences(pair: &PairStory<'_>) -> Vec<Fence> {
         let other = others.get(&cluster).and_then(|all| all.below(&Reverse(first.index)));
         let until = other.and_then(|Reverse(number)| sighted.get(number));
         let until = until.map_or(Micros::MAX, |it| it.at);
-        Fence { cluster, end, again, since: first.at, until }
+        Fence { first, cluster, end, again, since: first.at, until }
     });
     all.collect()
 }
@@ -254,5 +261,42 @@ mod tests {
         sample.fenced(7);
         sample.read(80);
         assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn the_promotion_the_fence_and_the_answer_behind_it_are_told() {
+        let mut sample = PairSample::protected();
+        sample.write(5, 50);
+        sample.forces();
+        sample.promoted(5);
+        sample.fenced(7);
+        sample.write(8, 80);
+        assert_eq!(
+            sample.told_of("G5"),
+            [
+                "0.000040 s to 0.000040 s, the operator of east: region failover --force",
+                "0.000050 s, node 4 of west: is standalone in epoch 2 of west, at index 100 \
+                 and T 50",
+                "0.000060 s, node 1 of east: is fenced in epoch 1 of east, since 7, at index 7 \
+                 and T 70",
+                "0.000070 s to 0.000080 s, client 1: CreateQueue of queue, answered by east, \
+                 at T 80",
+            ]
+        );
+        let mut sample = PairSample::protected();
+        sample.leased(4);
+        sample.promoted(5);
+        sample.write(6, 60);
+        assert_eq!(
+            sample.told_of("G5"),
+            [
+                "0.000020 s, node 1 of east: is primary in epoch 1 of east, relies on a lease, \
+                 at index 4 and T 40",
+                "0.000030 s, node 4 of west: is standalone in epoch 2 of west, at index 100 \
+                 and T 50",
+                "0.000040 s to 0.000050 s, client 1: CreateQueue of queue, answered by east, \
+                 at T 60",
+            ]
+        );
     }
 }

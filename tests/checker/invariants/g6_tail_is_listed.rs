@@ -8,11 +8,12 @@ mod replays;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{Answer, Cluster, Listed, Op, Outcome, Verb};
+use crate::history::{Act, Answer, Cluster, Listed, Op, Outcome, Verb};
 use crate::lineage::PairStory;
+use crate::retold::pair::{Case, Fact};
 use left::Left;
 
-pub fn check(pair: &PairStory<'_>) -> Vec<String> {
+pub fn check<'p>(pair: &'p PairStory<'_>) -> Vec<Case<'p>> {
     let mut wrong = unread(pair);
     let asked = gone::Asked::of(pair.history);
     let left = left::all(pair);
@@ -30,7 +31,7 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
 }
 
 /// Tails that were thrown away before anybody listed them.
-fn unread(pair: &PairStory<'_>) -> Vec<String> {
+fn unread<'p>(pair: &'p PairStory<'_>) -> Vec<Case<'p>> {
     let acts = &pair.history.pair.acts;
     // A copy has nothing alone.
     let promoted = acts.iter().filter(|it| it.verb == Verb::PromoteCopy).map(|it| it.cluster);
@@ -39,12 +40,15 @@ fn unread(pair: &PairStory<'_>) -> Vec<String> {
     let anew = acts.iter().filter(|it| it.verb == Verb::BeginAnew);
     let unread = anew.filter(|it| !read.contains(&it.cluster));
     let words = |cluster| format!("the tail of {cluster:?} was thrown away before it was listed");
-    unread.map(|act| words(act.cluster)).collect()
+    let case = |act: &'p Act| {
+        Case::new(words(act.cluster)).on([Fact::Fenced(act.cluster), Fact::Act(act)])
+    };
+    unread.map(case).collect()
 }
 
 /// Messages whose sends were left behind, and that are not alive at the end of the tail though
 /// nothing became of them.
-fn unlisted(left: &Left<'_>, listed: &Listed) -> Vec<String> {
+fn unlisted<'p>(left: &Left<'p>, listed: &'p Listed) -> Vec<Case<'p>> {
     let alive: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
     let deleted: BTreeSet<&str> = listed.deleted.iter().map(|it| &*it.id).collect();
     let removed: BTreeSet<&str> = listed.removed.iter().map(|it| &*it.queue).collect();
@@ -56,18 +60,20 @@ fn unlisted(left: &Left<'_>, listed: &Listed) -> Vec<String> {
     };
     due.retain(|lost| !is_told(&lost.message.id));
     due.sort_by_key(|lost| lost.place);
-    let words = |lost: &left::Lost<'_>| {
-        let (id, at) = (&lost.message.id, lost.message.inserted_at);
-        format!(
+    let case = |lost: &left::Lost<'p>| {
+        let (id, at) = (&*lost.message.id, lost.message.inserted_at);
+        let words = format!(
             "{id} was acknowledged by {:?} at T {at} and left behind, and its tail of {} does not list it",
             listed.cluster, listed.at
-        )
+        );
+        let next = Fact::Began(&listed.fenced_by);
+        Case::new(words).about([id]).on([next, Fact::Listed(listed)])
     };
-    due.into_iter().map(words).collect()
+    due.into_iter().map(case).collect()
 }
 
 /// By tail, in the order in which they were listed: what of it others showed.
-fn merged(pair: &PairStory<'_>) -> BTreeMap<usize, Vec<String>> {
+fn merged<'p>(pair: &'p PairStory<'_>) -> BTreeMap<usize, Vec<Case<'p>>> {
     let all = &pair.history.pair.listed;
     // What a cluster shows of its own tail says nothing, however often that is listed.
     let mut tails: BTreeMap<&str, BTreeMap<Cluster, BTreeSet<usize>>> = BTreeMap::new();
@@ -77,7 +83,7 @@ fn merged(pair: &PairStory<'_>) -> BTreeMap<usize, Vec<String>> {
             of.entry(listed.cluster).or_default().insert(place);
         }
     }
-    let mut wrong: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    let mut wrong: BTreeMap<usize, Vec<Case<'_>>> = BTreeMap::new();
     for op in &pair.history.ops {
         let mut told = BTreeSet::new();
         for (id, of) in shown(op).filter_map(|id| Some((id, tails.get(id)?))) {
@@ -85,10 +91,13 @@ fn merged(pair: &PairStory<'_>) -> BTreeMap<usize, Vec<String>> {
             for (cluster, place) in others.flat_map(|(of, all)| all.iter().map(move |it| (of, *it)))
             {
                 if told.insert(place) {
-                    wrong.entry(place).or_default().push(format!(
+                    let words = format!(
                         "{id} is of the tail of {cluster:?}, and {:?} showed it to {:?}",
                         op.site, op.call
-                    ));
+                    );
+                    let listed = all.get(place).map(Fact::Listed);
+                    let case = Case::new(words).about([id]).on(listed);
+                    wrong.entry(place).or_default().push(case);
                 }
             }
         }
@@ -177,5 +186,37 @@ mod tests {
         sample.listed(&["m"]);
         sample.given_out_by_the_other("m", 9);
         assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn the_calls_of_the_message_are_told_with_the_tail_that_does_not_list_it() {
+        let mut sample = deposed();
+        sample.send("other", 8);
+        sample.asked_to_delete("m");
+        sample.listed(&["other"]);
+        assert_eq!(
+            sample.told_of("G6"),
+            [
+                "0.000020 s, node 4 of west: is standalone in epoch 2 of west, at index 100 \
+                 and T 50",
+                "0.000030 s to 0.000040 s, client 1: sends it to queue, answered by east, at T \
+                 6",
+                "0.000080 s to 0.000090 s, client 1: deletes it from queue with r; nobody \
+                 knows what became of it: no answer",
+                "0.000100 s, east: lists its tail of epoch 1 of east, whole: 1 alive, 0 \
+                 deleted, 0 queues emptied",
+            ]
+        );
+        let mut sample = deposed();
+        sample.begins_anew();
+        assert_eq!(
+            sample.told_of("G6"),
+            [
+                "0.000050 s, node 1 of east: is fenced in epoch 1 of east, since 7, at index 7 \
+                 and T 70",
+                "0.000060 s to 0.000060 s, the operator of east: region begins anew, with \
+                 empty disks",
+            ]
+        );
     }
 }

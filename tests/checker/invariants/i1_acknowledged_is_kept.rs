@@ -100,7 +100,7 @@ fn not_found(story: &Story<'_>) -> Vec<String> {
         if why == "MESSAGE_NOT_FOUND"
             && life.home == queue
             && sent.message.expires_at.is_none()
-            && !gone.is_some_and(|first| first <= op.returned)
+            && gone.is_none_or(|first| first > op.returned)
             && !may_have_died(story, life)
             && !story.maybe_cleared(life)
         {

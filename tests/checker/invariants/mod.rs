@@ -30,6 +30,7 @@ use std::collections::BTreeSet;
 use crate::history::{History, Outcome};
 use crate::lineage::PairStory;
 use crate::retold;
+use crate::retold::pair::Case;
 use crate::story::Story;
 use crate::surviving;
 
@@ -50,7 +51,7 @@ pub const ALL: [(&str, Check); 11] = [
     ("I11", i11_replicas_agree::check),
 ];
 
-type PairCheck = fn(&PairStory<'_>) -> Vec<String>;
+type PairCheck = for<'p> fn(&'p PairStory<'_>) -> Vec<Case<'p>>;
 
 /// Each promise about two regions with its check.
 pub const OF_PAIRS: [(&str, PairCheck); 6] = [
@@ -93,7 +94,7 @@ pub fn unjudged(history: &History) -> Vec<String> {
 const RETOLD: usize = 5;
 
 /// Every promise that this history breaks, with a sentence about each case, and the calls that the
-/// first cases are about.
+/// first cases are about; of two regions also what else each rests on.
 pub fn broken(history: &History) -> Vec<(&'static str, String)> {
     let rest = surviving::of(history);
     let story = Story::of(rest.as_ref().unwrap_or(history));
@@ -106,7 +107,9 @@ pub fn broken(history: &History) -> Vec<(&'static str, String)> {
     if rest.is_some() {
         let pair = PairStory::of(history);
         for (name, check) in OF_PAIRS {
-            broken.extend(check(&pair).into_iter().map(|case| (name, case)));
+            broken.extend(check(&pair).into_iter().enumerate().map(|(number, case)| {
+                (name, if number < RETOLD { case.told(&pair) } else { case.sentence })
+            }));
         }
     }
     broken

@@ -369,6 +369,19 @@ impl PairSample {
         self.act(Verb::PromoteCopy);
     }
 
+    /// An operator promotes the other side by force.
+    pub fn forces(&mut self) {
+        self.act(Verb::Force { accept_incomplete: false });
+    }
+
+    /// What is told behind the sentence of the first case of a promise.
+    pub fn told_of(&self, promise: &str) -> Vec<String> {
+        let broken = super::broken(&self.history);
+        let case = broken.into_iter().find(|(name, _)| *name == promise).map(|(_, case)| case);
+        let lines = case.unwrap_or_default();
+        lines.lines().skip(1).map(|line| line.trim().to_owned()).collect()
+    }
+
     fn act(&mut self, verb: Verb) {
         let at = self.tick();
         let (cluster, outcome) = (EAST, Ok(()));

@@ -83,7 +83,7 @@ pub struct Beyond(BTreeMap<Cluster, Highest<Reverse<u64>, Reverse<Micros>>>);
 
 impl Beyond {
     pub fn of(sighted: &[&Sighted]) -> Beyond {
-        let mut all: BTreeMap<Cluster, Vec<(Reverse<u64>, Reverse<Micros>)>> = BTreeMap::new();
+        let mut all: BTreeMap<Cluster, Vec<_>> = BTreeMap::new();
         for seen in sighted {
             all.entry(seen.cluster).or_default().push((Reverse(seen.index), Reverse(seen.at)));
         }

@@ -8,14 +8,15 @@ use zoneq::queue::ids::MessageId;
 
 use super::left::{Deletion, Left};
 use crate::history::{Answer, Call, Deleted, Gone, History, Listed, Op, Outcome};
+use crate::retold::pair::{Case, Fact};
 
-pub fn check(left: &Left<'_>, listed: &Listed, asked: &Asked<'_>) -> Vec<String> {
+pub fn check<'p>(left: &Left<'p>, listed: &'p Listed, asked: &Asked<'_>) -> Vec<Case<'p>> {
     let mut wrong = alive(left, listed);
     if listed.is_whole {
         wrong.extend(untold(left, listed));
     }
     wrong.sort_by_key(|(place, is_untold, _)| (*place, *is_untold));
-    let mut wrong: Vec<String> = wrong.into_iter().map(|(_, _, words)| words).collect();
+    let mut wrong: Vec<Case<'_>> = wrong.into_iter().map(|(_, _, case)| case).collect();
     if listed.is_whole {
         wrong.extend(not_emptied(left, listed));
     }
@@ -24,23 +25,24 @@ pub fn check(left: &Left<'_>, listed: &Listed, asked: &Asked<'_>) -> Vec<String>
 }
 
 /// What is wrong with what a tail tells of a delete: its place among all, whether the tail does not
-/// tell of it rightly, and the words.
-type Wrong = (usize, bool, String);
+/// tell of it rightly, and the case.
+type Wrong<'p> = (usize, bool, Case<'p>);
 
 /// What was deleted and is listed as alive.
-fn alive(left: &Left<'_>, listed: &Listed) -> Vec<Wrong> {
+fn alive<'p>(left: &Left<'p>, listed: &'p Listed) -> Vec<Wrong<'p>> {
     let ids: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
     let deletions = ids.into_iter().filter_map(|id| left.by_id.get(id)).flatten();
     let deletions = deletions.filter(|it| it.op.returned <= listed.at);
-    let words = |it: &Deletion<'_>| {
+    let case = |it: &Deletion<'p>| {
         let (id, by) = (it.id, listed.cluster);
-        format!("{id} was deleted by {by:?}, and its tail lists it as alive")
+        let words = format!("{id} was deleted by {by:?}, and its tail lists it as alive");
+        Case::new(words).about([id]).on([Fact::Listed(listed)])
     };
-    deletions.map(|it| (it.place, false, words(it))).collect()
+    deletions.map(|it| (it.place, false, case(it))).collect()
 }
 
 /// Deletes that the tail does not tell of, or not as what they are.
-fn untold(left: &Left<'_>, listed: &Listed) -> Vec<Wrong> {
+fn untold<'p>(left: &Left<'p>, listed: &'p Listed) -> Vec<Wrong<'p>> {
     let mut told: BTreeMap<(&str, &str), &Gone> = BTreeMap::new();
     for it in &listed.deleted {
         told.entry((&it.queue, &it.id)).or_insert(it);
@@ -60,26 +62,28 @@ fn untold(left: &Left<'_>, listed: &Listed) -> Vec<Wrong> {
             }
             Some(_) => continue,
         };
-        wrong.push((*place, true, words));
+        let case = Case::new(words).about([*id]).on([Fact::Listed(listed)]);
+        wrong.push((*place, true, case));
     }
     wrong
 }
 
 /// Queues that were emptied, and the tail does not say so.
-fn not_emptied(left: &Left<'_>, listed: &Listed) -> Vec<String> {
+fn not_emptied<'p>(left: &Left<'p>, listed: &'p Listed) -> Vec<Case<'p>> {
     let removed = listed.removed.iter().map(|it| (&*it.queue, it.with_queue));
     let removed: BTreeSet<(&str, bool)> = removed.collect();
     let mut due: Vec<_> = left.emptied.by(listed.at, |it| removed.contains(it)).collect();
     due.sort_by_key(|(place, _)| *place);
-    let words = |(_, op): &(usize, &Op)| {
+    let case = |(_, op): &(usize, &'p Op)| {
         let (queue, with_queue) = emptied(op).unwrap_or_default();
-        format!(
+        let words = format!(
             "{queue} was emptied by {:?} (deleted: {with_queue}) and that was left behind, and \
              its tail of {} does not say so",
             listed.cluster, listed.at
-        )
+        );
+        Case::new(words).on([Fact::Call(op), Fact::Listed(listed)])
     };
-    due.into_iter().map(words).collect()
+    due.into_iter().map(case).collect()
 }
 
 /// The messages that a call deleted, each with its queue.
@@ -131,14 +135,17 @@ impl<'a> Asked<'a> {
     }
 
     /// What a tail tells of as deleted, and nobody asked for.
-    fn beyond(&self, listed: &Listed) -> Vec<String> {
+    fn beyond<'p>(&self, listed: &'p Listed) -> Vec<Case<'p>> {
+        let case = |what: &dyn std::fmt::Debug| {
+            let by = listed.cluster;
+            let words = format!("the tail of {by:?} tells of {what:?}, and nobody asked for that");
+            Case::new(words).on([Fact::Listed(listed)])
+        };
         let deletes = listed.deleted.iter().filter(|it| !self.ids.contains(&*it.id));
+        let deletes = deletes.map(|it| case(it).about([&*it.id]));
         let queues = listed.removed.iter();
         let queues = queues.filter(|it| !self.queues.contains(&(&*it.queue, it.with_queue)));
-        let words = |what: &dyn std::fmt::Debug| {
-            format!("the tail of {:?} tells of {what:?}, and nobody asked for that", listed.cluster)
-        };
-        deletes.map(|it| words(it)).chain(queues.map(|it| words(it))).collect()
+        deletes.chain(queues.map(|it| case(it))).collect()
     }
 }
 
@@ -230,5 +237,20 @@ mod tests {
         listed.deleted.push(gone(10, false));
         listed.removed.push(Emptied { queue: "beta".to_owned(), with_queue: true });
         assert_eq!(broken(&sample), 2);
+    }
+
+    #[test]
+    fn the_delete_is_told_with_the_tail_that_does_not_say_so() {
+        let mut sample = deposed(OWN);
+        sample.listed(&[]);
+        assert_eq!(
+            sample.told_of("G6"),
+            [
+                "0.000030 s to 0.000040 s, client 1: deletes it from queue with r, answered by \
+                 east, at T 6",
+                "0.000080 s, east: lists its tail of epoch 1 of east, whole: 0 alive, 0 \
+                 deleted, 0 queues emptied",
+            ]
+        );
     }
 }

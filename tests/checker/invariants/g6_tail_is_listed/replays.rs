@@ -11,10 +11,11 @@ use zoneq::queue::ids::MessageId;
 use crate::history::{Alive, Answer, Call, Cluster, History, Listed, Micros, Outcome, Shown};
 use crate::lineage::PairStory;
 use crate::queues::plan;
+use crate::retold::pair::{Case, Fact};
 use crate::surviving;
 use crate::tails::{LeftBehind, all_replayed, changes, left_behind};
 
-pub fn check(pair: &PairStory<'_>) -> Vec<String> {
+pub fn check<'p>(pair: &'p PairStory<'_>) -> Vec<Case<'p>> {
     let mut wrong = changed(pair);
     let mut states = pair.history.pair.sighted.iter();
     if states.all(|seen| seen.authority.replayed.is_empty()) {
@@ -37,7 +38,7 @@ pub fn check(pair: &PairStory<'_>) -> Vec<String> {
 }
 
 /// Replays that went on after their end, or back.
-fn changed(pair: &PairStory<'_>) -> Vec<String> {
+fn changed<'p>(pair: &'p PairStory<'_>) -> Vec<Case<'p>> {
     let mut wrong = Vec::new();
     for (before, after) in changes(pair.history) {
         if before.authority.epoch != after.authority.epoch {
@@ -48,10 +49,12 @@ fn changed(pair: &PairStory<'_>) -> Vec<String> {
             let Some(now) = replayed.get(&known.epoch).copied() else { continue };
             let fell = now.through < known.through || now.sent < known.sent;
             if fell || (known.done && now != known) {
-                wrong.push(format!(
+                let words = format!(
                     "the replay of a tail stood at {known:?} at {} of {:?}, and then at {now:?}",
                     before.index, before.cluster
-                ));
+                );
+                let looks = [Fact::Seen(before), Fact::Seen(after), Fact::Replays(&known.epoch)];
+                wrong.push(Case::new(words).on(looks));
             }
         }
     }
@@ -98,21 +101,24 @@ impl<'a> Seen<'a> {
     }
 
     /// One that came twice.
-    fn twice(&self, listed: &Listed) -> Vec<String> {
+    fn twice<'p>(&self, listed: &'p Listed) -> Vec<Case<'p>> {
         let of = listed.alive.iter().filter_map(|it| Some((it, self.ids.get(&it.tag?)?)));
         let twice = of.filter(|(_, ids)| ids.len() > 1);
-        let words = |(it, ids): (&Alive, &BTreeSet<&str>)| {
-            format!("{} of the tail of {:?} was sent again as {ids:?}", it.id, listed.epoch)
+        let case = |(it, ids): (&Alive, &BTreeSet<&str>)| {
+            let epoch = &listed.epoch;
+            let words = format!("{} of the tail of {epoch:?} was sent again as {ids:?}", it.id);
+            let sent_again = [Fact::Listed(listed), Fact::Replays(epoch)];
+            Case::new(words).about([&*it.id]).about(ids.iter().copied()).on(sent_again)
         };
-        twice.map(words).collect()
+        twice.map(case).collect()
     }
 
     /// One that was not alive at the tail's end. What had its last lease may have been.
-    fn brought_back<'l>(
+    fn brought_back<'l, 'p>(
         &self,
         left: impl Iterator<Item = &'l LeftBehind<'l>>,
-        listed: &Listed,
-    ) -> Vec<String> {
+        listed: &'p Listed,
+    ) -> Vec<Case<'p>> {
         let alive: BTreeSet<&str> = listed.alive.iter().map(|it| &*it.id).collect();
         let gone = left.filter(|(op, queue, new, id)| {
             let is_own = MessageId::parse(id).is_none_or(|it| it.number.0 >= listed.first_number);
@@ -125,17 +131,19 @@ impl<'a> Seen<'a> {
                 && !self.sent.contains(&new.tag)
         });
         let back = gone.filter_map(|(_, _, new, id)| Some((*id, self.ids.get(&new.tag)?)));
-        let words = |(id, ids): (&str, &BTreeSet<&str>)| {
-            format!(
-                "{id} was not alive at the end of the tail of {:?}, and came as {ids:?}",
-                listed.epoch
-            )
+        let case = |(id, ids): (&str, &BTreeSet<&str>)| {
+            let epoch = &listed.epoch;
+            let words = format!(
+                "{id} was not alive at the end of the tail of {epoch:?}, and came as {ids:?}"
+            );
+            let sent_again = [Fact::Listed(listed), Fact::Replays(epoch)];
+            Case::new(words).about([id]).about(ids.iter().copied()).on(sent_again)
         };
-        back.map(words).collect()
+        back.map(case).collect()
     }
 
     /// Those that are nowhere at the end, though nothing became of them.
-    fn missing(&self, known: &Known<'_>, listed: &Listed) -> Vec<String> {
+    fn missing<'p>(&self, known: &Known<'_>, listed: &'p Listed) -> Vec<Case<'p>> {
         let Some(done) = known.done.get(&listed.epoch).filter(|it| it.done) else {
             return Vec::new();
         };
@@ -149,7 +157,8 @@ impl<'a> Seen<'a> {
         let count = alive.clone().count();
         if done.sent + done.skipped < count as u64 {
             let epoch = &listed.epoch;
-            wrong.push(format!("the tail of {epoch:?} lists {count}, and its replay {done:?}"));
+            let words = format!("the tail of {epoch:?} lists {count}, and its replay {done:?}");
+            wrong.push(Case::new(words).on([Fact::Listed(listed), Fact::Replays(epoch)]));
         }
         let told = known.skipped.get(&listed.epoch).into_iter().flatten();
         let told: BTreeSet<&str> = told.copied().collect();
@@ -160,11 +169,13 @@ impl<'a> Seen<'a> {
         let missing: Vec<&str> = missing.map(|it| &*it.id).collect();
         let untold = done.skipped.saturating_sub(told.len() as u64);
         if missing.len() as u64 > untold {
-            wrong.push(format!(
+            let words = format!(
                 "{missing:?} of the tail of {:?} are nowhere, {} were sent and of {} others it is \
                  not known which they are",
                 listed.epoch, done.sent, untold
-            ));
+            );
+            let sent_again = [Fact::Listed(listed), Fact::Replays(&listed.epoch)];
+            wrong.push(Case::new(words).about(missing).on(sent_again));
         }
         wrong
     }
@@ -367,5 +378,53 @@ mod tests {
         assert_eq!(broken(&sample), 0);
         sample.given_again("n6", 6, 210);
         assert_eq!(broken(&sample), 1);
+    }
+
+    #[test]
+    fn the_calls_under_all_its_ids_are_told_with_the_tail_and_its_replays() {
+        let mut sample = sent_again(2);
+        sample.replay_told(&[]);
+        sample.given_again("n6", 6, 210);
+        sample.given_again("n7", 7, 211);
+        sample.given_again("twin", 6, 230);
+        assert_eq!(
+            sample.told_of("G6"),
+            [
+                "0.000030 s to 0.000040 s, client 1: sends it to queue (m6), answered by east, \
+                 at T 6",
+                "0.000080 s, east: lists its tail of epoch 1 of east, whole: 2 alive, 0 \
+                 deleted, 0 queues emptied",
+                "0.000110 s to 0.000120 s, the operator of east: sends the tail of epoch 1 of \
+                 east again, 0 sent, 0 not",
+                "0.000130 s to 0.000140 s, client 1: receives it from queue, time 1, until T \
+                 211, with r (n6), answered by west, at T 210",
+                "0.000170 s to 0.000180 s, client 1: receives it from queue, time 1, until T \
+                 231, with r (twin), answered by west, at T 230",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_replay_that_went_on_is_told_by_the_looks_before_and_behind() {
+        let mut sample = sent_again(2);
+        sample.replayed(220, 4);
+        assert_eq!(
+            sample.told_of("G6"),
+            [
+                "0.000110 s, node 4 of west: is standalone in epoch 2 of west; took the tail \
+                 of epoch 1 of east, 2 sent, 0 not, to its end, at index 218 and T 218",
+                "0.000120 s, node 4 of west: is standalone in epoch 2 of west; took the tail \
+                 of epoch 1 of east, 4 sent, 0 not, to its end, at index 220 and T 220",
+            ]
+        );
+    }
+
+    #[test]
+    fn of_many_lines_the_first_and_the_last_are_told() {
+        let mut sample = sent_again(2);
+        (0..20).for_each(|at| sample.given_again("n6", 6, 210 + at));
+        sample.given_again("twin", 6, 300);
+        let lines = sample.told_of("G6");
+        assert_eq!((lines.len(), lines[8].as_str()), (17, "… 7 more …"));
     }
 }
