@@ -43,7 +43,7 @@ type Judged = fn(u64) -> Duration;
 
 /// Each with the rounds of the shorter history: so many that a loop over all pairs would be most of
 /// the work.
-const KINDS: [(&str, u64, Judged); 17] = [
+const KINDS: [(&str, u64, Judged); 16] = [
     ("quotas", 500, |rounds| of_one(quotas(rounds))),
     ("clears", 1_500, |rounds| of_one(clears(rounds))),
     ("deletions of a queue", 500, |rounds| of_one(deletions(rounds))),
@@ -55,12 +55,11 @@ const KINDS: [(&str, u64, Judged); 17] = [
     ("a whole tail", 2_000, |rounds| of_pair(tail(rounds, true))),
     ("a tail that is not whole", 1_500, |rounds| of_pair(tail(rounds, false))),
     ("queues", 400, |rounds| of_one(queues(rounds))),
-    ("a redrive that names its messages", 4_000, |rounds| of_one(named(rounds))),
     ("a dead letter that is looked at", 500, dead_letter),
     ("epochs that are handed over", 400, |rounds| timed(&pairs::handed_over(rounds))),
     ("epochs that are forced", 300, |rounds| timed(&pairs::forced(rounds))),
-    ("a tail that is listed again", 700, |rounds| timed(&pairs::listed_again(rounds))),
-    ("epochs and looks", 150, epochs_and_looks),
+    ("a tail that is listed again", 150, |rounds| timed(&pairs::listed_again(rounds))),
+    ("epochs and looks", 40, epochs_and_looks),
 ];
 
 fn of_one(sample: Sample) -> Duration {
@@ -208,36 +207,6 @@ fn queues(rounds: u64) -> Sample {
         delete(&mut sample, &name, &id, &receipt, at + 4);
         sample.done(at + 5, Call::DeleteQueue { queue: queue() });
         list(&mut sample, at + 6, Vec::new());
-    }
-    sample
-}
-
-/// Many dead letters are sent back by one redrive, which names them all.
-fn named(rounds: u64) -> Sample {
-    let mut sample = Sample::default();
-    let (began, ids) = (begin(rounds), |round| (format!("m{round}"), format!("n{round}")));
-    for round in 0..rounds {
-        let (at, (was, _)) = (begin(round), ids(round));
-        sample.send_new("gamma", &was, at, new(at));
-        let dead = Shown { inserted_at: at, ..shown(&was, at, "", at + 1, 0) };
-        let dead = Sample::dead("gamma", 3, at + 1, dead);
-        let call =
-            Call::Peek { queue: "gamma-dead".to_owned(), standing: Standing::Dead, stale: false };
-        let answer = Answer::Seen { at: at + 2, messages: vec![dead] };
-        sample.add(2, at + 2, call, Outcome::Ok(answer));
-    }
-    let asked = Asked { ids: (0..rounds).map(|round| ids(round).0).collect(), ..Asked::default() };
-    let call = Call::Redrive { queue: "gamma-dead".to_owned(), asked };
-    let (mark, id) = (mark(began), "job".to_owned());
-    let answer = Answer::Redriving { mark, id, started: true };
-    sample.add(3, began, call, Outcome::Ok(answer));
-    for round in 0..rounds {
-        let (at, (was, id)) = (began + 10 * (round + 1), ids(round));
-        let receipt = format!("r{at}");
-        let back = shown(&id, begin(round), &receipt, at + 12, 1);
-        let back = Sample::redriven(&was, at, back);
-        sample.receive_from("gamma", 2, vec![back], at + 1, 11);
-        delete(&mut sample, "gamma", &id, &receipt, at + 2);
     }
     sample
 }
