@@ -89,6 +89,9 @@ pub struct Op {
     pub answer: Answer,
     /// Where it is said to stand in the order.
     pub hint: Option<u64>,
+    /// Of calls that stand at one place, which came first: by the number that its answer gave to a
+    /// message or a receipt. 0 = it gave none.
+    pub drawn: u64,
 }
 
 impl Op {
@@ -583,7 +586,7 @@ fn order(ops: &[&Op]) -> Vec<usize> {
             None if op.is_unknown() => u64::MAX,
             hint => hint.unwrap_or_else(|| told(op.returned)),
         };
-        (hint, op.is_read(), op.returned, *at)
+        (hint, op.drawn, op.is_read(), op.returned, *at)
     };
     let mut order: Vec<usize> = (0..ops.len()).collect();
     order.sort_by_cached_key(key);
@@ -785,7 +788,16 @@ mod tests {
             let number = self.0.len();
             let invoked = number as u64 * 10;
             let returned = if answer == Answer::Unknown { NEVER } else { invoked + 5 };
-            self.0.push(Op { number, client: 1, invoked, returned, act, answer, hint: None });
+            self.0.push(Op {
+                number,
+                client: 1,
+                invoked,
+                returned,
+                act,
+                answer,
+                hint: None,
+                drawn: 0,
+            });
             number
         }
 
@@ -1122,6 +1134,7 @@ mod tests {
                 act,
                 answer: Answer::Unknown,
                 hint: Some(acted),
+                drawn: 0,
             };
             if !is_lost || chance.below(2) == 0 {
                 op.answer = right(act, number, &mut queue, &mut leases);
