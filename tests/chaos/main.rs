@@ -65,8 +65,7 @@ const ROUNDS_OF_A_SESSION: usize = 20;
 /// Cases shown of one broken promise.
 const SHOWN: usize = 5;
 const NOT_JUDGED: &str = "chaos: not judged on real processes: I11 at every applied position (here \
-     when the cluster is at rest, by its digests); one leader a term, but for what nodes said when \
-     they were asked";
+     when the cluster is at rest, by its digests)";
 
 /// When this process first asked: by the steady clock, and by the wall clock in microseconds.
 fn began() -> (Instant, u64) {

@@ -50,15 +50,15 @@ pub struct Verdict {
 }
 
 /// What a run came to that a panic cut short: promises are judged as far as it went, but for the
-/// ending, which it has none of.
-pub fn cut_short(seed: u64, history: &SharedHistory, why: String) -> Verdict {
+/// ending, which it has none of. A panic of Raft is an assertion of its own invariants, and so of I11.
+pub fn cut_short(seed: u64, history: &SharedHistory, why: String, is_of_raft: bool) -> Verdict {
     let none = History::default();
     let held = history.try_lock();
     let history = held.as_deref().unwrap_or(&none);
     let judged = invariants::broken(history).into_iter().filter(|(name, _)| *name != "I10");
     let mut broken: Vec<(String, String)> =
         judged.map(|(name, case)| (name.to_owned(), case)).collect();
-    broken.push(("a panic".to_owned(), why));
+    broken.push((if is_of_raft { "I11" } else { "a panic" }.to_owned(), why));
     verdict(seed, history, 0, broken)
 }
 

@@ -53,11 +53,13 @@ pub fn one(arguments: &Arguments, seed: u64) -> ExitCode {
     // No node may panic, so the first panic is the verdict: what a panic leaves behind cannot be
     // taken apart in order. Only redb may, at a page that rotted, and the tables take it for damage.
     panic::set_hook(Box::new(move |panic| {
-        if panic.location().is_some_and(|at| at.file().contains("/redb-")) {
+        let is_in = |library: &str| panic.location().is_some_and(|at| at.file().contains(library));
+        if is_in("/redb-") {
             return;
         }
         let (coverage, history) = &at_panic;
-        tell(&for_panics, coverage, run::cut_short(seed, history, panic.to_string()));
+        let verdict = run::cut_short(seed, history, panic.to_string(), is_in("/openraft-"));
+        tell(&for_panics, coverage, verdict);
         std::process::exit(1);
     }));
     let verdict = run::run(arguments, seed, &history);
