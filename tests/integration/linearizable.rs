@@ -59,7 +59,7 @@ impl Scribe {
             Err(_) => (NEVER, (Answer::Unknown, None)),
         };
         let (number, client) = (ops.len(), client as u32);
-        ops.push(Op { number, client, invoked, returned, act, answer, hint });
+        ops.push(Op { number, client, invoked, returned, act, answer, hint, drawn: 0 });
         number
     }
 
