@@ -18,8 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Calls in one history: a bit each.
 pub const MOST: usize = 128;
-/// States that are looked at for a verdict, three times at most, and for each try to tell fewer
-/// calls.
+/// States that are looked at for a verdict in each attempt, and for each try to tell fewer calls.
 const STATES: usize = 100_000;
 const STATES_OF_A_TRY: usize = 20_000;
 /// When a call returned that did not.
@@ -240,7 +239,7 @@ fn bit(at: usize) -> u128 {
 }
 
 impl<'a> Puzzle<'a> {
-    fn new(ops: &'a [Op], states: usize) -> Puzzle<'a> {
+    fn new(ops: &'a [Op], states: usize, by_number: bool) -> Puzzle<'a> {
         let mut ops: Vec<&Op> = ops.iter().collect();
         ops.sort_by_key(|op| (op.invoked, op.returned, op.number));
         let names: BTreeSet<u64> = ops.iter().filter_map(|op| op.message()).collect();
@@ -258,7 +257,7 @@ impl<'a> Puzzle<'a> {
         let answered = all(&|op| !op.is_unknown());
         let takers = all(&|op| op.act == Act::Receive && op.is_unknown());
         let clears = all(&|op| op.act == Act::Clear);
-        let order = order(&ops);
+        let order = order(&ops, by_number);
         let asked = vec![Asked::default(); names.len()];
         let seen = HashSet::new();
         let mut puzzle = Puzzle {
@@ -575,7 +574,7 @@ impl Puzzle<'_> {
 
 /// The order in which calls are tried: as they are said to stand, and else as they returned; calls
 /// of unknown outcome of which nothing is said come last.
-fn order(ops: &[&Op]) -> Vec<usize> {
+fn order(ops: &[&Op], by_number: bool) -> Vec<usize> {
     let told = |by: u64| {
         let returned = ops.iter().filter(|op| op.returned <= by);
         returned.filter_map(|op| op.hint).max().unwrap_or(0)
@@ -586,22 +585,27 @@ fn order(ops: &[&Op]) -> Vec<usize> {
             None if op.is_unknown() => u64::MAX,
             hint => hint.unwrap_or_else(|| told(op.returned)),
         };
-        (hint, op.drawn, op.is_read(), op.returned, *at)
+        let drawn = if by_number { op.drawn } else { 0 };
+        (hint, drawn, op.is_read(), op.returned, *at)
     };
     let mut order: Vec<usize> = (0..ops.len()).collect();
     order.sort_by_cached_key(key);
     order
 }
 
+/// How many answered calls are tried at each place, and whether of calls at one place that comes
+/// first which was given the lower number. Only the last finds out that there is no order.
+const ATTEMPTS: [(usize, bool); 5] = [(1, false), (1, true), (2, false), (2, true), (MOST, false)];
+
 /// Whether there is an order that explains all; `None` = it was not found out. At first only orders
 /// are tried that are near to what the servers said.
 fn is_explained(ops: &[Op], states: usize) -> Option<bool> {
-    let mut puzzle = Puzzle::new(ops, states);
-    let messages = vec![(Place::Unsent, 0); puzzle.names.len()];
-    let empty = Queue { visible: Vec::new(), messages };
     let mut found = None;
-    for width in [1, 2, MOST] {
-        (puzzle.width, puzzle.seen) = (width, HashSet::new());
+    for (width, by_number) in ATTEMPTS {
+        let mut puzzle = Puzzle::new(ops, states, by_number);
+        puzzle.width = width;
+        let messages = vec![(Place::Unsent, 0); puzzle.names.len()];
+        let empty = Queue { visible: Vec::new(), messages };
         found = puzzle.explore(0, &empty, Run::default());
         if found == Some(true) {
             break;
