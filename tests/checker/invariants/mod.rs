@@ -34,6 +34,9 @@ use crate::retold::pair::Case;
 use crate::story::Story;
 use crate::surviving;
 
+/// What is said of an order of calls that was neither found nor found not to be.
+pub const UNDECIDED: &str = "searched for in vain";
+
 type Check = fn(&Story<'_>) -> Vec<String>;
 
 /// Each promise with its check.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Answer, Call, Deleted, LogTime, NEVER, Op, Outcome, Released, Standing};
+use crate::invariants::UNDECIDED;
 use crate::queues::{PEEKED_AT_ONCE, SHORT};
 use crate::search::{self, Act, Verdict};
 use crate::story::Story;
@@ -22,7 +23,7 @@ pub fn check(story: &Story<'_>) -> Vec<String> {
         Verdict::Linearizable => Vec::new(),
         Verdict::Undecided => {
             let count = ops.len();
-            vec![format!("an order of the {count} calls of {SHORT} was searched for in vain")]
+            vec![format!("an order of the {count} calls of {SHORT} was {UNDECIDED}")]
         }
         Verdict::Not(ops) => {
             let lines = search::in_words(&ops).join("\n      ");
