@@ -55,6 +55,8 @@ struct Plan {
     hurt: BTreeSet<u64>,
     /// Those of them that refused to start.
     refused: BTreeSet<u64>,
+    /// Those whose disk was lost: they must refuse.
+    wiped: BTreeSet<u64>,
     /// Of all nodes that are ever hurt.
     weak_zone: u64,
     /// How often the first of two regions began anew, with its founders.
@@ -126,6 +128,7 @@ impl Seats {
         plan.seats.extend(founders.iter().map(|host| (*host, founder(*host))));
         plan.hurt.clear();
         plan.refused.clear();
+        plan.wiped.clear();
         plan.wishes.clear();
         plan.changes.clear();
         plan.generation += 1;
@@ -183,6 +186,7 @@ impl Seats {
                 if let Some(Seat { node, .. }) = plan.seats.get(&host).copied() {
                     plan.hurt.insert(node);
                     plan.refused.insert(node);
+                    plan.wiped.insert(node);
                 }
             }
             Wish::Restart(_) => {}
@@ -220,6 +224,13 @@ impl Seats {
         let of = plan.seats.iter().filter(|(host, _)| region_of(**host) == CHANGING);
         let sit: BTreeSet<u64> = of.map(|(_, seat)| seat.node).collect();
         plan.refused.intersection(&sit).copied().collect()
+    }
+
+    /// Whether the node of this host lost its disk, and with it what it had promised.
+    pub fn is_wiped(&self, host: u64) -> bool {
+        let plan = self.plan();
+        let node = plan.seats.get(&host).map(|seat| seat.node);
+        region_of(host) == CHANGING && node.is_some_and(|node| plan.wiped.contains(&node))
     }
 
     /// Whether the node of a host may stop with these words; from then on it has refused.

@@ -230,7 +230,8 @@ impl Host {
         }
         let (group, history) = (node.group(), &self.history);
         let own = (self.known_as(), self.cluster());
-        tokio::spawn(observe_applied(own, group.clone(), history.clone()));
+        let is_wiped = self.seats.is_wiped(self.id);
+        tokio::spawn(observe_applied(own, is_wiped, group.clone(), history.clone()));
         tokio::spawn(observe_leadership(own, group.clone(), history.clone()));
         if self.layout.is_pair() {
             tokio::spawn(sightings::observe(own, group.clone(), history.clone()));
@@ -308,7 +309,15 @@ fn purgeable(group: &Group, durable: u64) -> Option<u64> {
     }
 }
 
-async fn observe_applied((node, cluster): (u64, Cluster), group: Group, history: SharedHistory) {
+/// Writes down what a node has applied. A voter that lost its disk has forgotten how it voted and
+/// what it acknowledged: it must not take part under its id any more.
+async fn observe_applied(
+    (node, cluster): (u64, Cluster),
+    is_wiped: bool,
+    group: Group,
+    history: SharedHistory,
+) {
+    let mut must_not = is_wiped;
     let mut applied = group.applied();
     while applied.changed().await.is_ok() {
         applied.borrow_and_update();
@@ -324,7 +333,12 @@ async fn observe_applied((node, cluster): (u64, Cluster), group: Group, history:
             })
         };
         if let (Some(seen), Some(now)) = (seen, now_us()) {
-            history.lock().applied(now, seen);
+            let mut history = history.lock();
+            history.applied(now, seen);
+            if std::mem::take(&mut must_not) {
+                let what = format!("node {node} lost its disk and takes part again under its id");
+                history.unexpected_stops.push(what);
+            }
         }
     }
 }
