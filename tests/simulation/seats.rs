@@ -218,6 +218,12 @@ impl Seats {
         }
     }
 
+    /// Whether the disk of the node on this host was lost, or rotted.
+    pub fn is_hurt(&self, host: u64) -> bool {
+        let plan = self.plan();
+        plan.seats.get(&host).is_some_and(|seat| plan.hurt.contains(&seat.node))
+    }
+
     /// Nodes that sit and have refused to start.
     pub fn refused(&self) -> BTreeSet<u64> {
         let plan = self.plan();

@@ -435,6 +435,7 @@ impl World {
                 life.stopped.take().map(|why| (why, disk_failed))
             };
             let Some((why, disk_failed)) = stopped else { continue };
+            let disk_failed = disk_failed || host.may_stop(&why);
             self.note(format_args!("node {} stopped by itself: {why}", host.id));
             if self.seats.may_refuse(host.id, &why) {
                 self.take_down(&host, true);

@@ -37,6 +37,10 @@ fn running(source: &str) -> Running {
 fn seeds(text: &str) -> Vec<u64> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("seed") {
+        // How many, and not which.
+        if text[..at].ends_with("--") && text[at..].starts_with("seeds") {
+            continue;
+        }
         let mut rest = text[at + 4..].trim_start_matches('s').trim_start();
         loop {
             let digits = rest.find(|sign: char| !sign.is_ascii_digit()).unwrap_or(rest.len());
@@ -116,5 +120,6 @@ fn a_forgotten_seed_is_found() {
         2
     );
     assert_eq!(finds("| a bug | two regions, seeds 70 and 71 | seed 70 | fixed |"), 0);
+    assert_eq!(finds("| a bug | `cargo sim --seeds 500`, seed 46 | the seed | fixed |"), 0);
     assert_eq!(finds("| a bug | the simulator, seed 99 | `a::test` | fixed |"), 0);
 }

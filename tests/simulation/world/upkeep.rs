@@ -1,9 +1,31 @@
 //! What is done to a host itself while the cluster lives: its disk rots, and an operator puts in
 //! another, seats a node, or starts it again.
 
-use super::World;
+use std::path::Path;
+
+use zoneq::storage::disk::Disk as _;
+
+use super::{Host, World};
 use crate::flips::Flip;
 use crate::seats::Wish;
+
+/// What a node notes when its tables are damaged, before it stops.
+const DAMAGED: &str = "/data/tables/DAMAGED";
+/// What a node has once it was started for the first time.
+const IDENTITY: &str = "/data/identity.json";
+
+impl Host {
+    /// Whether its node may stop by itself with these words, to be started again, though nothing was
+    /// done to its disk just now. Tables that rotted end it at a commit, which it notes
+    /// (`docs/operating/damage.md`); and one that never ran finds no room for its identity on a
+    /// disk that is full.
+    pub(super) fn may_stop(&self, why: &str) -> bool {
+        let disk = self.disk();
+        let has_rotted = self.seats.is_hurt(self.id) && disk.exists(Path::new(DAMAGED));
+        let is_full = why.contains("no space left") && !disk.exists(Path::new(IDENTITY));
+        has_rotted || is_full
+    }
+}
 
 impl World {
     /// Cuts the power of a node that may be hurt, and rots its disk.
