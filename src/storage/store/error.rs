@@ -18,6 +18,10 @@ pub enum StoreError {
     Codec(#[from] CodecError),
     #[error("{path} could not be {doing}")]
     Io { doing: &'static str, path: String, source: io::Error },
+    #[error(
+        "{path} has format {found}, and this version knows {known}: a newer one wrote the tables"
+    )]
+    Newer { path: String, found: u8, known: u8 },
     #[error("{what} is damaged: {why}")]
     Damaged { what: String, why: String },
     #[error("{what} is damaged: {why}")]
@@ -44,14 +48,16 @@ impl StoreError {
             if source.kind() == io::ErrorKind::StorageFull)
     }
 
-    /// Whether what lies on the disk is unsound, rather than out of reach or of another version.
+    /// Whether what lies on the disk is unsound, rather than out of reach or of another version. A
+    /// newer version says so in the pointer to its tables, under a checksum: behind a pointer that is
+    /// known, a row of an unknown format has rotted.
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
             StoreError::Damaged { .. } | StoreError::Content { .. } | StoreError::Load { .. } => {
                 true
             }
-            StoreError::Codec(error) => !matches!(error, CodecError::Version { .. }),
+            StoreError::Codec(_) => true,
             StoreError::Tables(error) => error.is_damage(),
             _ => false,
         }

@@ -6,6 +6,9 @@
 //! that `CURRENT` does not name are leftovers and are removed at open. `CURRENT` is durable
 //! before the first commit, so where it is missing nothing was ever committed; where it is
 //! damaged, opening is refused.
+//!
+//! Law: the format of `CURRENT` is that of all that it points to. Who changes the format of a row
+//! raises it, so that an older version refuses the tables and takes no row of them for damage.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -186,8 +189,8 @@ pub fn read_pointer(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<u64>, Sto
         return Err(damaged("its checksum does not match"));
     }
     if format != FORMAT {
-        let what = "the pointer to the tables";
-        return Err(CodecError::Version { what, found: format, known: FORMAT }.into());
+        let path = path.display().to_string();
+        return Err(StoreError::Newer { path, found: format, known: FORMAT });
     }
     Ok(Some(number))
 }

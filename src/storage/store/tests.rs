@@ -7,8 +7,8 @@ use crate::clock::ManualClock;
 use crate::queue::command::{Command, Receive, StringMap};
 use crate::queue::ids::{MessageId, Receipt, Span as Time};
 use crate::queue::outcome::Reply;
-use crate::storage::disk::FlushMode;
 use crate::storage::disk::faulty::FaultyDisk;
+use crate::storage::disk::{FlushMode, OpenMode};
 use crate::storage::tables::{Rows, Span};
 use crate::storage::testing::cut_power_at;
 use crate::storage::testing::run::Run;
@@ -344,6 +344,51 @@ fn damage_that_only_a_commit_meets_is_noted_for_the_next_start() {
     let met: Vec<_> = places.map(|(at, bit)| commit_over_rot(at, bit)).collect();
     assert!(met.iter().all(|(is_damage, noted)| is_damage == noted), "{met:?}");
     assert!(met.contains(&(true, true)), "no commit met what rotted: look for other places");
+}
+
+/// Rows, the mark among them, whose first byte is their format, with one of their own.
+#[test]
+fn a_row_of_a_format_that_the_pointer_does_not_say_has_rotted() {
+    let disk = FaultyDisk::new(7);
+    let (mut run, mut store) = (Run::new(1), open(&disk, EngineKind::Redb));
+    entry_of(&mut run, &mut store, Run::create("work"));
+    send(&mut run, &mut store, 3);
+    store.commit_now().unwrap();
+    drop(store);
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let generation = Path::new("/data/generation-0000000001");
+    for key in [keys::row(&RowKey::Counters), vec![keys::MARK_TAG]] {
+        for format in [0, 3] {
+            let tables = EngineKind::Redb.open(&shared, generation).unwrap();
+            let whole = tables.get(&key).unwrap().expect("it is there");
+            let mut rotten = whole.clone();
+            rotten[0] = format;
+            let put = |value: &[u8]| vec![(key.clone(), Some(value.to_vec()))];
+            tables.commit(&put(&rotten)).unwrap();
+            drop(tables);
+            let opened =
+                Store::open(Arc::clone(&shared), Path::new("/data"), options(EngineKind::Redb));
+            let error = opened.expect_err("it is not readable");
+            assert!(error.is_damage(), "{error:?}");
+            let tables = EngineKind::Redb.open(&shared, generation).unwrap();
+            tables.commit(&put(&whole)).unwrap();
+        }
+    }
+    drop(open(&disk, EngineKind::Redb));
+}
+
+#[test]
+fn tables_of_a_newer_version_are_refused_and_not_taken_for_damage() {
+    let disk = FaultyDisk::new(7);
+    drop(open(&disk, EngineKind::Redb));
+    let mut pointer = vec![2, 1, 0, 0, 0, 0, 0, 0, 0];
+    pointer.extend_from_slice(&crc32c::crc32c(&pointer).to_le_bytes());
+    let file = disk.open(Path::new("/data/CURRENT"), OpenMode::ReadWrite).unwrap();
+    file.write_all_at(&pointer, 0).unwrap();
+    let opened = Store::open(Arc::new(disk.clone()), Path::new("/data"), options(EngineKind::Redb));
+    let error = opened.expect_err("it is newer");
+    assert!(!error.is_damage(), "{error:?}");
+    assert!(error.to_string().contains("has format 2, and this version knows 1"), "{error}");
 }
 
 #[test]
