@@ -53,9 +53,7 @@ pub enum CodecError {
     Missing { what: &'static str, field: &'static str },
     #[error("{what} has a wrong {field}")]
     Wrong { what: &'static str, field: &'static str },
-    #[error(
-        "{what} has format {found}, and this version knows {known}: it was written by a newer one"
-    )]
+    #[error("{what} has format {found}, and this version knows {known}")]
     Version { what: &'static str, found: u8, known: u8 },
 }
 

@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn a_row_of_a_newer_format_is_refused_by_name() {
         let error = decode_row(&RowKey::Counters, &[FORMAT + 1]).unwrap_err();
-        assert!(error.to_string().contains("written by a newer one"), "{error}");
+        assert!(error.to_string().contains("has format 2, and this version knows 1"), "{error}");
         assert!(decode_row(&RowKey::Counters, &[]).is_err());
     }
 
