@@ -11,8 +11,9 @@
 //! Reads must confirm leadership with a majority (ReadIndex), never trust a lease.
 //!
 //! Refuses as evidence: a connection that opens or times out (a lost machine or zone), an
-//! address that is not where the stream came from, a leader that has led for less than a second,
-//! a host name unless names are said to be the nodes' own, and a peer that is cut off by a fault.
+//! address that is not where the stream came from, a leader that took another's place less than
+//! a second ago, a host name unless names are said to be the nodes' own, and a peer that is cut
+//! off by a fault.
 
 use std::io;
 use std::net::SocketAddr;
@@ -73,8 +74,9 @@ pub struct FastPathOptions {
     pub enabled: bool,
     /// How much longer each next follower waits.
     pub step: Duration,
-    /// How long a leader must have been followed. What breaks connections while processes live
-    /// could else replace one leader after the other, as fast as they are elected.
+    /// How long a leader must have been followed, save the first that this process follows. What
+    /// breaks connections while processes live could else replace one leader after the other, as
+    /// fast as they are elected.
     pub settled: Duration,
     /// Whether host names in peer addresses are the nodes' own.
     pub trust_names: bool,
@@ -131,8 +133,7 @@ where
     let leader = lost.vote.leader_id.node_id;
     let Some(next) = succession(raft, peers.node(), lost.vote) else { return false };
     let address = &next.leader_address;
-    let known = peers.followed_since((lost.vote.leader_id.term, leader));
-    if known.is_none_or(|since| since.elapsed() < options.settled)
+    if !peers.has_settled((lost.vote.leader_id.term, leader), options.settled)
         || peers.faults().is_cut(leader)
         || !is_own_address(lost.remote, address, options.trust_names)
         || !is_gone(raft, peers, address, lost.vote).await

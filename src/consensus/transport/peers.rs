@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -42,6 +43,16 @@ pub struct Peers {
     inner: Arc<Inner>,
 }
 
+/// The leader that this node last heard of.
+#[derive(Clone, Copy, Debug)]
+struct Followed {
+    /// Its term and its node.
+    leader: (u64, u64),
+    since: Instant,
+    /// Whether this process heard of no leader before.
+    is_first: bool,
+}
+
 #[derive(Debug)]
 struct Inner {
     cluster: String,
@@ -53,7 +64,7 @@ struct Inner {
     calls: AtomicU64,
     admitted: AtomicBool,
     heard: Mutex<Option<Instant>>,
-    followed: Mutex<Option<((u64, u64), Instant)>>,
+    followed: Mutex<Option<Followed>>,
     disks: Mutex<BTreeMap<u64, DiskReport>>,
     left: watch::Sender<bool>,
     acknowledged: Acknowledged,
@@ -176,15 +187,18 @@ impl Peers {
     /// than before.
     pub(super) fn note_leader(&self, leader: (u64, u64)) {
         let mut followed = self.inner.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        if followed.is_none_or(|(known, _)| known != leader) {
-            *followed = Some((leader, Instant::now()));
+        if followed.is_none_or(|known| known.leader != leader) {
+            let is_first = followed.is_none();
+            *followed = Some(Followed { leader, since: Instant::now(), is_first });
         }
     }
 
-    /// Since when this node has heard of this leader, if of no other since.
-    pub(in crate::consensus) fn followed_since(&self, leader: (u64, u64)) -> Option<Instant> {
+    /// Whether this node has heard of this leader for so long, and of no other since. The first
+    /// that it hears of need not last: it took the place of none that this node knew.
+    pub(in crate::consensus) fn has_settled(&self, leader: (u64, u64), within: Duration) -> bool {
         let followed = self.inner.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        followed.filter(|(known, _)| *known == leader).map(|(_, since)| since)
+        let known = followed.filter(|known| known.leader == leader);
+        known.is_some_and(|known| known.is_first || known.since.elapsed() >= within)
     }
 
     /// What a node, or this one, last said of its disk.
@@ -272,8 +286,6 @@ fn number(metadata: &MetadataMap, key: &'static str) -> Result<u64, Status> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::time::Duration;
-
     use tonic::Code;
 
     use super::super::super::network::TcpNetwork;
@@ -289,17 +301,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_leader_is_followed_since_it_was_first_heard_of() {
-        let own = peers("red", 1);
-        assert_eq!(own.followed_since((3, 2)), None);
+    async fn a_leader_that_took_anothers_place_settles_with_time_and_the_first_at_once() {
+        let (own, second) = (peers("red", 1), Duration::from_secs(1));
+        assert!(!own.has_settled((3, 2), Duration::ZERO), "nobody was heard of");
         own.note_leader((3, 2));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        own.note_leader((3, 2));
-        let since = own.followed_since((3, 2)).unwrap();
-        assert_eq!(since.elapsed(), Duration::from_secs(1));
-        own.note_leader((4, 2));
-        assert_eq!(own.followed_since((3, 2)), None);
-        assert_eq!(own.followed_since((4, 2)).unwrap().elapsed(), Duration::ZERO);
+        assert!(own.has_settled((3, 2), second));
+        for leader in [(4, 3), (5, 2)] {
+            own.note_leader(leader);
+            tokio::time::advance(second / 2).await;
+            own.note_leader(leader);
+            assert!(!own.has_settled(leader, second));
+            tokio::time::advance(second / 2).await;
+            assert!(own.has_settled(leader, second));
+        }
+        assert!(!own.has_settled((3, 2), Duration::ZERO), "it leads no longer");
     }
 
     #[test]

@@ -196,8 +196,7 @@ impl Node {
             .add_service(service.into_server())
             .serve_with_incoming(listener.incoming);
         runtime.spawn(server);
-        let settled = Duration::ZERO;
-        let options = FastPathOptions { settled, ..FastPathOptions::default() };
+        let options = FastPathOptions::default();
         runtime.spawn(fastpath::run(raft.clone(), peers.clone(), options, events));
         Node { id, runtime: Some(runtime), raft, peers, faults, store, log }
     }
