@@ -24,6 +24,15 @@ fn set_free(region: &Region, bytes: Option<u64>) {
     }
 }
 
+/// Whether a node says of its own disk that it refuses something.
+fn is_full(pair: &Pair, url: &str) -> bool {
+    let line = format!("cluster status --json -e {url}");
+    let status = zoneq(pair.home.path(), &line).result();
+    let nodes = status["nodes"].as_array().into_iter().flatten();
+    let own = nodes.filter(|node| node["id"] == status["answered_by"]);
+    own.filter_map(|node| node["disk"].as_str()).any(|it| it.starts_with("refuses"))
+}
+
 fn client(region: &Region) -> Client {
     let builder = Client::builder().endpoints(region.urls()).deadline(Duration::from_secs(30));
     builder.build().expect("a client")
@@ -65,6 +74,11 @@ fn a_secondary_whose_disks_are_full_is_told_of_by_both_sides_and_catches_up() {
         (began.elapsed() > Duration::from_millis(1_500)).then_some(())
     });
     set_free(west, Some(0));
+    // Until the last of its nodes has met the fault, leadership goes to one that has space, and
+    // that one takes what is shipped.
+    wait("no node of west has space", || {
+        west.urls().iter().all(|url| is_full(&pair, url)).then_some(())
+    });
     let full = wait("west says that it takes nothing", || {
         send();
         Some(pair.ok(west, "region status")).filter(|it| says(it, FULL))
