@@ -10,6 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use openraft::async_runtime::WatchReceiver as _;
+use zoneq::consensus::group::Group;
 use zoneq::storage::disk::faulty::Dice;
 
 use crate::layout::{Layout, host_name, node_id, region_of};
@@ -55,8 +57,10 @@ struct Plan {
     hurt: BTreeSet<u64>,
     /// Those of them that refused to start.
     refused: BTreeSet<u64>,
-    /// Those whose disk was lost: they must refuse.
+    /// Those whose disk was lost: they must refuse while they vote.
     wiped: BTreeSet<u64>,
+    /// Who votes, by the newest membership in the log of any node: its term, its index and those.
+    voters: ((u64, u64), BTreeSet<u64>),
     /// Of all nodes that are ever hurt.
     weak_zone: u64,
     /// How often the first of two regions began anew, with its founders.
@@ -129,6 +133,7 @@ impl Seats {
         plan.hurt.clear();
         plan.refused.clear();
         plan.wiped.clear();
+        plan.voters = Default::default();
         plan.wishes.clear();
         plan.changes.clear();
         plan.generation += 1;
@@ -237,6 +242,26 @@ impl Seats {
         let plan = self.plan();
         let node = plan.seats.get(&host).map(|seat| seat.node);
         region_of(host) == CHANGING && node.is_some_and(|node| plan.wiped.contains(&node))
+    }
+
+    /// Says who votes by the membership that the node of a host has in its log.
+    pub fn note_voters(&self, host: u64, group: &Group) {
+        let metrics = group.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let Some(at) = membership.log_id() else { return };
+        let at = (at.leader_id.term, at.index);
+        let mut plan = self.plan();
+        if region_of(host) == CHANGING && at > plan.voters.0 {
+            plan.voters = (at, membership.voter_ids().collect());
+        }
+    }
+
+    /// Whether the node of this host votes, by the newest membership that any node has.
+    pub fn is_voter(&self, host: u64) -> bool {
+        let plan = self.plan();
+        let node = plan.seats.get(&host).map(|seat| seat.node);
+        region_of(host) == CHANGING && node.is_some_and(|node| plan.voters.1.contains(&node))
     }
 
     /// Whether the node of a host may stop with these words; from then on it has refused.

@@ -230,8 +230,8 @@ impl Host {
         }
         let (group, history) = (node.group(), &self.history);
         let own = (self.known_as(), self.cluster());
-        let is_wiped = self.seats.is_wiped(self.id);
-        tokio::spawn(observe_applied(own, is_wiped, group.clone(), history.clone()));
+        let seats = (self.seats.clone(), self.id);
+        tokio::spawn(observe_applied(own, seats, group.clone(), history.clone()));
         tokio::spawn(observe_leadership(own, group.clone(), history.clone()));
         if self.layout.is_pair() {
             tokio::spawn(sightings::observe(own, group.clone(), history.clone()));
@@ -310,14 +310,14 @@ fn purgeable(group: &Group, durable: u64) -> Option<u64> {
 }
 
 /// Writes down what a node has applied. A voter that lost its disk has forgotten how it voted and
-/// what it acknowledged: it must not take part under its id any more.
+/// what it acknowledged: it must not take part under its id any more, until it votes no longer.
 async fn observe_applied(
     (node, cluster): (u64, Cluster),
-    is_wiped: bool,
+    (seats, host): (Seats, u64),
     group: Group,
     history: SharedHistory,
 ) {
-    let mut must_not = is_wiped;
+    let mut must_not = seats.is_wiped(host);
     let mut applied = group.applied();
     while applied.changed().await.is_ok() {
         applied.borrow_and_update();
@@ -335,7 +335,9 @@ async fn observe_applied(
         if let (Some(seen), Some(now)) = (seen, now_us()) {
             let mut history = history.lock();
             history.applied(now, seen);
-            if std::mem::take(&mut must_not) {
+            seats.note_voters(host, &group);
+            if must_not && seats.is_voter(host) {
+                must_not = false;
                 let what = format!("node {node} lost its disk and takes part again under its id");
                 history.unexpected_stops.push(what);
             }
