@@ -88,8 +88,8 @@ fn a_secondary_whose_disks_are_full_is_told_of_by_both_sides_and_catches_up() {
     send();
     send();
     let told = pair.until(east, "east says why it does not ship", |it| says(it, FULL));
-    // Writes do not rest for a failover that cannot be.
-    // Asked again where the answer was lost, as on a busy machine.
+    // Writes do not rest for a failover that cannot be. It is asked again where the answer was
+    // lost, as on a busy machine.
     let refused = wait("a failover is answered", || {
         let ran = pair.run(east, "region failover --to west --deadline 4s");
         (ran.code != Some(75)).then_some(ran)

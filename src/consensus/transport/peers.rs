@@ -193,12 +193,12 @@ impl Peers {
         }
     }
 
-    /// Whether this node has heard of this leader for so long, and of no other since. The first
-    /// that it hears of need not last: it took the place of none that this node knew.
-    pub(in crate::consensus) fn has_settled(&self, leader: (u64, u64), within: Duration) -> bool {
+    /// Whether this node has heard of this leader for at least so long, and of no other since. The
+    /// first that it hears of need not last: it took the place of none that this node knew.
+    pub(in crate::consensus) fn has_settled(&self, leader: (u64, u64), least: Duration) -> bool {
         let followed = self.inner.followed.lock().unwrap_or_else(PoisonError::into_inner);
         let known = followed.filter(|known| known.leader == leader);
-        known.is_some_and(|known| known.is_first || known.since.elapsed() >= within)
+        known.is_some_and(|known| known.is_first || known.since.elapsed() >= least)
     }
 
     /// What a node, or this one, last said of its disk.
