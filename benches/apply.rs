@@ -1,5 +1,6 @@
-//! What the state machine costs by itself: `State::apply` without disk or network, the memory
-//! of a waiting message, and clear and delete-queue by the size of the queue.
+//! What the state machine costs by itself: `State::apply` without disk or network, with one queue
+//! and with 10,000, the memory of a waiting message, and clear and delete-queue by the size of the
+//! queue.
 //!
 //! `cargo bench --bench apply`. Prints one JSON object a line; nothing here is a test.
 
@@ -52,7 +53,7 @@ impl Rig {
             clock: SystemClock::default(),
             body: Bytes::from(vec![7; 1024]),
         };
-        rig.apply(vec![create()]);
+        rig.apply(vec![create("bench")]);
         rig
     }
 
@@ -88,6 +89,19 @@ impl Rig {
         }
     }
 
+    /// The same to each of some queues in turn, 16 commands an entry.
+    fn fill_each(&mut self, count: usize, names: &[String]) {
+        for at in (0..count).step_by(16) {
+            let sends = (at..count.min(at + 16))
+                .map(|at| Command::Send {
+                    queue: names[at % names.len()].clone(),
+                    messages: vec![self.message()],
+                })
+                .collect();
+            self.apply(sends);
+        }
+    }
+
     /// Nanoseconds that `work` takes, for each of `count` things.
     fn time<T>(&mut self, count: usize, work: impl FnOnce(&mut Rig) -> T) -> (f64, T) {
         let start = self.clock.monotonic_us();
@@ -112,12 +126,8 @@ impl Rig {
     }
 }
 
-fn create() -> Command {
-    Command::CreateQueue {
-        name: "bench".into(),
-        metadata: StringMap::new(),
-        settings: Box::default(),
-    }
+fn create(name: &str) -> Command {
+    Command::CreateQueue { name: name.into(), metadata: StringMap::new(), settings: Box::default() }
 }
 
 fn print(what: &str, count: usize, figure: f64, unit: &str) {
@@ -145,6 +155,14 @@ fn main() {
         }
     });
     print("delete, 10 a call", granted.len(), delete, "ns_per_message");
+
+    for queues in [1, 10_000] {
+        let mut rig = Rig::new();
+        let names: Vec<String> = (0..queues).map(|n| format!("bench-queue-q{n:05}")).collect();
+        names.iter().for_each(|name| drop(rig.apply(vec![create(name)])));
+        let (send, ()) = rig.time(MANY, |rig| rig.fill_each(MANY, &names));
+        print(&format!("send to each of {queues} queues"), MANY, send, "ns_per_message");
+    }
 
     for count in [FEW, MANY] {
         let mut rig = Rig::new();

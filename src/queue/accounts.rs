@@ -53,10 +53,11 @@ impl Accounts {
         if before == now {
             return;
         }
-        if !self.held.contains_key(account) {
-            self.held.insert(account.to_owned(), Held::default());
-        }
-        let Some(held) = self.held.get_mut(account) else { return };
+        let Some(held) = self.held.get_mut(account) else {
+            // Nothing was held before.
+            self.held.insert(account.to_owned(), now);
+            return;
+        };
         held.messages = held.messages - before.messages + now.messages;
         held.bytes = held.bytes - before.bytes + now.bytes;
         if *held == Held::default() {

@@ -5,10 +5,15 @@
 //! cleared or deleted goes to a [`Grave`] in one move and has no part in sums, reads or digest
 //! from then on; `reclaim.rs` frees it.
 
+mod by_id;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use hashbrown::HashTable;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use by_id::Queues;
 
 use super::accounts::{Accounts, Held};
 use super::command::Settings;
@@ -26,8 +31,8 @@ pub struct Catalog {
     names: BTreeMap<String, BTreeMap<String, QueueId>>,
     /// The same by a hash of account and name: each step of a search in `names` is a string
     /// elsewhere in memory, and with thousands of queues none of them is near.
-    hashed: BTreeSet<(u64, QueueId)>,
-    queues: BTreeMap<QueueId, Queue>,
+    hashed: HashTable<(u64, QueueId)>,
+    queues: Queues,
     /// When the first message or key of each queue becomes due.
     expiries: BTreeSet<(LogTime, QueueId)>,
     totals: Settled,
@@ -85,16 +90,21 @@ pub struct Grave {
 
 impl Catalog {
     pub fn id(&self, account: &str, name: &str) -> Option<QueueId> {
-        let hash = hash(account, name);
-        let alike = self.hashed.range((hash, QueueId(0))..=(hash, QueueId(u64::MAX)));
-        alike.map(|(_, id)| *id).find(|id| {
-            let row = self.queues.get(id).map(|queue| &queue.row);
+        let hash = name_hash(account, name);
+        let is_named = |(of, id): &(u64, QueueId)| {
+            let row = self.by_id(*id).filter(|_| *of == hash).map(|queue| &queue.row);
             row.is_some_and(|row| row.name == name && row.account == account)
-        })
+        };
+        self.hashed.find(hash, is_named).map(|(_, id)| *id)
+    }
+
+    /// A queue with this hash of account and name: most likely the one.
+    pub fn hashed(&self, hash: u64) -> Option<QueueId> {
+        self.hashed.find(hash, |(of, _)| *of == hash).map(|(_, id)| *id)
     }
 
     pub fn find(&self, account: &str, name: &str) -> Option<&Queue> {
-        self.queues.get(&self.id(account, name)?)
+        self.by_id(self.id(account, name)?)
     }
 
     /// The queue, to be changed; [`Catalog::settle`] must follow.
@@ -103,20 +113,21 @@ impl Catalog {
     /// [`Rejection::QueueNotFound`].
     pub fn open(&mut self, account: &str, name: &str) -> Result<&mut Queue, Rejection> {
         let id = self.id(account, name);
-        id.and_then(|id| self.queues.get_mut(&id))
+        id.and_then(|id| self.by_id_mut(id))
             .ok_or_else(|| Rejection::QueueNotFound(name.to_owned()))
     }
 
     pub fn by_id(&self, id: QueueId) -> Option<&Queue> {
-        self.queues.get(&id)
+        self.queues.get(id)
     }
 
     pub fn by_id_mut(&mut self, id: QueueId) -> Option<&mut Queue> {
-        self.queues.get_mut(&id)
+        self.queues.get_mut(id)
     }
 
+    /// The queues by id.
     pub fn all(&self) -> impl Iterator<Item = &Queue> {
-        self.queues.values()
+        self.behind(None)
     }
 
     /// How many there are, deleted ones that are kept too.
@@ -126,8 +137,7 @@ impl Catalog {
 
     /// The queues behind an id, by id.
     pub fn behind(&self, after: Option<QueueId>) -> impl Iterator<Item = &Queue> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.queues.range((from, Bound::Unbounded)).map(|(_, queue)| queue)
+        self.queues.behind(after)
     }
 
     pub fn count_in(&self, account: &str) -> usize {
@@ -145,25 +155,27 @@ impl Catalog {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        self.names
-            .get(account)
+        // Behind all that begin so: no name is above this one. A look at each would fetch it from
+        // memory, one after the other.
+        let end = format!("{prefix}\u{10ffff}");
+        let names = self.names.get(account).filter(|_| after.is_none_or(|after| after < &*end));
+        names
             .into_iter()
-            .flat_map(move |names| names.range::<str, _>((from, Bound::Unbounded)))
-            .take_while(move |(name, _)| name.starts_with(prefix))
-            .filter_map(|(_, id)| self.queues.get(id))
+            .flat_map(move |names| names.range::<str, _>((from, Bound::Excluded(&*end))))
+            .filter_map(|(_, id)| self.by_id(*id))
     }
 
     /// Adds a queue. False, and nothing is done, when its name or id is taken.
     pub fn insert(&mut self, row: QueueRow) -> bool {
         let id = row.id;
         let named = row.kept.is_none();
-        if self.queues.contains_key(&id) || named && self.id(&row.account, &row.name).is_some() {
+        if self.queues.get(id).is_some() || named && self.id(&row.account, &row.name).is_some() {
             return false;
         }
         self.enter(&row);
         let (lineup, keys, redrives) = (Lineup::new(id), Keys::new(id), Jobs::new(id));
         let settled = Settled::default();
-        self.queues.insert(id, Queue { row, lineup, keys, redrives, settled });
+        self.queues.insert(Queue { row, lineup, keys, redrives, settled });
         self.settle_row(id);
         true
     }
@@ -177,7 +189,8 @@ impl Catalog {
             return;
         }
         self.names.entry(row.account.clone()).or_default().insert(row.name.clone(), row.id);
-        self.hashed.insert((hash(&row.account, &row.name), row.id));
+        let hashed = (name_hash(&row.account, &row.name), row.id);
+        self.hashed.insert_unique(hashed.0, hashed, |(hash, _)| *hash);
         self.change_feeds(row, Feeds::add);
     }
 
@@ -198,13 +211,16 @@ impl Catalog {
                 self.names.remove(&row.account);
             }
         }
-        self.hashed.remove(&(hash(&row.account, &row.name), row.id));
+        let hash = name_hash(&row.account, &row.name);
+        if let Ok(entry) = self.hashed.find_entry(hash, |(_, id)| *id == row.id) {
+            entry.remove();
+        }
         self.change_feeds(row, Feeds::remove);
     }
 
     /// Takes a queue out and puts it into its grave.
     pub fn bury(&mut self, id: QueueId) {
-        let Some(mut queue) = self.queues.remove(&id) else { return };
+        let Some(mut queue) = self.queues.remove(id) else { return };
         self.leave(&queue.row);
         self.totals.take(&queue.settled);
         self.accounts.change(&queue.row.account, queue.settled.held(), Held::default());
@@ -221,11 +237,11 @@ impl Catalog {
 
     /// Makes a queue one that was deleted and is kept, or one that has a name again.
     pub fn set_deleted(&mut self, id: QueueId, kept: Option<Deleted>, name: &str) {
-        let Some(before) = self.queues.get(&id).map(|queue| queue.row.clone()) else { return };
+        let Some(before) = self.queues.get(id).map(|queue| queue.row.clone()) else { return };
         self.leave(&before);
         let row = QueueRow { kept, name: name.to_owned(), ..before };
         self.enter(&row);
-        if let Some(queue) = self.queues.get_mut(&id) {
+        if let Some(queue) = self.queues.get_mut(id) {
             queue.row = row;
         }
         self.settle_row(id);
@@ -263,7 +279,7 @@ impl Catalog {
         self.deleted
             .range((from, Bound::Unbounded))
             .take_while(move |(of, name, _)| *of == account && name.starts_with(prefix))
-            .filter_map(|(_, _, id)| self.queues.get(id))
+            .filter_map(|(_, _, id)| self.by_id(*id))
     }
 
     /// Accounts that have queues.
@@ -294,7 +310,7 @@ impl Catalog {
 
     /// Replaces a queue's settings; [`Catalog::settle_row`] must follow.
     pub fn set_settings(&mut self, id: QueueId, settings: &Settings) {
-        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let Some(queue) = self.queues.get_mut(id) else { return };
         let before = queue.row.clone();
         queue.row.settings.clone_from(settings);
         let after = queue.row.clone();
@@ -317,7 +333,7 @@ impl Catalog {
 
     /// A queue whose dead letters go to the one of this name.
     pub fn fed_by(&self, account: &str, name: &str) -> Option<&Queue> {
-        self.queues.get(&self.feeds.first(account, name)?)
+        self.by_id(self.feeds.first(account, name)?)
     }
 
     /// How many queues, one behind the other, send their dead letters on to the one of this name.
@@ -327,14 +343,14 @@ impl Catalog {
 
     /// Moves all messages of a queue into its grave; the caller moves its mark and settles.
     pub fn bury_messages(&mut self, id: QueueId) {
-        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let Some(queue) = self.queues.get_mut(id) else { return };
         let lineup = std::mem::replace(&mut queue.lineup, Lineup::new(id));
         self.graves.entry(id).or_default().lineups.push(lineup);
     }
 
     /// Brings sums and expiry index up to date after the messages of a queue changed.
     pub fn settle(&mut self, id: QueueId) {
-        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let Some(queue) = self.queues.get_mut(id) else { return };
         let rows = queue.lineup.sum().wrapping_add(queue.keys.sum());
         let sum = rows.wrapping_add(queue.redrives.sum());
         let row_hash = queue.settled.row_hash;
@@ -363,7 +379,7 @@ impl Catalog {
 
     /// As [`Catalog::settle`], after the queue's row changed too.
     pub fn settle_row(&mut self, id: QueueId) {
-        if let Some(queue) = self.queues.get_mut(&id) {
+        if let Some(queue) = self.queues.get_mut(id) {
             let hash = digest::queue(&queue.row);
             let before = std::mem::replace(&mut queue.settled.row_hash, hash);
             self.totals.row_hash = self.totals.row_hash.wrapping_sub(before).wrapping_add(hash);
@@ -390,7 +406,7 @@ impl Catalog {
 }
 
 /// Of an account and a name; each side by itself, so that a shift between them is no collision.
-fn hash(account: &str, name: &str) -> u64 {
+pub fn name_hash(account: &str, name: &str) -> u64 {
     xxh3_64_with_seed(name.as_bytes(), xxh3_64(account.as_bytes()))
 }
 

@@ -31,6 +31,10 @@ impl Groups {
         self.blocked - self.ends.up_to(now) as u64
     }
 
+    pub fn ends(&self) -> &Ranked {
+        &self.ends
+    }
+
     #[must_use]
     pub fn is_head(&self, group: &str, member: Member) -> bool {
         self.head(group) == Some(member)

@@ -39,6 +39,7 @@ pub mod state;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod touch;
 mod transact;
 mod undelete;
 mod verbs;

@@ -1,8 +1,8 @@
 //! The messages of one queue, in order, with their counts.
 //!
 //! Order: priority (0 first), then visible time, then number. Untouched messages stand in
-//! chunks of up to 256 in send order, for each priority; only delayed, leased, returned and
-//! updated ones have a tree node of their own. A message leaves its chunk at the first grant.
+//! chunks in send order (`order/chunks.rs`), for each priority; only delayed, leased, returned
+//! and updated ones have a tree node of their own. A message leaves its chunk at the first grant.
 //!
 //! Nothing moves because T moved. Visible or not is one comparison with T, and the counts are
 //! questions to three ordered sets of times (see `ranked.rs`):
@@ -21,28 +21,30 @@
 //!
 //! Law: each change keeps `sum`, the digest of the messages, and names the row it changed.
 
+pub(super) mod bands;
+pub mod chunks;
 mod numbered;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bands::{Band, Bands};
+use chunks::{Chunk, MOST_IN_CHUNK};
+
 use super::digest;
 use super::groups::{Groups, Member};
-use super::ids::{Epoch, LogTime, Number, QueueId};
+use super::ids::{ContentId, LogTime, Number, QueueId};
 use super::message::{Message, Slot};
 use super::note::Note;
 use super::outcome::{Changes, Counts, Standing};
-use super::ranked::{Key, Ranked};
+use super::ranked::Ranked;
 use super::rows::{ChunkRow, MessageRow, RowKey};
-
-/// Untouched messages in one chunk.
-pub const CHUNK: usize = 256;
 
 #[derive(Clone, Debug)]
 pub struct Lineup {
     queue: QueueId,
-    bands: BTreeMap<u8, Band>,
+    bands: Bands,
     touched: BTreeMap<Number, Message>,
     /// What few of the touched have.
     notes: BTreeMap<Number, Arc<Note>>,
@@ -55,37 +57,12 @@ pub struct Lineup {
     sum: u128,
 }
 
-/// The messages of one priority.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Band {
-    pub(super) chunks: BTreeMap<Number, Chunk>,
-    /// Touched messages by visible time; those up to T are visible.
-    pub(super) waiting: BTreeSet<Key>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Chunk {
-    pub(super) epoch: Epoch,
-    pub(super) slots: VecDeque<Slot>,
-}
-
-impl Band {
-    fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.waiting.is_empty()
-    }
-
-    /// The chunk that would hold `number`, by its first number.
-    fn chunk_of(&self, number: Number) -> Option<(Number, &Chunk)> {
-        self.chunks.range(..=number).next_back().map(|(first, chunk)| (*first, chunk))
-    }
-}
-
 impl Lineup {
     #[must_use]
     pub fn new(queue: QueueId) -> Lineup {
         Lineup {
             queue,
-            bands: BTreeMap::new(),
+            bands: Bands::default(),
             touched: BTreeMap::new(),
             notes: BTreeMap::new(),
             groups: Groups::default(),
@@ -147,9 +124,9 @@ impl Lineup {
     pub fn oldest(&self) -> Option<LogTime> {
         let touched = self.touched.first_key_value().map(|(number, m)| (*number, m.inserted_at));
         self.bands
-            .values()
-            .filter_map(|band| band.chunks.first_key_value()?.1.slots.front())
-            .map(|slot| (slot.number, slot.inserted_at))
+            .iter()
+            .filter_map(|(_, band)| band.chunks.head())
+            .map(|(_, slot)| (slot.number, slot.inserted_at))
             .chain(touched)
             .min()
             .map(|(_, at)| at)
@@ -171,7 +148,18 @@ impl Lineup {
     }
 
     pub(super) fn bands_from(&self, priority: u8) -> impl Iterator<Item = (u8, &Band)> {
-        self.bands.range(priority..).map(|(priority, band)| (*priority, band))
+        self.bands.from(priority)
+    }
+
+    /// Reads something of each line that this takes, and the ends of what a send lengthens; see
+    /// `touch.rs`.
+    pub(super) fn touch(&self) -> u64 {
+        let sets = [&self.leases, &self.delays, self.groups.ends()].map(Ranked::len);
+        let within = [sets.iter().sum(), self.notes.len(), self.touched.len()];
+        let slots = self.bands.iter().filter_map(|(_, band)| band.chunks.tail());
+        let last = self.ends.last().map_or(0, |(at, _)| at.0);
+        let read = slots.map(|slot| slot.number.0).fold(last, u64::wrapping_add);
+        read.wrapping_add(within.iter().sum::<usize>() as u64)
     }
 
     pub(super) fn ends(&self) -> &Ranked {
@@ -244,9 +232,8 @@ impl Lineup {
             return Some(*message);
         }
         self.bands.iter().find_map(|(priority, band)| {
-            let (_, chunk) = band.chunk_of(number)?;
-            let at = chunk.slots.binary_search_by_key(&number, |slot| slot.number).ok()?;
-            Some(chunk.slots.get(at)?.message(chunk.epoch, *priority))
+            let (epoch, slot) = band.chunks.find(number)?;
+            Some(slot.message(epoch, priority))
         })
     }
 
@@ -254,9 +241,7 @@ impl Lineup {
     #[must_use]
     pub fn head(&self, now: LogTime) -> Option<Message> {
         self.bands.iter().find_map(|(priority, band)| {
-            let fresh = band.chunks.first_key_value().and_then(|(_, chunk)| {
-                chunk.slots.front().map(|slot| slot.message(chunk.epoch, *priority))
-            });
+            let fresh = band.chunks.head().map(|(epoch, slot)| slot.message(epoch, priority));
             let back = band.waiting.first().filter(|(at, _)| *at <= now);
             match (fresh, back) {
                 (Some(m), Some(key)) if *key < (m.visible_at, m.number) => {
@@ -270,20 +255,7 @@ impl Lineup {
 
     /// Adds a message just sent and never delayed, behind all others of its priority.
     pub fn add_untouched(&mut self, message: &Message, changes: &mut Changes) {
-        let band = self.bands.entry(message.priority).or_default();
-        let first = match band.chunks.last_entry() {
-            Some(mut last)
-                if last.get().epoch == message.epoch && last.get().slots.len() < CHUNK =>
-            {
-                last.get_mut().slots.push_back(Slot::of(message));
-                *last.key()
-            }
-            _ => {
-                let slots = VecDeque::from(vec![Slot::of(message)]);
-                band.chunks.insert(message.number, Chunk { epoch: message.epoch, slots });
-                message.number
-            }
-        };
+        let first = self.bands.open(message.priority).chunks.push(message);
         changes.row(RowKey::Chunk { queue: self.queue, priority: message.priority, first });
         self.sum = self.sum.wrapping_add(digest::message(self.queue, message));
         self.count_in(message);
@@ -367,20 +339,11 @@ impl Lineup {
             return;
         }
         let priority = message.priority;
-        let Some(band) = self.bands.get_mut(&priority) else { return };
-        if let Some((first, _)) = band.chunk_of(message.number)
-            && let Some(chunk) = band.chunks.get_mut(&first)
-            && let Ok(at) = chunk.slots.binary_search_by_key(&message.number, |slot| slot.number)
-        {
-            chunk.slots.remove(at);
-            if chunk.slots.is_empty() {
-                band.chunks.remove(&first);
-            }
+        let Some(band) = self.bands.get_mut(priority) else { return };
+        if let Some(first) = band.chunks.remove(message.number) {
             changes.row(RowKey::Chunk { queue: self.queue, priority, first });
         }
-        if band.is_empty() {
-            self.bands.remove(&priority);
-        }
+        self.bands.drop_if_empty(priority);
     }
 
     /// Puts back what [`Lineup::unlink`] took, as it is now; its size may differ from `before`.
@@ -409,7 +372,7 @@ impl Lineup {
 
     /// A touched message takes its place in the order.
     fn step_in(&mut self, message: &Message) {
-        let band = self.bands.entry(message.priority).or_default();
+        let band = self.bands.open(message.priority);
         band.waiting.insert((message.visible_at, message.number));
         let key = (message.waits_until(), message.number);
         let set = if message.is_held() { &mut self.leases } else { &mut self.delays };
@@ -420,11 +383,9 @@ impl Lineup {
         let key = (message.waits_until(), message.number);
         let set = if message.is_held() { &mut self.leases } else { &mut self.delays };
         set.remove(key);
-        let Some(band) = self.bands.get_mut(&message.priority) else { return };
+        let Some(band) = self.bands.get_mut(message.priority) else { return };
         band.waiting.remove(&(message.visible_at, message.number));
-        if band.is_empty() {
-            self.bands.remove(&message.priority);
-        }
+        self.bands.drop_if_empty(message.priority);
     }
 
     fn count_in(&mut self, message: &Message) {
@@ -440,12 +401,12 @@ impl Lineup {
 impl Lineup {
     #[must_use]
     pub fn chunk_len(&self, priority: u8, first: Number) -> Option<usize> {
-        Some(self.bands.get(&priority)?.chunks.get(&first)?.slots.len())
+        Some(self.bands.get(priority)?.chunks.get(first)?.slots.len())
     }
 
     #[must_use]
     pub fn chunk_row(&self, priority: u8, first: Number) -> Option<ChunkRow> {
-        let chunk = self.bands.get(&priority)?.chunks.get(&first)?;
+        let chunk = self.bands.get(priority)?.chunks.get(first)?;
         let messages = chunk.slots.iter().map(|slot| slot.to_row()).collect();
         Some(ChunkRow { queue: self.queue, priority, first, epoch: chunk.epoch, messages })
     }
@@ -459,8 +420,7 @@ impl Lineup {
     pub fn row_keys(&self) -> impl Iterator<Item = RowKey> {
         let queue = self.queue;
         let chunks = self.bands.iter().flat_map(move |(priority, band)| {
-            let priority = *priority;
-            band.chunks.keys().map(move |first| RowKey::Chunk { queue, priority, first: *first })
+            band.chunks.iter().map(move |(first, _)| RowKey::Chunk { queue, priority, first })
         });
         let touched =
             self.touched.keys().map(move |number| RowKey::Message { queue, number: *number });
@@ -474,12 +434,9 @@ impl Lineup {
         let numbers = || row.messages.iter().map(|m| m.number);
         let ascending = numbers().zip(numbers().skip(1)).all(|(a, b)| a < b);
         let begins = row.messages.first().is_some_and(|m| m.number >= row.first);
-        let band = self.bands.entry(row.priority).or_default();
-        let clear = band
-            .chunks
-            .last_key_value()
-            .is_none_or(|(_, chunk)| chunk.slots.back().is_none_or(|slot| slot.number < row.first));
-        if !ascending || !begins || !clear || row.messages.len() > CHUNK {
+        let band = self.bands.open(row.priority);
+        let clear = band.chunks.tail().is_none_or(|slot| slot.number < row.first);
+        if !ascending || !begins || !clear || row.messages.len() > MOST_IN_CHUNK {
             return false;
         }
         let slots: VecDeque<Slot> = row.messages.iter().map(Slot::from_row).collect();
@@ -488,8 +445,8 @@ impl Lineup {
             self.sum = self.sum.wrapping_add(digest::message(self.queue, &message));
             self.count_in(&message);
         }
-        let band = self.bands.entry(row.priority).or_default();
-        band.chunks.insert(row.first, Chunk { epoch: row.epoch, slots });
+        let band = self.bands.open(row.priority);
+        band.chunks.add(row.first, Chunk { epoch: row.epoch, slots });
         true
     }
 
@@ -530,7 +487,7 @@ impl Lineup {
                     }
                 }
                 self.notes.remove(&number);
-                if let Some(band) = self.bands.get_mut(&message.priority) {
+                if let Some(band) = self.bands.get_mut(message.priority) {
                     band.waiting.remove(&(message.visible_at, number));
                 }
             } else if !self.shed_untouched(changes)
@@ -546,24 +503,14 @@ impl Lineup {
     }
 
     fn shed_untouched(&mut self, changes: &mut Changes) -> bool {
-        while let Some(mut entry) = self.bands.first_entry() {
-            let priority = *entry.key();
-            let band = entry.get_mut();
-            let Some(mut first) = band.chunks.first_entry() else {
-                entry.remove();
+        while let Some((priority, band)) = self.bands.first_mut() {
+            let Some((first, slot)) = band.chunks.pop() else {
+                self.bands.remove(priority);
                 continue;
             };
-            let number = *first.key();
-            let slots = &mut first.get_mut().slots;
-            let slot = slots.pop_front();
-            if slots.is_empty() {
-                first.remove();
-            }
-            changes.row(RowKey::Chunk { queue: self.queue, priority, first: number });
-            if let Some(slot) = slot {
-                changes.drop_content(super::ids::ContentId(slot.number.0));
-                return true;
-            }
+            changes.row(RowKey::Chunk { queue: self.queue, priority, first });
+            changes.drop_content(ContentId(slot.number.0));
+            return true;
         }
         false
     }

@@ -4,9 +4,10 @@
 //! the number of lease ends after T, "due" the number of expiries up to T. A million leases that
 //! lapse in one entry cost that entry nothing.
 //!
-//! It is a three-level tree kept in plain vectors: groups of blocks of keys. A key costs 16 bytes
-//! when keys arrive in order (they mostly do) and never more than 32 on average; insert, remove
-//! and rank touch one block and one group, plus the list of groups.
+//! It is a three-level tree kept in plain vectors: groups of blocks of keys. The block of the
+//! highest keys lies beside the tree: keys mostly arrive in order, and then only its end is
+//! touched. A key costs 16 bytes when keys arrive in order and never more than 32 on average;
+//! insert, remove and rank touch one block and one group, plus the list of groups.
 
 use super::ids::{LogTime, Number};
 
@@ -19,6 +20,8 @@ const GROUP: usize = 128;
 #[derive(Clone, Debug, Default)]
 pub struct Ranked {
     groups: Vec<Group>,
+    /// A block of keys that are above all in the groups.
+    tail: Vec<Key>,
     len: usize,
 }
 
@@ -116,6 +119,48 @@ impl Ranked {
 
     /// False when the key is there already.
     pub fn insert(&mut self, key: Key) -> bool {
+        if self.tail.last().is_none_or(|last| *last < key) && !self.is_under_groups(key) {
+            if self.tail.len() >= BLOCK {
+                let block = std::mem::take(&mut self.tail);
+                self.seal(block);
+            }
+            self.tail.push(key);
+            self.len += 1;
+            return true;
+        }
+        match self.tail.binary_search(&key) {
+            Ok(_) => false,
+            Err(0) if !self.groups.is_empty() => self.insert_in_groups(key),
+            Err(slot) if self.tail.len() < BLOCK => {
+                self.tail.insert(slot, key);
+                self.len += 1;
+                true
+            }
+            Err(_) => {
+                let block = std::mem::take(&mut self.tail);
+                self.seal(block);
+                self.insert_in_groups(key)
+            }
+        }
+    }
+
+    /// Whether a key is not above all that the groups hold.
+    fn is_under_groups(&self, key: Key) -> bool {
+        self.tail.is_empty() && self.groups.last().and_then(Group::last).is_some_and(|k| key <= k)
+    }
+
+    /// The block behind all others takes its place among the groups.
+    fn seal(&mut self, block: Vec<Key>) {
+        match self.groups.last_mut().filter(|group| group.blocks.len() < GROUP) {
+            Some(group) => {
+                group.len += block.len();
+                group.blocks.push(block);
+            }
+            None => self.groups.push(Group { len: block.len(), blocks: vec![block] }),
+        }
+    }
+
+    fn insert_in_groups(&mut self, key: Key) -> bool {
         let at = self.place(key);
         let last = at + 1 == self.groups.len();
         let Some(group) = self.groups.get_mut(at) else {
@@ -140,6 +185,12 @@ impl Ranked {
 
     /// False when the key is not there.
     pub fn remove(&mut self, key: Key) -> bool {
+        if self.tail.first().is_some_and(|first| *first <= key) {
+            let Ok(slot) = self.tail.binary_search(&key) else { return false };
+            self.tail.remove(slot);
+            self.len -= 1;
+            return true;
+        }
         let at = self.place(key);
         let Some(group) = self.groups.get_mut(at) else { return false };
         if !group.remove(key) {
@@ -158,26 +209,44 @@ impl Ranked {
         let key = (now, Number(u64::MAX));
         let at = self.groups.partition_point(|group| group.last().is_some_and(|k| k <= key));
         let whole: usize = self.groups.iter().take(at).map(|group| group.len).sum();
-        whole + self.groups.get(at).map_or(0, |group| group.rank(key))
+        match self.groups.get(at) {
+            Some(group) => whole + group.rank(key),
+            None => whole + self.tail.partition_point(|k| *k <= key),
+        }
     }
 
     #[must_use]
     pub fn first(&self) -> Option<Key> {
-        self.groups.first()?.blocks.first()?.first().copied()
+        let block = self.groups.first().and_then(|group| group.blocks.first());
+        block.unwrap_or(&self.tail).first().copied()
+    }
+
+    #[must_use]
+    pub fn last(&self) -> Option<Key> {
+        self.tail.last().copied().or_else(|| self.groups.last()?.last())
     }
 
     /// The first key behind `key`.
     #[must_use]
     pub fn after(&self, key: Key) -> Option<Key> {
         let at = self.groups.partition_point(|group| group.last().is_some_and(|k| k <= key));
-        let group = self.groups.get(at)?;
-        let at = group.blocks.partition_point(|block| block.last().is_some_and(|k| *k <= key));
-        let block = group.blocks.get(at)?;
+        let block = match self.groups.get(at) {
+            Some(group) => {
+                let behind = |block: &Vec<Key>| block.last().is_some_and(|k| *k <= key);
+                group.blocks.get(group.blocks.partition_point(behind))?
+            }
+            None => &self.tail,
+        };
         block.get(block.partition_point(|k| *k <= key)).copied()
     }
 
     /// Frees one block; false when there is none. For a set that is no longer read.
     pub fn shed_block(&mut self) -> bool {
+        if !self.tail.is_empty() {
+            self.len -= self.tail.len();
+            self.tail = Vec::new();
+            return true;
+        }
         while let Some(group) = self.groups.last_mut() {
             if let Some(block) = group.blocks.pop() {
                 group.len -= block.len();
@@ -208,6 +277,7 @@ mod tests {
     fn check(ranked: &Ranked, model: &BTreeSet<Key>, now: u64) {
         assert_eq!(ranked.len(), model.len());
         assert_eq!(ranked.first(), model.first().copied());
+        assert_eq!(ranked.last(), model.last().copied());
         let end = (LogTime(now), Number(u64::MAX));
         assert_eq!(ranked.up_to(LogTime(now)), model.range(..=end).count());
         let next = model.range((std::ops::Bound::Excluded(end), std::ops::Bound::Unbounded)).next();
@@ -244,7 +314,7 @@ mod tests {
             assert!(ranked.insert(key(i, i)));
         }
         let blocks: usize = ranked.groups.iter().map(|g| g.blocks.len()).sum();
-        assert_eq!(blocks, (n as usize).div_ceil(BLOCK));
+        assert_eq!(blocks + 1, (n as usize).div_ceil(BLOCK), "and the one behind them");
         assert_eq!(ranked.up_to(LogTime(49_999)), 50_000);
         for i in 0..n {
             assert_eq!(ranked.first(), Some(key(i, i)));

@@ -14,11 +14,13 @@ use super::error::Rejection;
 use super::ids::{LogTime, MessageId, Number, QueueId, Span};
 use super::limits::{PAGE, PEEK_SCAN};
 use super::message::Message;
-use super::order::{Band, Lineup};
+use super::order::Lineup;
+use super::order::bands::Band;
 use super::outcome::{Counts, Shown, Standing};
 use super::ranked::Key;
 use super::rows::QueueRow;
 use super::state::State;
+use super::touch::{self, NEAR};
 
 /// A queue as listings show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +62,12 @@ impl State {
     ) -> (Vec<QueueView>, bool) {
         let max = max.clamp(1, PAGE);
         let mut found = self.catalog.list(account, prefix, after);
-        let page = found.by_ref().take(max).map(|queue| self.view(queue)).collect();
+        let queues: Vec<&Queue> = found.by_ref().take(max).collect();
+        let mut page = Vec::with_capacity(queues.len());
+        for near in queues.chunks(NEAR) {
+            touch::queues(near);
+            page.extend(near.iter().map(|queue| self.view(queue)));
+        }
         (page, found.next().is_some())
     }
 
@@ -326,8 +333,7 @@ impl Page<'_> {
 }
 
 fn untouched_after(band: &Band, priority: u8, after: Number) -> impl Iterator<Item = Message> + '_ {
-    let first = band.chunks.range(..=after).next_back().map_or(Number(0), |(first, _)| *first);
-    band.chunks.range(first..).flat_map(move |(_, chunk)| {
+    band.chunks.from(after).flat_map(move |(_, chunk)| {
         let from = chunk.slots.partition_point(|slot| slot.number <= after);
         chunk.slots.range(from..).map(move |slot| slot.message(chunk.epoch, priority))
     })

@@ -171,7 +171,7 @@ pub struct AccountRow {
     pub quota: AccountQuota,
 }
 
-/// Up to 256 untouched messages in send order, all of one epoch.
+/// Untouched messages in send order, all of one epoch: 64 at most, or 256 of an older version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChunkRow {
     pub queue: QueueId,

@@ -6,7 +6,8 @@
 //! session remembers the refusal). An entry of another epoch changes nothing at all.
 //!
 //! `verbs.rs` says what each command does, `reads.rs` what may be asked, `rows.rs` and `load.rs`
-//! how the state becomes rows and comes back, `reclaim.rs` how cleared messages are freed.
+//! how the state becomes rows and comes back, `reclaim.rs` how cleared messages are freed,
+//! `touch.rs` how many queues are sent to at once.
 
 use std::collections::VecDeque;
 
@@ -25,6 +26,7 @@ use super::outcome::{Applied, Changes, Outcome, Reply};
 use super::rows::{CountersRow, RowKey};
 use super::rules;
 use super::session::{Sessions, Turn};
+use super::touch::NEAR;
 use super::verbs;
 
 /// The epoch of a cluster that was never promoted.
@@ -106,8 +108,11 @@ impl State {
         self.counters.log_time = log_time::advance(self.counters.log_time, entry.stamp);
         let now = self.counters.log_time;
         let mut step = Step { now, budget: WORK_PER_ENTRY, changes: Changes::default(), shipped };
-        let outcomes =
-            entry.commands.iter().map(|envelope| self.take_turn(envelope, &mut step)).collect();
+        let mut outcomes = Vec::with_capacity(entry.commands.len());
+        for some in entry.commands.chunks(NEAR) {
+            self.touch(some);
+            outcomes.extend(some.iter().map(|envelope| self.take_turn(envelope, &mut step)));
+        }
         step.changes.row(RowKey::Counters);
         self.note_milestone(entry.epoch, entry.position);
         let work = WORK_PER_ENTRY - step.budget;

@@ -10,12 +10,9 @@ impl Lineup {
     pub fn numbered_from(&self, first: Number, max: usize) -> Vec<Message> {
         let mut found: Vec<Message> =
             self.touched.range(first..).map(|it| *it.1).take(max).collect();
-        for (priority, band) in &self.bands {
-            // A chunk that begins before the number may reach beyond it.
-            let begin = band.chunks.range(..=first).next_back().map_or(first, |(begin, _)| *begin);
-            let chunks = band.chunks.range(begin..).map(|(_, chunk)| chunk);
-            let slots = chunks.flat_map(|chunk| {
-                chunk.slots.iter().map(|slot| slot.message(chunk.epoch, *priority))
+        for (priority, band) in self.bands.iter() {
+            let slots = band.chunks.from(first).flat_map(|(_, chunk)| {
+                chunk.slots.iter().map(|slot| slot.message(chunk.epoch, priority))
             });
             found.extend(slots.filter(|message| message.number >= first).take(max));
         }
@@ -28,13 +25,13 @@ impl Lineup {
     #[must_use]
     pub fn count_from(&self, first: Number) -> u64 {
         let mut count = self.touched.range(first..).count();
-        for (priority, band) in &self.bands {
-            let begin = band.chunks.range(..=first).next_back().map_or(first, |(begin, _)| *begin);
-            for (at, chunk) in band.chunks.range(begin..) {
-                count += if *at >= first {
+        for (priority, band) in self.bands.iter() {
+            // The first one may have begun before the number, and reach beyond it.
+            for (at, chunk) in band.chunks.from(first) {
+                count += if at >= first {
                     chunk.slots.len()
                 } else {
-                    let messages = chunk.slots.iter().map(|it| it.message(chunk.epoch, *priority));
+                    let messages = chunk.slots.iter().map(|it| it.message(chunk.epoch, priority));
                     messages.filter(|message| message.number >= first).count()
                 };
             }

@@ -8,7 +8,7 @@ use crate::queue::command::{
 use crate::queue::ids::{LogTime, Span};
 use crate::queue::limits::{BATCH, DEAD_LETTER_CHAIN, SESSION_OUTCOMES, WORK_PER_ENTRY};
 use crate::queue::message::Slot;
-use crate::queue::order::CHUNK;
+use crate::queue::order::chunks::CHUNK;
 use crate::queue::outcome::{ContentEvent, Counts, DeleteOutcome, Reply};
 use crate::queue::ranked;
 use crate::queue::rows::RowKey;
@@ -53,7 +53,7 @@ fn an_untouched_message_costs_at_most_64_bytes() {
 }
 
 #[test]
-fn a_chunk_takes_256_messages() {
+fn a_chunk_takes_64_messages() {
     let mut stage = Stage::with_queue();
     stage.run(send(vec![empty(TimeToLive::Never); CHUNK + 1])).expect("sent");
     let chunks = |stage: &Stage| {
