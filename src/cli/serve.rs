@@ -108,7 +108,7 @@ pub struct Serve {
     /// Bytes of those at most [default: 256 MiB]
     #[arg(long, env = "ZONEQ_MAX_IN_FLIGHT_BYTES")]
     max_in_flight_bytes: Option<usize>,
-    /// Bytes of message bodies kept in memory until a table commit [default: 64 MiB]
+    /// Bytes of message bodies kept in memory until they are written [default: 64 MiB]
     #[arg(long, env = "ZONEQ_BODY_MEMORY_BYTES")]
     body_memory_bytes: Option<usize>,
     /// Bytes kept on the disk for when it is full; 0 keeps none and refuses nothing

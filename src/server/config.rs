@@ -89,7 +89,7 @@ pub struct Config {
     pub max_in_flight_requests: usize,
     /// Bytes of those.
     pub max_in_flight_bytes: usize,
-    /// Message bodies kept in memory until a table commit.
+    /// Message bodies kept in memory until they are written to the disk.
     pub body_memory_bytes: usize,
     /// Kept on the disk for the moment when it is full; 0 keeps nothing and refuses nothing.
     pub disk_reserve_bytes: u64,

@@ -13,6 +13,7 @@ mod mend;
 mod pair;
 mod restore;
 mod shutdown;
+mod sizes;
 pub mod telemetry;
 pub mod tls;
 
@@ -31,6 +32,7 @@ use tonic::{Request, Status};
 
 pub use config::{Config, ConfigKeys};
 pub use error::{ErrorClass, ServerError};
+pub use sizes::Sizes;
 
 use crate::api::admission::Admission;
 use crate::api::grpc::{ClusterFace, Mending, QueueFace, RegionFace, told};
@@ -72,29 +74,6 @@ pub struct Parts {
     /// Decides elections in a simulation; from the system elsewhere.
     pub seed: u64,
     pub sizes: Sizes,
-}
-
-/// Sizes and pauses of what lies on the disk. A simulation makes them small, so that a segment
-/// is full and a commit due within seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    pub log_segment_bytes: u64,
-    /// Newest entries of the log kept in memory.
-    pub log_cache_bytes: usize,
-    pub body_segment_bytes: u32,
-    /// A table commit begins when anything waits for this long.
-    pub commit_interval: Duration,
-}
-
-impl Default for Sizes {
-    fn default() -> Self {
-        Sizes {
-            log_segment_bytes: 64 << 20,
-            log_cache_bytes: 32 << 20,
-            body_segment_bytes: 64 << 20,
-            commit_interval: Duration::from_secs(5),
-        }
-    }
 }
 
 impl Parts {
@@ -394,7 +373,9 @@ async fn open_store(config: &Config, parts: &Parts, log: &Log) -> Result<Store, 
     options.engine = config.engine;
     options.body_bytes = config.body_memory_bytes;
     options.bodies.segment_bytes = parts.sizes.body_segment_bytes;
+    options.commit_bytes = parts.sizes.commit_bytes;
     options.commit_interval = parts.sizes.commit_interval;
+    options.many_rows = parts.sizes.many_rows;
     let reserve_bytes = config.disk_reserve_bytes;
     disk_work(parts.disk.flush_mode(), move || {
         options.space = open_space(&disk, &dir, reserve_bytes)

@@ -5,8 +5,9 @@
 //! sent and deleted between two commits is never written. There it is a slice of the entry it
 //! came in, not a copy: the whole entry stays while one of its contents does, and so the bytes
 //! of all entries since the last commit count, not only what is alive. At the commit it is
-//! appended to a body segment, fsynced before the commit that names its place. A segment without a live content
-//! is deleted once the tables no longer name it and no snapshot pins it; one with less than a
+//! appended to a body segment, fsynced before the commit that names its place; or before, where the
+//! commit itself can wait: what lies behind the lengths in the tables is cut at the next open, and
+//! comes again from the log. A segment without a live content is deleted once the tables no longer name it and no snapshot pins it; one with less than a
 //! quarter alive is copied forward, a bounded number of bytes a commit. Where space is scarce
 //! the emptiest go first, and with as much as half alive.
 //!
@@ -131,6 +132,8 @@ pub struct Bodies {
     /// Where contents lie that the running commit copies: their new places are not yet written.
     moving: BTreeMap<u64, Place>,
     segments: BTreeMap<u32, Segment>,
+    /// Segments that have grown since the last commit was planned.
+    grown: BTreeSet<u32>,
     active: Option<u32>,
     next_segment: u32,
     /// Segments that the running commit takes out of the tables.
@@ -163,6 +166,7 @@ impl Bodies {
             placing_entry_bytes: 0,
             moving: BTreeMap::new(),
             segments: BTreeMap::new(),
+            grown: BTreeSet::new(),
             active: None,
             next_segment: 1,
             leaving: Vec::new(),
@@ -303,6 +307,12 @@ impl Bodies {
         self.entry_bytes + self.placing_entry_bytes
     }
 
+    /// About how much contents in memory take of the next flush.
+    #[must_use]
+    pub fn unplaced_bytes(&self) -> usize {
+        self.held_cost
+    }
+
     /// About how much the next commit writes.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
@@ -334,21 +344,8 @@ impl Bodies {
     /// [`Bodies::committed`]. One at a time. Where space is `scarce` it says how much may live in
     /// a segment that is emptied.
     pub fn plan(&mut self, batch: &mut Batch, scarce: Option<u64>) -> Flush {
-        let mut flush = Flush::default();
-        let mut grown = BTreeSet::new();
-        self.held_cost = 0;
-        self.placing_entry_bytes = std::mem::take(&mut self.entry_bytes);
-        let mut placing = Vec::with_capacity(self.held.len());
-        for (id, Held { content, len }) in std::mem::take(&mut self.held) {
-            let to = self.allot(id, len, &mut flush);
-            if grown.last() != Some(&to.segment) {
-                grown.insert(to.segment);
-            }
-            placing.push(Placing { id: ContentId(id), content, to });
-        }
-        self.directory.insert_all(placing.iter().map(|placing| (placing.id.0, placing.to)));
-        self.placing = placing.into();
-        flush.new = Arc::clone(&self.placing);
+        let mut flush = self.plan_ahead();
+        let mut grown = std::mem::take(&mut self.grown);
         self.copy_forward(&mut flush, &mut grown, scarce);
         self.retire(batch, &mut grown);
         for number in grown {
@@ -360,6 +357,26 @@ impl Bodies {
         for (number, row) in self.directory.take_dirty() {
             batch.push((keys::contents(number), row));
         }
+        flush
+    }
+
+    /// Gives every content in memory a place, and leaves it to a later [`Bodies::plan`] to tell
+    /// the tables. Once the flush is durable, [`Bodies::committed`].
+    pub fn plan_ahead(&mut self) -> Flush {
+        let mut flush = Flush::default();
+        self.held_cost = 0;
+        self.placing_entry_bytes = std::mem::take(&mut self.entry_bytes);
+        let mut placing = Vec::with_capacity(self.held.len());
+        for (id, Held { content, len }) in std::mem::take(&mut self.held) {
+            let to = self.allot(id, len, &mut flush);
+            if self.grown.last() != Some(&to.segment) {
+                self.grown.insert(to.segment);
+            }
+            placing.push(Placing { id: ContentId(id), content, to });
+        }
+        self.directory.insert_all(placing.iter().map(|placing| (placing.id.0, placing.to)));
+        self.placing = placing.into();
+        flush.new = Arc::clone(&self.placing);
         flush
     }
 
@@ -443,7 +460,7 @@ impl Bodies {
         }
     }
 
-    /// The planned flush and its batch are durable.
+    /// The planned flush, and its batch if it has one, are durable.
     pub fn committed(&mut self) {
         self.placing = Arc::default();
         self.placing_entry_bytes = 0;

@@ -3,83 +3,49 @@
 //! Laws: what the tables hold is the state after exactly the entry in their mark, all kinds of
 //! rows and the contents included, in one transaction; body files are fsynced before it. A row
 //! changed many times between two commits is written once, and a content that came and went is
-//! not written at all. A commit that fails is fatal: the store takes no further one. One for
+//! not written at all. Where a commit would have many rows for few bytes, bodies are written ahead
+//! of it, a few times, and the commit waits. A commit that fails is fatal: the store takes no further one. One for
 //! which the disk has no room is not begun, and is tried again until it has.
 //!
 //! The store is synchronous. Over a real disk commits run on a thread and are picked up by the
 //! next call; over a simulated one they run in place. Who applies asks [`Store::must_wait`]
 //! first, and waits on [`Store::commits`] when it says so.
 
+mod due;
 mod error;
 mod generation;
+mod options;
 mod writer;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 use tokio::sync::watch;
 
 pub use error::StoreError;
 use generation::note_damage;
 pub(super) use generation::{Generation, read_mark};
 pub use generation::{decode, noted_damage, read_pointer};
+pub use options::StoreOptions;
 
-use super::bodies::{self, BodyOptions, Found, Half, Place};
+use super::bodies::{self, Found, Half, Place};
 use super::codec::{self, Mark};
 use super::disk::Disk;
 use super::keys;
 use super::snapshot::{ReadySnapshot, SnapshotView, SnapshotWriter};
 use super::space::Space;
-use super::tables::{Batch, EngineKind};
-use crate::clock::SharedClock;
+use super::tables::Batch;
 use crate::queue::State;
 use crate::queue::command::{Content, Entry};
 use crate::queue::ids::{ContentId, LogTime, Position};
 use crate::queue::outcome::{Applied, Changes, ContentEvent};
 use crate::queue::rows::RowKey;
+use due::Due;
 use writer::{Ended, Job, Rubbish, Writer};
 
-/// How a store behaves; the sizes are made small by tests.
-#[derive(Clone, Debug)]
-pub struct StoreOptions {
-    pub engine: EngineKind,
-    pub clock: SharedClock,
-    /// A commit begins when this much waits.
-    pub commit_bytes: usize,
-    /// A commit begins when anything waits for this long.
-    pub commit_interval: Duration,
-    /// With this much more than `commit_bytes` waiting, nothing is applied.
-    pub hold_bytes: usize,
-    /// A commit begins when the entries that contents in memory came in take this much.
-    pub body_bytes: usize,
-    pub bodies: BodyOptions,
-    /// The space on the disk.
-    pub space: Space,
-}
-
-impl StoreOptions {
-    #[must_use]
-    pub fn new(clock: SharedClock) -> StoreOptions {
-        StoreOptions {
-            engine: EngineKind::default(),
-            clock,
-            // Of thousands of queues each has a row in every commit, however few messages it was
-            // sent since the last: fewer and larger ones cost them less.
-            commit_bytes: 48 << 20,
-            commit_interval: Duration::from_secs(5),
-            hold_bytes: 64 << 20,
-            body_bytes: 64 << 20,
-            bodies: BodyOptions::default(),
-            space: Space::default(),
-        }
-    }
-}
-
-/// A commit is this much smaller where space is scarce.
-const THRIFTY: usize = 16;
 /// What the tables may take for a commit beside its rows.
 const TABLES_BYTES: u64 = 1 << 20;
 /// Between two attempts at a commit for which there was no room.
@@ -122,6 +88,8 @@ pub struct Store {
     running_bytes: u64,
     durable: Option<Position>,
     last_commit_us: u64,
+    /// How often bodies were written since the last commit was planned.
+    ahead: usize,
     /// When the first change after that came.
     changed_at_us: Option<u64>,
     /// Generations replaced by a snapshot, kept while a view reads them.
@@ -155,6 +123,7 @@ impl Store {
             held_up: None,
             running_bytes: 0,
             last_commit_us: options.clock.monotonic_us(),
+            ahead: 0,
             changed_at_us: None,
             retired: Vec::new(),
             failed: None,
@@ -337,17 +306,21 @@ impl Store {
         self.generation.bodies.space()
     }
 
-    /// Picks up an ended commit and begins another if enough waits or enough time has passed.
-    /// Says whether one began.
+    /// Picks up what has ended and begins a commit, or writes bodies ahead of it, if enough waits
+    /// or enough time has passed. Says whether anything began.
     pub fn commit_if_due(&mut self) -> Result<bool, StoreError> {
         self.pick_up()?;
         if self.held_up.is_some() {
             return self.try_again();
         }
-        if self.writer.busy() || !self.due() {
+        if self.writer.busy() {
             return Ok(false);
         }
-        self.begin_commit();
+        match self.due() {
+            None => return Ok(false),
+            Some(Due::Bodies) => self.write_ahead(),
+            Some(Due::Commit) => self.begin_commit(),
+        }
         // In place it has ended already.
         self.pick_up()?;
         Ok(true)
@@ -384,22 +357,6 @@ impl Store {
         Ok(true)
     }
 
-    fn due(&self) -> bool {
-        let bodies = &self.generation.bodies;
-        let share = if self.options.space.is_scarce() { THRIFTY } else { 1 };
-        if self.dirty_bytes() >= self.options.commit_bytes / share
-            || bodies.held_bytes() >= self.options.body_bytes
-        {
-            return true;
-        }
-        let now = self.options.clock.monotonic_us();
-        let interval = u64::try_from(self.options.commit_interval.as_micros()).unwrap_or(u64::MAX);
-        let waited = |since: u64| now.saturating_sub(since) >= interval;
-        self.changed_at_us.is_some_and(waited)
-            || (waited(self.last_commit_us)
-                && (bodies.has_sparse(self.may_copy()) || self.has_rubbish()))
-    }
-
     /// Where space is scarce: how much of a segment may be written anew to empty it. It must fit
     /// in what is left, with something for everything else, until the segment is gone.
     fn may_copy(&self) -> Option<u64> {
@@ -430,7 +387,26 @@ impl Store {
         if self.held_up.is_some() { Err(StoreError::NoRoom) } else { Ok(()) }
     }
 
+    /// Writes the bodies in memory; the commit that is still to come tells the tables where.
+    fn write_ahead(&mut self) {
+        self.ahead += 1;
+        let needs_bytes = self.generation.bodies.unplaced_bytes() as u64;
+        self.running_bytes = needs_bytes;
+        let flush = self.generation.bodies.plan_ahead();
+        self.writer.begin(Job {
+            tables: Arc::clone(&self.generation.tables),
+            files: self.generation.bodies.files(),
+            flush,
+            batch: Batch::new(),
+            space: self.options.space.clone(),
+            needs_bytes,
+            tables_bytes: 0,
+            rubbish: Vec::new(),
+        });
+    }
+
     fn begin_commit(&mut self) {
+        self.ahead = 0;
         let mut batch = Batch::new();
         if self.mark_dirty {
             self.dirty.insert(RowKey::Counters);

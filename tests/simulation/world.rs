@@ -264,7 +264,9 @@ fn small_sizes(seed: u64) -> Sizes {
         log_segment_bytes: (64 << 10) << dice.below(4),
         log_cache_bytes: (16 << 10) << dice.below(6),
         body_segment_bytes: (32 << 10) << dice.below(4),
+        commit_bytes: (32 << 10) << dice.below(6),
         commit_interval: Duration::from_millis(200 + dice.below(4_000)),
+        many_rows: 1 + dice.below(100) as usize,
     }
 }
 

@@ -1,15 +1,18 @@
 //! The store against a state and contents that know no disk.
 
 use std::path::Path;
+use std::time::Duration;
 
+use super::due::MOST_AHEAD;
 use super::*;
 use crate::clock::ManualClock;
 use crate::queue::command::{Command, Receive, StringMap};
 use crate::queue::ids::{MessageId, Receipt, Span as Time};
 use crate::queue::outcome::Reply;
+use crate::storage::bodies::BodyOptions;
 use crate::storage::disk::faulty::FaultyDisk;
 use crate::storage::disk::{FlushMode, OpenMode};
-use crate::storage::tables::{Rows, Span};
+use crate::storage::tables::{EngineKind, Rows, Span};
 use crate::storage::testing::cut_power_at;
 use crate::storage::testing::run::Run;
 
@@ -82,6 +85,9 @@ fn commits_of_many_entries_hold_exactly_the_last_of_them() {
     let mut committed = run.clone();
     for round in 0..400 {
         store.apply(&run.entry());
+        if round % 4 == 1 {
+            bodies_ahead(&mut store).unwrap();
+        }
         if round % 9 == 0 {
             store.commit_now().unwrap();
             committed = run.clone();
@@ -93,6 +99,12 @@ fn commits_of_many_entries_hold_exactly_the_last_of_them() {
             run = committed.clone();
         }
     }
+}
+
+/// Writes the bodies that are in memory, as if their commit were put off.
+fn bodies_ahead(store: &mut Store) -> Result<(), StoreError> {
+    store.write_ahead();
+    store.pick_up()
 }
 
 fn entry_of(run: &mut Run, store: &mut Store, command: Command) -> Reply {
@@ -144,8 +156,11 @@ fn space_comes_back_when_messages_are_deleted() {
     let (mut run, mut store) = (Run::new(2), open(&disk, EngineKind::Redb));
     entry_of(&mut run, &mut store, Run::create("work"));
     let mut sent = Vec::new();
-    for _ in 0..40 {
+    for round in 0..40 {
         sent.extend(send(&mut run, &mut store, 10));
+        if round % 3 == 0 {
+            bodies_ahead(&mut store).unwrap();
+        }
         store.commit_now().unwrap();
     }
     let (live, full) = store.space();
@@ -197,6 +212,11 @@ fn a_power_cut_at_any_step_loses_nothing_that_was_durable() {
                 for round in 1..=30 {
                     store.apply(&run.entry());
                     states.push(run.clone());
+                    if round % 3 == 2 && bodies_ahead(&mut store).is_err() {
+                        died = true;
+                        assert!(store.commit_now().is_err(), "a failed flush is final");
+                        break;
+                    }
                     if round % 3 == 0 {
                         if store.commit_now().is_err() {
                             died = true;
@@ -254,6 +274,64 @@ fn commits_begin_by_bytes_or_by_time_and_too_much_must_wait() {
     assert!(store.commit_if_due().unwrap());
     assert!(!store.must_wait());
     assert_eq!(store.dirty_bytes(), 0);
+}
+
+#[test]
+fn a_commit_of_many_rows_waits_while_bodies_are_written_ahead_of_it() {
+    let clock = Arc::new(ManualClock::at(0));
+    let mut options = options(EngineKind::Redb);
+    options.clock = clock.clone();
+    options.commit_bytes = 100_000;
+    options.many_rows = 10;
+    let disk = FaultyDisk::new(1);
+    let open = |disk: &FaultyDisk| {
+        Store::open(Arc::new(disk.clone()), Path::new("/ahead"), options.clone()).unwrap()
+    };
+    let (mut store, mut run) = (open(&disk), Run::new(3));
+    let names: Vec<String> = (0..20).map(|number| format!("queue-{number}")).collect();
+    for name in &names {
+        entry_of(&mut run, &mut store, Run::create(name));
+    }
+    store.commit_now().unwrap();
+    let committed = run.clone();
+    let fill = |store: &mut Store, run: &mut Run| {
+        for name in names.iter().cycle() {
+            if store.due().is_some() {
+                break;
+            }
+            let one = run.send(name, 1);
+            entry_of(run, store, one);
+        }
+        store.commit_if_due().unwrap()
+    };
+    // Twenty queues have a row and more each: it may wait as often as it may ever.
+    let put_off = |store: &mut Store, run: &mut Run| {
+        for ahead in 1..=MOST_AHEAD {
+            assert!(fill(store, run));
+            assert_eq!((store.ahead, store.durable()), (ahead, committed.state_position().into()));
+            assert_eq!(store.generation.bodies.held_bytes(), 0, "what is written is let go");
+            assert_same(store, run);
+        }
+    };
+    put_off(&mut store, &mut run);
+    drop(store);
+    let disk = disk.restart();
+    let (mut store, mut run) = (open(&disk), committed.clone());
+    assert_same(&store, &run);
+    put_off(&mut store, &mut run);
+    assert!(fill(&mut store, &mut run));
+    assert_eq!(store.durable(), store.applied(), "in the end all of it is committed");
+    drop(store);
+    let mut store = open(&disk);
+    assert_same(&store, &run);
+    // Nor does it wait longer than any other.
+    assert!(fill(&mut store, &mut run));
+    assert_ne!(store.durable(), store.applied());
+    clock.advance(Duration::from_secs(5));
+    assert!(store.commit_if_due().unwrap());
+    assert_eq!(store.durable(), store.applied());
+    drop(store);
+    assert_same(&open(&disk), &run);
 }
 
 #[test]
