@@ -51,7 +51,7 @@ impl Queue {
         let settings = &row.settings;
         let numbers = [
             settings.quota.messages.unwrap_or(0),
-            u64::from(settings.undelete_window.0),
+            settings.undelete_window.0,
             u64::from(settings.max_message_bytes),
             row.cleared_below.0,
             row.metadata.len() as u64,

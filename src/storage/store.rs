@@ -390,6 +390,7 @@ impl Store {
     /// Writes the bodies in memory; the commit that is still to come tells the tables where.
     fn write_ahead(&mut self) {
         self.ahead += 1;
+        tracing::debug!(rows = self.dirty.len(), "bodies are written ahead of their commit");
         let needs_bytes = self.generation.bodies.unplaced_bytes() as u64;
         self.running_bytes = needs_bytes;
         let flush = self.generation.bodies.plan_ahead();
