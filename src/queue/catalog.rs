@@ -92,8 +92,8 @@ impl Catalog {
     pub fn id(&self, account: &str, name: &str) -> Option<QueueId> {
         let hash = name_hash(account, name);
         let is_named = |(of, id): &(u64, QueueId)| {
-            let row = self.by_id(*id).filter(|_| *of == hash).map(|queue| &queue.row);
-            row.is_some_and(|row| row.name == name && row.account == account)
+            let row = || self.by_id(*id).map(|queue| &queue.row);
+            *of == hash && row().is_some_and(|row| row.name == name && row.account == account)
         };
         self.hashed.find(hash, is_named).map(|(_, id)| *id)
     }

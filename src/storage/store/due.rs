@@ -22,6 +22,7 @@ pub(super) enum Due {
 }
 
 impl Store {
+    /// What is due now: by bytes, by time, or for what there is to clear away.
     pub(super) fn due(&self) -> Option<Due> {
         let bodies = &self.generation.bodies;
         let share = if self.options.space.is_scarce() { THRIFTY } else { 1 };

@@ -12,7 +12,7 @@ use crate::storage::tables::EngineKind;
 pub struct StoreOptions {
     pub engine: EngineKind,
     pub clock: SharedClock,
-    /// A commit begins when this much waits.
+    /// A commit begins when this much waits, or bodies are written ahead of it.
     pub commit_bytes: usize,
     /// For each so many rows that have changed, bodies may be written once without a commit.
     pub many_rows: usize,
@@ -20,7 +20,7 @@ pub struct StoreOptions {
     pub commit_interval: Duration,
     /// With this much more than `commit_bytes` waiting, nothing is applied.
     pub hold_bytes: usize,
-    /// A commit begins when the entries that contents in memory came in take this much.
+    /// The same when the entries that contents in memory came in take this much.
     pub body_bytes: usize,
     pub bodies: BodyOptions,
     /// The space on the disk.
